@@ -1,0 +1,70 @@
+//! The driver seam: how packets enter and leave the core.
+//!
+//! A device moves *datagrams*: the payload of one UDP packet and the IPv4 address and port of the
+//! other end. It works in bursts and comes apart into a receiving and a sending half that are
+//! borrowed independently, so that a packet can be answered while it still lies in its receive
+//! buffer: nothing is copied on the way in, and the response is built where the device will send
+//! it from.
+//!
+//! Drivers that hand over raw Ethernet frames are wrapped by the core's Ethernet port, which
+//! turns frames into datagrams and answers ARP and ICMP.
+
+use core::net::SocketAddrV4;
+
+/// What a device can do. Fixed for the life of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Largest datagram (UDP payload), in bytes, that the device sends and receives whole.
+    pub datagram_bytes_max: usize,
+    /// Most datagrams that one [`Rx::receive`] hands over.
+    pub burst_max: usize,
+}
+
+/// A device: one queue pair, owned by one endpoint on one core.
+pub trait Device {
+    /// The receiving half.
+    type Rx<'a>: Rx
+    where
+        Self: 'a;
+    /// The sending half.
+    type Tx<'a>: Tx
+    where
+        Self: 'a;
+
+    /// What this device can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Both halves, borrowed side by side for one poll.
+    fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
+}
+
+/// The receiving half of a [`Device`]. Buffers are the device's from receive to release.
+pub trait Rx {
+    /// Takes in a burst: at most [`Capabilities::burst_max`] datagrams. Returns how many.
+    ///
+    /// Releases the buffers of the previous burst. Never blocks.
+    fn receive(&mut self) -> usize;
+
+    /// Datagram `index` of the burst: who sent it, and its bytes.
+    ///
+    /// # Panics
+    /// If `index` is not below what the last [`Rx::receive`] returned.
+    fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]);
+}
+
+/// The sending half of a [`Device`].
+pub trait Tx {
+    /// Queues a datagram of exactly `bytes` bytes to `peer` and returns the buffer to fill.
+    ///
+    /// The buffer's contents are unspecified before the caller has written all of it. `None` means
+    /// that the device has no room now: nothing was queued, and the caller tries again in a later
+    /// poll. A datagram queued is not a datagram delivered.
+    ///
+    /// # Panics
+    /// If `bytes` exceeds [`Capabilities::datagram_bytes_max`].
+    fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]>;
+
+    /// Hands all queued datagrams to the medium. Never blocks: what the medium does not take stays
+    /// queued, or is dropped and counted, as the driver documents.
+    fn flush(&mut self);
+}
