@@ -4,5 +4,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod crc32c;
 pub mod device;
 pub mod time;
+pub mod wire;

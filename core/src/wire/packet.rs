@@ -1,0 +1,290 @@
+//! Our packet header: the first 48 bytes of every datagram.
+//!
+//! ```text
+//!  0 version u8   1 kind u8   2 flags u16        4 session u32 (the receiver's index)
+//!  8 generation u32 (the receiver's, of that index)   12 grant u32 (packets)
+//! 16 authentication tag u64
+//! 24 request number u64
+//! 32 slot u16    34 payload u16 (bytes)         36 message u32 (bytes)
+//! 40 packet u16 (number)   42 head u16 (bytes)  44 check u32
+//! ```
+//!
+//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it and, unless the session
+//! has negotiated the payload check away, the payload after it.
+
+use bitflags::bitflags;
+
+use super::WireError;
+use super::bytes::{put, u16_at, u32_at, u64_at};
+use crate::crc32c::Crc32c;
+
+/// The version of the protocol that this build speaks.
+pub const PROTOCOL_VERSION: u8 = 1;
+/// Length of the header, in bytes.
+pub const HEADER_BYTES: usize = 48;
+/// Where the checksum lies: everything in front of it is covered.
+const CHECK_AT: usize = 44;
+
+/// What a packet is for. The comment names who sends it to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Client to server: open a session.
+    Hello = 1,
+    /// Server to client: the session is open.
+    HelloAck = 2,
+    /// Server to client: no session for you; the payload says why.
+    Refuse = 3,
+    /// Client to server: a packet of a request.
+    Request = 4,
+    /// Server to client: a packet of a response.
+    Response = 5,
+    /// Server to client: what has arrived of a request, and the grant for more.
+    RequestAck = 6,
+    /// Client to server: what has arrived of a response, and the grant for more.
+    ResponseAck = 7,
+    /// Server to client: the request was not admitted and has had no effect.
+    Busy = 8,
+    /// Client to server: the answer to this request is not wanted any more.
+    Cancel = 9,
+    /// Client to server: the response has arrived whole; let go of what it was made from.
+    Done = 10,
+    /// Client to server: are you there?
+    Ping = 11,
+    /// Server to client: I am.
+    Pong = 12,
+    /// Client to server: this session is over.
+    Bye = 13,
+    /// Either way: the session named is not known here.
+    Reset = 14,
+}
+
+impl Kind {
+    fn from_wire(value: u8) -> Result<Self, WireError> {
+        Ok(match value {
+            1 => Self::Hello,
+            2 => Self::HelloAck,
+            3 => Self::Refuse,
+            4 => Self::Request,
+            5 => Self::Response,
+            6 => Self::RequestAck,
+            7 => Self::ResponseAck,
+            8 => Self::Busy,
+            9 => Self::Cancel,
+            10 => Self::Done,
+            11 => Self::Ping,
+            12 => Self::Pong,
+            13 => Self::Bye,
+            14 => Self::Reset,
+            _ => return Err(WireError::Value { field: "kind", value: value.into() }),
+        })
+    }
+}
+
+bitflags! {
+    /// Properties of one packet.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags: u16 {
+        /// The checksum covers the payload too.
+        const PAYLOAD_CHECK = 1;
+        /// The authentication tag is set.
+        const AUTHENTICATED = 1 << 1;
+        /// Sent because a timer ran out: answer with what is missing.
+        const PROBE = 1 << 2;
+        /// On an acknowledgement: all has arrived and the service is at work.
+        const WORKING = 1 << 3;
+        /// On a busy answer: an earlier operation that this one must follow is still to come.
+        const ORDER = 1 << 4;
+        /// On a reset: the session is a client's, in the receiver's table of client sessions.
+        const TO_CLIENT = 1 << 5;
+    }
+}
+
+/// A packet's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the packet is for.
+    pub kind: Kind,
+    /// Properties of the packet.
+    pub flags: Flags,
+    /// Index of the session in the receiver's table.
+    pub session: u32,
+    /// The receiver's generation of that index: tells a session from its predecessors.
+    pub generation: u32,
+    /// In acknowledgements: how many packets of the message may be sent in all.
+    pub grant: u32,
+    /// Authentication tag; zero without [`Flags::AUTHENTICATED`].
+    pub tag: u64,
+    /// Number of the request in its slot: grows by one a request, never wraps.
+    pub request: u64,
+    /// The slot of the session.
+    pub slot: u16,
+    /// Length of the payload, in bytes.
+    pub payload: u16,
+    /// Length of the message that this packet is a part of, in bytes.
+    pub message: u32,
+    /// Number of the packet in its message; in acknowledgements, how many arrived without a gap.
+    pub packet: u16,
+    /// Length of the message's head, in bytes.
+    pub head: u16,
+}
+
+impl Header {
+    /// A header of `kind` for a session, everything else zero.
+    pub const fn new(kind: Kind, session: u32, generation: u32) -> Self {
+        Self {
+            kind,
+            flags: Flags::empty(),
+            session,
+            generation,
+            grant: 0,
+            tag: 0,
+            request: 0,
+            slot: 0,
+            payload: 0,
+            message: 0,
+            packet: 0,
+            head: 0,
+        }
+    }
+
+    /// Parses and verifies a datagram: version, kind, lengths and checksum.
+    ///
+    /// # Errors
+    /// Any way in which `datagram` is not one that [`Header::emit`] finished.
+    #[inline]
+    pub fn parse(datagram: &[u8], crc: Crc32c) -> Result<Self, WireError> {
+        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(WireError::Truncated { needed: HEADER_BYTES, got: datagram.len() });
+        };
+        if bytes[0] != PROTOCOL_VERSION {
+            return Err(WireError::Version(bytes[0]));
+        }
+        let claimed = usize::from(u16_at(bytes, 34));
+        if claimed != payload.len() {
+            return Err(WireError::Length { claimed, got: payload.len() });
+        }
+        let flags = Flags::from_bits(u16_at(bytes, 2))
+            .ok_or(WireError::Value { field: "flags", value: u16_at(bytes, 2).into() })?;
+        let covered: &[u8] = if flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
+        if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
+            return Err(WireError::Checksum);
+        }
+        Ok(Self {
+            kind: Kind::from_wire(bytes[1])?,
+            flags,
+            session: u32_at(bytes, 4),
+            generation: u32_at(bytes, 8),
+            grant: u32_at(bytes, 12),
+            tag: u64_at(bytes, 16),
+            request: u64_at(bytes, 24),
+            slot: u16_at(bytes, 32),
+            payload: u16_at(bytes, 34),
+            message: u32_at(bytes, 36),
+            packet: u16_at(bytes, 40),
+            head: u16_at(bytes, 42),
+        })
+    }
+
+    /// Writes the header in front of a payload that is already in place, and seals both with the
+    /// checksum.
+    ///
+    /// # Panics
+    /// If `datagram` is not exactly header and payload long.
+    #[inline]
+    pub fn emit(&self, datagram: &mut [u8], crc: Crc32c) {
+        let (bytes, payload) =
+            datagram.split_first_chunk_mut::<HEADER_BYTES>().expect("room for the header");
+        assert_eq!(payload.len(), usize::from(self.payload), "payload length as the header says");
+        bytes[0] = PROTOCOL_VERSION;
+        bytes[1] = self.kind as u8;
+        put(bytes, 2, self.flags.bits().to_le_bytes());
+        put(bytes, 4, self.session.to_le_bytes());
+        put(bytes, 8, self.generation.to_le_bytes());
+        put(bytes, 12, self.grant.to_le_bytes());
+        put(bytes, 16, self.tag.to_le_bytes());
+        put(bytes, 24, self.request.to_le_bytes());
+        put(bytes, 32, self.slot.to_le_bytes());
+        put(bytes, 34, self.payload.to_le_bytes());
+        put(bytes, 36, self.message.to_le_bytes());
+        put(bytes, 40, self.packet.to_le_bytes());
+        put(bytes, 42, self.head.to_le_bytes());
+        let covered: &[u8] = if self.flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
+        let check = crc.packet(bytes, covered);
+        put(bytes, CHECK_AT, check.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn header(payload: usize) -> Header {
+        Header {
+            flags: Flags::PAYLOAD_CHECK,
+            grant: 7,
+            request: 0x0102_0304_0506_0708,
+            slot: 3,
+            payload: payload as u16,
+            message: 99,
+            packet: 2,
+            head: 32,
+            ..Header::new(Kind::Request, 5, 6)
+        }
+    }
+
+    fn sealed(header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend_from_slice(payload);
+        header.emit(&mut bytes, Crc32c::detect());
+        bytes
+    }
+
+    #[test]
+    fn literal_bytes() {
+        let bytes = sealed(&header(2), &[0xAA, 0xBB]);
+        assert_eq!(
+            bytes[..44],
+            [
+                1, 4, 1, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5,
+                4, 3, 2, 1, 3, 0, 2, 0, 99, 0, 0, 0, 2, 0, 32, 0
+            ]
+        );
+        assert_eq!(bytes[48..], [0xAA, 0xBB]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_parses(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let header = header(payload.len());
+            let bytes = sealed(&header, &payload);
+            prop_assert_eq!(Header::parse(&bytes, Crc32c::detect()), Ok(header));
+        }
+
+        #[test]
+        fn any_changed_bit_is_noticed(
+            payload in proptest::collection::vec(any::<u8>(), 0..300), bit in any::<prop::sample::Index>()
+        ) {
+            let mut bytes = sealed(&header(payload.len()), &payload);
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(Header::parse(&bytes, Crc32c::detect()).is_err());
+        }
+
+        #[test]
+        fn truncation_extension_and_noise_are_errors(
+            noise in proptest::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()
+        ) {
+            prop_assert!(Header::parse(&noise, Crc32c::detect()).is_err());
+            let bytes = sealed(&header(8), &[0; 8]);
+            prop_assert!(Header::parse(&bytes[..cut.index(bytes.len())], Crc32c::detect()).is_err());
+            let mut longer = bytes;
+            longer.push(0);
+            prop_assert!(Header::parse(&longer, Crc32c::detect()).is_err());
+        }
+    }
+}
