@@ -173,7 +173,7 @@ mod hardware {
         while byte < 4 * 256 {
             let mut bit = 0;
             while bit < 8 {
-                if byte % 256 & (1 << bit) != 0 {
+                if (byte % 256) & (1 << bit) != 0 {
                     tables[byte / 256][byte % 256] ^= columns[byte / 256 * 8 + bit];
                 }
                 bit += 1;

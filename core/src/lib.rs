@@ -6,5 +6,6 @@ extern crate std;
 
 pub mod crc32c;
 pub mod device;
+pub mod endpoint;
 pub mod time;
 pub mod wire;

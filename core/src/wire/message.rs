@@ -80,13 +80,13 @@ impl Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TraceId(pub u128);
 
-/// An earlier request of the same session that must have been executed before this one.
+/// An earlier call of the same session that must have been executed before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct After {
     /// Its slot.
     pub slot: u16,
-    /// The low half of its request number.
-    pub request: u32,
+    /// The low 32 bits of its call number.
+    pub call: u32,
 }
 
 /// The fixed header of a request.
@@ -133,7 +133,7 @@ impl RequestHeader {
             args,
             deadline_us: u32_at(bytes, 4),
             trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
-            after: (slot != NO_SLOT).then(|| After { slot, request: u32_at(bytes, 24) }),
+            after: (slot != NO_SLOT).then(|| After { slot, call: u32_at(bytes, 24) }),
         })
     }
 
@@ -144,13 +144,13 @@ impl RequestHeader {
     #[inline]
     pub fn emit(&self, head: &mut [u8]) {
         let bytes = head.first_chunk_mut::<REQUEST_HEADER_BYTES>().expect("room for the header");
-        let after = self.after.unwrap_or(After { slot: NO_SLOT, request: 0 });
+        let after = self.after.unwrap_or(After { slot: NO_SLOT, call: 0 });
         put(bytes, 0, self.method.0.to_le_bytes());
         bytes[2] = self.depth;
         bytes[3] = self.args;
         put(bytes, 4, self.deadline_us.to_le_bytes());
         put(bytes, 8, self.trace.0.to_le_bytes());
-        put(bytes, 24, after.request.to_le_bytes());
+        put(bytes, 24, after.call.to_le_bytes());
         put(bytes, 28, after.slot.to_le_bytes());
         put(bytes, 30, [0; 2]);
     }
@@ -322,7 +322,7 @@ mod tests {
 
     fn any_after() -> impl Strategy<Value = Option<After>> {
         proptest::option::of((0..NO_SLOT, any::<u32>()))
-            .prop_map(|after| after.map(|(slot, request)| After { slot, request }))
+            .prop_map(|after| after.map(|(slot, call)| After { slot, call }))
     }
 
     fn any_arg() -> impl Strategy<Value = ArgEntry> {

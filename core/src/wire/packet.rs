@@ -55,7 +55,7 @@ pub enum Kind {
     Pong = 12,
     /// Client to server: this session is over.
     Bye = 13,
-    /// Either way: the session named is not known here.
+    /// Server to client: the session named, by the server's index, is not known here.
     Reset = 14,
 }
 
@@ -95,8 +95,8 @@ bitflags! {
         const WORKING = 1 << 3;
         /// On a busy answer: an earlier operation that this one must follow is still to come.
         const ORDER = 1 << 4;
-        /// On a reset: the session is a client's, in the receiver's table of client sessions.
-        const TO_CLIENT = 1 << 5;
+        /// On a response: the server holds what it was made from until the client is done.
+        const HOLDS = 1 << 5;
     }
 }
 
@@ -115,7 +115,8 @@ pub struct Header {
     pub grant: u32,
     /// Authentication tag; zero without [`Flags::AUTHENTICATED`].
     pub tag: u64,
-    /// Number of the request in its slot: grows by one a request, never wraps.
+    /// Number of the request in its slot: the call's number times 256, plus the attempt. Grows
+    /// with every call and every attempt that follows a refusal, and never wraps.
     pub request: u64,
     /// The slot of the session.
     pub slot: u16,

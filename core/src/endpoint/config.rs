@@ -1,0 +1,122 @@
+//! How an endpoint is set up.
+
+use super::table::StorageSize;
+use crate::time::Duration;
+use crate::wire::control::{Features, PAYLOAD_BYTES_MIN, SLOTS_MAX, WINDOW_PACKETS_MAX};
+use crate::wire::packet::HEADER_BYTES;
+
+/// How an endpoint is set up. Start from [`Config::new`] and change what you need.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Which life of this node: every start has a larger number than the one before, such as
+    /// the wall clock in nanoseconds.
+    pub incarnation: u64,
+    /// Slots of a session: a power of two up to 64.
+    pub slots_per_session: u16,
+    /// Largest payload of a packet, in bytes: what a datagram of the device holds beside the
+    /// header.
+    pub payload_bytes_max: u32,
+    /// Packets of one message that this endpoint takes ahead of its acknowledgement: at most what
+    /// the device's receive queue holds.
+    pub window_packets: u16,
+    /// What to ask for, and agree to.
+    pub features: Features,
+    /// How long the first packet of a call waits for any answer before it is sent again.
+    pub retransmit_after: Duration,
+    /// Longest wait between repetitions.
+    pub retransmit_max: Duration,
+    /// How long a request that was refused for want of room waits before it is tried again.
+    pub busy_retry_after: Duration,
+    /// How long a finished call's server may hold its answer before it is told.
+    pub release_after: Duration,
+    /// A session silent for this long is asked for a sign of life.
+    pub keep_alive: Duration,
+    /// A peer silent for this long is suspected: calls to it fail fast.
+    pub suspect_after: Duration,
+    /// A session silent for this long is over.
+    pub lease: Duration,
+    /// How long to wait for a handshake.
+    pub connect_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults, for the `incarnation`-th life of a node on a device that carries datagrams of
+    /// up to `datagram_bytes_max` bytes.
+    pub fn new(incarnation: u64, datagram_bytes_max: usize) -> Self {
+        let payload = datagram_bytes_max.saturating_sub(HEADER_BYTES).min(usize::from(u16::MAX));
+        Self {
+            incarnation,
+            slots_per_session: 16,
+            payload_bytes_max: payload as u32,
+            window_packets: 32,
+            features: Features::PAYLOAD_CHECK,
+            retransmit_after: Duration::from_millis(5),
+            retransmit_max: Duration::from_millis(200),
+            busy_retry_after: Duration::from_micros(200),
+            release_after: Duration::from_micros(500),
+            keep_alive: Duration::from_millis(150),
+            suspect_after: Duration::from_millis(500),
+            lease: Duration::from_secs(10),
+            connect_timeout: Duration::from_millis(1500),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let slots = self.slots_per_session;
+        if !slots.is_power_of_two() || slots > SLOTS_MAX {
+            return Err(ConfigError::Slots(slots));
+        }
+        if self.window_packets == 0 || self.window_packets > WINDOW_PACKETS_MAX {
+            return Err(ConfigError::Window(self.window_packets));
+        }
+        if self.payload_bytes_max < PAYLOAD_BYTES_MIN {
+            return Err(ConfigError::Datagram(self.payload_bytes_max as usize + HEADER_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Where the generations of this life's sessions begin: different for each life.
+    pub(super) fn first_generation(&self) -> u32 {
+        // The multiplier of the 64-bit golden ratio spreads lives that differ in few bits.
+        (self.incarnation.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as u32
+    }
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Slots of a session.
+    Slots(u16),
+    /// Packets of the receive window.
+    Window(u16),
+    /// Bytes of a datagram.
+    Datagram(usize),
+    /// The storage's lengths do not fit each other.
+    Storage {
+        /// The lengths that its sessions need.
+        needed: StorageSize,
+        /// The lengths that it has.
+        got: StorageSize,
+    },
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Slots(slots) => {
+                write!(f, "{slots} slots a session; use a power of two from 1 to {SLOTS_MAX}")
+            }
+            Self::Window(window) => {
+                write!(f, "a window of {window} packets; use 1 to {WINDOW_PACKETS_MAX}")
+            }
+            Self::Datagram(bytes) => write!(
+                f,
+                "datagrams of {bytes} bytes; at least {} are needed",
+                PAYLOAD_BYTES_MIN as usize + HEADER_BYTES
+            ),
+            Self::Storage { needed, got } => write!(f, "storage is {got:?}; needed is {needed:?}"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}

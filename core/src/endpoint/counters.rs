@@ -1,0 +1,52 @@
+//! What an endpoint has seen and done, counted.
+
+use crate::wire::WireError;
+
+/// Counts since the endpoint was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams taken in, good or bad.
+    pub datagrams_received: u64,
+    /// Packets of messages sent, repetitions included.
+    pub packets_sent: u64,
+    /// Packets sent again.
+    pub packets_resent: u64,
+    /// Calls begun here.
+    pub calls_started: u64,
+    /// Calls ended here, one way or another.
+    pub calls_completed: u64,
+    /// Requests that were given to a service here.
+    pub requests_executed: u64,
+    /// Requests refused here for want of room, or because an earlier one was to come first.
+    pub requests_refused: u64,
+    /// Packets that had been seen before.
+    pub duplicates: u64,
+    /// Packets of calls that are over.
+    pub stale: u64,
+    /// Packets of sessions that are not known here, or not from their peer.
+    pub unknown_session: u64,
+    /// Packets dropped because a field was wrong though the checksum was right.
+    pub malformed: u64,
+    /// Datagrams dropped: too short, or a length field that disagrees.
+    pub bad_length: u64,
+    /// Datagrams dropped: another version of the protocol.
+    pub bad_version: u64,
+    /// Datagrams dropped: a wrong checksum.
+    pub bad_checksum: u64,
+    /// Packets that the device had no room for.
+    pub device_full: u64,
+    /// Sessions that ended because their peer fell silent.
+    pub leases_expired: u64,
+}
+
+impl Counters {
+    #[cold]
+    pub(super) fn wire_error(&mut self, error: WireError) {
+        match error {
+            WireError::Truncated { .. } | WireError::Length { .. } => self.bad_length += 1,
+            WireError::Version(_) => self.bad_version += 1,
+            WireError::Checksum => self.bad_checksum += 1,
+            WireError::Value { .. } => self.malformed += 1,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! RPC: sessions, slots, loss recovery and flow control, as a state machine.
+//!
+//! An [`Endpoint`] owns one device's traffic on one core. It makes calls in *client sessions* and
+//! answers them in *server sessions*; a node that does both has both. Each session has a fixed
+//! number of *slots*, and a slot carries one call at a time, so slots are the credits of the
+//! protocol.
+//!
+//! - [`host`]: what the endpoint asks of the code around it;
+//! - [`table`]: what it keeps for sessions and slots;
+//! - `window`: which packets have arrived, which must be sent again;
+//! - `wheel`: timers;
+//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets out.
+//!
+//! **At most once.** A slot's request numbers only grow. The server executes a number once,
+//! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
+//! is final for its number, so a late duplicate of a refused request can't be executed after the
+//! caller was told that it was not.
+//!
+//! **Who repairs losses.** The client alone has timers: it repeats a request until something of
+//! the answer arrives, and then asks for what is missing of the answer. Messages of several
+//! packets are acknowledged by bitmap and sent again selectively.
+//!
+//! **Deadlock.** A call made for another call is one deeper. In each session, calls of depth `d`
+//! leave `DEPTH_MAX - 1 - d` slots to deeper ones. The deepest make no further calls, so they end;
+//! so do, by induction, all others, whatever cycles the services form.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod config;
+mod counters;
+mod handshake;
+pub mod host;
+mod server;
+pub mod table;
+mod transmit;
+mod wheel;
+mod window;
+
+pub use client::{Call, StartError};
+pub use config::{Config, ConfigError};
+pub use counters::Counters;
+pub use host::Host;
+pub use wheel::TimerEntry;
+
+use crate::crc32c::Crc32c;
+use crate::device::{Device, Rx, Tx};
+use crate::time::Instant;
+use crate::wire::packet::{Header, Kind};
+use core::net::SocketAddrV4;
+use host::SessionId;
+use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
+use transmit::{Io, Ready};
+use wheel::Wheel;
+
+/// What a poll did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// Datagrams taken in.
+    pub received: u32,
+    /// Timers that fired.
+    pub fired: u32,
+    /// Packets of messages sent. Acknowledgements are not counted.
+    pub sent: u32,
+}
+
+impl Polled {
+    /// Whether there was nothing to do.
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One end of many sessions, over one device.
+pub struct Endpoint<'m> {
+    config: Config,
+    crc: Crc32c,
+    /// Slots of a session, as a power of two.
+    slot_shift: u32,
+    counters: Counters,
+    wheel: Wheel<'m>,
+    ready: Ready,
+    client_sessions: &'m mut [ClientSession],
+    client_slots: &'m mut [ClientSlot],
+    server_sessions: &'m mut [ServerSession],
+    server_slots: &'m mut [ServerSlot],
+}
+
+impl<'m> Endpoint<'m> {
+    /// An endpoint without sessions, in the memory of `storage`.
+    ///
+    /// # Errors
+    /// A configuration out of its limits, or storage whose lengths do not fit each other.
+    pub fn new(config: Config, storage: Storage<'m>, now: Instant) -> Result<Self, ConfigError> {
+        config.check()?;
+        let Storage { client_sessions, client_slots, server_sessions, server_slots, timers } =
+            storage;
+        let slots = usize::from(config.slots_per_session);
+        let needed = StorageSize::new(client_sessions.len(), server_sessions.len(), slots);
+        let got = StorageSize {
+            client_sessions: client_sessions.len(),
+            client_slots: client_slots.len(),
+            server_sessions: server_sessions.len(),
+            server_slots: server_slots.len(),
+            timers: timers.len(),
+        };
+        if needed != got {
+            return Err(ConfigError::Storage { needed, got });
+        }
+        // Sessions of an earlier life of this node must not be taken for ours.
+        let generation = config.first_generation();
+        client_sessions.fill(ClientSession { generation, ..ClientSession::EMPTY });
+        server_sessions.fill(ServerSession { generation, ..ServerSession::EMPTY });
+        client_slots.fill(ClientSlot::EMPTY);
+        server_slots.fill(ServerSlot::EMPTY);
+        Ok(Self {
+            config,
+            crc: Crc32c::detect(),
+            slot_shift: slots.trailing_zeros(),
+            counters: Counters::default(),
+            wheel: Wheel::new(timers, now),
+            ready: Ready::EMPTY,
+            client_sessions,
+            client_slots,
+            server_sessions,
+            server_slots,
+        })
+    }
+
+    /// Does a bounded amount of work and returns: takes in one burst, serves the timers that are
+    /// due, and sends what is ready, at most a few bursts of it.
+    pub fn poll<D: Device, H: Host>(
+        &mut self,
+        now: Instant,
+        device: &mut D,
+        host: &mut H,
+    ) -> Polled {
+        let (mut rx, mut tx) = device.split();
+        let mut io = Io { tx: &mut tx, host };
+        let received = rx.receive();
+        for index in 0..received {
+            let (peer, datagram) = rx.packet(index);
+            self.packet(now, &mut io, peer, datagram);
+        }
+        let fired = self.serve_timers(now, &mut io);
+        let sent = self.transmit_ready(&mut io);
+        io.tx.flush();
+        self.counters.datagrams_received += received as u64;
+        Polled { received: received as u32, fired, sent }
+    }
+
+    /// When [`Endpoint::poll`] must be called even if no packet comes: now if something is ready
+    /// to be sent, else no later than the first timer.
+    pub fn poll_at(&self, now: Instant) -> Instant {
+        if self.ready.is_empty() { self.wheel.next_due() } else { now }
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The configuration that the endpoint was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[inline]
+    fn packet<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        datagram: &[u8],
+    ) {
+        let header = match Header::parse(datagram, self.crc) {
+            Ok(header) => header,
+            Err(error) => return self.counters.wire_error(error),
+        };
+        let payload = &datagram[crate::wire::packet::HEADER_BYTES..];
+        match header.kind {
+            Kind::Request => self.on_request(now, io, peer, &header, payload),
+            Kind::Response => self.on_response(now, io, peer, &header, payload),
+            _ => self.control(now, io, peer, &header, payload),
+        }
+    }
+
+    #[cold]
+    fn control<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        match header.kind {
+            Kind::Request | Kind::Response => unreachable!("not control packets"),
+            Kind::RequestAck => self.on_request_ack(now, peer, header, payload),
+            Kind::ResponseAck => self.on_response_ack(now, io, peer, header, payload),
+            Kind::Busy => self.on_busy(now, peer, header),
+            Kind::Cancel => self.on_cancel(now, io, peer, header),
+            Kind::Done => self.on_done(now, io, peer, header),
+            Kind::Hello => self.on_hello(now, io, peer, payload),
+            Kind::HelloAck => self.on_hello_ack(now, io, peer, header, payload),
+            Kind::Refuse => self.on_refuse(now, io, peer, header, payload),
+            Kind::Ping => self.on_ping(now, io, peer, header),
+            Kind::Pong => self.on_pong(now, io, peer, header),
+            Kind::Bye => self.on_bye(now, io, peer, header),
+            Kind::Reset => self.on_reset(now, io, peer, header),
+        }
+    }
+
+    /// Serves timers that are due. Ids are client slots, then client sessions, then server
+    /// sessions.
+    fn serve_timers<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>) -> u32 {
+        let mut fired = 0;
+        while let Some(id) = self.wheel.pop(now) {
+            fired += 1;
+            let id = id as usize;
+            let (slots, sessions) = (self.client_slots.len(), self.client_sessions.len());
+            if id < slots {
+                self.client_slot_timer(now, io, id);
+            } else if id < slots + sessions {
+                self.client_session_timer(now, io, id - slots);
+            } else {
+                self.server_session_timer(now, io, id - slots - sessions);
+            }
+        }
+        fired
+    }
+
+    fn client_session_timer_id(&self, session: usize) -> u32 {
+        (self.client_slots.len() + session) as u32
+    }
+
+    fn server_session_timer_id(&self, session: usize) -> u32 {
+        (self.client_slots.len() + self.client_sessions.len() + session) as u32
+    }
+
+    /// The client session that a packet names, if it is from that session's peer.
+    #[inline]
+    fn client_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+        let index = header.session as usize;
+        let session = self.client_sessions.get(index)?;
+        let known = session.generation == header.generation
+            && session.peer == peer
+            && session.state != table::ClientState::Free;
+        known.then_some(index)
+    }
+
+    /// The server session that a packet names, if it is from that session's peer.
+    #[inline]
+    fn server_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+        let index = header.session as usize;
+        let session = self.server_sessions.get(index)?;
+        let known = session.open && session.generation == header.generation && session.peer == peer;
+        known.then_some(index)
+    }
+
+    /// Index of a slot in its table; `None` if the session has no such slot.
+    #[inline]
+    fn slot_index(&self, session: usize, slot: u16, slots: u16) -> Option<usize> {
+        (slot < slots).then(|| (session << self.slot_shift) + usize::from(slot))
+    }
+
+    fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
+        self.client_sessions.get(id.index as usize).filter(|session| {
+            session.generation == id.generation && session.state != table::ClientState::Free
+        })
+    }
+}

@@ -1,0 +1,338 @@
+//! What an endpoint keeps for each session and slot, in memory that the caller hands in.
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+
+use super::host::{SessionId, Sink, Source};
+use super::wheel::TimerEntry;
+use super::window::{Receiving, Sending};
+use crate::time::Instant;
+use crate::wire::control::Features;
+use crate::wire::message::HEAD_BYTES_MAX;
+
+/// The memory of an endpoint. Every length is the caller's choice; see [`Storage::new`].
+pub struct Storage<'m> {
+    /// Sessions in which this endpoint makes calls.
+    pub client_sessions: &'m mut [ClientSession],
+    /// Their slots: `slots_per_session` each.
+    pub client_slots: &'m mut [ClientSlot],
+    /// Sessions in which this endpoint answers calls.
+    pub server_sessions: &'m mut [ServerSession],
+    /// Their slots: `slots_per_session` each.
+    pub server_slots: &'m mut [ServerSlot],
+    /// One for each session of either kind and each client slot.
+    pub timers: &'m mut [TimerEntry],
+}
+
+/// How many of each structure an endpoint needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageSize {
+    /// Length of [`Storage::client_sessions`].
+    pub client_sessions: usize,
+    /// Length of [`Storage::client_slots`].
+    pub client_slots: usize,
+    /// Length of [`Storage::server_sessions`].
+    pub server_sessions: usize,
+    /// Length of [`Storage::server_slots`].
+    pub server_slots: usize,
+    /// Length of [`Storage::timers`].
+    pub timers: usize,
+}
+
+impl StorageSize {
+    /// For so many sessions of each kind, with `slots_per_session` slots each.
+    pub const fn new(clients: usize, servers: usize, slots_per_session: usize) -> Self {
+        Self {
+            client_sessions: clients,
+            client_slots: clients * slots_per_session,
+            server_sessions: servers,
+            server_slots: servers * slots_per_session,
+            // Client slots retransmit; sessions of both kinds keep alive and expire.
+            timers: clients * slots_per_session + clients + servers,
+        }
+    }
+
+    /// The same in bytes.
+    pub const fn bytes(&self) -> usize {
+        self.client_sessions * size_of::<ClientSession>()
+            + self.client_slots * size_of::<ClientSlot>()
+            + self.server_sessions * size_of::<ServerSession>()
+            + self.server_slots * size_of::<ServerSlot>()
+            + self.timers * size_of::<TimerEntry>()
+    }
+}
+
+const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+
+/// Where a client session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientState {
+    Free,
+    Connecting,
+    Up,
+    Suspected,
+}
+
+/// A session in which this endpoint makes calls.
+#[derive(Clone, Debug)]
+pub struct ClientSession {
+    pub(super) state: ClientState,
+    pub(super) generation: u32,
+    pub(super) peer: SocketAddrV4,
+    /// The server's index and generation of the session.
+    pub(super) remote: SessionId,
+    pub(super) remote_incarnation: u64,
+    pub(super) payload_bytes: u32,
+    /// Packets that the server takes ahead of its acknowledgement.
+    pub(super) remote_window: u16,
+    pub(super) slots: u16,
+    pub(super) features: Features,
+    /// Bit `i`: slot `i` has no call.
+    pub(super) free: u64,
+    pub(super) free_count: u8,
+    /// Bit `i`: the server still holds the last answer of slot `i`.
+    pub(super) unreleased: u64,
+    pub(super) last_heard: Instant,
+    pub(super) last_asked: Instant,
+    pub(super) opened: Instant,
+    pub(super) due: Instant,
+}
+
+impl ClientSession {
+    /// No session.
+    pub const EMPTY: Self = Self {
+        state: ClientState::Free,
+        generation: 0,
+        peer: NOWHERE,
+        remote: SessionId { index: 0, generation: 0 },
+        remote_incarnation: 0,
+        payload_bytes: 0,
+        remote_window: 0,
+        slots: 0,
+        features: Features::empty(),
+        free: 0,
+        free_count: 0,
+        unreleased: 0,
+        last_heard: Instant::ZERO,
+        last_asked: Instant::ZERO,
+        opened: Instant::ZERO,
+        due: Instant::FAR_FUTURE,
+    };
+}
+
+/// Where a call is in its life, as its caller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallState {
+    Free,
+    /// Not a packet sent yet, or told that there was no room: certainly not executed.
+    Unsent,
+    /// Sent, in part or whole; nothing of the answer here.
+    Sent,
+    /// Part of the answer is here.
+    Answering,
+}
+
+/// A message on its way out.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) sending: Sending,
+    /// Length of the message in bytes.
+    pub(super) message: u32,
+    pub(super) head: u16,
+    /// Bytes of the message that are in `inline`; the rest come from the source.
+    pub(super) inline_bytes: u16,
+    pub(super) source: Option<Source>,
+    /// In the ready queue.
+    pub(super) queued: bool,
+    pub(super) next_ready: u32,
+    pub(super) inline: [u8; HEAD_BYTES_MAX],
+}
+
+impl Outgoing {
+    pub(super) const EMPTY: Self = Self {
+        sending: Sending::EMPTY,
+        message: 0,
+        head: 0,
+        inline_bytes: 0,
+        source: None,
+        queued: false,
+        next_ready: 0,
+        inline: [0; HEAD_BYTES_MAX],
+    };
+
+    /// Makes it a message whose inline bytes are in place.
+    #[inline]
+    pub(super) fn start(
+        &mut self,
+        head: u16,
+        inline_bytes: u16,
+        source: Option<(Source, u32)>,
+        payload_bytes: u32,
+        window: u16,
+    ) {
+        let more = source.map_or(0, |(_, bytes)| bytes);
+        self.message = u32::from(inline_bytes) + more;
+        self.head = head;
+        self.inline_bytes = inline_bytes;
+        self.source = source.map(|(source, _)| source);
+        let packets = packets(self.message, payload_bytes);
+        self.sending = Sending::new(packets, u32::from(window.min(UNASKED_PACKETS)));
+    }
+}
+
+/// Packets of a message that may be sent before the receiver has granted any.
+pub(super) const UNASKED_PACKETS: u16 = 8;
+
+/// Packets of a message of `bytes` bytes. Divides only where there are several.
+#[inline]
+pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
+    if bytes <= payload_bytes { 1 } else { bytes.div_ceil(payload_bytes) }
+}
+
+/// A message on its way in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming {
+    pub(super) receiving: Receiving,
+    pub(super) packets: u32,
+    pub(super) message: u32,
+    pub(super) head: u16,
+    /// Packets that the sender may send in all, as far as we have told it.
+    pub(super) granted: u32,
+    pub(super) sink: Option<Sink>,
+}
+
+impl Incoming {
+    pub(super) const EMPTY: Self = Self {
+        receiving: Receiving::EMPTY,
+        packets: 0,
+        message: 0,
+        head: 0,
+        granted: UNASKED_PACKETS as u32,
+        sink: None,
+    };
+}
+
+impl Incoming {
+    /// Whether half of a window of `window` packets is used up and the sender needs a new grant.
+    #[inline]
+    pub(super) fn wants_grant(&self, window: u16) -> bool {
+        self.granted < self.packets
+            && self.granted < self.receiving.contiguous + u32::from(window).div_ceil(2)
+    }
+
+    /// Grants a full window beyond what has arrived.
+    #[inline]
+    pub(super) fn grant(&mut self, window: u16) -> u32 {
+        self.granted = self.granted.max(self.receiving.contiguous + u32::from(window));
+        self.granted
+    }
+}
+
+/// A call that this endpoint makes.
+#[derive(Clone, Debug)]
+pub struct ClientSlot {
+    pub(super) state: CallState,
+    pub(super) backoff: u8,
+    /// The caller has cancelled.
+    pub(super) cancelled: bool,
+    /// The last refusal was for order's sake, not for room.
+    pub(super) ordered: bool,
+    pub(super) request: u64,
+    pub(super) token: u64,
+    pub(super) deadline: Instant,
+    pub(super) due: Instant,
+    /// Room for the answer's body beyond one packet: where and how many bytes.
+    pub(super) sink: Option<(Sink, u32)>,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+}
+
+impl ClientSlot {
+    /// No call.
+    pub const EMPTY: Self = Self {
+        state: CallState::Free,
+        backoff: 0,
+        cancelled: false,
+        ordered: false,
+        request: 0,
+        token: 0,
+        deadline: Instant::FAR_FUTURE,
+        due: Instant::FAR_FUTURE,
+        sink: None,
+        incoming: Incoming::EMPTY,
+        outgoing: Outgoing::EMPTY,
+    };
+}
+
+/// A session in which this endpoint answers calls.
+#[derive(Clone, Debug)]
+pub struct ServerSession {
+    pub(super) open: bool,
+    pub(super) suspected: bool,
+    pub(super) generation: u32,
+    pub(super) peer: SocketAddrV4,
+    /// The client's index and generation of the session.
+    pub(super) remote: SessionId,
+    pub(super) remote_incarnation: u64,
+    pub(super) payload_bytes: u32,
+    /// Packets that the client takes ahead of its acknowledgement.
+    pub(super) remote_window: u16,
+    pub(super) slots: u16,
+    pub(super) features: Features,
+    /// Bit `i`: slot `i` waits for another to be executed.
+    pub(super) waiting: u64,
+    pub(super) last_heard: Instant,
+}
+
+impl ServerSession {
+    /// No session.
+    pub const EMPTY: Self = Self {
+        open: false,
+        suspected: false,
+        generation: 0,
+        peer: NOWHERE,
+        remote: SessionId { index: 0, generation: 0 },
+        remote_incarnation: 0,
+        payload_bytes: 0,
+        remote_window: 0,
+        slots: 0,
+        features: Features::empty(),
+        waiting: 0,
+        last_heard: Instant::ZERO,
+    };
+}
+
+/// Where a call is in its life, as its service sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServeState {
+    Idle,
+    /// Packets are missing.
+    Receiving,
+    /// All there, but another call must be executed first.
+    Waiting,
+    /// The service has it.
+    Executing,
+    /// Answered; the answer is kept until it is acknowledged.
+    Answered,
+    /// Not admitted; the same request may come again.
+    Refused,
+}
+
+/// A call that this endpoint answers.
+#[derive(Clone, Debug)]
+pub struct ServerSlot {
+    pub(super) state: ServeState,
+    /// Number of the last request seen.
+    pub(super) request: u64,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+}
+
+impl ServerSlot {
+    /// No call.
+    pub const EMPTY: Self = Self {
+        state: ServeState::Idle,
+        request: 0,
+        incoming: Incoming::EMPTY,
+        outgoing: Outgoing::EMPTY,
+    };
+}

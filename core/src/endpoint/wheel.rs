@@ -1,0 +1,208 @@
+//! Timers: a hashed wheel of two levels, whose entries are re-armed without being touched.
+//!
+//! Arming an entry that is already armed for an earlier time does nothing: when that time comes
+//! the owner looks at its own due time and arms again. So the timer of a slot in steady use costs
+//! one comparison a call. See Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987).
+
+use crate::time::Instant;
+
+/// Nanoseconds of a fine tick, as a power of two: 65.5 us.
+const FINE_SHIFT: u32 = 16;
+/// Nanoseconds of a coarse tick, as a power of two: 16.8 ms.
+const COARSE_SHIFT: u32 = 24;
+const BUCKETS: usize = 256;
+/// "No entry" in links and buckets.
+const NONE: u32 = u32::MAX;
+
+/// The wheel's memory for one timer. The caller hands in one for each slot and session.
+#[derive(Clone, Copy, Debug)]
+pub struct TimerEntry {
+    next: u32,
+    previous: u32,
+    /// Level * [`BUCKETS`] + bucket, or [`NONE`] when not armed.
+    bucket: u32,
+    armed_for: Instant,
+}
+
+impl TimerEntry {
+    /// A timer that is not armed.
+    pub const EMPTY: Self =
+        Self { next: NONE, previous: NONE, bucket: NONE, armed_for: Instant::FAR_FUTURE };
+}
+
+pub(super) struct Wheel<'m> {
+    entries: &'m mut [TimerEntry],
+    heads: [u32; 2 * BUCKETS],
+    occupied: [u64; 2 * BUCKETS / 64],
+    /// All fine ticks up to and including this one have been served.
+    served: u64,
+}
+
+impl<'m> Wheel<'m> {
+    pub(super) fn new(entries: &'m mut [TimerEntry], now: Instant) -> Self {
+        entries.fill(TimerEntry::EMPTY);
+        Self {
+            entries,
+            heads: [NONE; 2 * BUCKETS],
+            occupied: [0; 2 * BUCKETS / 64],
+            served: now.as_nanos() >> FINE_SHIFT,
+        }
+    }
+
+    /// Sees to it that timer `id` fires at `due` or up to a tick later, or earlier.
+    #[inline]
+    pub(super) fn arm(&mut self, id: u32, due: Instant) {
+        let entry = &self.entries[id as usize];
+        if entry.bucket != NONE {
+            if entry.armed_for <= due {
+                return;
+            }
+            self.unlink(id);
+        }
+        self.link(id, due);
+    }
+
+    fn link(&mut self, id: u32, due: Instant) {
+        // A time that has passed fires with the next tick to be served.
+        let fine = ((due.as_nanos() >> FINE_SHIFT) + 1).max(self.served + 1);
+        let bucket = if fine - self.served < BUCKETS as u64 {
+            fine as usize % BUCKETS
+        } else {
+            let coarse_now = self.served >> (COARSE_SHIFT - FINE_SHIFT);
+            let coarse = fine >> (COARSE_SHIFT - FINE_SHIFT);
+            // Beyond the horizon: the last bucket, to be armed again from there.
+            let coarse = coarse.min(coarse_now + BUCKETS as u64 - 1);
+            BUCKETS + coarse as usize % BUCKETS
+        };
+        let head = self.heads[bucket];
+        self.entries[id as usize] =
+            TimerEntry { next: head, previous: NONE, bucket: bucket as u32, armed_for: due };
+        if head != NONE {
+            self.entries[head as usize].previous = id;
+        }
+        self.heads[bucket] = id;
+        self.occupied[bucket / 64] |= 1 << (bucket % 64);
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let TimerEntry { next, previous, bucket, .. } = self.entries[id as usize];
+        if previous == NONE {
+            self.heads[bucket as usize] = next;
+            if next == NONE {
+                self.occupied[bucket as usize / 64] &= !(1 << (bucket % 64));
+            }
+        } else {
+            self.entries[previous as usize].next = next;
+        }
+        if next != NONE {
+            self.entries[next as usize].previous = previous;
+        }
+        self.entries[id as usize] = TimerEntry::EMPTY;
+    }
+
+    /// The next timer whose bucket's time has come, disarmed. The owner compares with its own due
+    /// time, acts or arms again, and asks on until `None`.
+    #[inline]
+    pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
+        let target = now.as_nanos() >> FINE_SHIFT;
+        if self.served >= target {
+            return None;
+        }
+        self.pop_slow(target)
+    }
+
+    fn pop_slow(&mut self, target: u64) -> Option<u32> {
+        const FINE_A_COARSE: u64 = 1 << (COARSE_SHIFT - FINE_SHIFT);
+        // After a pause longer than the wheel, one turn visits every bucket.
+        self.served = self.served.max(target.saturating_sub(BUCKETS as u64 * FINE_A_COARSE));
+        while self.served < target {
+            let tick = self.served + 1;
+            let fine = tick as usize % BUCKETS;
+            let coarse = BUCKETS + (tick / FINE_A_COARSE) as usize % BUCKETS;
+            // A coarse bucket is served when its first fine tick comes.
+            for bucket in [fine, coarse] {
+                let due = bucket == fine || tick.is_multiple_of(FINE_A_COARSE);
+                if due && self.heads[bucket] != NONE {
+                    let id = self.heads[bucket];
+                    self.unlink(id);
+                    return Some(id);
+                }
+            }
+            self.served = tick;
+        }
+        None
+    }
+
+    /// A time before which no timer fires; never later than the first that does.
+    pub(super) fn next_due(&self) -> Instant {
+        let fine = self.distance(0, self.served + 1);
+        let coarse_now = self.served >> (COARSE_SHIFT - FINE_SHIFT);
+        let coarse = self.distance(BUCKETS, coarse_now + 1);
+        let fine = fine.map(|ticks| (self.served + 1 + ticks) << FINE_SHIFT);
+        let coarse = coarse.map(|ticks| (coarse_now + 1 + ticks) << COARSE_SHIFT);
+        let first = [fine, coarse].into_iter().flatten().min();
+        first.map_or(Instant::FAR_FUTURE, Instant::from_nanos)
+    }
+
+    /// Ticks from `tick` to the first occupied bucket of the level that starts at `base`.
+    fn distance(&self, base: usize, tick: u64) -> Option<u64> {
+        (0..BUCKETS as u64).find(|ahead| {
+            let bucket = base + (tick + ahead) as usize % BUCKETS;
+            self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::time::Duration;
+
+    proptest! {
+        /// Every timer fires once, not before its time and not more than a tick after it, when it
+        /// is polled often; `next_due` never sleeps past one.
+        #[test]
+        fn fires_once_and_in_time(
+            dues in proptest::collection::vec(0u64..6_000_000_000, 1..40),
+            start in 0u64..1_000_000_000_000,
+        ) {
+            let mut entries = vec![TimerEntry::EMPTY; dues.len()];
+            let start = Instant::from_nanos(start);
+            let mut wheel = Wheel::new(&mut entries, start);
+            let dues: Vec<_> = dues.into_iter().map(|due| start + Duration::from_nanos(due)).collect();
+            for (id, due) in dues.iter().enumerate() {
+                wheel.arm(id as u32, *due);
+            }
+            let mut fired = vec![false; dues.len()];
+            let mut now = start;
+            while fired.contains(&false) {
+                let next = wheel.next_due();
+                prop_assert!(next < Instant::FAR_FUTURE);
+                now = now.max(next);
+                while let Some(id) = wheel.pop(now) {
+                    let due = dues[id as usize];
+                    if due > now {
+                        wheel.arm(id, due);
+                        continue;
+                    }
+                    prop_assert!(!std::mem::replace(&mut fired[id as usize], true));
+                    prop_assert!(now.since(due) <= Duration::from_nanos(2 << FINE_SHIFT));
+                }
+            }
+            prop_assert_eq!(wheel.pop(now + Duration::from_secs(100)), None);
+        }
+    }
+
+    #[test]
+    fn an_earlier_time_replaces_a_later_one() {
+        let mut entries = [TimerEntry::EMPTY; 1];
+        let mut wheel = Wheel::new(&mut entries, Instant::ZERO);
+        wheel.arm(0, Instant::from_nanos(1_000_000_000));
+        wheel.arm(0, Instant::from_nanos(1_000_000));
+        assert_eq!(wheel.pop(Instant::from_nanos(1_200_000)), Some(0));
+    }
+}
