@@ -1,0 +1,592 @@
+//! Requests to a memory node: short vectors of steps, in which a later step may use what an
+//! earlier one made.
+//!
+//! A request of [`Method::MEMORY`](super::message::Method::MEMORY) carries its steps as
+//! parameters, [`STEP_BYTES`] each, its references as arguments, and the bytes to be written as
+//! its body. All steps take effect, or, if one fails, none does.
+//!
+//! ```text
+//! 0 operation u8   1 rights u8   2 reference operand u8   3 region operand u8   4 zero
+//! 8 region u64    16 offset u64 (bytes)                  24 length u64 (bytes)
+//! ```
+//!
+//! The answer has the references made, in the order of their steps, as results; as parameters a
+//! region for each step (zero where the step made none); the bytes read as its body. A failure has
+//! a status of [`MemoryError`], and as parameters the step's number and two details.
+
+use super::WireError;
+use super::bytes::{put, u64_at};
+use super::message::Status;
+use super::reference::Rights;
+
+/// Most steps of a request.
+pub const STEPS_MAX: usize = 4;
+/// Length of a step, in bytes.
+pub const STEP_BYTES: usize = 32;
+/// Length of a failure's parameters, in bytes.
+pub const FAILURE_BYTES: usize = 24;
+
+/// Names a region at its memory node: an opaque number, never zero, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegionName(pub u64);
+
+/// Which region a step works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionOperand {
+    /// This one.
+    Named(RegionName),
+    /// The one that an earlier step made.
+    MadeBy(u8),
+}
+
+/// Which reference a step works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefOperand {
+    /// The request's argument of this number.
+    Argument(u8),
+    /// The one that an earlier step made.
+    MadeBy(u8),
+}
+
+/// A step. Offsets and lengths are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Reserve a region; its bytes read as zeros until written. Makes a region.
+    Alloc {
+        /// Its length.
+        length: u64,
+    },
+    /// Give a region back.
+    Free {
+        /// The region.
+        region: RegionOperand,
+    },
+    /// Read; the bytes become the answer's body.
+    Read {
+        /// The region.
+        region: RegionOperand,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+    /// Write the request's body.
+    Write {
+        /// The region.
+        region: RegionOperand,
+        /// First byte.
+        offset: u64,
+    },
+    /// Make a reference to a range as it is now. Makes a reference.
+    CreateRef {
+        /// The region.
+        region: RegionOperand,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+        /// What the reference entitles to.
+        rights: Rights,
+    },
+    /// Make a region of one's own that begins with the reference's bytes. Makes a region.
+    MapRef {
+        /// The reference.
+        reference: RefOperand,
+    },
+    /// Become the owner of a reference. Makes a reference, which replaces the one claimed.
+    ClaimRef {
+        /// The reference.
+        reference: RefOperand,
+    },
+    /// Let a reference outlive its owner.
+    Detach {
+        /// The reference.
+        reference: RefOperand,
+    },
+    /// Give a reference up.
+    DropRef {
+        /// The reference.
+        reference: RefOperand,
+    },
+    /// Make a reference to a part of what another refers to, or with fewer rights.
+    Narrow {
+        /// The reference.
+        reference: RefOperand,
+        /// First byte, counted from the reference's first.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+        /// What the new reference entitles to.
+        rights: Rights,
+    },
+    /// Read what a reference refers to, without mapping it.
+    ReadRef {
+        /// The reference.
+        reference: RefOperand,
+        /// First byte, counted from the reference's first.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+/// In an operand byte: not the result of an earlier step.
+const NAMED: u8 = 0xFF;
+/// In a reference operand byte: a step's result, not an argument.
+const RESULT: u8 = 0x80;
+
+impl Step {
+    /// Parses one step, the `number`-th of its vector: operands that are results must come from
+    /// earlier steps.
+    ///
+    /// # Errors
+    /// An unknown operation, right or operand.
+    pub fn parse(bytes: &[u8; STEP_BYTES], number: u8) -> Result<Self, WireError> {
+        let region = || match bytes[3] {
+            NAMED => Ok(RegionOperand::Named(RegionName(u64_at(bytes, 8)))),
+            step if step < number => Ok(RegionOperand::MadeBy(step)),
+            step => Err(WireError::Value { field: "region operand", value: step.into() }),
+        };
+        let reference = || match bytes[2] {
+            argument if argument < RESULT => Ok(RefOperand::Argument(argument)),
+            result if result & !RESULT < number => Ok(RefOperand::MadeBy(result & !RESULT)),
+            other => Err(WireError::Value { field: "reference operand", value: other.into() }),
+        };
+        let rights = || {
+            Rights::from_bits(bytes[1])
+                .ok_or(WireError::Value { field: "rights", value: bytes[1].into() })
+        };
+        let (offset, length) = (u64_at(bytes, 16), u64_at(bytes, 24));
+        Ok(match bytes[0] {
+            1 => Self::Alloc { length },
+            2 => Self::Free { region: region()? },
+            3 => Self::Read { region: region()?, offset, length },
+            4 => Self::Write { region: region()?, offset },
+            5 => Self::CreateRef { region: region()?, offset, length, rights: rights()? },
+            6 => Self::MapRef { reference: reference()? },
+            7 => Self::ClaimRef { reference: reference()? },
+            8 => Self::Detach { reference: reference()? },
+            9 => Self::DropRef { reference: reference()? },
+            10 => Self::Narrow { reference: reference()?, offset, length, rights: rights()? },
+            11 => Self::ReadRef { reference: reference()?, offset, length },
+            other => return Err(WireError::Value { field: "operation", value: other.into() }),
+        })
+    }
+
+    /// The step as bytes.
+    pub fn to_bytes(&self) -> [u8; STEP_BYTES] {
+        let mut wire = StepFields::default();
+        match *self {
+            Self::Alloc { length } => {
+                (wire.operation, wire.length) = (1, length);
+            }
+            Self::Free { region } => {
+                (wire.operation, wire.region) = (2, Some(region));
+            }
+            Self::Read { region, offset, length } => {
+                (wire.operation, wire.region) = (3, Some(region));
+                (wire.offset, wire.length) = (offset, length);
+            }
+            Self::Write { region, offset } => {
+                (wire.operation, wire.region, wire.offset) = (4, Some(region), offset);
+            }
+            Self::CreateRef { region, offset, length, rights } => {
+                (wire.operation, wire.region, wire.rights) = (5, Some(region), rights);
+                (wire.offset, wire.length) = (offset, length);
+            }
+            Self::MapRef { reference } => {
+                (wire.operation, wire.reference) = (6, Some(reference));
+            }
+            Self::ClaimRef { reference } => {
+                (wire.operation, wire.reference) = (7, Some(reference));
+            }
+            Self::Detach { reference } => {
+                (wire.operation, wire.reference) = (8, Some(reference));
+            }
+            Self::DropRef { reference } => {
+                (wire.operation, wire.reference) = (9, Some(reference));
+            }
+            Self::Narrow { reference, offset, length, rights } => {
+                (wire.operation, wire.reference, wire.rights) = (10, Some(reference), rights);
+                (wire.offset, wire.length) = (offset, length);
+            }
+            Self::ReadRef { reference, offset, length } => {
+                (wire.operation, wire.reference) = (11, Some(reference));
+                (wire.offset, wire.length) = (offset, length);
+            }
+        }
+        wire.to_bytes()
+    }
+}
+
+/// The fields of a step on the wire, those that it does not use at zero.
+#[derive(Default)]
+struct StepFields {
+    operation: u8,
+    rights: Rights,
+    reference: Option<RefOperand>,
+    region: Option<RegionOperand>,
+    offset: u64,
+    length: u64,
+}
+
+impl StepFields {
+    fn to_bytes(&self) -> [u8; STEP_BYTES] {
+        let mut bytes = [0; STEP_BYTES];
+        bytes[0] = self.operation;
+        bytes[1] = self.rights.bits();
+        bytes[2] = match self.reference {
+            Some(RefOperand::MadeBy(step)) => step | RESULT,
+            Some(RefOperand::Argument(argument)) => argument,
+            None => 0,
+        };
+        match self.region {
+            Some(RegionOperand::Named(name)) => {
+                bytes[3] = NAMED;
+                put(&mut bytes, 8, name.0.to_le_bytes());
+            }
+            Some(RegionOperand::MadeBy(step)) => bytes[3] = step,
+            None => {}
+        }
+        put(&mut bytes, 16, self.offset.to_le_bytes());
+        put(&mut bytes, 24, self.length.to_le_bytes());
+        bytes
+    }
+}
+
+/// The steps of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<'a>(&'a [[u8; STEP_BYTES]]);
+
+impl<'a> Steps<'a> {
+    /// Checks a request's parameters.
+    ///
+    /// # Errors
+    /// No step or too many, a length that is not a whole number of steps, an illegal step, or more
+    /// than one step that writes the body or makes the answer's.
+    pub fn parse(parameters: &'a [u8]) -> Result<Self, WireError> {
+        let (steps, rest) = parameters.as_chunks::<STEP_BYTES>();
+        if steps.is_empty() || steps.len() > STEPS_MAX || !rest.is_empty() {
+            return Err(WireError::Value { field: "steps", value: parameters.len() as u64 });
+        }
+        let (mut writes, mut reads) = (0, 0);
+        for (number, step) in steps.iter().enumerate() {
+            match Step::parse(step, number as u8)? {
+                Step::Write { .. } => writes += 1,
+                Step::Read { .. } | Step::ReadRef { .. } => reads += 1,
+                _ => {}
+            }
+        }
+        if writes > 1 || reads > 1 {
+            return Err(WireError::Value { field: "steps with a body", value: writes + reads });
+        }
+        Ok(Self(steps))
+    }
+
+    /// The steps in order.
+    pub fn iter(&self) -> impl Iterator<Item = Step> + use<'a> {
+        let numbered = self.0.iter().enumerate();
+        numbered.map_while(|(number, step)| Step::parse(step, number as u8).ok())
+    }
+}
+
+/// Writes `steps` to `out` and returns the bytes used.
+///
+/// # Panics
+/// If there are more than [`STEPS_MAX`] steps, or `out` is too short for them.
+pub fn emit_steps<'o>(steps: &[Step], out: &'o mut [u8; STEPS_MAX * STEP_BYTES]) -> &'o [u8] {
+    assert!(steps.len() <= STEPS_MAX, "at most {STEPS_MAX} steps");
+    for (step, bytes) in steps.iter().zip(out.as_chunks_mut::<STEP_BYTES>().0) {
+        *bytes = step.to_bytes();
+    }
+    &out[..steps.len() * STEP_BYTES]
+}
+
+/// What a memory node has a limited number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Resource {
+    /// Page frames.
+    Frames = 1,
+    /// Nodes of page tables.
+    Nodes = 2,
+    /// Versions.
+    Versions = 3,
+    /// Regions.
+    Regions = 4,
+    /// References.
+    References = 5,
+    /// Sessions that hold memory.
+    Holders = 6,
+    /// Snapshots that answers are read from.
+    Pins = 7,
+    /// Writes in progress.
+    Stages = 8,
+    /// References that have outlived their owners.
+    Detached = 9,
+    /// Mappings and references of one version.
+    VersionHolders = 10,
+}
+
+impl Resource {
+    fn from_wire(value: u64) -> Option<Self> {
+        Some(match value {
+            1 => Self::Frames,
+            2 => Self::Nodes,
+            3 => Self::Versions,
+            4 => Self::Regions,
+            5 => Self::References,
+            6 => Self::Holders,
+            7 => Self::Pins,
+            8 => Self::Stages,
+            9 => Self::Detached,
+            10 => Self::VersionHolders,
+            _ => return None,
+        })
+    }
+}
+
+/// Why a memory operation had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryError {
+    /// A length of zero.
+    ZeroLength,
+    /// Offset and length that reach past the end.
+    OutOfRange {
+        /// Where the range would end; `u64::MAX` if it overflows.
+        end: u64,
+        /// Where region or reference ends.
+        size: u64,
+    },
+    /// No such region, or not any more.
+    UnknownRegion,
+    /// A region of another session.
+    NotYours,
+    /// A reference whose entry has another life now, or never was.
+    StaleReference,
+    /// The reference was claimed.
+    Consumed,
+    /// The reference was dropped by its owner.
+    Dropped,
+    /// The reference's owner is gone, and the grace after that has passed.
+    Expired,
+    /// Only the reference's owner may do this.
+    NotOwner,
+    /// The reference's tag is not ours: it was forged, or changed.
+    Forged,
+    /// The reference is to another memory node.
+    WrongNode {
+        /// That node.
+        memory_node: u32,
+    },
+    /// The reference is of an earlier life of this memory node.
+    StaleIncarnation {
+        /// That life.
+        incarnation: u64,
+    },
+    /// The reference does not give these rights.
+    MissingRights {
+        /// What it lacks.
+        rights: Rights,
+    },
+    /// A pool is exhausted, and nothing is on its way back to it.
+    Exhausted {
+        /// Of what.
+        resource: Resource,
+        /// How many there are.
+        limit: u64,
+    },
+    /// The session has used up its quota.
+    Quota {
+        /// Of what.
+        resource: Resource,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// The request's steps make no sense.
+    Malformed,
+    /// A number has reached the end of its range.
+    CounterLimit,
+}
+
+impl MemoryError {
+    /// Status and details as they travel.
+    pub fn to_wire(self) -> (Status, [u64; 2]) {
+        let (code, details) = match self {
+            Self::ZeroLength => (0, [0, 0]),
+            Self::OutOfRange { end, size } => (1, [end, size]),
+            Self::UnknownRegion => (2, [0, 0]),
+            Self::NotYours => (3, [0, 0]),
+            Self::StaleReference => (4, [0, 0]),
+            Self::Consumed => (5, [0, 0]),
+            Self::Dropped => (6, [0, 0]),
+            Self::Expired => (7, [0, 0]),
+            Self::NotOwner => (8, [0, 0]),
+            Self::Forged => (9, [0, 0]),
+            Self::WrongNode { memory_node } => (10, [memory_node.into(), 0]),
+            Self::StaleIncarnation { incarnation } => (11, [incarnation, 0]),
+            Self::MissingRights { rights } => (12, [rights.bits().into(), 0]),
+            Self::Exhausted { resource, limit } => (13, [resource as u64, limit]),
+            Self::Quota { resource, limit } => (14, [resource as u64, limit]),
+            Self::Malformed => (15, [0, 0]),
+            Self::CounterLimit => (16, [0, 0]),
+        };
+        (Status(Status::MEMORY_FIRST + code), details)
+    }
+
+    /// The error that a failed answer tells. `None` if the status is not a memory node's.
+    pub fn from_wire(status: Status, details: [u64; 2]) -> Option<Self> {
+        let resource = || Resource::from_wire(details[0]);
+        Some(match status.0.checked_sub(Status::MEMORY_FIRST)? {
+            0 => Self::ZeroLength,
+            1 => Self::OutOfRange { end: details[0], size: details[1] },
+            2 => Self::UnknownRegion,
+            3 => Self::NotYours,
+            4 => Self::StaleReference,
+            5 => Self::Consumed,
+            6 => Self::Dropped,
+            7 => Self::Expired,
+            8 => Self::NotOwner,
+            9 => Self::Forged,
+            10 => Self::WrongNode { memory_node: details[0] as u32 },
+            11 => Self::StaleIncarnation { incarnation: details[0] },
+            12 => Self::MissingRights { rights: Rights::from_bits_truncate(details[0] as u8) },
+            13 => Self::Exhausted { resource: resource()?, limit: details[1] },
+            14 => Self::Quota { resource: resource()?, limit: details[1] },
+            15 => Self::Malformed,
+            16 => Self::CounterLimit,
+            _ => return None,
+        })
+    }
+}
+
+impl core::fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::ZeroLength => f.write_str("length 0; at least 1 byte is needed"),
+            Self::OutOfRange { end: u64::MAX, size } => {
+                write!(f, "offset and length overflow; the range has {size} bytes")
+            }
+            Self::OutOfRange { end, size } => {
+                write!(f, "the range would end at byte {end}; there are {size} bytes")
+            }
+            Self::UnknownRegion => f.write_str("no such region, or it was freed"),
+            Self::NotYours => f.write_str("the region belongs to another session"),
+            Self::StaleReference => f.write_str("the reference is stale: its entry is gone"),
+            Self::Consumed => f.write_str("the reference was claimed: only its new owner has it"),
+            Self::Dropped => f.write_str("the reference was dropped by its owner"),
+            Self::Expired => f.write_str("the reference expired: its owner is gone"),
+            Self::NotOwner => f.write_str("only the reference's owner may do this: claim it first"),
+            Self::Forged => f.write_str("the reference was not made by this memory node"),
+            Self::WrongNode { memory_node } => {
+                write!(f, "the reference is to memory node {memory_node}, not to this one")
+            }
+            Self::StaleIncarnation { incarnation } => write!(
+                f,
+                "the reference is of the memory node's incarnation {incarnation}; it has restarted"
+            ),
+            Self::MissingRights { rights } => {
+                write!(f, "the reference does not give the rights {rights:?}")
+            }
+            Self::Exhausted { resource, limit } => {
+                write!(f, "out of {resource:?}: all {limit} are in use")
+            }
+            Self::Quota { resource, limit } => {
+                write!(f, "quota of {resource:?} used up: the session may have {limit}")
+            }
+            Self::Malformed => f.write_str("the request's steps make no sense"),
+            Self::CounterLimit => f.write_str("a counter has reached its limit"),
+        }
+    }
+}
+
+impl core::error::Error for MemoryError {}
+
+/// The parameters of a failed answer.
+pub fn failure_parameters(step: u8, details: [u64; 2]) -> [u8; FAILURE_BYTES] {
+    let mut bytes = [0; FAILURE_BYTES];
+    bytes[0] = step;
+    put(&mut bytes, 8, details[0].to_le_bytes());
+    put(&mut bytes, 16, details[1].to_le_bytes());
+    bytes
+}
+
+/// Reads [`failure_parameters`]: which step failed, and the details.
+pub fn parse_failure(parameters: &[u8]) -> Option<(u8, [u64; 2])> {
+    let bytes: &[u8; FAILURE_BYTES] = parameters.try_into().ok()?;
+    Some((bytes[0], [u64_at(bytes, 8), u64_at(bytes, 16)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        (1..=11u8, any::<(u64, u64, u64)>(), 0..16u8, 0..8u8, any::<(bool, bool)>()).prop_map(
+            |(operation, (name, offset, length), rights, operand, (named, argument))| {
+                let rights = Rights::from_bits(rights).unwrap();
+                let region = if named {
+                    RegionOperand::Named(RegionName(name))
+                } else {
+                    RegionOperand::MadeBy(operand)
+                };
+                let reference = if argument {
+                    RefOperand::Argument(operand)
+                } else {
+                    RefOperand::MadeBy(operand)
+                };
+                match operation {
+                    1 => Step::Alloc { length },
+                    2 => Step::Free { region },
+                    3 => Step::Read { region, offset, length },
+                    4 => Step::Write { region, offset },
+                    5 => Step::CreateRef { region, offset, length, rights },
+                    6 => Step::MapRef { reference },
+                    7 => Step::ClaimRef { reference },
+                    8 => Step::Detach { reference },
+                    9 => Step::DropRef { reference },
+                    10 => Step::Narrow { reference, offset, length, rights },
+                    _ => Step::ReadRef { reference, offset, length },
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn steps_round_trip(step in any_step()) {
+            prop_assert_eq!(Step::parse(&step.to_bytes(), 8), Ok(step));
+        }
+
+        #[test]
+        fn a_step_cannot_use_its_own_or_a_later_result(step in any_step(), number in 0..8u8) {
+            let operand = match step {
+                Step::Free { region: RegionOperand::MadeBy(made) }
+                | Step::DropRef { reference: RefOperand::MadeBy(made) } => made,
+                _ => return Ok(()),
+            };
+            prop_assert_eq!(Step::parse(&step.to_bytes(), number).is_ok(), operand < number);
+        }
+
+        #[test]
+        fn errors_round_trip(code in 0..20u16, details in any::<[u64; 2]>()) {
+            let status = Status(Status::MEMORY_FIRST + code);
+            if let Some(error) = MemoryError::from_wire(status, details) {
+                let (again, details) = error.to_wire();
+                prop_assert_eq!(again, status);
+                prop_assert_eq!(MemoryError::from_wire(again, details), Some(error));
+            }
+        }
+
+        #[test]
+        fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..160)) {
+            if let Ok(steps) = Steps::parse(&noise) {
+                let _ = steps.iter().collect::<Vec<_>>();
+            }
+            let _ = parse_failure(&noise);
+        }
+    }
+}
