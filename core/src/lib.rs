@@ -5,4 +5,5 @@
 extern crate std;
 
 pub mod device;
+pub mod memory;
 pub mod time;
