@@ -6,4 +6,5 @@ extern crate std;
 
 pub mod device;
 pub mod memory;
+pub mod store;
 pub mod time;

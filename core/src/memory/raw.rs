@@ -194,7 +194,7 @@ impl<'m> Atomic<'m> {
     /// # Panics
     /// If `base` is not a multiple of 8.
     pub unsafe fn from_raw(base: NonNull<u8>, len: u64) -> Self {
-        assert!(base.addr().get() % 8 == 0, "a shared pool must start at a multiple of 8");
+        assert!(base.addr().get().is_multiple_of(8), "a shared pool must start at a multiple of 8");
         Self { window: Window { base, len }, lifetime: PhantomData }
     }
 

@@ -16,7 +16,8 @@ pub struct Line {
 
 impl Line {
     /// An empty line, to make the cache's slice of.
-    pub const EMPTY: Self = Self { offset: u64::MAX, bytes: [0; LINE_BYTES as usize], dirty: false };
+    pub const EMPTY: Self =
+        Self { offset: u64::MAX, bytes: [0; LINE_BYTES as usize], dirty: false };
 }
 
 /// One host's view of a pool without coherence: what it has read stays as it was, and what it
@@ -38,7 +39,10 @@ impl<'c, M: Memory> Stale<'c, M> {
     /// If there is no line, or the pool is not a whole number of lines.
     pub fn new(memory: M, lines: &'c mut [Line]) -> Self {
         assert!(!lines.is_empty(), "a cache needs at least one line");
-        assert!(memory.len() % LINE_BYTES == 0, "the pool must be a multiple of {LINE_BYTES}");
+        assert!(
+            memory.len().is_multiple_of(LINE_BYTES),
+            "the pool must be a multiple of {LINE_BYTES}"
+        );
         lines.fill(Line::EMPTY);
         Self { memory, lines: RefCell::new(lines) }
     }

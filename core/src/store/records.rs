@@ -187,6 +187,8 @@ pub(super) mod stage {
     pub(crate) const REGION: u64 = 56;
     /// u64: bytes written so far.
     pub(crate) const FILLED: u64 = 64;
+    /// u32: frames of it that were promised to the region's absent pages before.
+    pub(crate) const BORROWED: u64 = 72;
 }
 
 /// Fields of a holder.
