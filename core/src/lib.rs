@@ -7,5 +7,7 @@ extern crate std;
 pub mod crc32c;
 pub mod device;
 pub mod endpoint;
+pub mod memory;
+pub mod store;
 pub mod time;
 pub mod wire;
