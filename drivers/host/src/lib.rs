@@ -5,6 +5,7 @@
 //! * [`signals`]: stop and statistics on demand.
 //! * [`cluster`]: who is where. [`size`]: sizes and spans of time on command lines.
 //! * [`local`]: child processes for `--local`, certain to come down again.
+//! * [`raw`]: yardsticks of the bare device and the bare socket.
 #![deny(unsafe_code)]
 
 pub mod affinity;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod cluster;
 pub mod idle;
 pub mod local;
+pub mod raw;
 pub mod signals;
 pub mod size;
 #[allow(unsafe_code)]
