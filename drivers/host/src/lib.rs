@@ -6,6 +6,8 @@
 //! * [`cluster`]: who is where. [`size`]: sizes and spans of time on command lines.
 //! * [`local`]: child processes for `--local`, certain to come down again.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
+//! * [`spsc`]: a ring between an ordinary thread and a poll loop.
+//! * `log` (feature `log`): deferred logging with defmt.
 #![deny(unsafe_code)]
 
 pub mod affinity;
@@ -13,8 +15,12 @@ pub mod clock;
 pub mod cluster;
 pub mod idle;
 pub mod local;
+#[cfg(feature = "log")]
+pub mod log;
 pub mod raw;
 pub mod signals;
 pub mod size;
+#[allow(unsafe_code)]
+pub mod spsc;
 #[allow(unsafe_code)]
 mod sys;
