@@ -3,7 +3,9 @@
 //!
 //! A request of [`Method::MEMORY`](super::message::Method::MEMORY) carries its steps as
 //! parameters, [`STEP_BYTES`] each, its references as arguments, and the bytes to be written as
-//! its body. All steps take effect, or, if one fails, none does.
+//! its body. The first step that fails ends the request: what earlier steps *made* (regions,
+//! references, snapshots to read) is given back, so a vector that makes before it ends things, as
+//! [`put`] and [`take`] do, has its whole effect or none.
 //!
 //! ```text
 //! 0 operation u8   1 rights u8   2 reference operand u8   3 region operand u8   4 zero
@@ -15,7 +17,7 @@
 //! a status of [`MemoryError`], and as parameters the step's number and two details.
 
 use super::WireError;
-use super::bytes::{put, u64_at};
+use super::bytes::{put as put_field, u64_at};
 use super::message::Status;
 use super::reference::Rights;
 
@@ -103,7 +105,7 @@ pub enum Step {
         /// The reference.
         reference: RefOperand,
     },
-    /// Give a reference up.
+    /// End a reference.
     DropRef {
         /// The reference.
         reference: RefOperand,
@@ -243,13 +245,13 @@ impl StepFields {
         match self.region {
             Some(RegionOperand::Named(name)) => {
                 bytes[3] = NAMED;
-                put(&mut bytes, 8, name.0.to_le_bytes());
+                put_field(&mut bytes, 8, name.0.to_le_bytes());
             }
             Some(RegionOperand::MadeBy(step)) => bytes[3] = step,
             None => {}
         }
-        put(&mut bytes, 16, self.offset.to_le_bytes());
-        put(&mut bytes, 24, self.length.to_le_bytes());
+        put_field(&mut bytes, 16, self.offset.to_le_bytes());
+        put_field(&mut bytes, 24, self.length.to_le_bytes());
         bytes
     }
 }
@@ -300,6 +302,27 @@ pub fn emit_steps<'o>(steps: &[Step], out: &'o mut [u8; STEPS_MAX * STEP_BYTES])
         *bytes = step.to_bytes();
     }
     &out[..steps.len() * STEP_BYTES]
+}
+
+/// `put`: the body becomes a reference of its own; nothing else remains.
+pub const fn put(length: u64, rights: Rights) -> [Step; 4] {
+    let region = RegionOperand::MadeBy(0);
+    [
+        Step::Alloc { length },
+        Step::Write { region, offset: 0 },
+        Step::CreateRef { region, offset: 0, length, rights },
+        Step::Free { region },
+    ]
+}
+
+/// `take`: reads all that the first argument, of `length` bytes, refers to, and ends it.
+pub const fn take(length: u64) -> [Step; 3] {
+    let reference = RefOperand::Argument(0);
+    [
+        Step::ReadRef { reference, offset: 0, length },
+        Step::ClaimRef { reference },
+        Step::DropRef { reference: RefOperand::MadeBy(1) },
+    ]
 }
 
 /// What a memory node has a limited number of.
@@ -405,8 +428,13 @@ pub enum MemoryError {
     },
     /// The request's steps make no sense.
     Malformed,
-    /// A number has reached the end of its range.
-    CounterLimit,
+    /// More bytes than one operation can have.
+    TooLong {
+        /// Bytes asked for.
+        length: u64,
+        /// Bytes possible.
+        max: u64,
+    },
 }
 
 impl MemoryError {
@@ -429,7 +457,7 @@ impl MemoryError {
             Self::Exhausted { resource, limit } => (13, [resource as u64, limit]),
             Self::Quota { resource, limit } => (14, [resource as u64, limit]),
             Self::Malformed => (15, [0, 0]),
-            Self::CounterLimit => (16, [0, 0]),
+            Self::TooLong { length, max } => (16, [length, max]),
         };
         (Status(Status::MEMORY_FIRST + code), details)
     }
@@ -454,7 +482,7 @@ impl MemoryError {
             13 => Self::Exhausted { resource: resource()?, limit: details[1] },
             14 => Self::Quota { resource: resource()?, limit: details[1] },
             15 => Self::Malformed,
-            16 => Self::CounterLimit,
+            16 => Self::TooLong { length: details[0], max: details[1] },
             _ => return None,
         })
     }
@@ -495,7 +523,9 @@ impl core::fmt::Display for MemoryError {
                 write!(f, "quota of {resource:?} used up: the session may have {limit}")
             }
             Self::Malformed => f.write_str("the request's steps make no sense"),
-            Self::CounterLimit => f.write_str("a counter has reached its limit"),
+            Self::TooLong { length, max } => {
+                write!(f, "{length} bytes are too many for one operation: at most {max}")
+            }
         }
     }
 }
@@ -506,8 +536,8 @@ impl core::error::Error for MemoryError {}
 pub fn failure_parameters(step: u8, details: [u64; 2]) -> [u8; FAILURE_BYTES] {
     let mut bytes = [0; FAILURE_BYTES];
     bytes[0] = step;
-    put(&mut bytes, 8, details[0].to_le_bytes());
-    put(&mut bytes, 16, details[1].to_le_bytes());
+    put_field(&mut bytes, 8, details[0].to_le_bytes());
+    put_field(&mut bytes, 16, details[1].to_le_bytes());
     bytes
 }
 
