@@ -183,3 +183,51 @@ impl<M: Memory> Store<M> {
         self.mem.load_u64(self.lay.nodes.at(node))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+    use crate::memory::Plain;
+    use crate::store::records::superblock;
+    use crate::store::{Config, Layout, Limits, RegionId};
+
+    fn config() -> Config {
+        Config { regions: 2, entries: 2, ..Config::for_pool_bytes(1 << 20) }
+    }
+
+    #[test]
+    fn a_slot_is_retired_after_its_last_generation() {
+        let mut pool = vec![!0; Layout::new(&config()).unwrap().bytes() as usize / 8];
+        let mut store = Store::format(Plain::new(&mut pool), &config()).unwrap();
+        let holder = store.holder_join(Limits::NONE).unwrap();
+        let region = store.alloc(holder, 1).unwrap();
+        let at = store.lay.regions.at(region.index());
+        store.mem.store_u64(at + WORD, GENERATION_MAX << STATE_BITS | STATE_LIVE);
+        let last = RegionId::new(region.index(), GENERATION_MAX);
+        store.free(holder, last).unwrap();
+        let stats = store.stats().regions;
+        assert_eq!((stats.in_use, stats.retired), (0, 1));
+        let other = store.alloc(holder, 1).unwrap();
+        assert_ne!(other.index(), region.index());
+        while store.reclaim(crate::time::Instant::ZERO, 1) == 1 {}
+        let refused = store.alloc(holder, 1);
+        let out = Error::OutOf { what: Resource::Regions, limit: 2, in_use: 2 };
+        assert_eq!(refused, Err(out));
+        store.check(&mut vec![0; store.check_scratch_bytes()]).unwrap();
+    }
+
+    #[test]
+    fn version_numbers_end_in_an_error() {
+        let mut pool = vec![!0; Layout::new(&config()).unwrap().bytes() as usize / 8];
+        let mut store = Store::format(Plain::new(&mut pool), &config()).unwrap();
+        let holder = store.holder_join(Limits::NONE).unwrap();
+        store.mem.store_u64(superblock::NUMBER, stamp::NUMBER_MAX - 1);
+        let region = store.alloc(holder, 1).unwrap();
+        store.write(holder, region, 0, &[1]).unwrap();
+        store.create_ref(holder, region, 0, 1).unwrap();
+        let refused = store.write(holder, region, 0, &[2]);
+        assert!(matches!(refused, Err(Error::OutOf { what: Resource::Versions, .. })));
+    }
+}
