@@ -18,9 +18,10 @@ impl<M: Memory> Store<M> {
         self.mem.load_u32(table.control + field)
     }
 
-    fn add(&mut self, table: Table, field: u64, change: i64) {
-        let value = i64::from(self.control(table, field)) + change;
-        let value = u32::try_from(value).expect("a table's counter left its range");
+    #[inline]
+    fn add(&mut self, table: Table, field: u64, change: i32) {
+        let value = self.control(table, field).checked_add_signed(change);
+        let value = value.expect("a table's counter left its range");
         self.mem.store_u32(table.control + field, value);
     }
 
@@ -54,13 +55,16 @@ impl<M: Memory> Store<M> {
     /// Promises `count` records, which were checked to be available.
     pub(super) fn reserve(&mut self, table: Table, count: u32) {
         debug_assert!(self.available(table) >= u64::from(count));
-        self.add(table, Table::RESERVED, i64::from(count));
+        let value = self.control(table, Table::RESERVED) + count;
+        self.mem.store_u32(table.control + Table::RESERVED, value);
     }
 
     /// Takes the promise of `count` records back.
     pub(super) fn unreserve(&mut self, table: Table, count: u32) {
         if count != 0 {
-            self.add(table, Table::RESERVED, -i64::from(count));
+            let value = self.control(table, Table::RESERVED).checked_sub(count);
+            let value = value.expect("more promises were taken back than made");
+            self.mem.store_u32(table.control + Table::RESERVED, value);
         }
     }
 
