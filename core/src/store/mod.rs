@@ -29,7 +29,7 @@
 //! it is sorted later, by comparing its stamp with the threshold *of that moment*. Waiting does
 //! no harm: if c's threshold falls again meanwhile, what was garbage stays garbage (thresholds
 //! only fall, stamps never change), and what was not is sorted by the same rule as the list that
-//! joins it. p's pending list is sorted by p's threshold, which is now c's.
+//! joins it. p's own pending list was sorted to its end before p was merged.
 //!
 //! A version that is being freed keeps its place until its walk is over: its threshold must not
 //! fall under the walk, and nothing that the walk passes by may be freed before.

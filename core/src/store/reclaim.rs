@@ -105,8 +105,8 @@ impl<M: Memory> Store<M> {
         self.unqueue_version(version);
         if count.holders() == 0 && count.children() == 1 {
             let child = self.mem.load_u32(at + field::CHILD) - 1;
-            // A child that is being freed is not merged into: its walk relies on its threshold.
-            // When it is gone, its parent is looked at again.
+            // A child that is about to be freed is not merged into: its walk relies on its
+            // threshold, and its parent is looked at again when it is gone.
             if !self.count(child).dead() {
                 self.merge(version, child);
             }
