@@ -114,8 +114,29 @@ fn point(
     header.msg_controllen = if control.is_null() { 0 } else { mem::size_of::<Control>() };
 }
 
-/// Receives one datagram or train.
+/// Receives one datagram, from a socket that does not hand over trains.
 pub(crate) fn receive_one(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Arrival, c_int> {
+    let mut name = EMPTY_NAME;
+    let mut name_bytes = NAME_BYTES;
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer` and `name_bytes` to `name`.
+    let received = unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+            (&raw mut name).cast(),
+            &raw mut name_bytes,
+        )
+    };
+    match usize::try_from(received) {
+        Ok(bytes) => Ok(Arrival { peer: from_sockaddr(&name), bytes, datagram_bytes: bytes }),
+        Err(_) => Err(last_errno()),
+    }
+}
+
+/// Receives one datagram or train.
+pub(crate) fn receive_train(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Arrival, c_int> {
     let mut name = EMPTY_NAME;
     let mut control = Control::EMPTY;
     let mut vector = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
