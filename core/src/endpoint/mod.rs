@@ -9,7 +9,7 @@
 //! - [`table`]: what it keeps for sessions and slots;
 //! - `window`: which packets have arrived, which must be sent again;
 //! - `wheel`: timers;
-//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets out.
+//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
