@@ -44,8 +44,11 @@ impl Queue {
     }
 }
 
+/// Who is at a plug, and what waits there.
+type Station = ([u8; 6], Queue);
+
 #[derive(Clone)]
-pub(crate) struct Switch(Rc<RefCell<Vec<([u8; 6], Queue)>>>);
+pub(crate) struct Switch(Rc<RefCell<Vec<Station>>>);
 
 impl Switch {
     pub(crate) fn new() -> Self {
