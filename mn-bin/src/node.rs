@@ -161,6 +161,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
     log::attach_thread();
+    let reporter = Reporter::start(options.json, place.core, clock.now()).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = place.core {
         pin_to_core(core).map_err(Error::Cores)?;
@@ -175,7 +176,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     println!("ready {address}");
     // Whoever waits for the line may be a program behind a pipe.
     let _ = std::io::stdout().flush();
-    let reporter = Reporter::start(options.json, place.core, clock.now()).map_err(Error::Thread)?;
     let interval = options.report.map(|span| span.0);
     serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);
