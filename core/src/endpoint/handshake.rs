@@ -65,6 +65,17 @@ impl Endpoint<'_> {
         self.client_session(session).is_some_and(|session| session.state == ClientState::Up)
     }
 
+    /// Slots of a client session; zero before the handshake is over.
+    pub fn slots(&self, session: SessionId) -> u16 {
+        self.client_session(session).map_or(0, |session| session.slots)
+    }
+
+    /// Slots of a client session that carry no call now. Calls of depth `d` leave the last
+    /// `DEPTH_MAX - 1 - d` to deeper ones.
+    pub fn slots_free(&self, session: SessionId) -> u16 {
+        self.client_session(session).map_or(0, |session| session.free_count.into())
+    }
+
     /// Which life of the server a session is with; `None` before the handshake is over.
     pub fn server_incarnation(&self, session: SessionId) -> Option<u64> {
         self.client_session(session)

@@ -9,7 +9,7 @@
 //! - [`table`]: what it keeps for sessions and slots;
 //! - `window`: which packets have arrived, which must be sent again;
 //! - `wheel`: timers;
-//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets out.
+//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -93,20 +93,14 @@ impl<'m> Endpoint<'m> {
     /// A configuration out of its limits, or storage whose lengths do not fit each other.
     pub fn new(config: Config, storage: Storage<'m>, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
-        let Storage { client_sessions, client_slots, server_sessions, server_slots, timers } =
-            storage;
         let slots = usize::from(config.slots_per_session);
-        let needed = StorageSize::new(client_sessions.len(), server_sessions.len(), slots);
-        let got = StorageSize {
-            client_sessions: client_sessions.len(),
-            client_slots: client_slots.len(),
-            server_sessions: server_sessions.len(),
-            server_slots: server_slots.len(),
-            timers: timers.len(),
-        };
+        let got = storage.size();
+        let needed = StorageSize::new(got.client_sessions, got.server_sessions, slots);
         if needed != got {
             return Err(ConfigError::Storage { needed, got });
         }
+        let Storage { client_sessions, client_slots, server_sessions, server_slots, timers } =
+            storage;
         // Sessions of an earlier life of this node must not be taken for ours.
         let generation = config.first_generation();
         client_sessions.fill(ClientSession { generation, ..ClientSession::EMPTY });
@@ -125,6 +119,17 @@ impl<'m> Endpoint<'m> {
             server_sessions,
             server_slots,
         })
+    }
+
+    /// Ends the endpoint without a word to its peers, and hands its memory back.
+    pub fn into_storage(self) -> Storage<'m> {
+        Storage {
+            client_sessions: self.client_sessions,
+            client_slots: self.client_slots,
+            server_sessions: self.server_sessions,
+            server_slots: self.server_slots,
+            timers: self.wheel.into_entries(),
+        }
     }
 
     /// Does a bounded amount of work and returns: takes in one burst, serves the timers that are

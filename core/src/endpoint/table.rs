@@ -9,7 +9,8 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
 
-/// The memory of an endpoint. Every length is the caller's choice; see [`Storage::new`].
+/// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
+/// follow from them, see [`StorageSize::new`].
 pub struct Storage<'m> {
     /// Sessions in which this endpoint makes calls.
     pub client_sessions: &'m mut [ClientSession],
@@ -21,6 +22,19 @@ pub struct Storage<'m> {
     pub server_slots: &'m mut [ServerSlot],
     /// One for each session of either kind and each client slot.
     pub timers: &'m mut [TimerEntry],
+}
+
+impl Storage<'_> {
+    /// How many of each structure there are.
+    pub fn size(&self) -> StorageSize {
+        StorageSize {
+            client_sessions: self.client_sessions.len(),
+            client_slots: self.client_slots.len(),
+            server_sessions: self.server_sessions.len(),
+            server_slots: self.server_slots.len(),
+            timers: self.timers.len(),
+        }
+    }
 }
 
 /// How many of each structure an endpoint needs.

@@ -49,6 +49,10 @@ impl<'m> Wheel<'m> {
         }
     }
 
+    pub(super) fn into_entries(self) -> &'m mut [TimerEntry] {
+        self.entries
+    }
+
     /// Sees to it that timer `id` fires at `due` or up to a tick later, or earlier.
     #[inline]
     pub(super) fn arm(&mut self, id: u32, due: Instant) {

@@ -16,9 +16,40 @@ use super::Memory;
 struct Window {
     base: NonNull<u8>,
     len: u64,
+    /// Offset of the last 4 bytes, so that checking a word takes one comparison.
+    last_u32: u64,
+    /// Offset of the last 8 bytes.
+    last_u64: u64,
 }
 
 impl Window {
+    /// # Panics
+    /// If there are fewer than 8 bytes: no word would fit.
+    fn new(base: NonNull<u8>, len: u64) -> Self {
+        assert!(len >= 8, "a pool of {len} bytes is too small: at least 8 are needed");
+        Self { base, len, last_u32: len - 4, last_u64: len - 8 }
+    }
+
+    /// The address of 4 bytes at `offset`.
+    #[inline(always)]
+    fn at_u32(self, offset: u64) -> *mut u32 {
+        if offset > self.last_u32 {
+            outside(offset, 4, self.len);
+        }
+        // SAFETY: the 4 bytes at `offset` are within the window, which is one allocation.
+        unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// The address of 8 bytes at `offset`.
+    #[inline(always)]
+    fn at_u64(self, offset: u64) -> *mut u64 {
+        if offset > self.last_u64 {
+            outside(offset, 8, self.len);
+        }
+        // SAFETY: the 8 bytes at `offset` are within the window, which is one allocation.
+        unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
     /// The address of `len` bytes at `offset`.
     ///
     /// # Panics
@@ -30,13 +61,6 @@ impl Window {
         }
         // SAFETY: offset <= self.len was just checked, and the window is one allocation.
         unsafe { self.base.as_ptr().add(offset as usize) }
-    }
-
-    /// Like [`Window::at`], and aligned to `align`, which the base is as well.
-    #[inline(always)]
-    fn aligned(self, offset: u64, align: u64) -> *mut u8 {
-        assert!(offset & (align - 1) == 0, "offset {offset:#x} must be a multiple of {align}");
-        self.at(offset, align)
     }
 
     fn ranges_disjoint(source: u64, target: u64, len: u64) -> bool {
@@ -64,18 +88,24 @@ unsafe impl Send for Plain<'_> {}
 
 impl<'m> Plain<'m> {
     /// Takes over a slice of words; it may be dirty.
+    ///
+    /// # Panics
+    /// If the slice is empty.
     pub fn new(words: &'m mut [u64]) -> Self {
         let len = size_of_val(words) as u64;
         let base = NonNull::from(words).cast();
-        Self { window: Window { base, len }, lifetime: PhantomData }
+        Self { window: Window::new(base, len), lifetime: PhantomData }
     }
 
     /// Takes over `len` bytes at `base`, for mappings.
     ///
     /// # Safety
     /// The range must be valid for reads and writes and used by nobody else for `'m`.
+    ///
+    /// # Panics
+    /// If `len` is below 8.
     pub unsafe fn from_raw(base: NonNull<u8>, len: u64) -> Self {
-        Self { window: Window { base, len }, lifetime: PhantomData }
+        Self { window: Window::new(base, len), lifetime: PhantomData }
     }
 }
 
@@ -87,28 +117,28 @@ impl Memory for Plain<'_> {
 
     #[inline(always)]
     fn load_u32(&self, offset: u64) -> u32 {
-        let at = self.window.at(offset, 4).cast::<u32>();
+        let at = self.window.at_u32(offset);
         // SAFETY: in range by `at`; an unaligned read needs no alignment.
         unsafe { at.read_unaligned() }
     }
 
     #[inline(always)]
     fn load_u64(&self, offset: u64) -> u64 {
-        let at = self.window.at(offset, 8).cast::<u64>();
+        let at = self.window.at_u64(offset);
         // SAFETY: in range by `at`; an unaligned read needs no alignment.
         unsafe { at.read_unaligned() }
     }
 
     #[inline(always)]
     fn store_u32(&self, offset: u64, value: u32) {
-        let at = self.window.at(offset, 4).cast::<u32>();
+        let at = self.window.at_u32(offset);
         // SAFETY: in range by `at`; the single owner holds no reference to these bytes.
         unsafe { at.write_unaligned(value) }
     }
 
     #[inline(always)]
     fn store_u64(&self, offset: u64, value: u64) {
-        let at = self.window.at(offset, 8).cast::<u64>();
+        let at = self.window.at_u64(offset);
         // SAFETY: in range by `at`; the single owner holds no reference to these bytes.
         unsafe { at.write_unaligned(value) }
     }
@@ -179,10 +209,13 @@ unsafe impl Sync for Atomic<'_> {}
 
 impl<'m> Atomic<'m> {
     /// Takes over a slice of words; it may be dirty.
+    ///
+    /// # Panics
+    /// If the slice is empty.
     pub fn new(words: &'m mut [u64]) -> Self {
         let len = size_of_val(words) as u64;
         let base = NonNull::from(words).cast();
-        Self { window: Window { base, len }, lifetime: PhantomData }
+        Self { window: Window::new(base, len), lifetime: PhantomData }
     }
 
     /// Takes `len` bytes at `base` that other processes may map as well.
@@ -192,22 +225,24 @@ impl<'m> Atomic<'m> {
     /// through this type or an equivalent of it only.
     ///
     /// # Panics
-    /// If `base` is not a multiple of 8.
+    /// If `base` is not a multiple of 8, or `len` is below 8.
     pub unsafe fn from_raw(base: NonNull<u8>, len: u64) -> Self {
         assert!(base.addr().get().is_multiple_of(8), "a shared pool must start at a multiple of 8");
-        Self { window: Window { base, len }, lifetime: PhantomData }
+        Self { window: Window::new(base, len), lifetime: PhantomData }
     }
 
     #[inline(always)]
     fn word_u32(&self, offset: u64) -> &AtomicU32 {
-        let at = self.window.aligned(offset, 4).cast();
+        assert!(offset.is_multiple_of(4), "offset {offset:#x} must be a multiple of 4");
+        let at = self.window.at_u32(offset);
         // SAFETY: in range and aligned; everybody uses atomics on these bytes.
         unsafe { AtomicU32::from_ptr(at) }
     }
 
     #[inline(always)]
     fn word_u64(&self, offset: u64) -> &AtomicU64 {
-        let at = self.window.aligned(offset, 8).cast();
+        assert!(offset.is_multiple_of(8), "offset {offset:#x} must be a multiple of 8");
+        let at = self.window.at_u64(offset);
         // SAFETY: in range and aligned; everybody uses atomics on these bytes.
         unsafe { AtomicU64::from_ptr(at) }
     }

@@ -29,7 +29,7 @@
 //! it is sorted later, by comparing its stamp with the threshold *of that moment*. Waiting does
 //! no harm: if c's threshold falls again meanwhile, what was garbage stays garbage (thresholds
 //! only fall, stamps never change), and what was not is sorted by the same rule as the list that
-//! joins it. p's pending list is sorted by p's threshold, which is now c's.
+//! joins it. p's own pending list was sorted to its end before p was merged.
 //!
 //! A version that is being freed keeps its place until its walk is over: its threshold must not
 //! fall under the walk, and nothing that the walk passes by may be freed before.
@@ -73,11 +73,13 @@ const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x01");
 
 /// A page store in a pool of memory.
 ///
-/// All state is in the memory; this is only where to find it. One thread at a time changes it.
+/// All state that matters is in the memory; this is only where to find it. One thread at a time changes it.
 #[derive(Debug)]
 pub struct Store<M> {
     mem: M,
     lay: Layout,
+    /// The queue that reclamation served last.
+    turn: u32,
 }
 
 impl<M: Memory> Store<M> {
@@ -94,10 +96,11 @@ impl<M: Memory> Store<M> {
         }
         mem.fence();
         mem.store_u64(superblock::MAGIC, MAGIC);
-        Ok(Self { mem, lay })
+        Ok(Self { mem, lay, turn: 0 })
     }
 
-    /// Opens the store that is in a pool already.
+    /// Opens the store that is in a pool already, between two operations: nothing is repaired
+    /// that a death within one left half done.
     ///
     /// # Errors
     /// [`FormatError::Foreign`], [`FormatError::TooSmall`], [`FormatError::Limit`].
@@ -124,7 +127,7 @@ impl<M: Memory> Store<M> {
         };
         let lay = Layout::new(&config)?;
         check_size(&mem, lay.bytes())?;
-        Ok(Self { mem, lay })
+        Ok(Self { mem, lay, turn: 0 })
     }
 
     /// Where everything is.

@@ -18,9 +18,10 @@ impl<M: Memory> Store<M> {
         self.mem.load_u32(table.control + field)
     }
 
-    fn add(&mut self, table: Table, field: u64, change: i64) {
-        let value = i64::from(self.control(table, field)) + change;
-        let value = u32::try_from(value).expect("a table's counter left its range");
+    #[inline]
+    fn add(&mut self, table: Table, field: u64, change: i32) {
+        let value = self.control(table, field).checked_add_signed(change);
+        let value = value.expect("a table's counter left its range");
         self.mem.store_u32(table.control + field, value);
     }
 
@@ -54,13 +55,16 @@ impl<M: Memory> Store<M> {
     /// Promises `count` records, which were checked to be available.
     pub(super) fn reserve(&mut self, table: Table, count: u32) {
         debug_assert!(self.available(table) >= u64::from(count));
-        self.add(table, Table::RESERVED, i64::from(count));
+        let value = self.control(table, Table::RESERVED) + count;
+        self.mem.store_u32(table.control + Table::RESERVED, value);
     }
 
     /// Takes the promise of `count` records back.
     pub(super) fn unreserve(&mut self, table: Table, count: u32) {
         if count != 0 {
-            self.add(table, Table::RESERVED, -i64::from(count));
+            let value = self.control(table, Table::RESERVED).checked_sub(count);
+            let value = value.expect("more promises were taken back than made");
+            self.mem.store_u32(table.control + Table::RESERVED, value);
         }
     }
 
@@ -181,5 +185,53 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn node_stamp(&self, node: u32) -> u64 {
         self.mem.load_u64(self.lay.nodes.at(node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+    use crate::memory::Plain;
+    use crate::store::records::superblock;
+    use crate::store::{Config, Layout, Limits, RegionId};
+
+    fn config() -> Config {
+        Config { regions: 2, entries: 2, ..Config::for_pool_bytes(1 << 20) }
+    }
+
+    #[test]
+    fn a_slot_is_retired_after_its_last_generation() {
+        let mut pool = vec![!0; Layout::new(&config()).unwrap().bytes() as usize / 8];
+        let mut store = Store::format(Plain::new(&mut pool), &config()).unwrap();
+        let holder = store.holder_join(Limits::NONE).unwrap();
+        let region = store.alloc(holder, 1).unwrap();
+        let at = store.lay.regions.at(region.index());
+        store.mem.store_u64(at + WORD, GENERATION_MAX << STATE_BITS | STATE_LIVE);
+        let last = RegionId::new(region.index(), GENERATION_MAX);
+        store.free(holder, last).unwrap();
+        let stats = store.stats().regions;
+        assert_eq!((stats.in_use, stats.retired), (0, 1));
+        let other = store.alloc(holder, 1).unwrap();
+        assert_ne!(other.index(), region.index());
+        while store.reclaim(crate::time::Instant::ZERO, 1) == 1 {}
+        let refused = store.alloc(holder, 1);
+        let out = Error::OutOf { what: Resource::Regions, limit: 2, in_use: 2 };
+        assert_eq!(refused, Err(out));
+        store.check(&mut vec![0; store.check_scratch_bytes()]).unwrap();
+    }
+
+    #[test]
+    fn version_numbers_end_in_an_error() {
+        let mut pool = vec![!0; Layout::new(&config()).unwrap().bytes() as usize / 8];
+        let mut store = Store::format(Plain::new(&mut pool), &config()).unwrap();
+        let holder = store.holder_join(Limits::NONE).unwrap();
+        store.mem.store_u64(superblock::NUMBER, stamp::NUMBER_MAX - 1);
+        let region = store.alloc(holder, 1).unwrap();
+        store.write(holder, region, 0, &[1]).unwrap();
+        store.create_ref(holder, region, 0, 1).unwrap();
+        let refused = store.write(holder, region, 0, &[2]);
+        assert!(matches!(refused, Err(Error::OutOf { what: Resource::Versions, .. })));
     }
 }

@@ -107,6 +107,8 @@ pub(super) mod version {
     pub(crate) const PREV: u64 = 68;
     /// u64: the page that freeing has got to.
     pub(crate) const CURSOR: u64 = 72;
+    /// Everything from [`PARENT`] to here is zero in a new version.
+    pub(crate) const END: u64 = 80;
 
     /// Flag: in use.
     pub(crate) const IN_USE: u32 = 1;

@@ -140,15 +140,7 @@ impl<M: Memory> Store<M> {
         self.mem.store_u64(at + field::THRESHOLD, threshold);
         self.mem.store_u32(at + field::ROOT, root);
         self.mem.store_u32(at + field::DEPTH, depth);
-        self.mem.store_u32(at + field::PARENT, 0);
-        for list in [field::DEAD, field::PENDING] {
-            self.mem.store_u32(at + list, 0);
-            self.mem.store_u32(at + list + 4, 0);
-        }
-        for link in [field::CHILD, field::NEXT, field::PREV] {
-            self.mem.store_u32(at + link, 0);
-        }
-        self.mem.store_u64(at + field::CURSOR, 0);
+        self.mem.fill_zero(at + field::PARENT, field::END - field::PARENT);
         self.mem.store_u32(at + field::FLAGS, field::IN_USE);
         self.mem.store_u64(at + field::COUNT, generation | HOLDER);
         version
@@ -158,6 +150,8 @@ impl<M: Memory> Store<M> {
     pub(super) fn put_version(&mut self, version: u32) {
         let at = self.version_at(version);
         let word = self.mem.load_u64(at + field::COUNT) & !COUNTS;
+        // The generation makes a compare-and-swap fail that is late by a life; nothing else
+        // reads it, so it may start again after 65,536. Versions are told apart by their number.
         self.mem.store_u64(at + field::COUNT, word.wrapping_add(COUNTS + 1));
         self.mem.store_u32(at + field::FLAGS, 0);
         self.put_slot(self.lay.versions, version);
@@ -215,13 +209,11 @@ impl<M: Memory> Store<M> {
         self.put_version(version);
     }
 
-    /// Puts `child`, the only one of `parent`, in its place and ends `parent`. Lists and all.
-    ///
-    /// See the module's text on why the lists end up right.
+    /// Puts `child`, the only one of `parent`, in its place and ends `parent`, whose pending list
+    /// is empty by now. See the module's text on why the lists end up right.
     pub(super) fn merge(&mut self, parent: u32, child: u32) {
         let (parent_at, child_at) = (self.version_at(parent), self.version_at(child));
         self.move_chunks(child_at + field::DEAD, child_at + field::PENDING);
-        self.move_chunks(parent_at + field::PENDING, child_at + field::PENDING);
         self.move_chunks(parent_at + field::DEAD, child_at + field::DEAD);
         let threshold = self.mem.load_u64(parent_at + field::THRESHOLD);
         self.mem.store_u64(child_at + field::THRESHOLD, threshold);

@@ -1,7 +1,8 @@
 //! What the UDP device adds to the round trip of the bare socket, and what it gains by bursts.
 //!
 //! Two threads, on two cores where there are two. Blocks of round trips over the bare socket and
-//! over the device alternate; the ratio of their medians is taken block by block.
+//! over the device alternate; the ratio of their medians is taken block by block. `--plain` sends
+//! and receives without trains.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,11 +25,16 @@ const SOCKET: u8 = 0;
 const DEVICE: u8 = 1;
 const END: u8 = 2;
 
+fn config() -> UdpConfig {
+    let trains = !std::env::args().any(|argument| argument == "--plain");
+    UdpConfig { trains, ..UdpConfig::LOOPBACK }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let cores = available_cores()?;
     let mode = AtomicU8::new(SOCKET);
     let mut socket = RawSocket::bind(LOOPBACK)?;
-    let mut device = UdpDevice::open(UdpConfig::LOOPBACK)?;
+    let mut device = UdpDevice::open(config())?;
     let (socket_peer, device_peer) = (socket.local_addr()?, device.local_addr());
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -55,7 +61,7 @@ fn measure(
 ) -> Result<(), Box<dyn Error>> {
     let clock = Clock::new();
     let mut socket = RawSocket::bind(LOOPBACK)?;
-    let mut device = UdpDevice::open(UdpConfig::LOOPBACK)?;
+    let mut device = UdpDevice::open(config())?;
     println!("kernel buffers: {:?} bytes", device.socket_buffer_bytes());
     println!("request answer | socket p50 ns | device p50 ns | ratio: lower median upper quartile");
     for (request, answer) in [(64, 64), (128, 128), (64, 4096 + 64), (8000, 8000)] {

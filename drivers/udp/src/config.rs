@@ -23,16 +23,20 @@ pub struct UdpConfig {
     /// Wanted size, in bytes, of each of the kernel's two socket buffers. The kernel may grant
     /// less; [`UdpDevice::socket_buffer_bytes`](crate::UdpDevice::socket_buffer_bytes) tells.
     pub socket_buffer_bytes: usize,
+    /// Whether neighbouring datagrams of one length to one peer go through the kernel as one
+    /// (UDP GSO and GRO), where it can do that.
+    pub trains: bool,
 }
 
 impl UdpConfig {
     /// A port of the kernel's choice on loopback, 9000-byte datagrams, 64 of them queued, socket
-    /// buffers of 8 MiB.
+    /// buffers of 8 MiB, trains.
     pub const LOOPBACK: Self = Self {
         bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         datagram_bytes_max: 9000,
         send_queue_max: 64,
         socket_buffer_bytes: 8 << 20,
+        trains: true,
     };
 
     /// [`UdpConfig::LOOPBACK`] bound to `bind` instead.

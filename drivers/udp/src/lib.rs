@@ -6,6 +6,9 @@
 //! * A lone datagram costs one `recvfrom` or `sendto`; bursts go through `recvmmsg` and `sendmmsg`.
 //!   The receiving half changes over by itself: two receives in a row that found something mean
 //!   that more is waiting, a burst of fewer than two means that there is not.
+//! * Neighbouring datagrams of one length to one peer go through the kernel as one train (UDP GSO
+//!   and GRO), unless [`UdpConfig::trains`] forbids it or the kernel cannot. They are received
+//!   whole from the first burst on that shows that it pays.
 //! * A datagram longer than the configured largest one is dropped and counted. An empty datagram is
 //!   legal in UDP and is delivered with no bytes.
 //! * What the kernel will not take now stays queued and goes with the next flush; a datagram that
@@ -23,6 +26,8 @@ mod memory;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
+#[allow(unsafe_code)]
+mod transfer;
 
 pub use config::{DATAGRAM_BYTES_LIMIT, UdpConfig, UdpError};
 pub use device::{UdpDevice, UdpRx, UdpTx};

@@ -8,11 +8,12 @@ pub(crate) struct Slots {
     memory: Box<[u8]>,
     /// Where slot 0 starts: the first cache line that begins in `memory`.
     offset_bytes: usize,
+    slot_bytes: usize,
     stride_bytes: usize,
 }
 
 impl Slots {
-    /// Allocates `count` buffers of at least `bytes` bytes each.
+    /// Allocates `count` buffers of `bytes` bytes each.
     pub(crate) fn new(count: usize, bytes: usize) -> Self {
         let mut stride_bytes = bytes.next_multiple_of(LINE_BYTES);
         // Starts that are whole pages apart would all compete for the same few cache sets.
@@ -24,7 +25,7 @@ impl Slots {
         memory.iter_mut().step_by(4096).for_each(|byte| *byte = std::hint::black_box(0));
         let offset_bytes = memory.as_ptr().align_offset(LINE_BYTES);
         assert!(offset_bytes < LINE_BYTES);
-        Self { memory, offset_bytes, stride_bytes }
+        Self { memory, offset_bytes, slot_bytes: bytes, stride_bytes }
     }
 
     /// The first `bytes` bytes of slot `index`.
@@ -46,6 +47,11 @@ impl Slots {
     /// All bytes from the start of slot 0 on, to write.
     pub(crate) fn all_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.offset_bytes..]
+    }
+
+    /// Bytes of each slot.
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.slot_bytes
     }
 
     /// Bytes from the start of one slot to the start of the next.

@@ -1,80 +1,13 @@
-//! The store against a plain model: a `Vec<u8>` for each region, reference and pin.
-
-mod store_common;
+//! The store and the plain model side by side.
 
 use dmrpc_core::memory::Plain;
 use dmrpc_core::store::{
-    Config, EntryId, Error, HolderId, Limits, PAGE_BYTES, PinId, RegionId, Resource, StageId, Store,
+    EntryId, Error, HolderId, Limits, Object, PinId, RegionId, Resource, StageId, Store,
 };
 use dmrpc_core::time::Instant;
-use proptest::prelude::*;
-use store_common::{SMALL, assert_all_home, audit, dirty_pool, settle};
 
-/// One thing to do; the numbers choose among what there is at that moment.
-#[derive(Debug, Clone)]
-enum Op {
-    Join,
-    Leave(usize),
-    Alloc { holder: usize, len: u64 },
-    Free(usize),
-    Write { region: usize, offset: u64, len: u64, seed: u8 },
-    Read { region: usize, offset: u64, len: u64 },
-    Create { region: usize, offset: u64, len: u64 },
-    Map { holder: usize, entry: usize, offset: u64, len: u64, writable: bool },
-    Claim { holder: usize, entry: usize },
-    Detach(usize),
-    Drop(usize),
-    Foreign { holder: usize, region: usize, entry: usize },
-    Pin { region: usize, offset: u64, len: u64 },
-    PinRef { entry: usize, offset: u64, len: u64 },
-    Unpin(usize),
-    StageBegin { region: usize, offset: u64, len: u64, seed: u8 },
-    StageWrite { stage: usize, pieces: u64 },
-    StageEnd { stage: usize, commit: bool },
-    Reclaim { budget: u32, time: u64 },
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let n = 0usize..64;
-    let len = prop_oneof![
-        4 => 1..3 * PAGE_BYTES,
-        2 => 1..20 * PAGE_BYTES,
-        1 => 60 * PAGE_BYTES..100 * PAGE_BYTES,
-        1 => Just(PAGE_BYTES)
-    ];
-    let off = prop_oneof![any::<u64>(), (0u64..100).prop_map(|page| page * PAGE_BYTES)];
-    prop_oneof![
-        1 => Just(Op::Join),
-        1 => n.clone().prop_map(Op::Leave),
-        5 => (n.clone(), len.clone()).prop_map(|(holder, len)| Op::Alloc { holder, len }),
-        4 => n.clone().prop_map(Op::Free),
-        20 => (n.clone(), off.clone(), len.clone(), any::<u8>())
-            .prop_map(|(region, offset, len, seed)| Op::Write { region, offset, len, seed }),
-        6 => (n.clone(), off.clone(), len.clone())
-            .prop_map(|(region, offset, len)| Op::Read { region, offset, len }),
-        8 => (n.clone(), off.clone(), len.clone())
-            .prop_map(|(region, offset, len)| Op::Create { region, offset, len }),
-        8 => (n.clone(), n.clone(), off.clone(), len.clone(), prop::bool::weighted(0.9)).prop_map(
-            |(holder, entry, offset, len, writable)| Op::Map { holder, entry, offset, len, writable }
-        ),
-        3 => (n.clone(), n.clone()).prop_map(|(holder, entry)| Op::Claim { holder, entry }),
-        1 => n.clone().prop_map(Op::Detach),
-        5 => n.clone().prop_map(Op::Drop),
-        2 => (n.clone(), n.clone(), n.clone())
-            .prop_map(|(holder, region, entry)| Op::Foreign { holder, region, entry }),
-        2 => (n.clone(), off.clone(), len.clone())
-            .prop_map(|(region, offset, len)| Op::Pin { region, offset, len }),
-        2 => (n.clone(), off.clone(), len.clone())
-            .prop_map(|(entry, offset, len)| Op::PinRef { entry, offset, len }),
-        4 => n.clone().prop_map(Op::Unpin),
-        3 => (n.clone(), off, len, any::<u8>())
-            .prop_map(|(region, offset, len, seed)| Op::StageBegin { region, offset, len, seed }),
-        4 => (n.clone(), 1u64..20).prop_map(|(stage, pieces)| Op::StageWrite { stage, pieces }),
-        4 => (n, prop::bool::weighted(0.8))
-            .prop_map(|(stage, commit)| Op::StageEnd { stage, commit }),
-        10 => (0u32..12, 0u64..300).prop_map(|(budget, time)| Op::Reclaim { budget, time }),
-    ]
-}
+use crate::ops::Op;
+use crate::store_common::{SMALL, assert_all_home, audit, settle};
 
 struct Region {
     id: RegionId,
@@ -107,7 +40,7 @@ struct Stage {
 }
 
 /// The store and what it should be like.
-struct World<'m> {
+pub(crate) struct World<'m> {
     store: Store<Plain<'m>>,
     now: u64,
     holders: Vec<HolderId>,
@@ -119,7 +52,6 @@ struct World<'m> {
     gone: Vec<(EntryId, Error)>,
     /// Owners that left: when their references expire.
     left: Vec<(usize, u64)>,
-    refused: u64,
 }
 
 /// The place that a range gets in something of `size` bytes.
@@ -136,15 +68,29 @@ fn slice(data: &[u8], (offset, len): (u64, u64)) -> Vec<u8> {
     data[offset as usize..(offset + len) as usize].to_vec()
 }
 
-impl World<'_> {
+impl<'m> World<'m> {
+    /// A world with nobody in it.
+    pub(crate) fn new(store: Store<Plain<'m>>) -> Self {
+        Self {
+            store,
+            now: 0,
+            holders: Vec::new(),
+            regions: Vec::new(),
+            entries: Vec::new(),
+            pins: Vec::new(),
+            stages: Vec::new(),
+            gone: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
     fn time(&self) -> Instant {
         Instant::from_nanos(self.now)
     }
 
     /// Sorts a refusal out: it must be for want of something, and none in the pool must lie about
     /// what is pending.
-    fn refuse(&mut self, error: Error) {
-        self.refused += 1;
+    fn refuse(&self, error: Error) {
         match error {
             Error::Pending => assert!(self.store.pending(), "pending without pending work"),
             Error::OutOf { what: Resource::Detached, .. } => {}
@@ -155,7 +101,7 @@ impl World<'_> {
         }
     }
 
-    fn run(&mut self, op: &Op) {
+    pub(crate) fn run(&mut self, op: &Op) {
         match *op {
             Op::Join | Op::Leave(_) => self.run_holder(op),
             Op::Alloc { .. } | Op::Free(_) | Op::Write { .. } | Op::Read { .. } => {
@@ -228,7 +174,7 @@ impl World<'_> {
                 let id = RegionId::from_raw(u64::MAX);
                 let probe = self.store.region_len(self.holders[*n], id);
                 !matches!(probe, Err(Error::Stale { what, .. })
-                    if what == dmrpc_core::store::Object::Holder)
+                    if what == Object::Holder)
             })
             .collect()
     }
@@ -483,7 +429,7 @@ impl World<'_> {
     }
 
     /// Compares every byte and audits the store.
-    fn compare(&self) {
+    pub(crate) fn compare(&self) {
         audit(&self.store);
         for region in &self.regions {
             let mut found = vec![0xEE; region.data.len()];
@@ -511,9 +457,9 @@ impl World<'_> {
     }
 
     /// Ends everything, in an order that the seed decides, and asserts that all is home.
-    fn wind_up(mut self, order: usize) {
+    pub(crate) fn wind_up(mut self, order: usize) {
         for (n, region) in std::mem::take(&mut self.regions).into_iter().enumerate() {
-            if (n + order) % 3 != 0 {
+            if !(n + order).is_multiple_of(3) {
                 self.store.free(self.holders[region.holder], region.id).expect("it is live");
             }
         }
@@ -537,65 +483,5 @@ impl World<'_> {
         audit(&self.store);
         assert_all_home(&self.store);
         assert_eq!(self.store.stats().holders.in_use, 0);
-    }
-}
-
-fn simulate(config: &Config, ops: &[Op], order: usize) {
-    let mut pool = dirty_pool(config);
-    let store = Store::format(Plain::new(&mut pool), config).expect("it fits");
-    let mut world = World {
-        store,
-        now: 0,
-        holders: Vec::new(),
-        regions: Vec::new(),
-        entries: Vec::new(),
-        pins: Vec::new(),
-        stages: Vec::new(),
-        gone: Vec::new(),
-        left: Vec::new(),
-        refused: 0,
-    };
-    world.run(&Op::Join);
-    world.run(&Op::Join);
-    for (n, op) in ops.iter().enumerate() {
-        world.run(op);
-        if n % 5 == 0 {
-            world.compare();
-        }
-    }
-    world.compare();
-    world.wind_up(order);
-}
-
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
-
-    #[test]
-    fn agrees_with_plain_vectors(ops in prop::collection::vec(op(), 1..160), order in 0usize..3) {
-        simulate(&SMALL, &ops, order);
-    }
-
-    #[test]
-    fn agrees_with_plain_vectors_when_nearly_everything_is_short(
-        ops in prop::collection::vec(op(), 1..200),
-        order in 0usize..3,
-    ) {
-        let config = Config {
-            frames: 48,
-            nodes: 20,
-            versions: 8,
-            regions: 7,
-            entries: 7,
-            holders: 4,
-            pins: 3,
-            stages: 2,
-            detached_max: 2,
-            ..SMALL
-        };
-        simulate(&config, &ops, order);
     }
 }

@@ -1,0 +1,16 @@
+//! Simulated devices, for tests and measurements that repeat exactly.
+//!
+//! - [`network`]: any number of devices on a network that loses, repeats, delays, reorders and
+//!   corrupts what it carries, all drawn from one seed under a virtual clock;
+//! - [`cluster`]: endpoints with their hosts on such a network, stepped from event to event;
+//! - [`memory`]: two devices joined by a wire in memory, for instruction counts and throughput;
+//! - [`faults`]: what a network may do to packets, and how often it did;
+//! - [`random`]: the generator behind it.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod faults;
+pub mod memory;
+pub mod network;
+pub mod random;
+pub mod storage;

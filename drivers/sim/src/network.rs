@@ -1,0 +1,355 @@
+//! A network of devices under a virtual clock.
+//!
+//! Everything that happens follows from the seed and from what is sent: time moves only when the
+//! owner of the [`Network`] says so, and each packet's fate is drawn when it is sent. A hash over
+//! all deliveries tells whether two runs were the same.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+
+use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_core::time::{Duration, Instant};
+
+use crate::faults::{Counts, Faults};
+use crate::random::{Random, mix};
+
+/// Datagrams that a device hands over at a time, and queues before it says that it is full.
+const BURST: usize = 32;
+
+/// A network. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Network {
+    shared: Rc<RefCell<Shared>>,
+}
+
+struct Shared {
+    now: Instant,
+    random: Random,
+    faults: Faults,
+    counts: Counts,
+    hash: u64,
+    /// Packets under way, the first to arrive on top; the number settles ties.
+    under_way: BinaryHeap<Reverse<Packet>>,
+    packets: u64,
+    /// What has arrived, by the receiver's address.
+    arrived: BTreeMap<SocketAddrV4, VecDeque<(SocketAddrV4, Vec<u8>)>>,
+    /// Paths, from and to, on which nothing passes.
+    cut: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
+    /// Until when the path from a sender stalls.
+    clogged_until: BTreeMap<SocketAddrV4, Instant>,
+    burst_left: u64,
+    /// An earlier packet, for splicing.
+    earlier: Vec<u8>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    at: Instant,
+    number: u64,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    bytes: Vec<u8>,
+}
+
+impl Network {
+    /// A network without devices, at time zero.
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let shared = Shared {
+            now: Instant::ZERO,
+            random: Random::new(seed),
+            faults,
+            counts: Counts::default(),
+            hash: 0,
+            under_way: BinaryHeap::new(),
+            packets: 0,
+            arrived: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            clogged_until: BTreeMap::new(),
+            burst_left: 0,
+            earlier: Vec::new(),
+        };
+        Self { shared: Rc::new(RefCell::new(shared)) }
+    }
+
+    /// A device with the address `address`, for datagrams of up to `datagram_bytes_max` bytes.
+    /// A device that had the address before hears nothing any more.
+    pub fn open(&self, address: SocketAddrV4, datagram_bytes_max: usize) -> NetworkDevice {
+        self.shared.borrow_mut().arrived.insert(address, VecDeque::new());
+        NetworkDevice {
+            network: self.clone(),
+            address,
+            datagram_bytes_max,
+            burst: Vec::with_capacity(BURST),
+            outgoing: Vec::with_capacity(BURST),
+        }
+    }
+
+    /// Takes a device's address away: packets to it reach nobody.
+    pub fn close(&self, address: SocketAddrV4) {
+        self.shared.borrow_mut().arrived.remove(&address);
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.shared.borrow().now
+    }
+
+    /// When the next packet arrives, if any is under way.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.shared.borrow().under_way.peek().map(|Reverse(packet)| packet.at)
+    }
+
+    /// Lets time pass until `now`: what arrives by then is there afterwards.
+    ///
+    /// # Panics
+    /// If `now` is in the past.
+    pub fn advance(&self, now: Instant) {
+        let mut shared = self.shared.borrow_mut();
+        assert!(now >= shared.now, "time goes forward");
+        while shared.under_way.peek().is_some_and(|Reverse(packet)| packet.at <= now) {
+            let Reverse(packet) = shared.under_way.pop().expect("peeked");
+            shared.now = packet.at;
+            shared.deliver(packet);
+        }
+        shared.now = now;
+    }
+
+    /// Whether packets wait at `address`.
+    pub fn has_arrived(&self, address: SocketAddrV4) -> bool {
+        self.shared.borrow().arrived.get(&address).is_some_and(|queue| !queue.is_empty())
+    }
+
+    /// Changes what happens to packets from now on. Those under way keep their fate.
+    pub fn set_faults(&self, faults: Faults) {
+        self.shared.borrow_mut().faults = faults;
+    }
+
+    /// Cuts the path from one address to another, or heals it. The way back is not touched.
+    pub fn set_cut(&self, from: SocketAddrV4, to: SocketAddrV4, cut: bool) {
+        let mut shared = self.shared.borrow_mut();
+        if cut {
+            shared.cut.insert((from, to));
+        } else {
+            shared.cut.remove(&(from, to));
+        }
+    }
+
+    /// Sends a datagram as a device at `from` would: for forged and replayed packets.
+    pub fn inject(&self, from: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) {
+        self.shared.borrow_mut().send(from, to, bytes.to_vec());
+    }
+
+    /// What has happened to packets so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.borrow().counts
+    }
+
+    /// A hash over every delivery so far: time, addresses and bytes.
+    pub fn trace_hash(&self) -> u64 {
+        self.shared.borrow().hash
+    }
+}
+
+impl Shared {
+    fn send(&mut self, from: SocketAddrV4, to: SocketAddrV4, mut bytes: Vec<u8>) {
+        self.counts.sent += 1;
+        if self.cut.contains(&(from, to)) {
+            self.counts.partitioned += 1;
+            return;
+        }
+        if self.burst_left > 0 {
+            self.burst_left -= 1;
+            self.counts.lost_in_burst += 1;
+            return;
+        }
+        if self.random.happens(self.faults.burst) {
+            self.burst_left = self.random.within(1..=self.faults.burst_packets_max);
+        }
+        if self.random.happens(self.faults.loss) {
+            self.counts.lost += 1;
+            return;
+        }
+        if self.random.happens(self.faults.clog) {
+            let stall = self.random.within(0..=self.faults.clog_max.as_nanos());
+            self.clogged_until.insert(from, self.now + Duration::from_nanos(stall));
+            self.counts.clogged += 1;
+        }
+        if self.random.happens(self.faults.duplicate) {
+            self.counts.duplicated += 1;
+            let delay = self.delay(from);
+            self.launch(delay, from, to, bytes.clone());
+        }
+        if self.random.happens(self.faults.replay) {
+            self.counts.replayed += 1;
+            let later = self.random.within(0..=self.faults.replay_after_max.as_nanos());
+            self.launch(Duration::from_nanos(later), from, to, bytes.clone());
+        }
+        if self.random.happens(self.faults.corrupt) {
+            self.corrupt(&mut bytes);
+        } else if self.random.below(8) == 0 {
+            self.earlier.clone_from(&bytes);
+        }
+        let delay = self.delay(from);
+        self.launch(delay, from, to, bytes);
+    }
+
+    fn delay(&mut self, from: SocketAddrV4) -> Duration {
+        let (min, max) = (self.faults.delay_min.as_nanos(), self.faults.delay_max.as_nanos());
+        let way = Duration::from_nanos(self.random.within(min..=max.max(min)));
+        let stalled = self.clogged_until.get(&from).map_or(Duration::ZERO, |&t| t.since(self.now));
+        stalled + way
+    }
+
+    fn launch(&mut self, delay: Duration, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        self.packets += 1;
+        let packet = Packet { at: self.now + delay, number: self.packets, from, to, bytes };
+        self.under_way.push(Reverse(packet));
+    }
+
+    fn corrupt(&mut self, bytes: &mut Vec<u8>) {
+        match self.random.below(4) {
+            0 if !bytes.is_empty() => {
+                let bit = self.random.below(bytes.len() as u64 * 8) as usize;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                self.counts.bit_flipped += 1;
+            }
+            1 if !bytes.is_empty() => {
+                bytes.truncate(self.random.below(bytes.len() as u64) as usize);
+                self.counts.truncated += 1;
+            }
+            2 if self.earlier.len() > 1 && bytes.len() > 1 => {
+                let at = self.random.within(1..=bytes.len().min(self.earlier.len()) as u64 - 1);
+                bytes.truncate(at as usize);
+                bytes.extend_from_slice(&self.earlier[at as usize..]);
+                self.counts.spliced += 1;
+            }
+            _ => {
+                let more = self.random.within(1..=16);
+                bytes.extend((0..more).map(|_| self.random.draw() as u8));
+                self.counts.extended += 1;
+            }
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let Packet { at, from, to, bytes, .. } = packet;
+        let limit = self.faults.queue_packets;
+        let Some(queue) = self.arrived.get_mut(&to) else {
+            self.counts.nobody += 1;
+            return;
+        };
+        if queue.len() >= limit {
+            self.counts.queue_full += 1;
+            return;
+        }
+        let mut hash = mix(self.hash ^ at.as_nanos());
+        for address in [from, to] {
+            hash = mix(hash ^ u64::from(address.ip().to_bits()) << 16 ^ u64::from(address.port()));
+        }
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = mix(hash ^ u64::from_le_bytes(word));
+        }
+        self.hash = mix(hash ^ bytes.len() as u64);
+        queue.push_back((from, bytes));
+        self.counts.delivered += 1;
+    }
+}
+
+/// A device on a [`Network`].
+pub struct NetworkDevice {
+    network: Network,
+    address: SocketAddrV4,
+    datagram_bytes_max: usize,
+    burst: Vec<(SocketAddrV4, Vec<u8>)>,
+    outgoing: Vec<(SocketAddrV4, Vec<u8>)>,
+}
+
+impl NetworkDevice {
+    /// The device's address.
+    pub fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+}
+
+/// The receiving half of a [`NetworkDevice`].
+pub struct NetworkRx<'a> {
+    network: &'a Network,
+    address: SocketAddrV4,
+    datagram_bytes_max: usize,
+    burst: &'a mut Vec<(SocketAddrV4, Vec<u8>)>,
+}
+
+/// The sending half of a [`NetworkDevice`]. What it flushes, the network takes at once.
+pub struct NetworkTx<'a> {
+    network: &'a Network,
+    address: SocketAddrV4,
+    datagram_bytes_max: usize,
+    outgoing: &'a mut Vec<(SocketAddrV4, Vec<u8>)>,
+}
+
+impl Device for NetworkDevice {
+    type Rx<'a> = NetworkRx<'a>;
+    type Tx<'a> = NetworkTx<'a>;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { datagram_bytes_max: self.datagram_bytes_max, burst_max: BURST }
+    }
+
+    fn split(&mut self) -> (NetworkRx<'_>, NetworkTx<'_>) {
+        let Self { network, address, datagram_bytes_max, burst, outgoing } = self;
+        let (address, datagram_bytes_max) = (*address, *datagram_bytes_max);
+        (
+            NetworkRx { network, address, datagram_bytes_max, burst },
+            NetworkTx { network, address, datagram_bytes_max, outgoing },
+        )
+    }
+}
+
+impl Rx for NetworkRx<'_> {
+    fn receive(&mut self) -> usize {
+        self.burst.clear();
+        let mut shared = self.network.shared.borrow_mut();
+        if let Some(queue) = shared.arrived.get_mut(&self.address) {
+            while self.burst.len() < BURST {
+                let Some((from, bytes)) = queue.pop_front() else { break };
+                // A datagram that corruption made longer than a device takes is cut, as on a wire.
+                let bytes = if bytes.len() > self.datagram_bytes_max {
+                    bytes[..self.datagram_bytes_max].to_vec()
+                } else {
+                    bytes
+                };
+                self.burst.push((from, bytes));
+            }
+        }
+        self.burst.len()
+    }
+
+    fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
+        let (from, bytes) = &self.burst[index];
+        (*from, bytes)
+    }
+}
+
+impl Tx for NetworkTx<'_> {
+    fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
+        assert!(bytes <= self.datagram_bytes_max, "a datagram of {bytes} bytes is too long");
+        if self.outgoing.len() == 2 * BURST {
+            return None;
+        }
+        // Not zeros: nobody may rely on them.
+        self.outgoing.push((peer, vec![0xA5; bytes]));
+        self.outgoing.last_mut().map(|(_, bytes)| &mut bytes[..])
+    }
+
+    fn flush(&mut self) {
+        let mut shared = self.network.shared.borrow_mut();
+        for (peer, bytes) in self.outgoing.drain(..) {
+            shared.send(self.address, peer, bytes);
+        }
+    }
+}

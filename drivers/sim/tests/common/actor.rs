@@ -1,0 +1,467 @@
+//! A node of the tests: makes the calls it was told to make, serves those of others, and checks
+//! everything that the endpoint promises its host.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use dmrpc_core::endpoint::host::{
+    Admission, Body, CallId, Closed, Completion, Outcome, PendingCall, Reply, RequestHead,
+    SessionEvent, SessionId, Side, Sink, Source,
+};
+use dmrpc_core::endpoint::{Call, Endpoint, Host, StartError};
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::message::Status;
+use dmrpc_sim::cluster::Actor;
+use dmrpc_sim::network::NetworkDevice;
+use dmrpc_sim::random::Random;
+
+use super::{End, SharedOracle, WORK, Work, address, check, fill};
+
+/// A call to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    pub to: usize,
+    pub work: Work,
+    pub body_bytes: u32,
+    pub room: u32,
+    pub at: Instant,
+    pub deadline: Option<Duration>,
+    pub cancel_after: Option<Duration>,
+    /// The token of an earlier call.
+    pub after: Option<u64>,
+    pub depth: u8,
+    /// The call that this one is made for.
+    pub made_for: Option<PendingCall>,
+}
+
+/// A call under way.
+struct Made {
+    call: CallId,
+    plan: Plan,
+    sink: Option<Sink>,
+}
+
+/// An accepted call.
+struct Accepted {
+    work: Work,
+    due: Instant,
+    /// The call made for it.
+    nested: Option<u64>,
+    depth: u8,
+    stopped: bool,
+}
+
+/// A place that a body comes to.
+struct Place {
+    seed: u64,
+    seen: Vec<bool>,
+    left: u32,
+    of_call: bool,
+}
+
+pub struct Peer {
+    pub index: usize,
+    oracle: SharedOracle,
+    random: Random,
+    /// Nodes to keep a session with.
+    pub wanted: BTreeSet<usize>,
+    pub sessions: BTreeMap<usize, SessionId>,
+    connect_at: Instant,
+    pub plans: VecDeque<Plan>,
+    made: BTreeMap<u64, Made>,
+    /// Ended calls that later ones may name.
+    pub named: BTreeMap<u64, CallId>,
+    accepted: BTreeMap<(u32, u32, u16, u64), (PendingCall, Accepted)>,
+    places: BTreeMap<u64, Place>,
+    sources: BTreeMap<u64, (u64, u32)>,
+    next: u64,
+    cancels: Vec<(Instant, u64)>,
+    blocked_until: Instant,
+    /// Sinks for requests, at most.
+    pub places_max: usize,
+    /// Refusals by the service, parts in a million.
+    pub busy: u32,
+    pub events: Vec<(Instant, Side, SessionEvent)>,
+    pub executed: Vec<u64>,
+    /// Whether to connect again after a session has ended.
+    pub reconnect: bool,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "node {}: {} planned, {} made, {} accepted, {} places, {} sources, sessions {:?}",
+            self.index,
+            self.plans.len(),
+            self.made.len(),
+            self.accepted.len(),
+            self.places.len(),
+            self.sources.len(),
+            self.sessions
+        )
+    }
+}
+
+impl Peer {
+    pub fn new(index: usize, seed: u64, oracle: SharedOracle) -> Self {
+        Self {
+            index,
+            oracle,
+            random: Random::new(seed),
+            wanted: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            connect_at: Instant::ZERO,
+            plans: VecDeque::new(),
+            made: BTreeMap::new(),
+            named: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            places: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            next: 0,
+            cancels: Vec::new(),
+            blocked_until: Instant::ZERO,
+            places_max: 64,
+            busy: 0,
+            events: Vec::new(),
+            executed: Vec::new(),
+            reconnect: true,
+        }
+    }
+
+    /// Plans a call and returns its id.
+    pub fn plan(&mut self, mut plan: Plan) -> u64 {
+        plan.work.id = self.oracle.borrow_mut().begin(plan.at);
+        self.wanted.insert(plan.to);
+        self.plans.push_back(plan);
+        plan.work.id
+    }
+
+    /// The process is gone: nobody will hear of its calls.
+    pub fn forget_calls(&self) {
+        let mut oracle = self.oracle.borrow_mut();
+        let unknown = End::Failed(dmrpc_core::endpoint::host::CallError::OutcomeUnknown);
+        let waiting = self.plans.iter().map(|plan| plan.work.id);
+        for id in waiting.chain(self.made.values().map(|made| made.plan.work.id)) {
+            oracle.ended(id, unknown);
+        }
+    }
+
+    /// Whether nothing of this node's is left in the endpoint's hands.
+    pub fn is_home(&self, endpoint: &Endpoint<'_>) -> bool {
+        self.made.is_empty()
+            && self.places.is_empty()
+            && self.sources.is_empty()
+            && self.sessions.values().all(|session| {
+                !endpoint.is_up(*session)
+                    || endpoint.slots_free(*session) == endpoint.slots(*session)
+            })
+    }
+
+    fn place(&mut self, seed: u64, bytes: u32, of_call: bool) -> Sink {
+        self.next += 1;
+        let place = Place { seed, seen: vec![false; bytes as usize], left: bytes, of_call };
+        self.places.insert(self.next, place);
+        Sink(self.next)
+    }
+
+    fn source(&mut self, seed: u64, bytes: u32) -> Source {
+        self.next += 1;
+        self.sources.insert(self.next, (seed, bytes));
+        Source(self.next)
+    }
+
+    /// Takes a place away whose bytes must all have come.
+    fn whole(&mut self, sink: Sink, bytes: u32) {
+        let place = self.places.remove(&sink.0).expect("a sink of this host");
+        let absorbed = place.seen.iter().filter(|seen| **seen).count();
+        assert_eq!(absorbed, bytes as usize, "all bytes have come");
+    }
+
+    fn key(call: PendingCall) -> (u32, u32, u16, u64) {
+        (call.session.index, call.session.generation, call.slot, call.request)
+    }
+
+    fn answer(&mut self, status: Status, work: &Work, reply: &mut Reply<'_>) {
+        let bytes = if status == Status::OK { work.answer_bytes } else { 0 };
+        reply.head(status, &[], &work.id.to_le_bytes());
+        if bytes as usize <= reply.inline_room() {
+            reply.body_with(bytes as usize, |out| fill(work.answer_seed(), 0, out));
+        } else {
+            let source = self.source(work.answer_seed(), bytes);
+            reply.body_from(source, bytes);
+        }
+    }
+
+    fn start(
+        &mut self,
+        now: Instant,
+        endpoint: &mut Endpoint<'static>,
+        plan: &Plan,
+    ) -> Result<(), StartError> {
+        let session = *self.sessions.get(&plan.to).ok_or(StartError::UnknownSession)?;
+        let seed = plan.work.id;
+        let parameters = plan.work.to_bytes();
+        let mut body = [0; 700];
+        let inline = plan.body_bytes as usize <= body.len();
+        let body = &mut body[..if inline { plan.body_bytes as usize } else { 0 }];
+        fill(seed, 0, body);
+        let source = (!inline).then(|| (self.source(seed, plan.body_bytes), plan.body_bytes));
+        let sink = (plan.room > 0)
+            .then(|| (self.place(plan.work.answer_seed(), plan.room, true), plan.room));
+        let call = Call {
+            parameters: &parameters,
+            body,
+            source,
+            sink,
+            deadline: plan.deadline,
+            depth: plan.depth,
+            after: plan.after.and_then(|id| self.named.get(&id).copied()),
+            token: plan.work.id,
+            ..Call::new(WORK)
+        };
+        match endpoint.call(now, session, &call) {
+            Ok(call) => {
+                self.named.insert(plan.work.id, call);
+                let sink = sink.map(|(sink, _)| sink);
+                self.made.insert(plan.work.id, Made { call, plan: *plan, sink });
+                if let Some(wait) = plan.cancel_after {
+                    self.cancels.push((now + wait, plan.work.id));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Nothing was taken.
+                source.map(|(source, _)| self.sources.remove(&source.0));
+                sink.map(|(sink, _)| self.places.remove(&sink.0));
+                Err(error)
+            }
+        }
+    }
+
+    fn start_planned(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        let mut later = VecDeque::new();
+        // A refused call keeps those behind it to the same node waiting, so that chains stay rows.
+        let mut refused = BTreeSet::new();
+        while let Some(plan) = self.plans.pop_front() {
+            if plan.at > now || refused.contains(&(plan.to, plan.depth)) {
+                later.push_back(plan);
+                continue;
+            }
+            match self.start(now, endpoint, &plan) {
+                Ok(()) => {}
+                Err(StartError::TooDeep { .. }) => {
+                    unreachable!("routes are shorter than the depth")
+                }
+                Err(_) => {
+                    refused.insert((plan.to, plan.depth));
+                    self.blocked_until = now + Duration::from_millis(1);
+                    later.push_back(plan);
+                }
+            }
+        }
+        self.plans = later;
+    }
+
+    fn reply_due(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        let due: Vec<_> = self
+            .accepted
+            .iter()
+            .filter(|(_, (_, accepted))| accepted.due <= now)
+            .map(|(key, (call, _))| (*key, *call))
+            .collect();
+        for (key, call) in due {
+            let (_, accepted) = self.accepted.remove(&key).expect("just seen");
+            let status = if accepted.stopped { STOPPED_STATUS } else { Status::OK };
+            endpoint.reply(call, |reply| self.answer(status, &accepted.work, reply));
+        }
+    }
+
+    /// Passes an accepted call on along its route.
+    fn pass_on(&mut self, call: PendingCall, work: &Work, depth: u8) -> u64 {
+        let mut onward = *work;
+        onward.route.rotate_left(1);
+        onward.route[7] = 0;
+        onward.chain = 0;
+        self.plan(Plan {
+            to: usize::from(work.route[0]) - 1,
+            work: onward,
+            body_bytes: 40,
+            room: work.answer_bytes,
+            depth: depth + 1,
+            made_for: Some(call),
+            ..Plan::default()
+        })
+    }
+}
+
+const STOPPED_STATUS: Status = super::STOPPED;
+
+impl Actor for Peer {
+    fn act(&mut self, now: Instant, endpoint: &mut Endpoint<'static>, _: &mut NetworkDevice) {
+        if now >= self.connect_at {
+            self.connect_at = Instant::FAR_FUTURE;
+            for to in self.wanted.clone() {
+                if !self.sessions.contains_key(&to) {
+                    match endpoint.connect(now, address(to)) {
+                        Some(session) => {
+                            self.sessions.insert(to, session);
+                        }
+                        None => self.connect_at = now + Duration::from_millis(10),
+                    }
+                }
+            }
+        }
+        self.start_planned(now, endpoint);
+        let due: Vec<_> = self.cancels.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, id) in due {
+            if let Some(made) = self.made.get(&id) {
+                endpoint.cancel(now, made.call);
+            }
+        }
+        self.reply_due(now, endpoint);
+    }
+
+    fn act_at(&self) -> Instant {
+        let missing = self.wanted.iter().any(|to| !self.sessions.contains_key(to));
+        let plans = self.plans.iter().map(|plan| plan.at.max(self.blocked_until)).min();
+        let replies = self.accepted.values().map(|(_, accepted)| accepted.due).min();
+        let cancels = self.cancels.iter().map(|(at, _)| *at).min();
+        let connect = missing.then_some(self.connect_at);
+        [plans, replies, cancels, connect]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Instant::FAR_FUTURE)
+    }
+}
+
+impl Host for Peer {
+    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission {
+        let work = Work::parse(head.arguments.parameters());
+        if self.places.values().filter(|place| !place.of_call).count() >= self.places_max {
+            return Admission::Busy;
+        }
+        Admission::Accept(self.place(work.id, body_bytes, false))
+    }
+
+    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
+        let place = self.places.get_mut(&sink.0).expect("a sink of this host");
+        check(place.seed, offset, bytes);
+        for seen in &mut place.seen[offset as usize..][..bytes.len()] {
+            assert!(!*seen, "each byte comes once");
+            *seen = true;
+        }
+        place.left -= bytes.len() as u32;
+    }
+
+    fn abandon(&mut self, sink: Sink) {
+        self.places.remove(&sink.0).expect("a sink of this host, abandoned once");
+    }
+
+    fn request(
+        &mut self,
+        now: Instant,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        let work = Work::parse(head.arguments.parameters());
+        match body {
+            Body::Whole(bytes) => check(work.id, 0, bytes),
+            Body::Absorbed { sink, bytes } => self.whole(sink, bytes),
+        }
+        if self.random.happens(self.busy) {
+            return Outcome::Busy;
+        }
+        self.oracle.borrow_mut().executed(&work);
+        self.executed.push(work.id);
+        let forwarded = work.route[0] != 0;
+        if !forwarded && work.delay_us == 0 {
+            self.answer(Status::OK, &work, reply);
+            return Outcome::Replied;
+        }
+        let nested = forwarded.then(|| self.pass_on(head.call, &work, head.depth));
+        let due = if forwarded {
+            Instant::FAR_FUTURE
+        } else {
+            now + Duration::from_micros(work.delay_us.into())
+        };
+        let accepted = Accepted { work, due, nested, depth: head.depth, stopped: false };
+        let before = self.accepted.insert(Self::key(head.call), (head.call, accepted));
+        assert!(before.is_none(), "a request is accepted once");
+        Outcome::Later
+    }
+
+    fn cancelled(&mut self, call: PendingCall) {
+        let Some((_, accepted)) = self.accepted.get_mut(&Self::key(call)) else { return };
+        assert!(!accepted.stopped, "told once");
+        accepted.stopped = true;
+        accepted.due = Instant::ZERO;
+        if let Some(id) = accepted.nested {
+            self.cancels.push((Instant::ZERO, id));
+        }
+    }
+
+    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
+        let (seed, bytes) = self.sources[&source.0];
+        assert!(offset as usize + out.len() <= bytes as usize, "within the source");
+        fill(seed, offset, out);
+    }
+
+    fn release(&mut self, source: Source) {
+        self.sources.remove(&source.0).expect("a source of this host, released once");
+    }
+
+    fn completed(&mut self, now: Instant, completion: Completion<'_>) {
+        let made = self.made.remove(&completion.token).expect("a call of this host, ended once");
+        assert_eq!(made.call, completion.call);
+        let work = made.plan.work;
+        let end = match completion.result {
+            Ok(response) => {
+                let status = response.status;
+                let bytes = match response.body {
+                    Body::Whole(bytes) => {
+                        check(work.answer_seed(), 0, bytes);
+                        bytes.len() as u32
+                    }
+                    Body::Absorbed { sink, bytes } => {
+                        assert_eq!(Some(sink), made.sink);
+                        self.whole(sink, bytes);
+                        bytes
+                    }
+                };
+                if status == Status::OK {
+                    assert_eq!(bytes, work.answer_bytes);
+                    assert_eq!(response.arguments.parameters(), work.id.to_le_bytes());
+                }
+                End::Answered(status)
+            }
+            Err(error) => End::Failed(error),
+        };
+        if let Some(sink) = made.sink {
+            self.places.remove(&sink.0);
+        }
+        self.oracle.borrow_mut().ended(work.id, end);
+        if let Some(call) = made.plan.made_for
+            && let Some((_, accepted)) = self.accepted.get_mut(&Self::key(call))
+        {
+            accepted.stopped |= end != End::Answered(Status::OK);
+            accepted.due = now;
+        }
+    }
+
+    fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
+        self.events.push((now, side, event));
+        if side == Side::Server {
+            return;
+        }
+        if let SessionEvent::Closed(why) = event {
+            self.sessions.retain(|_, open| *open != session);
+            if self.reconnect {
+                let wait = if why == Closed::NoSessions { 20 } else { 1 };
+                self.connect_at = self.connect_at.min(now + Duration::from_millis(wait));
+            }
+        }
+    }
+}
