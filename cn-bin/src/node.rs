@@ -208,6 +208,12 @@ impl<D: Device> Node<D> {
         }
     }
 
+    /// Steps of handlers that took longer than
+    /// [`SLOW_STEP_NS`](crate::statistics::SLOW_STEP_NS), so far: cheap to ask after each poll.
+    pub fn slow_steps(&self) -> u64 {
+        self.state.borrow().served.slow_steps
+    }
+
     /// Lets `look` see the device, for what only it knows.
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
         look(&self.core.borrow().device)
