@@ -1,6 +1,7 @@
 //! A node of the tests: makes the calls it was told to make, serves those of others, and checks
 //! everything that the endpoint promises its host.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
@@ -13,7 +14,7 @@ use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::message::Status;
 use dmrpc_sim::cluster::Actor;
 use dmrpc_sim::network::NetworkDevice;
-use dmrpc_sim::random::Random;
+use dmrpc_sim::random::{Random, mix};
 
 use super::{End, SharedOracle, WORK, Work, address, check, fill};
 
@@ -47,8 +48,8 @@ struct Accepted {
     due: Instant,
     /// The call made for it.
     nested: Option<u64>,
-    depth: u8,
     stopped: bool,
+    told: bool,
 }
 
 /// A place that a body comes to.
@@ -77,6 +78,8 @@ pub struct Peer {
     next: u64,
     cancels: Vec<(Instant, u64)>,
     blocked_until: Instant,
+    /// Something may be possible that was not.
+    freed: bool,
     /// Sinks for requests, at most.
     pub places_max: usize,
     /// Refusals by the service, parts in a million.
@@ -121,6 +124,7 @@ impl Peer {
             next: 0,
             cancels: Vec::new(),
             blocked_until: Instant::ZERO,
+            freed: true,
             places_max: 64,
             busy: 0,
             events: Vec::new(),
@@ -133,7 +137,9 @@ impl Peer {
     pub fn plan(&mut self, mut plan: Plan) -> u64 {
         plan.work.id = self.oracle.borrow_mut().begin(plan.at);
         self.wanted.insert(plan.to);
-        self.plans.push_back(plan);
+        let behind = self.plans.partition_point(|other| other.at <= plan.at);
+        self.plans.insert(behind, plan);
+        self.freed = true;
         plan.work.id
     }
 
@@ -201,7 +207,13 @@ impl Peer {
     ) -> Result<(), StartError> {
         let session = *self.sessions.get(&plan.to).ok_or(StartError::UnknownSession)?;
         let seed = plan.work.id;
-        let parameters = plan.work.to_bytes();
+        let mut work = plan.work;
+        if work.chain != 0 {
+            // Order holds within a session.
+            let uses = u64::from(session.generation) << 32 | u64::from(session.index);
+            work.chain = mix(uses ^ mix(work.chain.into())) as u32 | 1;
+        }
+        let parameters = work.to_bytes();
         let mut body = [0; 700];
         let inline = plan.body_bytes as usize <= body.len();
         let body = &mut body[..if inline { plan.body_bytes as usize } else { 0 }];
@@ -240,26 +252,27 @@ impl Peer {
     }
 
     fn start_planned(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        if now < self.blocked_until && !std::mem::take(&mut self.freed) {
+            return;
+        }
         let mut later = VecDeque::new();
         // A refused call keeps those behind it to the same node waiting, so that chains stay rows.
         let mut refused = BTreeSet::new();
-        while let Some(plan) = self.plans.pop_front() {
-            if plan.at > now || refused.contains(&(plan.to, plan.depth)) {
+        // Those that are not due are behind those that are.
+        while self.plans.front().is_some_and(|plan| plan.at <= now) {
+            let plan = self.plans.pop_front().expect("just seen");
+            if refused.contains(&(plan.to, plan.depth)) {
                 later.push_back(plan);
                 continue;
             }
-            match self.start(now, endpoint, &plan) {
-                Ok(()) => {}
-                Err(StartError::TooDeep { .. }) => {
-                    unreachable!("routes are shorter than the depth")
-                }
-                Err(_) => {
-                    refused.insert((plan.to, plan.depth));
-                    self.blocked_until = now + Duration::from_millis(1);
-                    later.push_back(plan);
-                }
+            if let Err(error) = self.start(now, endpoint, &plan) {
+                assert!(!matches!(error, StartError::TooDeep { .. }), "routes are short enough");
+                refused.insert((plan.to, plan.depth));
+                self.blocked_until = now + Duration::from_millis(1);
+                later.push_back(plan);
             }
         }
+        later.append(&mut self.plans);
         self.plans = later;
     }
 
@@ -302,13 +315,10 @@ impl Actor for Peer {
         if now >= self.connect_at {
             self.connect_at = Instant::FAR_FUTURE;
             for to in self.wanted.clone() {
-                if !self.sessions.contains_key(&to) {
-                    match endpoint.connect(now, address(to)) {
-                        Some(session) => {
-                            self.sessions.insert(to, session);
-                        }
-                        None => self.connect_at = now + Duration::from_millis(10),
-                    }
+                let Entry::Vacant(vacant) = self.sessions.entry(to) else { continue };
+                match endpoint.connect(now, address(to)) {
+                    Some(session) => drop(vacant.insert(session)),
+                    None => self.connect_at = now + Duration::from_millis(10),
                 }
             }
         }
@@ -387,7 +397,7 @@ impl Host for Peer {
         } else {
             now + Duration::from_micros(work.delay_us.into())
         };
-        let accepted = Accepted { work, due, nested, depth: head.depth, stopped: false };
+        let accepted = Accepted { work, due, nested, stopped: false, told: false };
         let before = self.accepted.insert(Self::key(head.call), (head.call, accepted));
         assert!(before.is_none(), "a request is accepted once");
         Outcome::Later
@@ -395,7 +405,8 @@ impl Host for Peer {
 
     fn cancelled(&mut self, call: PendingCall) {
         let Some((_, accepted)) = self.accepted.get_mut(&Self::key(call)) else { return };
-        assert!(!accepted.stopped, "told once");
+        assert!(!accepted.told, "told once");
+        accepted.told = true;
         accepted.stopped = true;
         accepted.due = Instant::ZERO;
         if let Some(id) = accepted.nested {
@@ -443,6 +454,7 @@ impl Host for Peer {
             self.places.remove(&sink.0);
         }
         self.oracle.borrow_mut().ended(work.id, end);
+        self.freed = true;
         if let Some(call) = made.plan.made_for
             && let Some((_, accepted)) = self.accepted.get_mut(&Self::key(call))
         {
@@ -453,6 +465,7 @@ impl Host for Peer {
 
     fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
         self.events.push((now, side, event));
+        self.freed = true;
         if side == Side::Server {
             return;
         }
