@@ -8,6 +8,7 @@ pub mod crc32c;
 pub mod device;
 pub mod endpoint;
 pub mod memory;
+pub mod port;
 pub mod service;
 pub mod store;
 pub mod time;

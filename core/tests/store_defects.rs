@@ -349,6 +349,23 @@ fn a_region_that_fills_the_pool_can_be_written_staged() {
 }
 
 #[test]
+fn a_staged_write_gives_back_the_promises_that_it_did_not_need() {
+    let config = Config { frames: 64, ..SMALL };
+    with_store(&config, |store, holder| {
+        let region = store.alloc(holder, 64 * PAGE_BYTES).unwrap();
+        let stage = store.stage_begin(holder, region, 0, 32 * PAGE_BYTES).unwrap();
+        // Fills a page that the staged write covers, from the promise of another.
+        store.write(holder, region, 5, &[1]).unwrap();
+        store.stage_write(holder, stage, 0, &[2; 32 << 12]).unwrap();
+        store.stage_commit(holder, stage).unwrap();
+        let refused = store.alloc(holder, 1);
+        let out = Error::OutOf { what: Resource::Frames, limit: 64, in_use: 64 };
+        assert_eq!(refused, Err(out));
+        store.write(holder, region, 32 * PAGE_BYTES, &[3; 32 << 12]).unwrap();
+    });
+}
+
+#[test]
 fn a_store_is_found_again_and_nothing_else_is_taken_for_one() {
     let mut pool = dirty_pool(&SMALL);
     let foreign = Store::open(Plain::new(&mut pool)).map(drop);

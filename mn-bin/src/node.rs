@@ -49,6 +49,7 @@ pub(crate) enum Error {
     Random(getrandom::Error),
     Signals(SignalError),
     Log(LogError),
+    Thread(std::io::Error),
 }
 
 impl Error {
@@ -101,6 +102,7 @@ impl fmt::Display for Error {
             Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "the reporting thread could not be started: {error}"),
         }
     }
 }
@@ -132,9 +134,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut udp = UdpConfig::at(place.address);
     udp.datagram_bytes_max = options.datagram_size.as_usize();
     let mut device = UdpDevice::open(udp).map_err(Error::Device)?;
-    if let Some(core) = place.core {
-        pin_to_core(core).map_err(Error::Cores)?;
-    }
 
     let incarnation = wall_clock_ns();
     let mut key = [0; 16];
@@ -162,6 +161,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
     log::attach_thread();
+    let reporter = Reporter::start(options.json, place.core, clock.now()).map_err(Error::Thread)?;
+    // Threads inherit their parent's core, so only now.
+    if let Some(core) = place.core {
+        pin_to_core(core).map_err(Error::Cores)?;
+    }
     let address = device.local_addr();
     defmt::info!(
         "memory node {=u32} on port {=u16}: {=u64} frames",
@@ -172,9 +176,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     println!("ready {address}");
     // Whoever waits for the line may be a program behind a pipe.
     let _ = std::io::stdout().flush();
-    let reporter = Reporter::new(options.json, place.core, clock.now());
     let interval = options.report.map(|span| span.0);
-    serve(&mut endpoint, &mut device, &mut node, options, reporter, interval, signals);
+    serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);
     Ok(())
 }
@@ -185,7 +188,7 @@ fn serve(
     device: &mut UdpDevice,
     node: &mut MemoryNode<'_, Plain<'_>>,
     options: &Options,
-    mut reporter: Reporter,
+    reporter: &Reporter,
     interval: Option<Duration>,
     signals: Signals,
 ) {
@@ -204,7 +207,7 @@ fn serve(
                 return;
             }
             if signals.take_dump_request() || now >= next_report {
-                reporter.print(now, node, endpoint.counters());
+                reporter.publish(now, node, endpoint.counters());
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
         }

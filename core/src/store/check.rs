@@ -67,6 +67,17 @@ pub enum Fault {
         /// Holders and children as the version has them.
         stored: (u32, u32),
     },
+    /// A holder's count is not the number of regions or references that name it.
+    Owned {
+        /// Of what.
+        what: Resource,
+        /// Which holder.
+        holder: u32,
+        /// Those that name it.
+        counted: u64,
+        /// Those that it counts.
+        stored: u64,
+    },
     /// Promises of regions and staged writes do not add up to the table's.
     Promised {
         /// Of what.
@@ -397,9 +408,10 @@ impl<M: Memory> Store<M> {
                 (Resource::Entries, holder::ENTRY_COUNT, self.lay.entries, entry::OWNER, index + 1),
             ];
             for (what, count, table, owner, value) in kinds {
-                let (counted, stored) = (owns(table, owner, value), self.mem.load_u32(at + count));
-                if counted != u64::from(stored) {
-                    return Err(Fault::Promised { what, counted, stored: stored.into() });
+                let counted = owns(table, owner, value);
+                let stored = u64::from(self.mem.load_u32(at + count));
+                if counted != stored {
+                    return Err(Fault::Owned { what, holder: index, counted, stored });
                 }
             }
         }

@@ -73,11 +73,13 @@ const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x01");
 
 /// A page store in a pool of memory.
 ///
-/// All state is in the memory; this is only where to find it. One thread at a time changes it.
+/// All state that matters is in the memory; this is only where to find it. One thread at a time changes it.
 #[derive(Debug)]
 pub struct Store<M> {
     mem: M,
     lay: Layout,
+    /// The queue that reclamation served last.
+    turn: u32,
 }
 
 impl<M: Memory> Store<M> {
@@ -94,10 +96,11 @@ impl<M: Memory> Store<M> {
         }
         mem.fence();
         mem.store_u64(superblock::MAGIC, MAGIC);
-        Ok(Self { mem, lay })
+        Ok(Self { mem, lay, turn: 0 })
     }
 
-    /// Opens the store that is in a pool already.
+    /// Opens the store that is in a pool already, between two operations: nothing is repaired
+    /// that a death within one left half done.
     ///
     /// # Errors
     /// [`FormatError::Foreign`], [`FormatError::TooSmall`], [`FormatError::Limit`].
@@ -124,7 +127,7 @@ impl<M: Memory> Store<M> {
         };
         let lay = Layout::new(&config)?;
         check_size(&mem, lay.bytes())?;
-        Ok(Self { mem, lay })
+        Ok(Self { mem, lay, turn: 0 })
     }
 
     /// Where everything is.

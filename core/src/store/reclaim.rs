@@ -7,6 +7,9 @@ use super::records::{holder, superblock, version as field};
 use super::{Memory, Store};
 use crate::time::Instant;
 
+/// Queues of things to be freed.
+const QUEUES: u32 = 4;
+
 impl<M: Memory> Store<M> {
     /// Whether there is work for [`Store::reclaim`] now. References whose owner left and whose
     /// grace still runs are not work yet.
@@ -38,24 +41,43 @@ impl<M: Memory> Store<M> {
         done
     }
 
-    /// One step; false if there was nothing to do. What gives memory back soonest comes first.
+    /// One step; false if there was nothing to do. The queues take turns, so that none of them
+    /// waits for ever behind another that is never empty.
     fn reclaim_step(&mut self) -> bool {
-        if let Some(version) = self.first(superblock::VERSION_QUEUE) {
-            self.version_step(version);
-        } else if let Some(stage) = self.first(superblock::ABORT_QUEUE) {
-            if self.abort_step(stage) {
-                // Its link in the queue is needed for the free list: out of the queue first.
-                self.dequeue(self.lay.stages, superblock::ABORT_QUEUE, stage);
-                self.put_record(self.lay.stages, stage);
+        for turn in 1..=QUEUES {
+            let queue = (self.turn + turn) % QUEUES;
+            if self.queue_step(queue) {
+                self.turn = queue;
+                return true;
             }
-        } else if let Some(leaving) = self.first(superblock::LEAVING_QUEUE) {
-            self.leave_step(leaving);
-        } else if let Some(expired) = self.expired() {
-            self.expire_step(expired);
-        } else {
-            return false;
+        }
+        false
+    }
+
+    /// One step for one of the queues; false if it is empty.
+    fn queue_step(&mut self, queue: u32) -> bool {
+        let first = match queue {
+            0 => self.first(superblock::VERSION_QUEUE),
+            1 => self.first(superblock::ABORT_QUEUE),
+            2 => self.first(superblock::LEAVING_QUEUE),
+            _ => self.expired(),
+        };
+        let Some(first) = first else { return false };
+        match queue {
+            0 => self.version_step(first),
+            1 => self.abort_queue_step(first),
+            2 => self.leave_step(first),
+            _ => self.expire_step(first),
         }
         true
+    }
+
+    fn abort_queue_step(&mut self, stage: u32) {
+        if self.abort_step(stage) {
+            // Its link in the queue is needed for the free list: out of the queue first.
+            self.dequeue(self.lay.stages, superblock::ABORT_QUEUE, stage);
+            self.put_record(self.lay.stages, stage);
+        }
     }
 
     /// Frees one thing of a holder that left; with none left, its grace begins.

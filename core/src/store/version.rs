@@ -150,6 +150,8 @@ impl<M: Memory> Store<M> {
     pub(super) fn put_version(&mut self, version: u32) {
         let at = self.version_at(version);
         let word = self.mem.load_u64(at + field::COUNT) & !COUNTS;
+        // The generation makes a compare-and-swap fail that is late by a life; nothing else
+        // reads it, so it may start again after 65,536. Versions are told apart by their number.
         self.mem.store_u64(at + field::COUNT, word.wrapping_add(COUNTS + 1));
         self.mem.store_u32(at + field::FLAGS, 0);
         self.put_slot(self.lay.versions, version);

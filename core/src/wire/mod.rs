@@ -17,6 +17,7 @@
 
 pub mod bytes;
 pub mod control;
+pub mod ethernet;
 pub mod memory_op;
 pub mod message;
 pub mod packet;

@@ -113,13 +113,19 @@ impl Default for Clock {
 mod tests {
     use super::*;
 
-    fn agrees_with_the_system(clock: &Clock) {
+    /// How far the clock and the system's are apart after 30 ms, as a share of that.
+    fn deviation(clock: &Clock) -> f64 {
         let (start, begin) = (StdInstant::now(), clock.now());
-        std::thread::sleep(StdDuration::from_millis(50));
+        std::thread::sleep(StdDuration::from_millis(30));
         let ours = clock.now().since(begin).as_nanos() as f64;
         let theirs = start.elapsed().as_nanos() as f64;
-        // Both readings of a pair may be separated by a preemption.
-        assert!((ours / theirs - 1.0).abs() < 0.05, "{ours} against {theirs}");
+        (ours / theirs - 1.0).abs()
+    }
+
+    fn agrees_with_the_system(clock: &Clock) {
+        // Of a few tries, because the readings of a pair may be separated by a preemption.
+        let best = (0..5).map(|_| deviation(clock)).fold(f64::MAX, f64::min);
+        assert!(best < 0.01, "{best}");
     }
 
     #[test]

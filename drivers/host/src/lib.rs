@@ -5,6 +5,7 @@
 //! * [`signals`]: stop and statistics on demand.
 //! * [`cluster`]: who is where. [`size`]: sizes and spans of time on command lines.
 //! * [`local`]: child processes for `--local`, certain to come down again.
+//! * [`metered`]: a device that keeps an account of what was sent to whom.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
 //! * `log` (feature `log`): deferred logging with defmt.
@@ -17,6 +18,7 @@ pub mod idle;
 pub mod local;
 #[cfg(feature = "log")]
 pub mod log;
+pub mod metered;
 pub mod raw;
 pub mod signals;
 pub mod size;
