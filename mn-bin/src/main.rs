@@ -12,10 +12,11 @@ mod report;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let options = options::Options::parse();
+    let options: options::Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     match node::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -64,7 +64,10 @@ enum Role {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let result = match options.role {
         Role::Producer => producer::run(options.file.as_deref(), &options.out),
         Role::Forwarder => roles::forward(options.next),
