@@ -17,6 +17,8 @@
 
 pub mod bytes;
 pub mod control;
+pub mod ethernet;
+pub mod memory_op;
 pub mod message;
 pub mod packet;
 pub mod reference;

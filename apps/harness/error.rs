@@ -1,0 +1,130 @@
+//! Why a program ends before it is done.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use dmrpc_host::affinity::CoreError;
+use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::local::LocalError;
+use dmrpc_host::raw::RawError;
+use dmrpc_host::signals::SignalError;
+use dmrpc_udp::UdpError;
+
+use crate::args::ArgsError;
+
+/// Why a program ends before it is done.
+#[derive(Debug)]
+pub enum AppError {
+    /// The command line is wrong.
+    Args(ArgsError),
+    /// The cluster file is of no use.
+    Cluster(ClusterError),
+    /// Cores are not there.
+    Cores(CoreError),
+    /// The cluster has no process of the kind that the program needs among `--server-index`.
+    NoServer {
+        /// What is needed.
+        needed: &'static str,
+    },
+    /// A program that is started as a child is not beside this one.
+    NotBuilt {
+        /// Where it should be.
+        path: PathBuf,
+        /// The package that it is built from.
+        package: &'static str,
+    },
+    /// A child does not do what it should.
+    Local(LocalError),
+    /// A child said that it is ready, but not where.
+    BadReady {
+        /// What it said.
+        line: String,
+    },
+    /// Signals cannot be handled.
+    Signal(SignalError),
+    /// A socket cannot be bound.
+    Bind {
+        /// The address.
+        address: SocketAddrV4,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A device cannot be opened.
+    Device(UdpError),
+    /// The bare device cannot be measured.
+    Raw(RawError),
+    /// Standard output cannot be written.
+    Output(io::Error),
+    /// Asked to stop.
+    Interrupted,
+}
+
+impl AppError {
+    /// Exit code: 2 if the command line is to blame, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Args(_) | Self::Cluster(_) | Self::Cores(_) | Self::NoServer { .. } => {
+                ExitCode::from(2)
+            }
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Args(error) => error.fmt(f),
+            Self::Cluster(error) => error.fmt(f),
+            Self::Cores(error) => error.fmt(f),
+            Self::NoServer { needed } => {
+                write!(f, "no {needed} among --server-index: name one of the cluster file")
+            }
+            Self::NotBuilt { path, package } => write!(
+                f,
+                "{} is not there: build it with cargo build -p {package} (with --release if this \
+                 program is)",
+                path.display()
+            ),
+            Self::Local(error) => error.fmt(f),
+            Self::BadReady { line } => write!(
+                f,
+                "a child said '{line}' where 'ready IP:PORT' was expected: rebuild all programs"
+            ),
+            Self::Signal(error) => error.fmt(f),
+            Self::Bind { address, source } => {
+                write!(f, "binding UDP address {address} failed: {source}")
+            }
+            Self::Device(error) => error.fmt(f),
+            Self::Raw(error) => error.fmt(f),
+            Self::Output(source) => write!(f, "standard output cannot be written: {source}"),
+            Self::Interrupted => f.write_str("stopped by a signal before the end"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+/// One `From` for each error that is taken over as it is.
+macro_rules! from {
+    ($($variant:ident($error:ty)),* $(,)?) => {
+        $(impl From<$error> for AppError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+
+from! {
+    Args(ArgsError),
+    Cluster(ClusterError),
+    Cores(CoreError),
+    Local(LocalError),
+    Signal(SignalError),
+    Device(UdpError),
+    Raw(RawError),
+}

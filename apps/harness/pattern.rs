@@ -1,0 +1,117 @@
+//! Bytes that say where they belong: verification without keeping a copy of everything.
+//!
+//! A *pattern* is an endless row of bytes named by a number. Byte `i` of it depends on the name and
+//! on `i`, so bytes of another write, another place or another page are noticed.
+
+/// Spreads the bits of a number over all bits of another: the finaliser of MurmurHash3.
+fn mix(mut value: u64) -> u64 {
+    value ^= value >> 33;
+    value = value.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    value ^= value >> 33;
+    value = value.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    value ^ (value >> 33)
+}
+
+/// A row of numbers that look random, the same for the same seed (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The row of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(mix(seed ^ 0x5bf0_3635))
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// The next number below `limit`.
+    ///
+    /// # Panics
+    /// If `limit` is 0.
+    pub fn below(&mut self, limit: usize) -> usize {
+        ((u128::from(self.next_u64()) * limit as u128) >> 64) as usize
+    }
+
+    /// Whether this operation is to be verified: true once in 64 times.
+    pub fn samples(&mut self) -> bool {
+        self.next_u64() % VERIFY_ONE_IN == 0
+    }
+}
+
+/// One operation in so many is verified while it is being timed.
+pub const VERIFY_ONE_IN: u64 = 64;
+
+/// Word `index` of the pattern called `name`.
+fn word(name: u64, index: u64) -> [u8; 8] {
+    // Cheap, and different for neighbours of either kind.
+    let value = (index ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name.rotate_left(32);
+    value.to_le_bytes()
+}
+
+/// Fills `bytes` with the first bytes of the pattern called `name`.
+pub fn fill(name: u64, bytes: &mut [u8]) {
+    let name = mix(name);
+    let mut chunks = bytes.chunks_exact_mut(8);
+    let mut index = 0;
+    for chunk in &mut chunks {
+        chunk.copy_from_slice(&word(name, index));
+        index += 1;
+    }
+    let rest = chunks.into_remainder();
+    let length = rest.len();
+    rest.copy_from_slice(&word(name, index)[..length]);
+}
+
+/// Index of the first byte that is not as in the pattern called `name`.
+pub fn first_difference(name: u64, bytes: &[u8]) -> Option<usize> {
+    let name = mix(name);
+    let chunks = bytes.chunks(8);
+    for (index, chunk) in chunks.enumerate() {
+        let expected = word(name, index as u64);
+        if *chunk != expected[..chunk.len()] {
+            let inside = chunk.iter().zip(expected).position(|(found, right)| *found != right);
+            return Some(index * 8 + inside.unwrap_or(0));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_byte_is_found() {
+        for length in [0, 1, 7, 8, 9, 4096, 5000] {
+            let mut bytes = vec![0; length];
+            fill(7, &mut bytes);
+            assert_eq!(first_difference(7, &bytes), None);
+            for at in (0..length).step_by(61) {
+                bytes[at] ^= 1;
+                assert_eq!(first_difference(7, &bytes), Some(at));
+                bytes[at] ^= 1;
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_places_differ() {
+        let (mut a, mut b) = ([0; 4096], [0; 4096]);
+        fill(1, &mut a);
+        fill(2, &mut b);
+        assert!(a.chunks(8).zip(b.chunks(8)).all(|(a, b)| a != b));
+        assert!(first_difference(1, &a[2048..]).is_some());
+    }
+
+    #[test]
+    fn one_in_64() {
+        let mut random = Random::new(3);
+        let hits = (0..64_000).filter(|_| random.samples()).count();
+        assert!((800..1200).contains(&hits), "{hits}");
+        assert!((0..1000).all(|_| random.below(7) < 7));
+    }
+}

@@ -1,0 +1,168 @@
+//! The bare device, measured in blocks.
+//!
+//! | `op` | what | over |
+//! |---|---|---|
+//! | `raw_rtt` | one round trip at a time | the bare socket; trains over the device where a message takes several datagrams |
+//! | `raw_echo` | several round trips at a time, one datagram each way | the device |
+//! | `raw_oneway` | as fast as the device takes it, one way | the device |
+
+use dmrpc_core::time::Duration;
+use dmrpc_host::clock::Clock;
+use dmrpc_host::raw::socket::RawSocket;
+use dmrpc_host::raw::{RawClient, RawResult};
+use dmrpc_udp::UdpDevice;
+
+use crate::args::Args;
+use crate::block::{Block, Budget, Tally};
+use crate::error::AppError;
+use crate::frames::{Exchange, Frames};
+use crate::role::open_device;
+use crate::servers::{Server, Servers};
+use crate::train::TrainClient;
+
+/// Round trips between two looks at the clock.
+const CHUNK: u64 = 16;
+/// The part of a one-way block that goes by before it counts.
+const ONEWAY_SPAN_MIN: Duration = Duration::from_millis(5);
+
+/// This side's sockets.
+pub struct RawDevices {
+    socket: RawSocket,
+    device: UdpDevice,
+    datagram_bytes_max: usize,
+}
+
+/// This side of the bare device.
+pub struct Raw<'a> {
+    socket: &'a mut RawSocket,
+    socket_peer: std::net::SocketAddrV4,
+    device: RawClient<'a, UdpDevice>,
+    train: TrainClient<UdpDevice>,
+    datagram_bytes_max: usize,
+}
+
+/// The servers that [`Raw`] measures against.
+pub const RAW_SERVERS: [Server; 3] = [Server::RawSocket, Server::RawDevice, Server::RawTrain];
+
+impl RawDevices {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// Loopback has no port left.
+    pub fn open(args: &Args) -> Result<Self, AppError> {
+        let os = |source| AppError::Bind { address: args.bind, source };
+        Ok(Self {
+            socket: RawSocket::bind(args.bind).map_err(os)?,
+            device: open_device(args)?,
+            datagram_bytes_max: args.datagram_size.as_usize(),
+        })
+    }
+
+    /// What measures against the raw servers of `servers`.
+    ///
+    /// # Errors
+    /// They were not asked for, or a socket cannot be opened.
+    pub fn connect(&mut self, args: &Args, servers: &Servers) -> Result<Raw<'_>, AppError> {
+        Ok(Raw {
+            socket: &mut self.socket,
+            socket_peer: servers.address(Server::RawSocket)?,
+            device: RawClient::new(&mut self.device, servers.address(Server::RawDevice)?),
+            train: TrainClient::new(open_device(args)?, servers.address(Server::RawTrain)?),
+            datagram_bytes_max: self.datagram_bytes_max,
+        })
+    }
+}
+
+impl Raw<'_> {
+    /// The datagrams of both messages of an exchange.
+    pub fn frames(&self, exchange: Exchange) -> (Frames, Frames) {
+        let frames = |bytes| Frames::of(bytes, self.datagram_bytes_max);
+        (frames(exchange.request), frames(exchange.answer))
+    }
+
+    /// The server that [`Raw::rtt`] needs to be running.
+    pub fn rtt_server(&self, exchange: Exchange) -> Server {
+        let (request, answer) = self.frames(exchange);
+        match (request.count, answer.count) {
+            (1, 1) => Server::RawSocket,
+            _ => Server::RawTrain,
+        }
+    }
+
+    /// A block of `raw_rtt`: the datagrams of `exchange`, one exchange at a time.
+    ///
+    /// # Errors
+    /// [`AppError::Raw`].
+    pub fn rtt(
+        &mut self,
+        clock: &Clock,
+        block: &mut Block,
+        exchange: Exchange,
+    ) -> Result<Tally, AppError> {
+        let (request, answer) = self.frames(exchange);
+        if (request.count, answer.count) != (1, 1) {
+            return Ok(self.train.rtt(clock, block, request, answer)?);
+        }
+        let mut tally = Tally::new();
+        while block.more(clock, tally.count) {
+            let chunk = match block.budget() {
+                Budget::Count(count) => CHUNK.min(count - tally.count),
+                Budget::Span(_) => CHUNK,
+            };
+            let (request, answer) = (request.last_bytes, answer.last_bytes);
+            let result = self.socket.rtt(clock, self.socket_peer, request, answer, chunk)?;
+            tally.merge(&of_result(&result));
+        }
+        Ok(tally)
+    }
+
+    /// A block of `raw_echo`: the datagrams of `exchange`, one each way, `window` at a time.
+    ///
+    /// # Errors
+    /// [`AppError::Raw`]; a message of several datagrams among them.
+    pub fn echo(
+        &mut self,
+        clock: &Clock,
+        block: &mut Block,
+        exchange: Exchange,
+        window: usize,
+    ) -> Result<Tally, AppError> {
+        let (request, answer) = self.frames(exchange);
+        let mut tally = Tally::new();
+        let chunk = (window as u64 * CHUNK).max(512);
+        while block.more(clock, tally.count) {
+            let (request, answer) = (request.total_bytes(), answer.total_bytes());
+            let result = self.device.echo(request, answer, window as u32, chunk)?;
+            tally.merge(&of_result(&result));
+        }
+        Ok(tally)
+    }
+
+    /// A block of `raw_oneway`: datagrams of `bytes` bytes, for the time of the block.
+    ///
+    /// # Errors
+    /// [`AppError::Raw`].
+    pub fn oneway(&mut self, block: &Block, bytes: usize) -> Result<Tally, AppError> {
+        let span = match block.budget() {
+            Budget::Span(span) => span.max(ONEWAY_SPAN_MIN),
+            Budget::Count(_) => ONEWAY_SPAN_MIN,
+        };
+        let result = self.device.oneway(bytes, span)?;
+        // What the kernel dropped is not an error of a device without a protocol.
+        Ok(Tally {
+            count: result.count,
+            elapsed_ns: result.elapsed.as_nanos(),
+            ..Tally::new()
+        })
+    }
+}
+
+fn of_result(result: &RawResult) -> Tally {
+    Tally {
+        histogram: result.histogram.clone(),
+        count: result.count,
+        errors: result.lost,
+        verified: 0,
+        elapsed_ns: result.elapsed.as_nanos(),
+    }
+}

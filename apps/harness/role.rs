@@ -1,0 +1,75 @@
+//! What a program does when it is itself started as a child: the other end of the bare device.
+
+use std::io::Write;
+use std::net::SocketAddrV4;
+
+use clap::ValueEnum;
+use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::raw::{self, socket::RawSocket};
+use dmrpc_host::signals::Signals;
+use dmrpc_udp::{UdpConfig, UdpDevice};
+
+use crate::args::Args;
+use crate::error::AppError;
+use crate::train;
+
+/// A yardstick's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Answers over a socket with `sendto` and `recvfrom`.
+    RawSocket,
+    /// Answers over the UDP device.
+    RawDevice,
+    /// Answers trains over the UDP device.
+    RawTrain,
+}
+
+impl Role {
+    /// Plays the role until the process is asked to stop.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the core is not there.
+    pub fn play(self, args: &Args) -> Result<(), AppError> {
+        let signals = Signals::install()?;
+        if let Some(core) = args.cores.as_ref().and_then(|list| list.cores().first()) {
+            pin_to_core(*core)?;
+        }
+        let stop = || signals.stop_requested();
+        match self {
+            Self::RawSocket => {
+                let bind = args.bind;
+                let os = |source| AppError::Bind { address: bind, source };
+                let mut socket = RawSocket::bind(bind).map_err(os)?;
+                ready(socket.local_addr().map_err(os)?)?;
+                socket.respond(stop);
+            }
+            Self::RawDevice => {
+                let mut device = open_device(args)?;
+                ready(device.local_addr())?;
+                raw::respond(&mut device, stop);
+            }
+            Self::RawTrain => {
+                let mut device = open_device(args)?;
+                ready(device.local_addr())?;
+                train::respond(&mut device, stop);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a device as the programs' nodes do, at `--bind`.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn open_device(args: &Args) -> Result<UdpDevice, AppError> {
+    let mut config = UdpConfig::at(args.bind);
+    config.datagram_bytes_max = args.datagram_size.as_usize();
+    Ok(UdpDevice::open(config)?)
+}
+
+/// Tells the parent where this child is.
+fn ready(address: SocketAddrV4) -> Result<(), AppError> {
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {address}").and_then(|()| out.flush()).map_err(AppError::Output)
+}

@@ -1,0 +1,146 @@
+//! A result, with the names that all programs use.
+
+use serde::Serialize;
+
+use crate::block::Tally;
+use crate::interleave::Ratio;
+
+/// A row of results.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The program.
+    pub app: &'static str,
+    /// The driver.
+    pub driver: &'static str,
+    /// The operation; those of the bare device begin with `raw_`.
+    pub op: &'static str,
+    /// Bytes of the caller's that one operation moves.
+    pub size_bytes: u64,
+    /// Operations in flight.
+    pub concurrency: usize,
+    /// Operations that succeeded.
+    pub count: u64,
+    /// Operations that failed or brought wrong bytes.
+    pub errors: u64,
+    /// Median time of an operation, in nanoseconds. 0 where single operations have no time.
+    pub p50_ns: u64,
+    /// What 99 % of the operations took at most, in nanoseconds.
+    pub p99_ns: u64,
+    /// What 99.9 % of the operations took at most, in nanoseconds.
+    pub p999_ns: u64,
+    /// Operations a second.
+    pub ops_per_s: f64,
+    /// `size_bytes` times `ops_per_s`, in gigabits a second.
+    pub gbit_per_s: f64,
+    /// Operations whose bytes were compared, those of the untimed pass included.
+    pub verified: u64,
+    /// What poll loops did when there was nothing to do.
+    pub idle: String,
+    /// What was on.
+    #[serde(flatten)]
+    pub switches: Switches,
+    /// Datagrams that an operation takes, there and back.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub datagram_bytes: u64,
+    /// How this relates to the bare device, in blocks measured in turns: of times for
+    /// `latency_test`, of rates elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_raw: Option<Ratio>,
+}
+
+/// What was on while a row was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Switches {
+    /// Checksums over payloads.
+    pub integrity: bool,
+    /// Authentication tags on packets.
+    pub auth: bool,
+    /// Congestion control.
+    pub congestion: bool,
+    /// Frames sent from where they are, without a copy.
+    pub zero_copy: bool,
+}
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The operation.
+    pub op: &'static str,
+    /// Bytes of the caller's that one operation moves.
+    pub size_bytes: usize,
+    /// Operations in flight.
+    pub concurrency: usize,
+    /// Datagrams of one operation, there and back.
+    pub datagrams: usize,
+    /// Their bytes.
+    pub datagram_bytes: usize,
+}
+
+impl Row {
+    /// A row of `tally`, whose times are left out if there are none.
+    pub(crate) fn new(
+        (app, driver, idle): (&'static str, &'static str, String),
+        subject: Subject,
+        tally: &Tally,
+        switches: Switches,
+        ratio_to_raw: Option<Ratio>,
+    ) -> Self {
+        let quantile = |q| match tally.histogram.is_empty() {
+            true => 0,
+            false => tally.histogram.value_at_quantile(q),
+        };
+        let ops_per_s = tally.ops_per_s();
+        Self {
+            app,
+            driver,
+            op: subject.op,
+            size_bytes: subject.size_bytes as u64,
+            concurrency: subject.concurrency,
+            count: tally.count,
+            errors: tally.errors,
+            p50_ns: quantile(0.5),
+            p99_ns: quantile(0.99),
+            p999_ns: quantile(0.999),
+            ops_per_s,
+            gbit_per_s: ops_per_s * subject.size_bytes as f64 * 8e-9,
+            verified: tally.verified,
+            idle,
+            switches,
+            datagrams: subject.datagrams as u64,
+            datagram_bytes: subject.datagram_bytes as u64,
+            ratio_to_raw,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dmrpc_core::time::Duration;
+
+    #[test]
+    fn names_of_the_contract() {
+        let mut tally = Tally::new();
+        tally.record(Duration::from_micros(10));
+        let subject = Subject {
+            op: "read",
+            size_bytes: 4096,
+            concurrency: 1,
+            datagrams: 2,
+            datagram_bytes: 4272,
+        };
+        let about = ("latency_test", "udp", "busy".to_owned());
+        let row = Row::new(about, subject, &tally, Switches::default(), None);
+        let value = serde_json::to_value(&row).expect("plain data");
+        for name in [
+            "app", "driver", "op", "size_bytes", "concurrency", "count", "errors", "p50_ns",
+            "p99_ns", "p999_ns", "ops_per_s", "gbit_per_s", "integrity", "auth", "congestion",
+            "zero_copy",
+        ] {
+            assert!(value.get(name).is_some(), "{name}");
+        }
+        assert!((row.ops_per_s - 100_000.0).abs() < 1.0);
+        assert!((row.gbit_per_s - 3.2768).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,184 @@
+//! Buffers for bodies: allocated at start, handed out as guards.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use crate::config::{BUFFER_CLASSES, BufferClass};
+use crate::state::State;
+
+/// Where a buffer is.
+enum Place {
+    /// In the pool, or lent to a transfer.
+    Here(Box<[u8]>),
+    /// With a guard.
+    Out,
+}
+
+/// All buffers of a node.
+pub(crate) struct Pool {
+    classes: [BufferClass; BUFFER_CLASSES],
+    places: Box<[Place]>,
+    free: [Vec<u16>; BUFFER_CLASSES],
+}
+
+impl Pool {
+    pub(crate) fn new(classes: [BufferClass; BUFFER_CLASSES]) -> Self {
+        let mut places = Vec::new();
+        let free = classes.map(|class| {
+            let first = places.len();
+            places.extend(
+                (0..class.count).map(|_| Place::Here(vec![0; class.bytes].into_boxed_slice())),
+            );
+            (first as u16..places.len() as u16).rev().collect()
+        });
+        Self { classes, places: places.into_boxed_slice(), free }
+    }
+
+    /// Takes a free buffer of at least `bytes` bytes, of the smallest class that has one.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Option<u16> {
+        let classes = self.classes.iter().zip(&mut self.free);
+        classes.filter(|(class, _)| class.bytes >= bytes).find_map(|(_, free)| free.pop())
+    }
+
+    /// Length of the longest buffer in bytes, in use or not.
+    pub(crate) fn bytes_max(&self) -> usize {
+        let present = self.classes.iter().filter(|class| class.count > 0);
+        present.map(|class| class.bytes).max().unwrap_or(0)
+    }
+
+    /// Buffers that nobody uses.
+    pub(crate) fn free_count(&self) -> usize {
+        self.free.iter().map(Vec::len).sum()
+    }
+
+    /// Gives a reserved buffer that is not with a guard back.
+    pub(crate) fn release(&mut self, index: u16) {
+        let mut end = 0;
+        for (class, free) in self.classes.iter().zip(&mut self.free) {
+            end += class.count;
+            if usize::from(index) < end {
+                debug_assert!(!free.contains(&index), "buffer {index} given back twice");
+                return free.push(index);
+            }
+        }
+    }
+
+    /// The bytes of a reserved buffer that is not with a guard.
+    pub(crate) fn bytes(&mut self, index: u16) -> &mut [u8] {
+        match &mut self.places[usize::from(index)] {
+            Place::Here(bytes) => bytes,
+            Place::Out => &mut [],
+        }
+    }
+
+    fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
+        let place = self.places.get_mut(usize::from(index))?;
+        match std::mem::replace(place, Place::Out) {
+            Place::Here(bytes) => Some(bytes),
+            Place::Out => None,
+        }
+    }
+
+    fn put(&mut self, index: u16, bytes: Box<[u8]>) {
+        self.places[usize::from(index)] = Place::Here(bytes);
+    }
+}
+
+/// A buffer of a node's, for the body of a call that does not block. Goes back when dropped.
+///
+/// Dereferences to its *contents*: the first [`Buffer::len`] bytes, all of it to begin with.
+pub struct Buffer<'n> {
+    state: &'n RefCell<State>,
+    index: u16,
+    bytes: Box<[u8]>,
+    length: usize,
+}
+
+impl<'n> Buffer<'n> {
+    /// Takes a reserved buffer out of the pool.
+    pub(crate) fn take(
+        state: &'n RefCell<State>,
+        pool: &mut Pool,
+        index: u16,
+        length: usize,
+    ) -> Self {
+        let bytes = pool.take(index).unwrap_or_default();
+        let length = length.min(bytes.len());
+        Self { state, index, bytes, length }
+    }
+
+    /// Puts the bytes where transfers find them; they stay reserved.
+    pub(crate) fn lend(mut self, pool: &mut Pool) -> (u16, usize) {
+        pool.put(self.index, std::mem::take(&mut self.bytes));
+        (self.index, self.length)
+    }
+
+    /// Length of the contents in bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no contents.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The most that the contents can be, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes the contents `bytes` bytes long. What was there before stays; what lies beyond is
+    /// whatever the buffer held.
+    ///
+    /// # Panics
+    /// If that is more than [`Buffer::capacity`].
+    pub fn set_len(&mut self, bytes: usize) {
+        assert!(bytes <= self.capacity(), "{bytes} bytes, the buffer has {}", self.capacity());
+        self.length = bytes;
+    }
+
+    /// Makes the contents a copy of `bytes`.
+    ///
+    /// # Panics
+    /// If that is more than [`Buffer::capacity`].
+    pub fn fill_from(&mut self, bytes: &[u8]) {
+        self.set_len(bytes.len());
+        self.copy_from_slice(bytes);
+    }
+}
+
+impl Deref for Buffer<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl DerefMut for Buffer<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+}
+
+impl fmt::Debug for Buffer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (capacity, len) = (self.capacity(), self.length);
+        f.debug_struct("Buffer").field("len", &len).field("capacity", &capacity).finish()
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        // Lent: the transfer gives it back.
+        if bytes.is_empty() {
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        state.pool.put(self.index, bytes);
+        state.release_buffer(self.index);
+    }
+}

@@ -1,0 +1,226 @@
+//! How a node is set up, and how much memory that takes.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dmrpc_core::endpoint;
+use dmrpc_core::endpoint::table::StorageSize;
+use dmrpc_core::time::Duration;
+use dmrpc_core::wire::control::Features;
+use dmrpc_host::idle::IdleStrategy;
+use dmrpc_udp::{BURST_MAX, UdpConfig, UdpError};
+
+/// Most calls that a node may have outstanding.
+pub const CALLS_MAX: usize = 512;
+
+/// Most requests that a node may serve at a time.
+pub const TASKS_MAX: usize = 256;
+
+/// Kinds of buffers that a node has, from small to large.
+pub const BUFFER_CLASSES: usize = 3;
+
+/// Datagrams that [`Node::open_udp`](crate::Node::open_udp) queues between two flushes.
+const SEND_QUEUE: usize = 64;
+
+/// Buffers of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferClass {
+    /// How many.
+    pub count: usize,
+    /// Length of each in bytes.
+    pub bytes: usize,
+}
+
+/// How a node is set up. Everything in it is allocated when the node is opened and nothing later,
+/// so these numbers are also its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeConfig {
+    /// Address and port to bind; port 0 lets the kernel choose one.
+    pub bind: SocketAddrV4,
+    /// Largest datagram in bytes: 9000 by default, 1472 for an Ethernet without jumbo frames.
+    pub datagram_bytes: usize,
+    /// Sessions to other nodes: one for each [`Peer`](crate::Peer).
+    pub client_sessions: usize,
+    /// Sessions that other nodes may open here.
+    pub server_sessions: usize,
+    /// Slots of a session: a power of two up to 64. Seven of them are kept for calls within calls.
+    pub slots: u16,
+    /// Calls outstanding or not yet finished by their caller: 1 to [`CALLS_MAX`].
+    pub calls: usize,
+    /// Requests being served at a time: 1 to [`TASKS_MAX`].
+    pub tasks: usize,
+    /// Buffers for bodies of calls that do not block, and of requests and answers beyond one
+    /// packet, in ascending order of size.
+    pub buffers: [BufferClass; BUFFER_CLASSES],
+    /// What the poll loop does when there is nothing to do.
+    pub idle: IdleStrategy,
+    /// Whether checksums cover payloads too.
+    pub payload_check: bool,
+    /// Arguments of at least so many bytes are passed by reference by
+    /// [`Node::pass`](crate::Node::pass). For how the default was found see there.
+    pub value_threshold_bytes: usize,
+    /// How long a call waits for its answer when its options do not say.
+    pub deadline: Duration,
+    /// Which life of this node this is. Later lives need larger numbers; by default the wall
+    /// clock in nanoseconds, taken by [`NodeConfig::default`].
+    pub incarnation: u64,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+            datagram_bytes: UdpConfig::LOOPBACK.datagram_bytes_max,
+            client_sessions: 16,
+            server_sessions: 16,
+            slots: 16,
+            calls: 256,
+            tasks: 64,
+            buffers: [
+                BufferClass { count: 128, bytes: 16 << 10 },
+                BufferClass { count: 16, bytes: 256 << 10 },
+                BufferClass { count: 4, bytes: 8 << 20 },
+            ],
+            idle: IdleStrategy::Busy,
+            payload_check: true,
+            value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
+            deadline: Duration::from_millis(1500),
+            incarnation: now.as_nanos() as u64,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// The defaults, bound to `bind`.
+    pub fn at(bind: SocketAddrV4) -> Self {
+        Self { bind, ..Self::default() }
+    }
+
+    /// Bytes of memory that a node over UDP takes: a sum with one line for each user of it. The
+    /// kernel's socket buffers come on top.
+    pub fn memory_bytes(&self) -> usize {
+        let slots = usize::from(self.slots);
+        // Sessions, slots and timers of the endpoint.
+        StorageSize::new(self.client_sessions, self.server_sessions, slots).bytes()
+            // The device's receive and send buffers.
+            + (BURST_MAX + SEND_QUEUE) * self.datagram_bytes
+            // Buffers for bodies.
+            + self.buffers.iter().map(|class| class.count * class.bytes).sum::<usize>()
+            // Outstanding calls with their answers' heads.
+            + self.calls * size_of::<crate::pending::Pending>()
+            // Requests that are being served, each with a packet's body.
+            + self.tasks * (size_of::<crate::inbox::Request>() + self.datagram_bytes)
+            // Who is at the other end of a session.
+            + self.client_sessions * size_of::<crate::peers::PeerEntry>()
+            // The last call of each region.
+            + size_of::<crate::order::Order>()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let within = |what, given: usize, max: usize| match (1..=max).contains(&given) {
+            true => Ok(()),
+            false => Err(OpenError::Count { what, given, max }),
+        };
+        within("calls", self.calls, CALLS_MAX)?;
+        within("tasks", self.tasks, TASKS_MAX)?;
+        within("client sessions", self.client_sessions, 4096)?;
+        within("server sessions", self.server_sessions, 4096)?;
+        if !self.buffers.is_sorted_by_key(|class| class.bytes) {
+            return Err(OpenError::BufferOrder { given: self.buffers.map(|class| class.bytes) });
+        }
+        let buffers = self.buffers.iter().map(|class| class.count).sum();
+        within("buffers", buffers, usize::from(u16::MAX))
+    }
+
+    pub(crate) fn udp(&self) -> UdpConfig {
+        UdpConfig {
+            datagram_bytes_max: self.datagram_bytes,
+            send_queue_max: SEND_QUEUE,
+            ..UdpConfig::at(self.bind)
+        }
+    }
+
+    pub(crate) fn endpoint(&self, datagram_bytes: usize) -> endpoint::Config {
+        let features = if self.payload_check { Features::PAYLOAD_CHECK } else { Features::empty() };
+        endpoint::Config {
+            slots_per_session: self.slots,
+            features,
+            ..endpoint::Config::new(self.incarnation, datagram_bytes)
+        }
+    }
+}
+
+/// Why a node could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// A number of the configuration is out of range.
+    Count {
+        /// Which.
+        what: &'static str,
+        /// The number given.
+        given: usize,
+        /// The largest possible; the smallest is 1.
+        max: usize,
+    },
+    /// The classes of buffers are not in ascending order of size.
+    BufferOrder {
+        /// The sizes given, in bytes.
+        given: [usize; BUFFER_CLASSES],
+    },
+    /// The endpoint cannot be set up so.
+    Endpoint(endpoint::ConfigError),
+    /// The socket cannot be opened.
+    Udp(UdpError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count { what, given, max } => {
+                write!(f, "{given} {what} are not possible: give 1 to {max}")
+            }
+            Self::BufferOrder { given } => {
+                write!(f, "buffers of {given:?} bytes: give them in ascending order of size")
+            }
+            Self::Endpoint(error) => error.fmt(f),
+            Self::Udp(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<UdpError> for OpenError {
+    fn from(error: UdpError) -> Self {
+        Self::Udp(error)
+    }
+}
+
+impl From<endpoint::ConfigError> for OpenError {
+    fn from(error: endpoint::ConfigError) -> Self {
+        Self::Endpoint(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_fits_64_mib() {
+        let bytes = NodeConfig::default().memory_bytes();
+        assert!(bytes < 64 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn wrong_numbers_are_named() {
+        let config = NodeConfig { calls: 0, ..NodeConfig::default() };
+        let text = config.check().expect_err("no calls").to_string();
+        assert_eq!(text, "0 calls are not possible: give 1 to 512");
+        let mut config = NodeConfig::default();
+        config.buffers.reverse();
+        assert!(matches!(config.check(), Err(OpenError::BufferOrder { .. })));
+    }
+}

@@ -1,0 +1,193 @@
+//! Why a call has no answer, and why there is no session.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+
+use dmrpc_core::endpoint::host::{CallError, Closed};
+use dmrpc_core::wire::message::{ARGS_MAX, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method};
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The session is over: regions and references that it owned are, too.
+    SessionLost {
+        /// The peer.
+        address: SocketAddrV4,
+        /// Why it ended.
+        why: Closed,
+    },
+    /// The handle is not of this node's, or of a session that ended long ago.
+    StalePeer,
+    /// Nothing was heard from the peer for a while. Nothing was sent.
+    Suspected {
+        /// The peer.
+        address: SocketAddrV4,
+    },
+    /// The call was sent, or waited to be, and failed.
+    Call {
+        /// The peer.
+        address: SocketAddrV4,
+        /// What it was asked for.
+        method: Method,
+        /// Why it failed.
+        error: CallError,
+    },
+    /// All slots of the session that calls of this depth may use are in use. Nothing was sent.
+    NoSlot {
+        /// The peer.
+        address: SocketAddrV4,
+        /// Slots of the session.
+        slots: u16,
+    },
+    /// All entries for outstanding calls are in use. Nothing was sent.
+    NoCall {
+        /// How many there are: `NodeConfig::calls`.
+        limit: usize,
+    },
+    /// No buffer of that length is free. Nothing was sent.
+    NoBuffer {
+        /// Bytes needed.
+        bytes: usize,
+        /// Bytes of the longest buffer that the node has.
+        bytes_max: usize,
+    },
+    /// Calls within calls go too deep. Nothing was sent.
+    TooDeep {
+        /// The depth asked for.
+        depth: u8,
+    },
+    /// More arguments than a message holds. Nothing was sent.
+    TooManyArgs {
+        /// How many were given.
+        given: usize,
+    },
+    /// Arguments that do not fit a message's head. Nothing was sent.
+    HeadTooLarge {
+        /// Their length in bytes.
+        bytes: usize,
+    },
+    /// More bytes than a message holds. Nothing was sent.
+    MessageTooLarge {
+        /// Their number.
+        bytes: usize,
+    },
+    /// The ticket was finished or given up before.
+    StaleTicket,
+}
+
+impl Error {
+    /// Whether the call may have been executed though its answer is not here.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Call { error: CallError::OutcomeUnknown, .. })
+    }
+
+    /// Whether the call was not begun for want of room, which comes back when others end.
+    pub fn is_room(&self) -> bool {
+        matches!(self, Self::NoSlot { .. } | Self::NoCall { .. })
+            || matches!(self, Self::NoBuffer { bytes, bytes_max } if bytes <= bytes_max)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SessionLost { address, why } => write!(
+                f,
+                "the session with {address} is over ({}), and with it the regions and references \
+                 it owned: connect again",
+                closed_text(*why)
+            ),
+            Self::StalePeer => f.write_str(
+                "the peer handle is of an earlier session: use that of the last connect",
+            ),
+            Self::Suspected { address } => {
+                write!(f, "nothing heard from {address} for a while: check that it runs, try again")
+            }
+            Self::Call { address, method, error } => {
+                write!(f, "call of method {:#06x} to {address}: {error}", method.0)
+            }
+            Self::NoSlot { address, slots } => write!(
+                f,
+                "the slots of the session with {address} are in use: it has {slots}, of which 7 \
+                 are kept for calls within calls; finish calls first, or configure more slots"
+            ),
+            Self::NoCall { limit } => {
+                write!(f, "all {limit} calls are outstanding: finish some, or configure more")
+            }
+            Self::NoBuffer { bytes, bytes_max } => write!(
+                f,
+                "no buffer of {bytes} bytes is free: the longest has {bytes_max} bytes; drop \
+                 buffers first, or configure more"
+            ),
+            Self::TooDeep { depth } => {
+                write!(f, "a call at depth {depth}: calls nest at most {} deep", DEPTH_MAX - 1)
+            }
+            Self::TooManyArgs { given } => {
+                write!(f, "{given} arguments: a message holds at most {ARGS_MAX}")
+            }
+            Self::HeadTooLarge { bytes } => {
+                write!(f, "a head of {bytes} bytes: at most {HEAD_BYTES_MAX} fit")
+            }
+            Self::MessageTooLarge { bytes } => {
+                write!(f, "a message of {bytes} bytes: at most {MESSAGE_BYTES_MAX} are carried")
+            }
+            Self::StaleTicket => f.write_str("the ticket was finished before: finish each once"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Why there is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// No answer, or an answer that says no.
+    Refused {
+        /// The peer.
+        address: SocketAddrV4,
+        /// Why.
+        why: Closed,
+    },
+    /// This node has no session left.
+    NoSession {
+        /// How many there are: `NodeConfig::client_sessions`.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { address, why: Closed::Unreachable } => write!(
+                f,
+                "nobody answers at {address}: check the address, and that the process there runs"
+            ),
+            Self::Refused { address, why: Closed::NoSessions } => write!(
+                f,
+                "{address} has no session left: start it with room for more, or end other clients"
+            ),
+            Self::Refused { address, why } => {
+                write!(f, "no session with {address}: {}", closed_text(*why))
+            }
+            Self::NoSession { limit } => write!(
+                f,
+                "all {limit} sessions of this node are in use: disconnect some, or configure more"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Says why a session ended.
+pub(crate) fn closed_text(why: Closed) -> &'static str {
+    match why {
+        Closed::Bye => "ended by one of the two",
+        Closed::LeaseExpired => "silence for longer than the lease",
+        Closed::PeerRestarted => "the peer does not know it: it has restarted",
+        Closed::NoSessions => "the peer has no session left",
+        Closed::StaleIncarnation => "the peer knows a later life of this node",
+        Closed::Unreachable => "no answer",
+        Closed::Superseded => "a later life of this node has taken over",
+    }
+}

@@ -1,0 +1,249 @@
+//! What the endpoint asks of a node while it is polled.
+
+use dmrpc_core::endpoint::Host;
+use dmrpc_core::endpoint::host::{
+    Admission, Body, CallError, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
+    SessionId, Side, Sink, Source,
+};
+use dmrpc_core::time::Instant;
+use dmrpc_core::wire::message::Status;
+
+use crate::call::Arg;
+use crate::pending::{Interest, Pending, Phase, Place};
+use crate::state::State;
+
+/// The name of the slices of a blocking call. Other names are numbers of buffers.
+pub(crate) const USER: u64 = u64::MAX;
+
+/// The slices that a blocking call's caller lends while it waits.
+pub(crate) struct UserBytes<'u> {
+    /// The request's body: the inline ones, one after the other.
+    pub(crate) parts: &'u [Arg<'u>],
+    /// Room for the answer's body.
+    pub(crate) sink: &'u mut [u8],
+}
+
+impl UserBytes<'_> {
+    fn supply(&self, offset: u32, out: &mut [u8]) {
+        copy_parts(self.parts, offset as usize, out);
+    }
+}
+
+/// Fills `out` from the bytes of the inline parts, from `skip` on.
+pub(crate) fn copy_parts(parts: &[Arg<'_>], mut skip: usize, mut out: &mut [u8]) {
+    for part in parts {
+        let Arg::Inline(bytes) = part else { continue };
+        if skip >= bytes.len() {
+            skip -= bytes.len();
+            continue;
+        }
+        let count = out.len().min(bytes.len() - skip);
+        let (now, later) = out.split_at_mut(count);
+        now.copy_from_slice(&bytes[skip..skip + count]);
+        out = later;
+        skip = 0;
+        if out.is_empty() {
+            return;
+        }
+    }
+}
+
+/// The host of one poll.
+pub(crate) struct PollHost<'a, 'u> {
+    pub(crate) state: &'a mut State,
+    pub(crate) user: Option<&'a mut UserBytes<'u>>,
+}
+
+fn copy_to(out: &mut [u8], offset: u32, bytes: &[u8]) {
+    let offset = offset as usize;
+    // The endpoint checked the message's length against the room.
+    if let Some(out) = out.get_mut(offset..offset + bytes.len()) {
+        out.copy_from_slice(bytes);
+    }
+}
+
+impl PollHost<'_, '_> {
+    /// Stores the end of a call in its entry.
+    fn finish(&mut self, entry: u64, completion: &Completion<'_>) {
+        let State { pending, pool, operations, .. } = &mut *self.state;
+        let Some((_, entry)) = pending.by_token(entry) else { return };
+        let count = &mut operations[entry.operation as usize];
+        entry.phase = Phase::Done;
+        match &completion.result {
+            Ok(response) => {
+                let bytes = match response.body {
+                    Body::Absorbed { bytes, .. } => bytes as usize,
+                    Body::Whole(body) => {
+                        if !keep_body(entry, body, pool, &mut self.user) {
+                            count.failed += 1;
+                            return;
+                        }
+                        body.len()
+                    }
+                };
+                entry.keep(response, bytes);
+                count.done += 1;
+                count.bytes_in += bytes as u64;
+                count.bytes_out += entry.bytes_out;
+            }
+            Err(error) => {
+                entry.error = Some(*error);
+                count.failed += 1;
+            }
+        }
+    }
+
+    fn refuse(&mut self, body: &Body<'_>) {
+        if let Body::Absorbed { sink, .. } = body {
+            self.state.release_buffer(sink.0 as u16);
+        }
+    }
+}
+
+/// Copies a body that came in one packet to where the call wants it; or fails the call.
+#[inline]
+fn keep_body(
+    entry: &mut Pending,
+    body: &[u8],
+    pool: &mut crate::buffers::Pool,
+    user: &mut Option<&mut UserBytes<'_>>,
+) -> bool {
+    if body.len() > entry.room as usize {
+        let bytes = body.len() as u32;
+        entry.error = Some(CallError::AnswerTooLarge { bytes, room: entry.room });
+        return false;
+    }
+    match entry.place {
+        Place::Nowhere => {}
+        Place::Buffer(index) => copy_to(pool.bytes(index), 0, body),
+        Place::User => {
+            if let Some(user) = user {
+                copy_to(user.sink, 0, body);
+            }
+        }
+    }
+    true
+}
+
+impl Host for PollHost<'_, '_> {
+    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission {
+        let state = &mut *self.state;
+        if !state.inbox.open || head.method.is_system() {
+            state.served.unknown += 1;
+            return Admission::Reject(Status::UNKNOWN_METHOD);
+        }
+        if body_bytes as usize > state.pool.bytes_max() {
+            return Admission::Reject(Status::MALFORMED);
+        }
+        let reserved =
+            if state.inbox.has_room() { state.pool.reserve(body_bytes as usize) } else { None };
+        match reserved {
+            Some(index) => Admission::Accept(Sink(index.into())),
+            None => {
+                state.served.busy += 1;
+                Admission::Busy
+            }
+        }
+    }
+
+    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
+        if sink.0 != USER {
+            copy_to(self.state.pool.bytes(sink.0 as u16), offset, bytes);
+        } else if let Some(user) = &mut self.user {
+            copy_to(user.sink, offset, bytes);
+        }
+    }
+
+    fn abandon(&mut self, sink: Sink) {
+        if sink.0 != USER {
+            self.state.release_buffer(sink.0 as u16);
+        }
+    }
+
+    fn request(
+        &mut self,
+        _now: Instant,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        if !self.state.inbox.open || head.method.is_system() {
+            self.refuse(&body);
+            self.state.served.unknown += 1;
+            reply.head(Status::UNKNOWN_METHOD, &[], &[]);
+            return Outcome::Replied;
+        }
+        let mut bytes_in = 0;
+        let put = self.state.inbox.put(head, |request| {
+            (request.body_bytes, request.absorbed) = match body {
+                Body::Whole(bytes) => {
+                    request.body[..bytes.len()].copy_from_slice(bytes);
+                    (bytes.len(), None)
+                }
+                Body::Absorbed { sink, bytes } => (bytes as usize, Some(sink.0 as u16)),
+            };
+            bytes_in = request.body_bytes as u64;
+        });
+        if !put {
+            self.refuse(&body);
+            self.state.served.busy += 1;
+            return Outcome::Busy;
+        }
+        self.state.served.requests += 1;
+        self.state.served.bytes_in += bytes_in;
+        Outcome::Later
+    }
+
+    fn cancelled(&mut self, call: PendingCall) {
+        let state = &mut *self.state;
+        if let Some(task) = state.inbox.cancel(call) {
+            state.served.cancelled += 1;
+            state.ready.set(task);
+        }
+    }
+
+    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
+        if source.0 != USER {
+            let bytes = self.state.pool.bytes(source.0 as u16);
+            if let Some(bytes) = bytes.get(offset as usize..offset as usize + out.len()) {
+                out.copy_from_slice(bytes);
+            }
+        } else if let Some(user) = &self.user {
+            user.supply(offset, out);
+        }
+    }
+
+    fn release(&mut self, source: Source) {
+        if source.0 != USER {
+            self.state.release_buffer(source.0 as u16);
+        }
+    }
+
+    fn completed(&mut self, _now: Instant, completion: Completion<'_>) {
+        self.finish(completion.token, &completion);
+        let State { pending, order, ready, .. } = &mut *self.state;
+        let Some((ticket, entry)) = pending.by_token(completion.token) else { return };
+        if let Some(region) = &entry.region {
+            order.ended(region, completion.call);
+        }
+        match entry.interest {
+            Interest::Asking => {}
+            Interest::Listed => pending.list(ticket.index),
+            Interest::Task(task) => {
+                ready.set(task);
+                if let Some(waker) = entry.waker.take() {
+                    waker.wake();
+                }
+            }
+            Interest::Abandoned => self.state.drop_call(ticket),
+        }
+        self.state.wake_waiting();
+    }
+
+    fn session(&mut self, _now: Instant, side: Side, session: SessionId, event: SessionEvent) {
+        if side == Side::Client {
+            self.state.peers.event(session, event);
+            self.state.wake_waiting();
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The compute node process.
+fn main() {}

@@ -1,0 +1,143 @@
+//! What memory operations come to.
+
+use std::fmt;
+
+use dmrpc_core::wire::memory_op::{MemoryError, RegionName, parse_failure};
+use dmrpc_core::wire::message::Status;
+use dmrpc_core::wire::reference::Ref;
+
+use super::Region;
+use crate::call::Finished;
+use crate::error::Error;
+use crate::statistics::Operation;
+
+/// Why a memory operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The memory node says so. The operation had no effect.
+    Memory(MemoryError),
+    /// There was no answer; see [`Error::is_outcome_unknown`] for whether there was an effect.
+    Call(Error),
+    /// The peer answered with a status that no memory node gives.
+    Status(Status),
+    /// The answer lacks what the operation makes.
+    BadAnswer,
+    /// The caller's slice is shorter than what it is to hold.
+    RoomTooSmall {
+        /// Its length in bytes.
+        room: usize,
+    },
+}
+
+/// A memory operation that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationError {
+    /// The operation.
+    pub operation: Operation,
+    /// Its offset in bytes, where it has one.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Why it failed.
+    pub cause: Cause,
+}
+
+impl OperationError {
+    /// What the memory node said; `None` if it said nothing.
+    pub fn memory(&self) -> Option<MemoryError> {
+        match self.cause {
+            Cause::Memory(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for OperationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, offset, length, cause } = self;
+        write!(f, "{} of {length} bytes", operation.name())?;
+        if *offset != 0 {
+            write!(f, " at offset {offset}")?;
+        }
+        match cause {
+            Cause::Memory(error) => write!(f, ": {error}"),
+            Cause::Call(error) => write!(f, ": {error}"),
+            Cause::Status(Status::UNKNOWN_METHOD) => {
+                f.write_str(": the peer is no memory node: give the address of one")
+            }
+            Cause::Status(status) => write!(f, ": the peer answered with status {}", status.0),
+            Cause::BadAnswer => f.write_str(": the peer's answer makes no sense"),
+            Cause::RoomTooSmall { room } => write!(f, ": there is room for {room}"),
+        }
+    }
+}
+
+impl std::error::Error for OperationError {}
+
+impl<'n> Finished<'n> {
+    fn error(&self, cause: Cause) -> OperationError {
+        let Self { operation, offset, length, .. } = *self;
+        OperationError { operation, offset, length, cause }
+    }
+
+    /// The answer of a memory operation that succeeded.
+    ///
+    /// # Errors
+    /// What the memory node says against it.
+    pub fn checked(self) -> Result<Self, OperationError> {
+        let status = self.reply.status;
+        if status == Status::OK {
+            return Ok(self);
+        }
+        let details = parse_failure(&self.reply.parameters).map_or([0; 2], |(_, details)| details);
+        let cause =
+            MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory);
+        Err(self.error(cause))
+    }
+
+    /// The region that the operation made.
+    ///
+    /// # Errors
+    /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
+    pub fn region(self) -> Result<Region, OperationError> {
+        let finished = self.checked()?;
+        let names = finished.reply.parameters.as_chunks::<8>().0;
+        let name = names.iter().map(|name| u64::from_le_bytes(*name)).find(|name| *name != 0);
+        match name {
+            Some(name) => {
+                Ok(Region { peer: finished.peer, name: RegionName(name), length: finished.length })
+            }
+            None => Err(finished.error(Cause::BadAnswer)),
+        }
+    }
+
+    /// The reference that the operation made.
+    ///
+    /// # Errors
+    /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
+    pub fn reference(self) -> Result<Ref, OperationError> {
+        let finished = self.checked()?;
+        let reference = finished.reply.refs().last();
+        reference.ok_or_else(|| finished.error(Cause::BadAnswer))
+    }
+
+    /// Whether all the bytes asked for have been read.
+    ///
+    /// # Errors
+    /// As [`Finished::checked`]; [`Cause::BadAnswer`] if there are fewer.
+    pub fn whole_body(self) -> Result<(), OperationError> {
+        self.bytes_read().map(drop)
+    }
+
+    /// The buffer with the bytes read.
+    ///
+    /// # Errors
+    /// As [`Finished::whole_body`].
+    pub fn bytes_read(self) -> Result<Option<crate::Buffer<'n>>, OperationError> {
+        let finished = self.checked()?;
+        if finished.reply.body_bytes as u64 != finished.length {
+            return Err(finished.error(Cause::BadAnswer));
+        }
+        Ok(finished.buffer)
+    }
+}

@@ -1,0 +1,178 @@
+//! Requests to a memory node, as values.
+
+use dmrpc_core::wire::memory_op::{
+    self, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
+};
+use dmrpc_core::wire::message::{ArgEntry, Method};
+use dmrpc_core::wire::reference::{Ref, Rights};
+
+use super::outcome::{Cause, OperationError};
+use super::{ALL_RIGHTS, Region};
+use crate::call::{CallOptions, Spec};
+use crate::error::Error;
+use crate::peers::Peer;
+use crate::statistics::Operation;
+
+/// The first argument, which is the reference that a request is about.
+const ARGUMENT: RefOperand = RefOperand::Argument(0);
+
+/// Room for a request's steps on the wire.
+pub(super) struct StepBytes([u8; STEPS_MAX * STEP_BYTES]);
+
+impl Default for StepBytes {
+    fn default() -> Self {
+        Self([0; STEPS_MAX * STEP_BYTES])
+    }
+}
+
+/// A request to a memory node, without the bytes to be written.
+pub(super) struct Request {
+    peer: Peer,
+    operation: Operation,
+    region: Option<RegionName>,
+    /// The range, for errors and for the handles made.
+    offset: u64,
+    pub(super) length: u64,
+    reference: Option<ArgEntry>,
+    steps: heapless::Vec<Step, STEPS_MAX>,
+}
+
+impl Request {
+    fn new(peer: Peer, operation: Operation, range: (u64, u64), steps: &[Step]) -> Self {
+        let (offset, length) = range;
+        let steps = steps.iter().copied().collect();
+        Self { peer, operation, region: None, offset, length, reference: None, steps }
+    }
+
+    fn on_region(operation: Operation, region: Region, range: (u64, u64), step: Step) -> Self {
+        let request = Self::new(region.peer, operation, range, &[step]);
+        Self { region: Some(region.name), ..request }
+    }
+
+    fn on_ref(
+        peer: Peer,
+        operation: Operation,
+        reference: &Ref,
+        range: (u64, u64),
+        steps: &[Step],
+    ) -> Self {
+        let request = Self::new(peer, operation, range, steps);
+        Self { reference: Some(ArgEntry::Ref(*reference)), ..request }
+    }
+
+    pub(super) fn alloc(peer: Peer, length: u64) -> Self {
+        Self::new(peer, Operation::Alloc, (0, length), &[Step::Alloc { length }])
+    }
+
+    pub(super) fn free(region: Region) -> Self {
+        let step = Step::Free { region: RegionOperand::Named(region.name) };
+        Self::on_region(Operation::Free, region, (0, region.length), step)
+    }
+
+    pub(super) fn read(region: Region, offset: u64, bytes: usize) -> Self {
+        let length = bytes as u64;
+        let step = Step::Read { region: RegionOperand::Named(region.name), offset, length };
+        Self::on_region(Operation::Read, region, (offset, length), step)
+    }
+
+    pub(super) fn write(region: Region, offset: u64, bytes: usize) -> Self {
+        let step = Step::Write { region: RegionOperand::Named(region.name), offset };
+        Self::on_region(Operation::Write, region, (offset, bytes as u64), step)
+    }
+
+    pub(super) fn create_ref(region: Region, offset: u64, length: u64, rights: Rights) -> Self {
+        let operand = RegionOperand::Named(region.name);
+        let step = Step::CreateRef { region: operand, offset, length, rights };
+        Self::on_region(Operation::CreateRef, region, (offset, length), step)
+    }
+
+    pub(super) fn map_ref(peer: Peer, reference: &Ref) -> Self {
+        let step = Step::MapRef { reference: ARGUMENT };
+        Self::on_ref(peer, Operation::MapRef, reference, (0, reference.length), &[step])
+    }
+
+    pub(super) fn claim_ref(peer: Peer, reference: &Ref) -> Self {
+        let step = Step::ClaimRef { reference: ARGUMENT };
+        Self::on_ref(peer, Operation::ClaimRef, reference, (0, reference.length), &[step])
+    }
+
+    pub(super) fn detach(peer: Peer, reference: &Ref) -> Self {
+        let step = Step::Detach { reference: ARGUMENT };
+        Self::on_ref(peer, Operation::Detach, reference, (0, reference.length), &[step])
+    }
+
+    pub(super) fn drop_ref(peer: Peer, reference: &Ref) -> Self {
+        let step = Step::DropRef { reference: ARGUMENT };
+        Self::on_ref(peer, Operation::DropRef, reference, (0, reference.length), &[step])
+    }
+
+    pub(super) fn narrow(
+        peer: Peer,
+        reference: &Ref,
+        offset: u64,
+        length: u64,
+        rights: Rights,
+    ) -> Self {
+        let step = Step::Narrow { reference: ARGUMENT, offset, length, rights };
+        Self::on_ref(peer, Operation::Narrow, reference, (offset, length), &[step])
+    }
+
+    pub(super) fn read_ref(peer: Peer, reference: &Ref, offset: u64, bytes: usize) -> Self {
+        let length = bytes as u64;
+        let step = Step::ReadRef { reference: ARGUMENT, offset, length };
+        Self::on_ref(peer, Operation::ReadRef, reference, (offset, length), &[step])
+    }
+
+    pub(super) fn put(peer: Peer, bytes: usize) -> Self {
+        let length = bytes as u64;
+        Self::new(peer, Operation::Put, (0, length), &memory_op::put(length, ALL_RIGHTS))
+    }
+
+    pub(super) fn take(peer: Peer, reference: &Ref) -> Self {
+        let length = reference.length;
+        let steps = memory_op::take(length);
+        Self::on_ref(peer, Operation::Take, reference, (0, length), &steps)
+    }
+
+    /// Claims and drops.
+    pub(super) fn end(peer: Peer, reference: &Ref) -> Self {
+        let steps = [
+            Step::ClaimRef { reference: ARGUMENT },
+            Step::DropRef { reference: RefOperand::MadeBy(0) },
+        ];
+        Self::on_ref(peer, Operation::Take, reference, (0, reference.length), &steps)
+    }
+
+    /// The call; its steps are written to `bytes`.
+    pub(super) fn spec<'a>(&'a self, options: CallOptions, bytes: &'a mut StepBytes) -> Spec<'a> {
+        Spec {
+            peer: self.peer,
+            method: Method::MEMORY,
+            operation: self.operation,
+            region: self.region,
+            offset: self.offset,
+            length: self.length,
+            arguments: self.reference.as_slice(),
+            parameters: emit_steps(&self.steps, &mut bytes.0),
+            options,
+        }
+    }
+
+    /// The error of a request that has no answer.
+    pub(super) fn failed(&self, error: Error) -> OperationError {
+        self.error(Cause::Call(error))
+    }
+
+    fn error(&self, cause: Cause) -> OperationError {
+        let Self { operation, offset, length, .. } = *self;
+        OperationError { operation, offset, length, cause }
+    }
+
+    /// The length as a number of bytes in memory, if the caller has room for it.
+    pub(super) fn room(&self, room: usize) -> Result<usize, OperationError> {
+        match usize::try_from(self.length) {
+            Ok(length) if length <= room => Ok(length),
+            _ => Err(self.error(Cause::RoomTooSmall { room })),
+        }
+    }
+}

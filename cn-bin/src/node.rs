@@ -1,0 +1,254 @@
+//! The node: one endpoint, its device, its clock and its buffers, used by one thread.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+use dmrpc_core::device::Device;
+use dmrpc_core::time::Instant;
+use dmrpc_host::clock::Clock;
+use dmrpc_host::idle::{Idle, Wait};
+use dmrpc_udp::UdpDevice;
+
+use crate::buffers::Buffer;
+use crate::config::{NodeConfig, OpenError};
+use crate::directory::Directory;
+use crate::error::{ConnectError, Error};
+use crate::future::Wakers;
+use crate::hosting::{PollHost, UserBytes};
+use crate::peers::{Peer, PeerState};
+use crate::state::State;
+use crate::statistics::Statistics;
+use crate::storage::OwnedEndpoint;
+
+/// The endpoint and what carries its packets.
+pub(crate) struct Core<D> {
+    pub(crate) endpoint: OwnedEndpoint,
+    pub(crate) device: D,
+    idle: Idle,
+}
+
+/// A compute node: one endpoint over one device, used by one thread.
+///
+/// All methods take `&self`, so that blocking calls, futures and a service share a node. Nothing
+/// is allocated after it was opened. Time passes for the node's sessions only while it is polled,
+/// which every blocking method does: a node that is not polled for longer than the lease (10 s)
+/// loses its sessions.
+pub struct Node<D> {
+    pub(crate) core: RefCell<Core<D>>,
+    pub(crate) state: RefCell<State>,
+    pub(crate) config: NodeConfig,
+    pub(crate) wakers: Arc<Wakers>,
+    /// The task that is being polled.
+    pub(crate) current: Cell<u16>,
+    /// Whether a future is being driven.
+    pub(crate) driving: Cell<bool>,
+    /// Rounds of the loop that polls tasks.
+    pub(crate) rounds: Cell<u32>,
+    pub(crate) directory: RefCell<Option<Box<dyn Directory>>>,
+    clock: Clock,
+    local: SocketAddrV4,
+}
+
+impl Node<UdpDevice> {
+    /// Opens a node over a kernel UDP socket.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a number out of range, or an address that cannot be bound.
+    pub fn open_udp(config: &NodeConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        let device = UdpDevice::open(config.udp())?;
+        let local = device.local_addr();
+        Self::new(device, local, config)
+    }
+}
+
+impl<D: Device> Node<D> {
+    /// A node over `device`, whose address is `local`. [`NodeConfig::bind`] and
+    /// [`NodeConfig::datagram_bytes`] are not used: the device says what it can.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a number out of range.
+    pub fn new(device: D, local: SocketAddrV4, config: &NodeConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        let datagram_bytes = device.capabilities().datagram_bytes_max;
+        let clock = Clock::new();
+        let endpoint = OwnedEndpoint::new(
+            config.endpoint(datagram_bytes),
+            config.client_sessions,
+            config.server_sessions,
+            clock.now(),
+        )?;
+        let wakers = Arc::new(Wakers::new(config.tasks + 1));
+        Ok(Self {
+            core: RefCell::new(Core { endpoint, device, idle: Idle::new(config.idle) }),
+            state: RefCell::new(State::new(config, datagram_bytes)),
+            config: *config,
+            wakers,
+            current: Cell::new(config.tasks as u16),
+            driving: Cell::new(false),
+            rounds: Cell::new(0),
+            directory: RefCell::new(None),
+            clock,
+            local,
+        })
+    }
+
+    /// The address that this node is reached at.
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        self.local
+    }
+
+    /// How the node was set up.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The node's time now.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Takes in what has arrived, serves timers and sends what is ready: a bounded amount of work,
+    /// without waiting. Returns whether there was any.
+    pub fn poll(&self) -> bool {
+        self.poll_with(None).0
+    }
+
+    /// Polls once; returns whether there was work, the time, and when to poll again in any case.
+    #[inline]
+    fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+        let mut core = self.core.borrow_mut();
+        let mut state = self.state.borrow_mut();
+        let Core { endpoint, device, .. } = &mut *core;
+        let now = self.clock.now();
+        let mut host = PollHost { state: &mut state, user };
+        let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
+        (!polled.is_idle(), now, endpoint.get().poll_at(now))
+    }
+
+    /// A session with `address` that is open or being opened, if there is one.
+    pub fn peer_at(&self, address: SocketAddrV4) -> Option<Peer> {
+        self.state.borrow().peers.at(address)
+    }
+
+    /// The address of a peer; `None` if the handle is stale.
+    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
+        self.state.borrow().peers.get(peer).map(|entry| entry.address)
+    }
+
+    /// Which life of a peer the session is with; `None` if the handle is stale.
+    pub fn peer_incarnation(&self, peer: Peer) -> Option<u64> {
+        self.state.borrow().peers.get(peer).map(|entry| entry.incarnation)
+    }
+
+    /// Whether the session is open and its peer is not suspected.
+    pub fn is_up(&self, peer: Peer) -> bool {
+        self.state.borrow().peers.get(peer).is_some_and(|entry| entry.state == PeerState::Up)
+    }
+
+    /// Asks for a session.
+    pub(crate) fn start_connect(&self, address: SocketAddrV4) -> Result<Peer, ConnectError> {
+        let mut core = self.core.borrow_mut();
+        let mut state = self.state.borrow_mut();
+        let now = self.clock.now();
+        let session = core.endpoint.with(|endpoint| endpoint.connect(now, address));
+        match session {
+            Some(session) => Ok(state.peers.open(session, address)),
+            None => Err(ConnectError::NoSession { limit: state.peers.count() }),
+        }
+    }
+
+    /// What became of a session that was asked for; `None` while that is open.
+    pub(crate) fn connected(&self, peer: Peer) -> Option<Result<Peer, ConnectError>> {
+        let state = self.state.borrow();
+        let entry = state.peers.get(peer)?;
+        match entry.state {
+            PeerState::Unused | PeerState::Connecting => None,
+            PeerState::Up | PeerState::Suspected => Some(Ok(peer)),
+            PeerState::Closed(why) => {
+                Some(Err(ConnectError::Refused { address: entry.address, why }))
+            }
+        }
+    }
+
+    /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
+    pub fn disconnect(&self, peer: Peer) {
+        let mut core = self.core.borrow_mut();
+        let mut state = self.state.borrow_mut();
+        let now = self.clock.now();
+        let Core { endpoint, device, .. } = &mut *core;
+        let mut host = PollHost { state: &mut state, user: None };
+        endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
+    }
+
+    /// Takes a buffer with room for `bytes` bytes; its contents are that long.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`].
+    pub fn buffer(&self, bytes: usize) -> Result<Buffer<'_>, Error> {
+        let mut state = self.state.borrow_mut();
+        let pool = &mut state.pool;
+        let bytes_max = pool.bytes_max();
+        let index = pool.reserve(bytes).ok_or(Error::NoBuffer { bytes, bytes_max })?;
+        Ok(Buffer::take(&self.state, pool, index, bytes))
+    }
+
+    /// Counts since the node was opened.
+    pub fn statistics(&self) -> Statistics {
+        let core = self.core.borrow();
+        let state = self.state.borrow();
+        Statistics {
+            operations: state.operations,
+            served: state.served,
+            endpoint: *core.endpoint.get().counters(),
+            calls_outstanding: state.pending.outstanding,
+            buffers_free: state.pool.free_count(),
+            sleeps: core.idle.sleeps(),
+        }
+    }
+
+    /// Lets `look` see the device, for what only it knows.
+    pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
+        look(&self.core.borrow().device)
+    }
+}
+
+impl<D: Device + Wait> Node<D> {
+    /// Polls, and idles as configured if there was nothing to do. Returns whether there was work.
+    pub fn step(&self) -> bool {
+        self.step_with(None, false)
+    }
+
+    /// As [`Node::step`]; with `busy`, something else found work, so that the node doesn't idle.
+    #[inline]
+    pub(crate) fn step_with(&self, user: Option<&mut UserBytes<'_>>, busy: bool) -> bool {
+        let (worked, now, again_at) = self.poll_with(user);
+        let mut core = self.core.borrow_mut();
+        let Core { idle, device, .. } = &mut *core;
+        idle.after_poll(worked || busy, now, again_at, device);
+        worked
+    }
+
+    /// Opens a session with the node at `address`. Takes at most 1.5 s.
+    ///
+    /// Each call opens another session: regions and references belong to the session that made
+    /// them, and a session's slots bound its calls. [`Node::peer_at`] finds one that is open.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: nobody there, or no session left at either end.
+    pub fn connect(&self, address: SocketAddrV4) -> Result<Peer, ConnectError> {
+        let peer = self.start_connect(address)?;
+        self.await_session(peer)
+    }
+
+    /// Waits until a session that was asked for is open, or is not going to be.
+    pub(crate) fn await_session(&self, peer: Peer) -> Result<Peer, ConnectError> {
+        loop {
+            if let Some(result) = self.connected(peer) {
+                return result;
+            }
+            self.step();
+        }
+    }
+}

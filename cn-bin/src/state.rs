@@ -1,0 +1,115 @@
+//! What a node keeps beside the endpoint.
+
+use crate::buffers::Pool;
+use crate::config::NodeConfig;
+use crate::inbox::Inbox;
+use crate::order::Order;
+use crate::peers::Peers;
+use crate::pending::{PendingTable, Place, Ticket};
+use crate::statistics::{Operation, OperationCount, ServedCount};
+
+/// Which tasks are to be polled: a bit for each.
+pub(crate) struct Flags {
+    words: Box<[u64]>,
+}
+
+impl Flags {
+    fn new(count: usize) -> Self {
+        Self { words: vec![0; count.div_ceil(64)].into_boxed_slice() }
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, index: u16) {
+        self.words[usize::from(index) / 64] |= 1 << (index % 64);
+    }
+
+    /// Clears the bit and returns what it was.
+    #[inline]
+    pub(crate) fn take(&mut self, index: u16) -> bool {
+        let word = &mut self.words[usize::from(index) / 64];
+        let bit = 1 << (index % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    /// Takes the first bit that is set, among the first `count`.
+    #[inline]
+    pub(crate) fn take_first(&mut self, count: usize) -> Option<u16> {
+        for (number, word) in self.words.iter_mut().enumerate() {
+            if *word != 0 {
+                let index = number * 64 + word.trailing_zeros() as usize;
+                if index >= count {
+                    return None;
+                }
+                *word &= *word - 1;
+                return Some(index as u16);
+            }
+        }
+        None
+    }
+
+    /// Sets the bits of `bits` in the `number`-th word.
+    pub(crate) fn set_word(&mut self, number: usize, bits: u64) {
+        self.words[number] |= bits;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+}
+
+/// What a node keeps beside the endpoint: everything that a poll may touch.
+pub(crate) struct State {
+    pub(crate) pool: Pool,
+    pub(crate) pending: PendingTable,
+    pub(crate) peers: Peers,
+    pub(crate) order: Box<Order>,
+    pub(crate) inbox: Inbox,
+    /// Tasks that can go on. The root task's bit is the last.
+    pub(crate) ready: Flags,
+    /// Tasks that wait for room of any kind, or for a session.
+    pub(crate) waiting: Flags,
+    pub(crate) operations: [OperationCount; Operation::ALL.len()],
+    pub(crate) served: ServedCount,
+}
+
+impl State {
+    pub(crate) fn new(config: &NodeConfig, datagram_bytes: usize) -> Self {
+        Self {
+            pool: Pool::new(config.buffers),
+            pending: PendingTable::new(config.calls),
+            peers: Peers::new(config.client_sessions),
+            order: Box::new(Order::new()),
+            inbox: Inbox::new(config.tasks, datagram_bytes),
+            ready: Flags::new(config.tasks + 1),
+            waiting: Flags::new(config.tasks + 1),
+            operations: [OperationCount::default(); Operation::ALL.len()],
+            served: ServedCount::default(),
+        }
+    }
+
+    /// Gives a buffer back that is not with a guard.
+    pub(crate) fn release_buffer(&mut self, index: u16) {
+        self.pool.release(index);
+        self.wake_waiting();
+    }
+
+    /// Lets the tasks that wait for room look again.
+    pub(crate) fn wake_waiting(&mut self) {
+        for (number, word) in self.waiting.words.iter_mut().enumerate() {
+            self.ready.words[number] |= std::mem::take(word);
+        }
+    }
+
+    /// Frees a call's entry, and the buffer that nobody took.
+    pub(crate) fn drop_call(&mut self, ticket: Ticket) {
+        if let Some(entry) = self.pending.get(ticket) {
+            if let Place::Buffer(index) = std::mem::replace(&mut entry.place, Place::Nowhere) {
+                self.pool.release(index);
+            }
+            self.pending.free(ticket);
+            self.wake_waiting();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! An endpoint together with the memory that it works in.
+//!
+//! An [`Endpoint`] borrows its tables. Here it borrows them from the value that holds it, which
+//! Rust's references cannot express, so this module keeps the tables behind raw pointers.
+
+use dmrpc_core::endpoint::table::{
+    ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
+};
+use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
+use dmrpc_core::time::Instant;
+
+/// A boxed slice that is lent out as if for ever, until dropped.
+struct Lent<T>(*mut [T]);
+
+impl<T: Clone> Lent<T> {
+    fn new(value: T, count: usize) -> Self {
+        Self(Box::into_raw(vec![value; count].into_boxed_slice()))
+    }
+
+    /// The slice.
+    ///
+    /// # Safety
+    /// To be called once, and what it returns is not used after `self` is dropped.
+    unsafe fn lend(&self) -> &'static mut [T] {
+        // SAFETY: the pointer came from a box that nobody else has, is valid until `self` is
+        // dropped, and the caller promises that this is the only borrow.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl<T> Drop for Lent<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::into_raw` and is given back once; whoever borrowed
+        // the slice has promised not to use it any more.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+/// An endpoint and its tables.
+pub(crate) struct OwnedEndpoint {
+    // Fields are dropped in this order: the endpoint goes before what it borrows.
+    endpoint: Endpoint<'static>,
+    _tables: (
+        Lent<ClientSession>,
+        Lent<ClientSlot>,
+        Lent<ServerSession>,
+        Lent<ServerSlot>,
+        Lent<TimerEntry>,
+    ),
+}
+
+impl OwnedEndpoint {
+    /// An endpoint with so many sessions of each kind, in memory of its own.
+    pub(crate) fn new(
+        config: Config,
+        clients: usize,
+        servers: usize,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        let size = StorageSize::new(clients, servers, config.slots_per_session.into());
+        let tables = (
+            Lent::new(ClientSession::EMPTY, size.client_sessions),
+            Lent::new(ClientSlot::EMPTY, size.client_slots),
+            Lent::new(ServerSession::EMPTY, size.server_sessions),
+            Lent::new(ServerSlot::EMPTY, size.server_slots),
+            Lent::new(TimerEntry::EMPTY, size.timers),
+        );
+        // SAFETY: each table is lent once, here; the endpoint is the only borrower, is dropped
+        // before the tables, and never leaves this value: `with` lends it with a lifetime that
+        // does not let the caller keep or exchange what it borrows.
+        let storage = unsafe {
+            Storage {
+                client_sessions: tables.0.lend(),
+                client_slots: tables.1.lend(),
+                server_sessions: tables.2.lend(),
+                server_slots: tables.3.lend(),
+                timers: tables.4.lend(),
+            }
+        };
+        Ok(Self { endpoint: Endpoint::new(config, storage, now)?, _tables: tables })
+    }
+
+    /// The endpoint.
+    pub(crate) fn get(&self) -> &Endpoint<'_> {
+        &self.endpoint
+    }
+
+    /// Lets `work` use the endpoint; for any lifetime of its tables, so that it cannot be swapped
+    /// with that of another owner.
+    #[inline]
+    pub(crate) fn with<R>(
+        &mut self,
+        work: impl for<'e, 'm> FnOnce(&'e mut Endpoint<'m>) -> R,
+    ) -> R {
+        work(&mut self.endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_live_as_long_as_the_endpoint() {
+        let config = Config::new(1, 1500);
+        let mut owned = OwnedEndpoint::new(config, 2, 2, Instant::ZERO).expect("legal");
+        let moved = owned.with(|endpoint| endpoint.poll_at(Instant::ZERO));
+        let owned = Box::new(owned);
+        assert_eq!(owned.get().poll_at(Instant::ZERO), moved);
+    }
+}

@@ -1,0 +1,144 @@
+//! Pool memory: the one way to bytes that several processes or hosts may share.
+//!
+//! Everything of the page store that survives a call lives behind [`Memory`] and is addressed by
+//! byte *offset*, never by pointer, because each participant maps a pool elsewhere. One trait
+//! with few methods makes four things possible that cannot be added later: counting every store,
+//! dying at a chosen one, checking orders, and running without cross-host coherence.
+//!
+//! | back end | what it is |
+//! |---|---|
+//! | [`Plain`] | memory of one owner: ordinary loads and stores (the net memory node) |
+//! | [`Atomic`] | memory that other processes map too: acquire, release, compare-and-swap |
+//! | [`Counted`] | a wrapper that counts loads and stores and calls a hook at store number *k* |
+//! | [`Stale`] | a wrapper that keeps lines until they are flushed, as a host without coherence |
+//!
+//! Offsets out of range are bugs of the caller, never input from the wire: they panic.
+
+mod counted;
+mod raw;
+mod stale;
+
+#[cfg(test)]
+mod tests;
+
+pub use counted::{Counted, Touches};
+pub use raw::{Atomic, Plain};
+pub use stale::{Line, Stale};
+
+/// Bytes of a cache line: what [`Memory::flush`] works in.
+pub const LINE_BYTES: u64 = 64;
+
+/// Offset-addressed pool memory. All offsets and lengths are bytes from the pool's start.
+///
+/// Methods take `&self`: a pool is shared by nature, and the back end decides what that means.
+/// `u32` accesses need an offset divisible by 4, `u64` accesses one divisible by 8.
+///
+/// # Panics
+/// Every method panics on an access outside `0..len()`.
+pub trait Memory {
+    /// Bytes in the pool.
+    fn len(&self) -> u64;
+
+    /// Whether the pool has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Loads 4 bytes; acquire where memory is shared.
+    fn load_u32(&self, offset: u64) -> u32;
+
+    /// Loads 8 bytes; acquire where memory is shared.
+    fn load_u64(&self, offset: u64) -> u64;
+
+    /// Stores 4 bytes; release where memory is shared.
+    fn store_u32(&self, offset: u64, value: u32);
+
+    /// Stores 8 bytes; release where memory is shared.
+    fn store_u64(&self, offset: u64, value: u64);
+
+    /// Puts `new` where `current` is, in one step.
+    ///
+    /// # Errors
+    /// The value found, when it is not `current`; nothing has changed then.
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64>;
+
+    /// Copies bytes out of the pool.
+    fn read(&self, offset: u64, target: &mut [u8]);
+
+    /// Copies bytes into the pool.
+    fn write(&self, offset: u64, source: &[u8]);
+
+    /// Copies `len` bytes within the pool; the two ranges must not overlap.
+    fn copy(&self, source: u64, target: u64, len: u64);
+
+    /// Sets `len` bytes to zero.
+    fn fill_zero(&self, offset: u64, len: u64);
+
+    /// Writes back and forgets the lines of a range, so that others see it and this side re-reads.
+    fn flush(&self, offset: u64, len: u64);
+
+    /// Orders everything before against everything after.
+    fn fence(&self);
+}
+
+impl<M: Memory + ?Sized> Memory for &M {
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    #[inline(always)]
+    fn load_u32(&self, offset: u64) -> u32 {
+        (**self).load_u32(offset)
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, offset: u64) -> u64 {
+        (**self).load_u64(offset)
+    }
+
+    #[inline(always)]
+    fn store_u32(&self, offset: u64, value: u32) {
+        (**self).store_u32(offset, value);
+    }
+
+    #[inline(always)]
+    fn store_u64(&self, offset: u64, value: u64) {
+        (**self).store_u64(offset, value);
+    }
+
+    #[inline(always)]
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        (**self).compare_exchange_u64(offset, current, new)
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        (**self).read(offset, target);
+    }
+
+    #[inline(always)]
+    fn write(&self, offset: u64, source: &[u8]) {
+        (**self).write(offset, source);
+    }
+
+    #[inline(always)]
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        (**self).copy(source, target, len);
+    }
+
+    #[inline(always)]
+    fn fill_zero(&self, offset: u64, len: u64) {
+        (**self).fill_zero(offset, len);
+    }
+
+    #[inline(always)]
+    fn flush(&self, offset: u64, len: u64) {
+        (**self).flush(offset, len);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        (**self).fence();
+    }
+}

@@ -1,0 +1,349 @@
+//! The two back ends over real memory: the only file of this module with `unsafe`.
+//!
+//! Soundness rests on three facts: the constructors prove or demand that `base..base + len` is
+//! valid for reads and writes for `'m`; every access is checked against `len` here; and no
+//! reference into the memory is ever handed out.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::Memory;
+
+/// A checked window of raw memory: what both back ends are made of.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    base: NonNull<u8>,
+    len: u64,
+    /// Offset of the last 4 bytes, so that checking a word takes one comparison.
+    last_u32: u64,
+    /// Offset of the last 8 bytes.
+    last_u64: u64,
+}
+
+impl Window {
+    /// # Panics
+    /// If there are fewer than 8 bytes: no word would fit.
+    fn new(base: NonNull<u8>, len: u64) -> Self {
+        assert!(len >= 8, "a pool of {len} bytes is too small: at least 8 are needed");
+        Self { base, len, last_u32: len - 4, last_u64: len - 8 }
+    }
+
+    /// The address of 4 bytes at `offset`.
+    #[inline(always)]
+    fn at_u32(self, offset: u64) -> *mut u32 {
+        if offset > self.last_u32 {
+            outside(offset, 4, self.len);
+        }
+        // SAFETY: the 4 bytes at `offset` are within the window, which is one allocation.
+        unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// The address of 8 bytes at `offset`.
+    #[inline(always)]
+    fn at_u64(self, offset: u64) -> *mut u64 {
+        if offset > self.last_u64 {
+            outside(offset, 8, self.len);
+        }
+        // SAFETY: the 8 bytes at `offset` are within the window, which is one allocation.
+        unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// The address of `len` bytes at `offset`.
+    ///
+    /// # Panics
+    /// If any of them is outside the window.
+    #[inline(always)]
+    fn at(self, offset: u64, len: u64) -> *mut u8 {
+        if len > self.len || offset > self.len - len {
+            outside(offset, len, self.len);
+        }
+        // SAFETY: offset <= self.len was just checked, and the window is one allocation.
+        unsafe { self.base.as_ptr().add(offset as usize) }
+    }
+
+    fn ranges_disjoint(source: u64, target: u64, len: u64) -> bool {
+        source.abs_diff(target) >= len
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn outside(offset: u64, len: u64, size: u64) -> ! {
+    panic!("access of {len} bytes at {offset:#x} is outside the pool of {size:#x} bytes");
+}
+
+/// Memory of a single owner: ordinary loads and stores, `compare_exchange` without a lock prefix.
+///
+/// Not [`Sync`], so that nobody else can be looking.
+#[derive(Debug)]
+pub struct Plain<'m> {
+    window: Window,
+    lifetime: PhantomData<&'m mut [u64]>,
+}
+
+// SAFETY: it is the only way to its bytes, like the `&mut [u64]` it stands for.
+unsafe impl Send for Plain<'_> {}
+
+impl<'m> Plain<'m> {
+    /// Takes over a slice of words; it may be dirty.
+    ///
+    /// # Panics
+    /// If the slice is empty.
+    pub fn new(words: &'m mut [u64]) -> Self {
+        let len = size_of_val(words) as u64;
+        let base = NonNull::from(words).cast();
+        Self { window: Window::new(base, len), lifetime: PhantomData }
+    }
+
+    /// Takes over `len` bytes at `base`, for mappings.
+    ///
+    /// # Safety
+    /// The range must be valid for reads and writes and used by nobody else for `'m`.
+    ///
+    /// # Panics
+    /// If `len` is below 8.
+    pub unsafe fn from_raw(base: NonNull<u8>, len: u64) -> Self {
+        Self { window: Window::new(base, len), lifetime: PhantomData }
+    }
+}
+
+impl Memory for Plain<'_> {
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        self.window.len
+    }
+
+    #[inline(always)]
+    fn load_u32(&self, offset: u64) -> u32 {
+        let at = self.window.at_u32(offset);
+        // SAFETY: in range by `at`; an unaligned read needs no alignment.
+        unsafe { at.read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, offset: u64) -> u64 {
+        let at = self.window.at_u64(offset);
+        // SAFETY: in range by `at`; an unaligned read needs no alignment.
+        unsafe { at.read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn store_u32(&self, offset: u64, value: u32) {
+        let at = self.window.at_u32(offset);
+        // SAFETY: in range by `at`; the single owner holds no reference to these bytes.
+        unsafe { at.write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    fn store_u64(&self, offset: u64, value: u64) {
+        let at = self.window.at_u64(offset);
+        // SAFETY: in range by `at`; the single owner holds no reference to these bytes.
+        unsafe { at.write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        let found = self.load_u64(offset);
+        if found != current {
+            return Err(found);
+        }
+        self.store_u64(offset, new);
+        Ok(found)
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        let at = self.window.at(offset, target.len() as u64);
+        // SAFETY: in range by `at`; `target` is exclusive, so it can't overlap the pool.
+        unsafe { at.copy_to_nonoverlapping(target.as_mut_ptr(), target.len()) }
+    }
+
+    #[inline(always)]
+    fn write(&self, offset: u64, source: &[u8]) {
+        let at = self.window.at(offset, source.len() as u64);
+        // SAFETY: in range by `at`; a shared slice can't overlap memory of a single owner.
+        unsafe { at.copy_from_nonoverlapping(source.as_ptr(), source.len()) }
+    }
+
+    #[inline(always)]
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        assert!(Window::ranges_disjoint(source, target, len), "ranges of a copy overlap");
+        let from = self.window.at(source, len);
+        let to = self.window.at(target, len);
+        // SAFETY: both in range by `at`, and disjoint by the assertion.
+        unsafe { to.copy_from_nonoverlapping(from, len as usize) }
+    }
+
+    #[inline(always)]
+    fn fill_zero(&self, offset: u64, len: u64) {
+        let at = self.window.at(offset, len);
+        // SAFETY: in range by `at`.
+        unsafe { at.write_bytes(0, len as usize) }
+    }
+
+    #[inline(always)]
+    fn flush(&self, offset: u64, len: u64) {
+        // A single owner has nobody to show its lines to; the range is checked all the same.
+        self.window.at(offset, len);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {}
+}
+
+/// Memory that other processes map and write too: acquire loads, release stores, real
+/// compare-and-swap, and copies in volatile words, because nobody may assume that the bytes stay.
+#[derive(Debug)]
+pub struct Atomic<'m> {
+    window: Window,
+    lifetime: PhantomData<&'m mut [u64]>,
+}
+
+// SAFETY: words are accessed with atomics and bulk bytes with volatile words only, as with
+// memory shared between processes.
+unsafe impl Send for Atomic<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Atomic<'_> {}
+
+impl<'m> Atomic<'m> {
+    /// Takes over a slice of words; it may be dirty.
+    ///
+    /// # Panics
+    /// If the slice is empty.
+    pub fn new(words: &'m mut [u64]) -> Self {
+        let len = size_of_val(words) as u64;
+        let base = NonNull::from(words).cast();
+        Self { window: Window::new(base, len), lifetime: PhantomData }
+    }
+
+    /// Takes `len` bytes at `base` that other processes may map as well.
+    ///
+    /// # Safety
+    /// The range must be valid for reads and writes for `'m`, and everybody else must touch it
+    /// through this type or an equivalent of it only.
+    ///
+    /// # Panics
+    /// If `base` is not a multiple of 8, or `len` is below 8.
+    pub unsafe fn from_raw(base: NonNull<u8>, len: u64) -> Self {
+        assert!(base.addr().get().is_multiple_of(8), "a shared pool must start at a multiple of 8");
+        Self { window: Window::new(base, len), lifetime: PhantomData }
+    }
+
+    #[inline(always)]
+    fn word_u32(&self, offset: u64) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4), "offset {offset:#x} must be a multiple of 4");
+        let at = self.window.at_u32(offset);
+        // SAFETY: in range and aligned; everybody uses atomics on these bytes.
+        unsafe { AtomicU32::from_ptr(at) }
+    }
+
+    #[inline(always)]
+    fn word_u64(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8), "offset {offset:#x} must be a multiple of 8");
+        let at = self.window.at_u64(offset);
+        // SAFETY: in range and aligned; everybody uses atomics on these bytes.
+        unsafe { AtomicU64::from_ptr(at) }
+    }
+}
+
+/// Bytes of a word of volatile copies.
+const WORD: usize = 8;
+
+impl Memory for Atomic<'_> {
+    fn len(&self) -> u64 {
+        self.window.len
+    }
+
+    fn load_u32(&self, offset: u64) -> u32 {
+        self.word_u32(offset).load(Ordering::Acquire)
+    }
+
+    fn load_u64(&self, offset: u64) -> u64 {
+        self.word_u64(offset).load(Ordering::Acquire)
+    }
+
+    fn store_u32(&self, offset: u64, value: u32) {
+        self.word_u32(offset).store(value, Ordering::Release);
+    }
+
+    fn store_u64(&self, offset: u64, value: u64) {
+        self.word_u64(offset).store(value, Ordering::Release);
+    }
+
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        let word = self.word_u64(offset);
+        word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        let mut at = self.window.at(offset, target.len() as u64);
+        let mut words = target.chunks_exact_mut(WORD);
+        for word in &mut words {
+            // SAFETY: `at` stays within the range checked above; the array needs no alignment.
+            let value = unsafe { at.cast::<[u8; WORD]>().read_volatile() };
+            word.copy_from_slice(&value);
+            // SAFETY: at most one past the checked range.
+            at = unsafe { at.add(WORD) };
+        }
+        for byte in words.into_remainder() {
+            // SAFETY: within the checked range, and at most one past it afterwards.
+            unsafe {
+                *byte = at.read_volatile();
+                at = at.add(1);
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, source: &[u8]) {
+        let mut at = self.window.at(offset, source.len() as u64);
+        let (words, rest) = source.as_chunks::<WORD>();
+        for word in words {
+            // SAFETY: within the checked range, and at most one past it afterwards.
+            unsafe {
+                at.cast::<[u8; WORD]>().write_volatile(*word);
+                at = at.add(WORD);
+            }
+        }
+        for byte in rest {
+            // SAFETY: within the checked range, and at most one past it afterwards.
+            unsafe {
+                at.write_volatile(*byte);
+                at = at.add(1);
+            }
+        }
+    }
+
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        assert!(Window::ranges_disjoint(source, target, len), "ranges of a copy overlap");
+        let mut chunk = [0; super::LINE_BYTES as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(super::LINE_BYTES);
+            self.read(source + done, &mut chunk[..n as usize]);
+            self.write(target + done, &chunk[..n as usize]);
+            done += n;
+        }
+    }
+
+    fn fill_zero(&self, offset: u64, len: u64) {
+        let zeros = [0; super::LINE_BYTES as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(super::LINE_BYTES);
+            self.write(offset + done, &zeros[..n as usize]);
+            done += n;
+        }
+    }
+
+    fn flush(&self, offset: u64, len: u64) {
+        // Processes of one host are coherent: ordering is all they need. The range is checked.
+        self.window.at(offset, len);
+        fence(Ordering::SeqCst);
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,81 @@
+//! One suite for every back end, and what is special about each.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::vec;
+
+use super::*;
+
+/// What every back end must do, seen through one handle.
+fn behaves_as_memory(memory: &dyn Memory) {
+    memory.fill_zero(0, 512);
+    memory.store_u32(4, 7);
+    memory.store_u64(8, u64::MAX);
+    assert_eq!((memory.load_u32(4), memory.load_u64(8)), (7, u64::MAX));
+    assert_eq!(memory.compare_exchange_u64(8, 1, 2), Err(u64::MAX));
+    assert_eq!(memory.compare_exchange_u64(8, u64::MAX, 2), Ok(u64::MAX));
+    assert_eq!(memory.load_u64(8), 2);
+    let source: vec::Vec<u8> = (0..150).collect();
+    memory.write(61, &source);
+    memory.copy(61, 300, 150);
+    let mut target = [0; 150];
+    memory.read(300, &mut target);
+    assert_eq!(target[..], source[..]);
+    memory.fill_zero(301, 148);
+    memory.read(300, &mut target);
+    assert_eq!((target[0], target[149]), (0, 149));
+    assert!(target[1..149].iter().all(|byte| *byte == 0));
+    memory.flush(0, 512);
+    memory.fence();
+    assert_eq!(memory.load_u32(4), 7);
+}
+
+#[test]
+fn every_back_end_behaves_as_memory() {
+    let mut words = vec![u64::MAX; 64];
+    behaves_as_memory(&Plain::new(&mut words));
+    behaves_as_memory(&Atomic::new(&mut words));
+    behaves_as_memory(&Counted::new(Plain::new(&mut words), || {}));
+    let mut lines = [Line::EMPTY; 3];
+    behaves_as_memory(&Stale::new(Plain::new(&mut words), &mut lines));
+}
+
+#[test]
+fn accesses_outside_the_pool_panic() {
+    let mut words = vec![0; 8];
+    let memory = Plain::new(&mut words);
+    for offset in [57, 64, u64::MAX - 3, u64::MAX] {
+        assert!(catch_unwind(AssertUnwindSafe(|| memory.load_u64(offset))).is_err());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| memory.write(60, &[0; 5]))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| memory.copy(0, 4, 8))).is_err());
+}
+
+#[test]
+fn death_comes_at_the_chosen_store_and_not_before() {
+    let mut words = vec![0; 8];
+    let memory = Counted::new(Plain::new(&mut words), || panic!("died"));
+    memory.die_at_store(Some(2));
+    memory.store_u64(0, 1);
+    memory.store_u64(8, 1);
+    assert!(catch_unwind(AssertUnwindSafe(|| memory.store_u64(16, 1))).is_err());
+    assert_eq!(memory.load_u64(16), 0);
+    memory.store_u64(16, 1);
+    assert_eq!(memory.touches(), Touches { loads: 1, stores: 3, bytes: 0, bulks: 0 });
+}
+
+#[test]
+fn a_stale_reader_sees_old_bytes_until_both_sides_flush() {
+    let mut words = vec![0; 64];
+    let pool = Plain::new(&mut words);
+    let (mut lines_a, mut lines_b) = ([Line::EMPTY; 4], [Line::EMPTY; 4]);
+    let writer = Stale::new(&pool, &mut lines_a);
+    let reader = Stale::new(&pool, &mut lines_b);
+    assert_eq!(reader.load_u64(0), 0);
+    writer.store_u64(0, 9);
+    reader.flush(0, 8);
+    assert_eq!(reader.load_u64(0), 0, "not written back yet");
+    writer.flush(0, 8);
+    assert_eq!(reader.load_u64(0), 0, "still the reader's old line");
+    reader.flush(0, 8);
+    assert_eq!(reader.load_u64(0), 9);
+}

@@ -1,0 +1,359 @@
+//! A memory node: the page store as a service.
+
+use super::steps::{Failure, Run};
+use crate::endpoint::host::{
+    Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
+    SessionId, Side, Sink, Source,
+};
+use crate::memory::Memory;
+use crate::store::{HolderId, Limits, PinId, RegionId, StageId, Store};
+use crate::time::Instant;
+use crate::wire::memory_op::{RegionName, RegionOperand, Step, Steps, failure_parameters};
+use crate::wire::message::{ArgEntry, Method, Status};
+use crate::wire::reference::RefKey;
+
+/// Who a memory node is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Its number in the cluster.
+    pub memory_node: u32,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// What it seals references with: random, and fresh for each life.
+    pub key: RefKey,
+}
+
+/// What a memory node keeps for a session: who holds memory in its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionHolder {
+    pub(super) generation: u32,
+    pub(super) holder: Option<HolderId>,
+}
+
+/// A write of several packets on its way in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transfer {
+    /// The staged bytes; `None` while the slot is free.
+    staged: Option<(HolderId, StageId)>,
+    /// The region that step 0 made when the write was admitted.
+    made: Option<RegionId>,
+}
+
+/// The operations that are counted, in the order of their numbers on the wire.
+pub const OPERATIONS: [&str; 11] = [
+    "alloc",
+    "free",
+    "read",
+    "write",
+    "create_ref",
+    "map_ref",
+    "claim_ref",
+    "detach",
+    "drop_ref",
+    "narrow",
+    "read_ref",
+];
+
+/// Counts of one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    /// Steps that took effect.
+    pub done: u64,
+    /// Bytes that they read or wrote.
+    pub bytes: u64,
+    /// Steps that failed.
+    pub failed: u64,
+}
+
+/// The service of a memory node. Give it to [`Endpoint::poll`](crate::endpoint::Endpoint::poll) as
+/// the host, and call [`MemoryNode::reclaim`] after each poll.
+pub struct MemoryNode<'m, M> {
+    pub(super) store: Store<M>,
+    pub(super) identity: Identity,
+    limits: Limits,
+    sessions: &'m mut [SessionHolder],
+    transfers: &'m mut [Transfer],
+    pub(super) operations: [Operation; OPERATIONS.len()],
+    /// Sessions that could not be given a holder.
+    pub(super) refused_holders: u64,
+}
+
+/// How a vector of steps ended.
+pub(super) enum Ended {
+    Done,
+    NotNow,
+    Failed(Failure),
+}
+
+impl<'m, M: Memory> MemoryNode<'m, M> {
+    /// A memory node over `store`. `sessions` has one entry for each server session of the
+    /// endpoint; `transfers` bounds the writes of several packets that come in at a time. Each
+    /// session may have what `limits` say.
+    pub fn new(
+        store: Store<M>,
+        identity: Identity,
+        limits: Limits,
+        sessions: &'m mut [SessionHolder],
+        transfers: &'m mut [Transfer],
+    ) -> Self {
+        sessions.fill(SessionHolder::default());
+        transfers.fill(Transfer::default());
+        Self {
+            store,
+            identity,
+            limits,
+            sessions,
+            transfers,
+            operations: [Operation::default(); OPERATIONS.len()],
+            refused_holders: 0,
+        }
+    }
+
+    /// The page store.
+    pub fn store(&self) -> &Store<M> {
+        &self.store
+    }
+
+    /// Counts of each operation, in the order of [`OPERATIONS`].
+    pub fn operations(&self) -> &[Operation; OPERATIONS.len()] {
+        &self.operations
+    }
+
+    /// Does up to `budget` steps of freeing. Returns how many there were to do.
+    pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
+        self.store.reclaim(now, budget)
+    }
+
+    /// In whose name a session's requests are done. A session that found no holder left when it
+    /// was opened tries again with each request.
+    fn holder_of(&mut self, session: SessionId) -> Option<HolderId> {
+        let entry = self.sessions.get_mut(session.index as usize)?;
+        if entry.generation != session.generation {
+            return None;
+        }
+        if entry.holder.is_none() {
+            entry.holder = self.store.holder_join(self.limits).ok();
+        }
+        entry.holder
+    }
+
+    /// Prepares for the body of a write of several packets: makes what step 0 makes, if the write
+    /// goes there, and stages the bytes.
+    fn admit_write(
+        &mut self,
+        head: &RequestHead<'_>,
+        body_bytes: u32,
+    ) -> Result<Option<usize>, Failure> {
+        let steps = Steps::parse(head.arguments.parameters()).map_err(|_| Failure::MALFORMED)?;
+        let write = steps.iter().enumerate().find_map(|(number, step)| match step {
+            Step::Write { region, offset } => Some((number as u8, region, offset)),
+            _ => None,
+        });
+        let (number, region, offset) = write.ok_or(Failure::MALFORMED)?;
+        let Some(free) = self.transfers.iter().position(|transfer| transfer.staged.is_none())
+        else {
+            return Ok(None);
+        };
+        let Some(holder) = self.holder_of(head.call.session) else { return Ok(None) };
+        let mut run = Run::new(self, holder, head.arguments, 0);
+        let (region, made) = match region {
+            RegionOperand::Named(RegionName(name)) => (RegionId::from_raw(name), None),
+            RegionOperand::MadeBy(0) => {
+                let first = steps.iter().next().ok_or(Failure::MALFORMED)?;
+                if !matches!(first, Step::Alloc { .. } | Step::MapRef { .. }) {
+                    return Err(Failure::MALFORMED);
+                }
+                run.make_first(&first)?;
+                let made = run.region(RegionOperand::MadeBy(0)).ok_or(Failure::MALFORMED)?;
+                (made, Some(made))
+            }
+            // Only what step 0 makes exists before the body is here.
+            RegionOperand::MadeBy(_) => return Err(Failure::MALFORMED),
+        };
+        match self.store.stage_begin(holder, region, offset, body_bytes.into()) {
+            Ok(stage) => {
+                self.transfers[free] = Transfer { staged: Some((holder, stage)), made };
+                Ok(Some(free))
+            }
+            Err(error) => {
+                if let Some(made) = made {
+                    // It was made a moment ago by the same holder.
+                    let _ = self.store.free(holder, made);
+                }
+                Err(Failure::of(number, error))
+            }
+        }
+    }
+
+    /// Forgets a transfer and what was made for it.
+    fn drop_transfer(&mut self, index: usize) {
+        let transfer = core::mem::take(&mut self.transfers[index]);
+        let Some((holder, stage)) = transfer.staged else { return };
+        // A holder that has left took both with it.
+        let _ = self.store.stage_abort(holder, stage);
+        if let Some(made) = transfer.made {
+            let _ = self.store.free(holder, made);
+        }
+    }
+
+    /// Runs the steps of a whole request and fills in the reply.
+    fn steps(&mut self, head: &RequestHead<'_>, body: Body<'_>, reply: &mut Reply<'_>) -> Ended {
+        let transfer = match body {
+            Body::Whole(_) => None,
+            Body::Absorbed { sink, .. } => Some(sink.0 as usize),
+        };
+        let staged = transfer.map(|index| self.transfers[index]);
+        let ended = match (self.holder_of(head.call.session), staged) {
+            (None, _) => Ended::NotNow,
+            (Some(holder), staged) => {
+                let staged = staged.and_then(|transfer| Some((transfer.staged?.1, transfer.made)));
+                self.run(holder, head, body, staged, reply)
+            }
+        };
+        match (transfer, &ended) {
+            // Committed: only the slot remains to be freed.
+            (Some(index), Ended::Done) => self.transfers[index] = Transfer::default(),
+            (Some(index), _) => self.drop_transfer(index),
+            (None, _) => {}
+        }
+        ended
+    }
+
+    fn run(
+        &mut self,
+        holder: HolderId,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        staged: Option<(StageId, Option<RegionId>)>,
+        reply: &mut Reply<'_>,
+    ) -> Ended {
+        let Ok(steps) = Steps::parse(head.arguments.parameters()) else {
+            return Ended::Failed(Failure::MALFORMED);
+        };
+        let mut run = Run::new(self, holder, head.arguments, reply.body_bytes_max());
+        let (bytes, stage) = match (body, staged) {
+            (Body::Whole(bytes), _) => (bytes, None),
+            (Body::Absorbed { bytes, .. }, Some((stage, made))) => {
+                if let Some(made) = made {
+                    run.adopt_first(made);
+                }
+                (&[][..], Some((stage, bytes)))
+            }
+            (Body::Absorbed { .. }, None) => return Ended::Failed(Failure::MALFORMED),
+        };
+        match run.all(steps, bytes, stage) {
+            Ok(()) => {
+                run.answer(reply);
+                Ended::Done
+            }
+            Err(failure) => {
+                run.undo();
+                if failure.is_pending() { Ended::NotNow } else { Ended::Failed(failure) }
+            }
+        }
+    }
+}
+
+impl<M: Memory> Host for MemoryNode<'_, M> {
+    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission {
+        if head.method != Method::MEMORY {
+            return Admission::Reject(Status::UNKNOWN_METHOD);
+        }
+        match self.admit_write(head, body_bytes) {
+            Ok(Some(index)) => Admission::Accept(Sink(index as u64)),
+            Ok(None) => Admission::Busy,
+            Err(failure) if failure.is_pending() => Admission::Busy,
+            Err(failure) => Admission::Reject(failure.status().0),
+        }
+    }
+
+    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
+        let Some((holder, stage)) = self.transfers[sink.0 as usize].staged else { return };
+        if !bytes.is_empty() {
+            // A holder that has left took the stage with it; the commit will say so.
+            let _ = self.store.stage_write(holder, stage, offset.into(), bytes);
+        }
+    }
+
+    fn abandon(&mut self, sink: Sink) {
+        self.drop_transfer(sink.0 as usize);
+    }
+
+    #[inline]
+    fn request(
+        &mut self,
+        _now: Instant,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        match head.method {
+            Method::MEMORY => match self.steps(head, body, reply) {
+                Ended::Done => Outcome::Replied,
+                Ended::NotNow => Outcome::Busy,
+                Ended::Failed(failure) => {
+                    let (status, details) = failure.status();
+                    reply.head(status, &[], &failure_parameters(failure.step, details));
+                    Outcome::Replied
+                }
+            },
+            Method::STATISTICS => {
+                self.statistics_page(head.arguments.parameters(), reply);
+                Outcome::Replied
+            }
+            _ => {
+                if let Body::Absorbed { sink, .. } = body {
+                    self.abandon(sink);
+                }
+                reply.head(Status::UNKNOWN_METHOD, &[], &[]);
+                Outcome::Replied
+            }
+        }
+    }
+
+    fn cancelled(&mut self, _call: PendingCall) {
+        // Nothing is ever answered later here.
+    }
+
+    #[inline]
+    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
+        let read = self.store.read_pin(PinId::from_raw(source.0), offset.into(), out);
+        debug_assert!(read.is_ok(), "a source is pinned until it is released");
+    }
+
+    fn release(&mut self, source: Source) {
+        let unpinned = self.store.unpin(PinId::from_raw(source.0));
+        debug_assert!(unpinned.is_ok(), "a source is released once");
+    }
+
+    fn completed(&mut self, _now: Instant, _completion: Completion<'_>) {
+        // A memory node makes no calls.
+    }
+
+    fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
+        if side != Side::Server {
+            return;
+        }
+        let entry = &mut self.sessions[session.index as usize];
+        match event {
+            SessionEvent::Accepted { .. } => {
+                let holder = self.store.holder_join(self.limits).ok();
+                self.refused_holders += u64::from(holder.is_none());
+                *entry = SessionHolder { generation: session.generation, holder };
+            }
+            SessionEvent::Closed(_) => {
+                if let Some(holder) = core::mem::take(entry).holder {
+                    let left = self.store.holder_leave(holder, now);
+                    debug_assert!(left.is_ok(), "a session's holder leaves once");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The results of a request, for its answer.
+pub(super) struct Results {
+    pub(super) references: heapless::Vec<ArgEntry, { crate::wire::memory_op::STEPS_MAX }>,
+    pub(super) regions: [u64; crate::wire::memory_op::STEPS_MAX],
+}

@@ -1,0 +1,13 @@
+//! Services that come with the library: what answers requests above an endpoint and knows nothing
+//! of packets.
+//!
+//! [`MemoryNode`] is the [`Host`](crate::endpoint::Host) of a memory node: it decodes vectors of
+//! memory operations and applies them to the page store.
+
+#![forbid(unsafe_code)]
+
+mod memory_node;
+mod statistics;
+mod steps;
+
+pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};

@@ -1,0 +1,64 @@
+//! A memory node's account of itself, as text lines in pages that fit an answer.
+
+use core::fmt::Write;
+
+use super::memory_node::{MemoryNode, OPERATIONS};
+use crate::endpoint::host::Reply;
+use crate::memory::Memory;
+use crate::store::Usage;
+use crate::wire::message::{HEAD_BYTES_MAX, Status};
+
+impl<M: Memory> MemoryNode<'_, M> {
+    /// Answers [`Method::STATISTICS`](crate::wire::message::Method::STATISTICS): page `n` (a u16 in
+    /// the parameters) of lines `name value`; past the last page, nothing.
+    pub(super) fn statistics_page(&self, parameters: &[u8], reply: &mut Reply<'_>) {
+        let Ok(page) = <[u8; 2]>::try_from(parameters) else {
+            return reply.head(Status::MALFORMED, &[], &[]);
+        };
+        reply.head(Status::OK, &[], &[]);
+        let mut text = heapless::String::<HEAD_BYTES_MAX>::new();
+        let written = match u16::from_le_bytes(page) {
+            page @ 0..=1 => self.pools_page(page.into(), &mut text),
+            page @ 2..=3 => self.operations_page(usize::from(page) - 2, &mut text),
+            _ => Ok(()),
+        };
+        let room = reply.inline_room();
+        debug_assert!(written.is_ok() && text.len() <= room, "a page fits an answer");
+        reply.body(&text.as_bytes()[..text.len().min(room)]);
+    }
+
+    fn pools_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
+        let stats = self.store.stats();
+        let pools: [(&str, Usage); 8] = [
+            ("frames", stats.frames),
+            ("nodes", stats.nodes),
+            ("versions", stats.versions),
+            ("regions", stats.regions),
+            ("references", stats.entries),
+            ("holders", stats.holders),
+            ("pins", stats.pins),
+            ("stages", stats.stages),
+        ];
+        for (name, usage) in &pools[page * 4..page * 4 + 4] {
+            writeln!(out, "{name}_limit {}", usage.limit)?;
+            writeln!(out, "{name}_in_use {}", usage.in_use)?;
+            writeln!(out, "{name}_reserved {}", usage.reserved)?;
+        }
+        if page == 1 {
+            writeln!(out, "detached {}", stats.detached)?;
+            writeln!(out, "reclaiming {}", u8::from(self.store.pending()))?;
+            writeln!(out, "refused_holders {}", self.refused_holders)?;
+        }
+        Ok(())
+    }
+
+    fn operations_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
+        let all = OPERATIONS.iter().zip(&self.operations);
+        for (name, counts) in all.skip(page * 6).take(6) {
+            writeln!(out, "{name}_done {}", counts.done)?;
+            writeln!(out, "{name}_bytes {}", counts.bytes)?;
+            writeln!(out, "{name}_failed {}", counts.failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! Pins: snapshots of a range, for responses that are still on their way.
+//!
+//! A pin is one more hold on a version, so whoever writes meanwhile writes to a copy. It belongs
+//! to the caller that made it, not to a holder: a response must stay whole until the device has
+//! let go of it, even if the one who asked is gone.
+
+use super::error::{Object, Resource, Result};
+use super::ids::{EntryId, HolderId, PinId, RegionId};
+use super::layout::{PAGE_BYTES, PAGE_SHIFT};
+use super::records::{entry, pin as field, region};
+use super::region::check_range;
+use super::{Memory, Store};
+
+impl<M: Memory> Store<M> {
+    /// Keeps `len` bytes at `offset` of a region as they are now. Constant work.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; [`super::Error::Pending`], [`super::Error::OutOf`].
+    pub fn pin(
+        &mut self,
+        holder: HolderId,
+        region: RegionId,
+        offset: u64,
+        len: u64,
+    ) -> Result<PinId> {
+        let at = self.region_at(holder, region)?;
+        let base = self.region_range(at, offset, len)?;
+        self.new_pin(self.mem.load_u32(at + region::VERSION), base, len)
+    }
+
+    /// Keeps `len` bytes at `offset` of what a reference stands for. Constant work.
+    ///
+    /// # Errors
+    /// As [`Store::read_ref`]; [`super::Error::Pending`], [`super::Error::OutOf`].
+    pub fn pin_ref(&mut self, id: EntryId, offset: u64, len: u64) -> Result<PinId> {
+        let at = self.entry_at(id)?;
+        check_range(offset, len, self.mem.load_u64(at + entry::LEN))?;
+        let base = self.mem.load_u64(at + entry::BASE) + offset;
+        self.new_pin(self.mem.load_u32(at + entry::VERSION), base, len)
+    }
+
+    fn new_pin(&mut self, version: u32, base: u64, len: u64) -> Result<PinId> {
+        self.require(self.lay.pins, 1, Resource::Pins)?;
+        self.check_hold(version)?;
+        self.hold(version);
+        let (index, generation) = self.take_record(self.lay.pins);
+        let at = self.lay.pins.at(index);
+        self.mem.store_u32(at + field::VERSION, version);
+        self.mem.store_u64(at + field::BASE, base);
+        self.mem.store_u64(at + field::LEN, len);
+        Ok(PinId::new(index, generation))
+    }
+
+    fn pin_at(&self, pin: PinId) -> Result<u64> {
+        self.record(self.lay.pins, pin.index(), pin.generation(), Object::Pin)
+    }
+
+    /// Copies bytes out of a pinned range.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`], [`super::Error::ZeroLength`], [`super::Error::Overflow`],
+    /// [`super::Error::Range`].
+    #[inline]
+    pub fn read_pin(&self, pin: PinId, offset: u64, target: &mut [u8]) -> Result<()> {
+        let at = self.pin_at(pin)?;
+        check_range(offset, target.len() as u64, self.mem.load_u64(at + field::LEN))?;
+        let start = self.mem.load_u64(at + field::BASE) + offset;
+        self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
+        Ok(())
+    }
+
+    /// Where the bytes from `offset` of a pinned range are in the pool, and how many of them lie
+    /// together: for sending them from where they are. The place is none for a page that was
+    /// never written, which reads as zeros.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`], [`super::Error::Range`].
+    pub fn pin_place(&self, pin: PinId, offset: u64) -> Result<(Option<u64>, u64)> {
+        let at = self.pin_at(pin)?;
+        let len = self.mem.load_u64(at + field::LEN);
+        check_range(offset, 1, len)?;
+        let start = self.mem.load_u64(at + field::BASE) + offset;
+        let version = self.mem.load_u32(at + field::VERSION);
+        let in_page = start & (PAGE_BYTES - 1);
+        let place = self.locate(version, start >> PAGE_SHIFT).map(|frame| frame + in_page);
+        Ok((place, (len - offset).min(PAGE_BYTES - in_page)))
+    }
+
+    /// Lets a pinned range go. Constant work.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`].
+    pub fn unpin(&mut self, pin: PinId) -> Result<()> {
+        let at = self.pin_at(pin)?;
+        let version = self.mem.load_u32(at + field::VERSION);
+        self.put_record(self.lay.pins, pin.index());
+        self.release(version);
+        Ok(())
+    }
+}

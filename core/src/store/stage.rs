@@ -1,0 +1,330 @@
+//! Staged writes: bytes arrive in any order and appear in the region all at once.
+//!
+//! Each page that is touched gets a frame of its own in a small tree beside the region's. At
+//! commit those frames are swapped in; death or `stage_abort` before leaves nothing behind.
+
+use super::error::{Error, Object, Resource, Result};
+use super::ids::{HolderId, RegionId, StageId};
+use super::layout::{FAN_OUT, NODE_BYTES, PAGE_BYTES, PAGE_SHIFT};
+use super::list::Chain;
+use super::records::{
+    STATE_BITS, STATE_LEAVING, WORD, holder, region, stage as field, stamp, superblock, version,
+};
+use super::region::check_range;
+use super::tree::{Piece, Was};
+use super::{Memory, Store};
+
+/// Bytes of the largest staged write: 8 MiB.
+pub const STAGE_BYTES_MAX: u64 = 8 << 20;
+
+/// Levels of a staged write's own tree: 4,096 pages, of which the largest takes 2,049.
+const DEPTH: u32 = 2;
+
+/// Pages that a range of bytes touches.
+fn pages_of(start: u64, len: u64) -> (u64, u64) {
+    (start >> PAGE_SHIFT, (start + len - 1) >> PAGE_SHIFT)
+}
+
+impl<M: Memory> Store<M> {
+    /// Begins a write of `len` bytes at `offset` of a region, and sets all aside that it can
+    /// take: writing and committing cannot fail for want of frames or nodes.
+    ///
+    /// # Errors
+    /// As [`Store::write`]; [`Error::TooLarge`] above [`STAGE_BYTES_MAX`].
+    pub fn stage_begin(
+        &mut self,
+        holder: HolderId,
+        region: RegionId,
+        offset: u64,
+        len: u64,
+    ) -> Result<StageId> {
+        let region_at = self.region_at(holder, region)?;
+        if self.mem.load_u32(region_at + region::WRITABLE) == 0 {
+            return Err(Error::ReadOnly);
+        }
+        let base = self.region_range(region_at, offset, len)?;
+        if len > STAGE_BYTES_MAX {
+            return Err(Error::TooLarge { len, max: STAGE_BYTES_MAX });
+        }
+        let held = self.mem.load_u32(region_at + region::VERSION);
+        let depth = self.mem.load_u32(self.version_at(held) + version::DEPTH);
+        let (first, last) = pages_of(base, len);
+        let (frames, path) = Self::need_at_most(depth, first, last);
+        // Its own tree, or the paths to its pages and the chunks for all that they supersede:
+        // the one is gone before the other is needed, but both are set aside.
+        let own = 1 + frames.div_ceil(FAN_OUT.into());
+        let nodes = own + path + 1 + (frames + path) / 62;
+        let borrowed = self.promised_there(region_at, held, (first, last));
+        let holder_at = self.lay.holders.at(holder.index());
+        self.check_pages(holder_at, frames - borrowed)?;
+        self.require(self.lay.stages, 1, Resource::Stages)?;
+        self.require(self.lay.frames, frames - borrowed, Resource::Frames)?;
+        self.require(self.lay.nodes, nodes, Resource::Nodes)?;
+        // All fit into 32 bits: so many are available.
+        let (frames, nodes, borrowed) = (frames as u32, nodes as u32, borrowed as u32);
+        self.reserve(self.lay.frames, frames - borrowed);
+        self.reserve(self.lay.nodes, nodes);
+        let promised = self.mem.load_u32(region_at + region::FRAMES);
+        self.mem.store_u32(region_at + region::FRAMES, promised - borrowed);
+        let stage = self.new_stage(holder, region, (base, len), (frames, nodes));
+        self.mem.store_u32(self.lay.stages.at(stage.index()) + field::BORROWED, borrowed);
+        Ok(stage)
+    }
+
+    /// Frames that are promised to absent pages of a range: the staged frames will be those, or
+    /// a region that fills its pool could not be written to.
+    fn promised_there(&self, region_at: u64, held: u32, range: (u64, u64)) -> u64 {
+        let promised = u64::from(self.mem.load_u32(region_at + region::FRAMES));
+        if promised == 0 {
+            return 0;
+        }
+        // With a threshold of 0 nothing is shared: only what is absent counts.
+        self.need_exactly(self.version_at(held), 0, range).absent_frames.min(promised)
+    }
+
+    fn new_stage(
+        &mut self,
+        holder: HolderId,
+        region: RegionId,
+        (base, len): (u64, u64),
+        (frames, nodes): (u32, u32),
+    ) -> StageId {
+        let (index, generation) = self.take_record(self.lay.stages);
+        let at = self.lay.stages.at(index);
+        self.mem.store_u32(at + field::HOLDER, holder.index());
+        self.mem.store_u64(at + field::BASE, base);
+        self.mem.store_u64(at + field::LEN, len);
+        self.mem.store_u32(at + field::ROOT, 0);
+        self.mem.store_u32(at + field::FRAMES, frames);
+        self.mem.store_u32(at + field::NODES, nodes);
+        self.mem.store_u32(at + field::CURSOR, 0);
+        self.mem.store_u64(at + field::REGION, region.raw());
+        self.mem.store_u64(at + field::FILLED, 0);
+        let head = self.lay.holders.at(holder.index()) + holder::STAGES;
+        self.link(Chain::stages(self.lay.stages), head, index);
+        StageId::new(index, generation)
+    }
+
+    /// Where the record of a holder's staged write is.
+    fn stage_at(&self, holder: HolderId, stage: StageId) -> Result<u64> {
+        self.holder_at(holder)?;
+        let (index, generation) = (stage.index(), stage.generation());
+        let at = self.record(self.lay.stages, index, generation, Object::Stage)?;
+        if self.mem.load_u32(at + field::HOLDER) != holder.index() {
+            return Err(Error::NotYours);
+        }
+        Ok(at)
+    }
+
+    /// Adds bytes at `offset` of the staged range. Each byte must come exactly once.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotYours`], [`Error::ZeroLength`], [`Error::Overflow`],
+    /// [`Error::Range`].
+    pub fn stage_write(
+        &mut self,
+        holder: HolderId,
+        stage: StageId,
+        offset: u64,
+        source: &[u8],
+    ) -> Result<()> {
+        let at = self.stage_at(holder, stage)?;
+        check_range(offset, source.len() as u64, self.mem.load_u64(at + field::LEN))?;
+        let base = self.mem.load_u64(at + field::BASE);
+        let (mut byte, mut source) = (base + offset, source);
+        while !source.is_empty() {
+            let piece = Piece::first(byte, source.len() as u64);
+            let (now, rest) = source.split_at(piece.len as usize);
+            let frame = self.staged_frame(at, piece.page - (base >> PAGE_SHIFT));
+            self.mem.write(self.frame_at(frame) + piece.start, now);
+            let filled = self.mem.load_u64(at + field::FILLED);
+            self.mem.store_u64(at + field::FILLED, filled + piece.len);
+            source = rest;
+            byte += piece.len;
+        }
+        Ok(())
+    }
+
+    /// The staged frame of a page, counted from the first; a new one if there is none yet.
+    fn staged_frame(&mut self, at: u64, page: u64) -> u32 {
+        let root = self.staged_node(at, at + field::ROOT);
+        let leaf = self.staged_node(at, self.slot(root, page, DEPTH));
+        let slot = self.slot(leaf, page, 1);
+        if let Some(frame) = self.mem.load_u32(slot).checked_sub(1) {
+            return frame;
+        }
+        let left = self.mem.load_u32(at + field::FRAMES);
+        self.mem.store_u32(at + field::FRAMES, left - 1);
+        self.unreserve(self.lay.frames, 1);
+        let frame = self.take_stamped(self.lay.frames, stamp::STAGED);
+        self.mem.store_u32(slot, frame + 1);
+        frame
+    }
+
+    /// The node that the link in a slot leads to; a new one if there is none yet.
+    fn staged_node(&mut self, at: u64, slot: u64) -> u32 {
+        if let Some(node) = self.mem.load_u32(slot).checked_sub(1) {
+            return node;
+        }
+        let left = self.mem.load_u32(at + field::NODES);
+        self.mem.store_u32(at + field::NODES, left - 1);
+        self.unreserve(self.lay.nodes, 1);
+        let node = self.take_stamped(self.lay.nodes, stamp::STAGED);
+        self.mem.fill_zero(self.node_at(node), NODE_BYTES);
+        self.mem.store_u32(slot, node + 1);
+        node
+    }
+
+    /// Makes all the bytes of a staged write appear, and ends it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for the staged write or its region (abort it then), [`Error::NotYours`],
+    /// [`Error::Incomplete`], [`Error::Quota`]; [`Error::Pending`] or [`Error::OutOf`] versions,
+    /// after which it may be tried again.
+    pub fn stage_commit(&mut self, holder: HolderId, stage: StageId) -> Result<()> {
+        let at = self.stage_at(holder, stage)?;
+        let region = RegionId::from_raw(self.mem.load_u64(at + field::REGION));
+        let region_at = self.region_at(holder, region)?;
+        let len = self.mem.load_u64(at + field::LEN);
+        let filled = self.mem.load_u64(at + field::FILLED);
+        if filled != len {
+            return Err(Error::Incomplete { filled, len });
+        }
+        if self.mem.load_u32(at + field::FRAMES) != 0 {
+            // Some bytes came twice and a whole page never did.
+            return Err(Error::Incomplete { filled: 0, len });
+        }
+        let (first, last) = pages_of(self.mem.load_u64(at + field::BASE), len);
+        let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
+        self.check_pages(self.lay.holders.at(holder.index()), last - first + 1 - borrowed)?;
+        let held = self.mem.load_u32(region_at + region::VERSION);
+        if !self.count(held).exclusive() {
+            self.require_version()?;
+        }
+        self.unreserve_stage(at);
+        let version = self.writable_version(region_at, held);
+        let absent = self.swap_all(at, region_at, version, len);
+        self.return_promise(region_at, borrowed.saturating_sub(absent));
+        self.put_staged_nodes(at);
+        self.end_stage(stage.index());
+        self.put_record(self.lay.stages, stage.index());
+        Ok(())
+    }
+
+    /// Completes the staged frames of the first and last page and swaps all in. Returns how many
+    /// pages were absent before.
+    fn swap_all(&mut self, at: u64, region_at: u64, version: u32, len: u64) -> u64 {
+        let start = self.mem.load_u64(at + field::BASE);
+        let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
+        let (mut byte, mut absent) = (start, 0);
+        while byte < start + len {
+            let piece = Piece::first(byte, start + len - byte);
+            let frame = self.staged_frame(at, piece.page - (start >> PAGE_SHIFT));
+            let old = self.locate(version, piece.page);
+            self.fill_round(self.frame_at(frame), piece, old);
+            match self.swap_in(region_at, version, piece.page, frame) {
+                Was::Own => {}
+                Was::Shared => self.charge_page(region_at),
+                Was::Absent => {
+                    absent += 1;
+                    if absent > borrowed {
+                        self.charge_page(region_at);
+                    }
+                }
+            }
+            byte += piece.len;
+        }
+        absent
+    }
+
+    /// Promises frames to a region again that a staged write borrowed and did not use.
+    fn return_promise(&mut self, region_at: u64, count: u64) {
+        let count = count.min(self.available(self.lay.frames)) as u32;
+        self.reserve(self.lay.frames, count);
+        let promised = self.mem.load_u32(region_at + region::FRAMES);
+        self.mem.store_u32(region_at + region::FRAMES, promised + count);
+    }
+
+    /// Ends a staged write without a trace in its region: frees what it has, at most 2,049 frames.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotYours`].
+    pub fn stage_abort(&mut self, holder: HolderId, stage: StageId) -> Result<()> {
+        let at = self.stage_at(holder, stage)?;
+        self.unreserve_stage(at);
+        while !self.abort_step(stage.index()) {}
+        let region = RegionId::from_raw(self.mem.load_u64(at + field::REGION));
+        if let Ok(region_at) = self.region_at(holder, region) {
+            self.return_promise(region_at, self.mem.load_u32(at + field::BORROWED).into());
+        }
+        self.end_stage(stage.index());
+        self.put_record(self.lay.stages, stage.index());
+        Ok(())
+    }
+
+    /// Hands the staged write in a slot to reclamation, its holder and region being gone.
+    pub(super) fn abort_stage(&mut self, index: u32) {
+        let at = self.lay.stages.at(index);
+        self.unreserve_stage(at);
+        self.end_stage(index);
+        let generation = self.mem.load_u64(at + WORD) >> STATE_BITS;
+        self.mem.store_u64(at + WORD, generation << STATE_BITS | STATE_LEAVING);
+        self.enqueue(self.lay.stages, superblock::ABORT_QUEUE, index);
+    }
+
+    /// Gives back what was set aside and not used.
+    fn unreserve_stage(&mut self, at: u64) {
+        for (table, left) in [(self.lay.frames, field::FRAMES), (self.lay.nodes, field::NODES)] {
+            self.unreserve(table, self.mem.load_u32(at + left));
+            self.mem.store_u32(at + left, 0);
+        }
+    }
+
+    /// Takes a staged write from its holder.
+    fn end_stage(&mut self, index: u32) {
+        let at = self.lay.stages.at(index);
+        let holder_at = self.lay.holders.at(self.mem.load_u32(at + field::HOLDER));
+        self.unlink(Chain::stages(self.lay.stages), holder_at + holder::STAGES, index);
+    }
+
+    /// Gives back the nodes of a staged write whose frames have all been swapped in.
+    fn put_staged_nodes(&mut self, at: u64) {
+        let Some(root) = self.mem.load_u32(at + field::ROOT).checked_sub(1) else { return };
+        for position in 0..FAN_OUT {
+            let link = self.mem.load_u32(self.node_at(root) + 4 * u64::from(position));
+            if let Some(leaf) = link.checked_sub(1) {
+                self.put_stamped(self.lay.nodes, leaf);
+            }
+        }
+        self.put_stamped(self.lay.nodes, root);
+    }
+
+    /// One step of freeing an aborted staged write: a node and its frames. Whether it is done.
+    pub(super) fn abort_step(&mut self, index: u32) -> bool {
+        let at = self.lay.stages.at(index);
+        let Some(root) = self.mem.load_u32(at + field::ROOT).checked_sub(1) else {
+            return true;
+        };
+        let mut cursor = self.mem.load_u32(at + field::CURSOR);
+        while cursor < FAN_OUT {
+            let slot = self.node_at(root) + 4 * u64::from(cursor);
+            cursor += 1;
+            let Some(leaf) = self.mem.load_u32(slot).checked_sub(1) else { continue };
+            for position in 0..FAN_OUT {
+                let link = self.mem.load_u32(self.node_at(leaf) + 4 * u64::from(position));
+                if let Some(frame) = link.checked_sub(1) {
+                    self.put_stamped(self.lay.frames, frame);
+                }
+            }
+            self.mem.store_u32(slot, 0);
+            self.put_stamped(self.lay.nodes, leaf);
+            self.mem.store_u32(at + field::CURSOR, cursor);
+            return false;
+        }
+        self.mem.store_u32(at + field::ROOT, 0);
+        self.put_stamped(self.lay.nodes, root);
+        false
+    }
+}
+
+const _: () = assert!(STAGE_BYTES_MAX / PAGE_BYTES < (FAN_OUT as u64).pow(DEPTH));

@@ -1,0 +1,28 @@
+//! What DmRPC's std binaries share: everything round a poll loop that is not protocol.
+//!
+//! * [`clock`]: time for the core, cheaply.
+//! * [`affinity`]: which core a loop runs on. [`idle`]: what it does when there is nothing to do.
+//! * [`signals`]: stop and statistics on demand.
+//! * [`cluster`]: who is where. [`size`]: sizes and spans of time on command lines.
+//! * [`local`]: child processes for `--local`, certain to come down again.
+//! * [`metered`]: a device that keeps an account of what was sent to whom.
+//! * [`raw`]: yardsticks of the bare device and the bare socket.
+//! * [`spsc`]: a ring between an ordinary thread and a poll loop.
+//! * `log` (feature `log`): deferred logging with defmt.
+#![deny(unsafe_code)]
+
+pub mod affinity;
+pub mod clock;
+pub mod cluster;
+pub mod idle;
+pub mod local;
+#[cfg(feature = "log")]
+pub mod log;
+pub mod metered;
+pub mod raw;
+pub mod signals;
+pub mod size;
+#[allow(unsafe_code)]
+pub mod spsc;
+#[allow(unsafe_code)]
+mod sys;

@@ -1,0 +1,5 @@
+//! Links the binary for deferred logging.
+
+fn main() {
+    dmrpc_link::logging_binary();
+}

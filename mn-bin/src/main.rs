@@ -1,0 +1,26 @@
+//! `dmrpc-mn`: a memory node.
+//!
+//! A thin shell round the core: it maps the pool, opens the device, and runs one pinned poll loop
+//! until it is told to stop. Everything that decides is in `dmrpc-core`.
+
+#![forbid(unsafe_code)]
+
+mod node;
+mod options;
+mod pool;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = options::Options::parse();
+    match node::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dmrpc-mn: {error}");
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

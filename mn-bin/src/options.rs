@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use clap::Parser;
+use dmrpc_host::affinity::CoreList;
+use dmrpc_host::idle::IdleStrategy;
+use dmrpc_host::size::{ByteSize, TimeSpan};
+
+/// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
+///
+/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates and pool use at
+/// once; SIGINT or SIGTERM stops it cleanly.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dmrpc-mn",
+    version,
+    after_help = "\
+Examples:
+  dmrpc-mn --bind 127.0.0.1:7400 --pool-size 1GiB
+      Serve a pool of 1 GiB on loopback.
+  dmrpc-mn --cluster cluster.toml --server-index 0 --cores 0 --idle busy
+      Be the process of line 0 of the cluster file, on core 0, never yielding it.
+  dmrpc-mn --bind 127.0.0.1:0 --report 1s
+      Let the kernel choose the port; print rates once a second.
+
+Then, from another terminal:
+  dmrpc-cn ping --memory-node 127.0.0.1:7400"
+)]
+pub(crate) struct Options {
+    /// Address and port to serve on; port 0 lets the kernel choose.
+    #[arg(long, env = "DMRPC_BIND", default_value = "127.0.0.1:7400", value_name = "IP:PORT")]
+    pub(crate) bind: SocketAddrV4,
+
+    /// Take the address (and the core, if given there) from this cluster file.
+    #[arg(long, env = "DMRPC_CLUSTER", value_name = "FILE", requires = "server_index")]
+    pub(crate) cluster: Option<PathBuf>,
+
+    /// Which process of the cluster file this is, counted from 0.
+    #[arg(long, value_name = "N", requires = "cluster")]
+    pub(crate) server_index: Option<usize>,
+
+    /// Number of this memory node in the references that it makes. With a cluster file, its place
+    /// among the file's memory nodes.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) memory_node: u32,
+
+    /// Memory for the pool, tables included.
+    #[arg(long, env = "DMRPC_POOL_SIZE", default_value = "256MiB", value_name = "SIZE")]
+    pub(crate) pool_size: ByteSize,
+
+    /// Put the pool on huge pages of 2 MiB (reserve them in /proc/sys/vm/nr_hugepages).
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
+
+    /// Pin the poll loop to this core. One core for now: a loop a core comes with DPDK.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cores: Option<CoreList>,
+
+    /// What the poll loop does when there is nothing to do: busy (lowest latency, takes the whole
+    /// core), yield (shares it), sleep (waits for packets).
+    #[arg(long, default_value_t = IdleStrategy::Sleep, value_name = "STRATEGY")]
+    pub(crate) idle: IdleStrategy,
+
+    /// Most sessions at a time.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) sessions: usize,
+
+    /// Slots of a session, that is, requests in flight: a power of two up to 64.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) slots: u16,
+
+    /// Most memory that one session may have; the whole pool if not given.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) session_quota: Option<ByteSize>,
+
+    /// Largest datagram: what all hops to the compute nodes carry whole.
+    #[arg(long, default_value = "9000B", value_name = "SIZE")]
+    pub(crate) datagram_size: ByteSize,
+
+    /// How long a silent session keeps its memory.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub(crate) lease: TimeSpan,
+
+    /// How long references outlive their owner, so that receivers can claim them.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub(crate) grace: TimeSpan,
+
+    /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
+    #[arg(long)]
+    pub(crate) no_payload_check: bool,
+
+    /// Print rates and pool use to standard error in this interval.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) report: Option<TimeSpan>,
+
+    /// Reports as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

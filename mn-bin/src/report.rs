@@ -1,0 +1,151 @@
+//! Rates and pool use, for people and for programs.
+//!
+//! The poll loop only copies its counters to a place that it shares with a thread; the thread makes
+//! text of them and waits for the terminal.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use dmrpc_core::endpoint::Counters;
+use dmrpc_core::memory::Memory;
+use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
+use dmrpc_core::store::Stats;
+use dmrpc_core::time::Instant;
+use serde_json::json;
+use spin::Mutex;
+
+/// A poll loop's counters at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Snapshot {
+    at: Instant,
+    operations: [Operation; OPERATIONS.len()],
+    stats: Stats,
+    counters: Counters,
+}
+
+/// What the loop and the thread share. The loop never waits for the lock: it tries, and a report
+/// that is not fetched yet is replaced by a newer one at the next occasion.
+struct Shared {
+    latest: Mutex<Option<Snapshot>>,
+    stop: AtomicBool,
+}
+
+/// The thread that prints.
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reporter {
+    /// Starts the thread. `core` is the core that the loop is pinned to.
+    pub(crate) fn start(json: bool, core: Option<usize>, now: Instant) -> io::Result<Self> {
+        let shared = Arc::new(Shared { latest: Mutex::new(None), stop: AtomicBool::new(false) });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("report".to_owned()).spawn(move || {
+            let mut before = Snapshot { at: now, ..Snapshot::default() };
+            while !theirs.stop.load(Ordering::Acquire) {
+                thread::park();
+                let latest = theirs.latest.lock().take();
+                if let Some(latest) = latest {
+                    print(json, core, &before, &latest);
+                    before = latest;
+                }
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands the loop's counters over for printing.
+    pub(crate) fn publish<M: Memory>(
+        &self,
+        now: Instant,
+        node: &MemoryNode<'_, M>,
+        counters: &Counters,
+    ) {
+        let Some(mut latest) = self.shared.latest.try_lock() else { return };
+        *latest = Some(Snapshot {
+            at: now,
+            operations: *node.operations(),
+            stats: node.store().stats(),
+            counters: *counters,
+        });
+        drop(latest);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Rates of one operation between two snapshots.
+struct Rate {
+    name: &'static str,
+    ops_per_s: f64,
+    gbit_per_s: f64,
+    errors: u64,
+}
+
+fn rates(before: &Snapshot, now: &Snapshot, seconds: f64) -> impl Iterator<Item = Rate> {
+    let pairs = now.operations.iter().zip(&before.operations);
+    OPERATIONS.iter().zip(pairs).map(move |(name, (now, before))| Rate {
+        name,
+        ops_per_s: (now.done - before.done) as f64 / seconds,
+        gbit_per_s: (now.bytes - before.bytes) as f64 * 8e-9 / seconds,
+        errors: now.failed - before.failed,
+    })
+}
+
+fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
+    let seconds = (now.at - before.at).as_nanos().max(1) as f64 / 1e9;
+    let rates = rates(before, now, seconds);
+    let Snapshot { stats, counters, .. } = now;
+    let text = if json {
+        let rates: serde_json::Map<_, _> = rates
+            .map(|Rate { name, ops_per_s, gbit_per_s, errors }| {
+                let rate = json!({
+                    "ops_per_s": ops_per_s, "gbit_per_s": gbit_per_s, "errors": errors
+                });
+                (name.to_owned(), rate)
+            })
+            .collect();
+        let report = json!({
+            "core": core, "seconds": seconds, "rates": rates,
+            "frames_in_use": stats.frames.in_use, "frames_limit": stats.frames.limit,
+            "regions": stats.regions.in_use, "references": stats.entries.in_use,
+            "datagrams_received": counters.datagrams_received,
+            "packets_resent": counters.packets_resent,
+        });
+        format!("{report}\n")
+    } else {
+        let core = core.map_or("any".to_owned(), |core| core.to_string());
+        let mut text = format!(
+            "core {core}: {} of {} frames, {} regions, {} references, {} sessions\n",
+            stats.frames.in_use,
+            stats.frames.limit,
+            stats.regions.in_use,
+            stats.entries.in_use,
+            stats.holders.in_use
+        );
+        for rate in rates.filter(|rate| rate.ops_per_s > 0.0 || rate.errors > 0) {
+            let Rate { name, ops_per_s, gbit_per_s, errors } = rate;
+            text += &format!(
+                "  {name:<11} {ops_per_s:>12.0} /s {gbit_per_s:>8.3} Gbit/s {errors:>6} failed\n"
+            );
+        }
+        text
+    };
+    // A reader that went away is no reason to stop serving.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
