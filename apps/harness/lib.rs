@@ -8,7 +8,9 @@
 //! * [`session`]: from the command line to servers that answer, and down again.
 //! * [`servers`]: children of `--local`, of which one at a time may run.
 //! * [`role`]: what this program does when it is itself started as a child.
-//! * [`block`]: the measuring of a block of operations. [`interleave`]: blocks of ours and of the
+//! * [`block`]: the measuring of a block. [`cycle`]: of operations one at a time; [`window`]: of many
+//!   in flight. [`client`]: the node that makes them.
+//! * [`interleave`]: blocks of ours and of the
 //!   bare device in turns, and the ratio of the two.
 //! * [`frames`]: how long the datagrams of an operation are. [`raw`], [`train`]: the same datagrams
 //!   over the bare device.
@@ -18,6 +20,8 @@
 
 pub mod args;
 pub mod block;
+pub mod client;
+pub mod cycle;
 pub mod error;
 pub mod frames;
 pub mod interleave;
@@ -29,3 +33,4 @@ pub mod row;
 pub mod servers;
 pub mod session;
 pub mod train;
+pub mod window;

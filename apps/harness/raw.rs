@@ -76,8 +76,7 @@ impl RawDevices {
 impl Raw<'_> {
     /// The datagrams of both messages of an exchange.
     pub fn frames(&self, exchange: Exchange) -> (Frames, Frames) {
-        let frames = |bytes| Frames::of(bytes, self.datagram_bytes_max);
-        (frames(exchange.request), frames(exchange.answer))
+        exchange.frames(self.datagram_bytes_max)
     }
 
     /// The server that [`Raw::rtt`] needs to be running.
@@ -149,11 +148,7 @@ impl Raw<'_> {
         };
         let result = self.device.oneway(bytes, span)?;
         // What the kernel dropped is not an error of a device without a protocol.
-        Ok(Tally {
-            count: result.count,
-            elapsed_ns: result.elapsed.as_nanos(),
-            ..Tally::new()
-        })
+        Ok(Tally { count: result.count, elapsed_ns: result.elapsed.as_nanos(), ..Tally::new() })
     }
 }
 

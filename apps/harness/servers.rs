@@ -281,20 +281,19 @@ fn command(
             }
             command
         }
-        Server::Echo => {
-            let mut command = Command::new(sibling("dmrpc-cn", "dmrpc-cn")?);
-            command.args(["serve", "--bind", "127.0.0.1:0", "--idle", &idle]);
-            command
-        }
-        Server::RawSocket | Server::RawDevice | Server::RawTrain => {
+        Server::Echo | Server::RawSocket | Server::RawDevice | Server::RawTrain => {
             let own = std::env::current_exe().map_err(AppError::Output)?;
             let mut command = Command::new(own);
             let role = match server {
+                Server::Echo => "echo",
                 Server::RawSocket => "raw-socket",
                 Server::RawDevice => "raw-device",
                 _ => "raw-train",
             };
-            command.args(["--role", role]);
+            command.args(["--role", role, "--idle", &idle]);
+            if args.no_payload_check {
+                command.arg("--no-payload-check");
+            }
             command
         }
     };

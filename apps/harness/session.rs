@@ -15,6 +15,9 @@ use crate::output::Output;
 use crate::row::{Row, Subject, Switches};
 use crate::servers::{Server, Servers, Sharing};
 
+/// Longest block in seconds: a server that is stopped for longer is suspected to be gone.
+const BLOCK_S_MAX: f64 = 0.25;
+
 /// Runs a program: checks the flags, plays a child's role if that is what is asked, else runs
 /// `work`; prints what went wrong; and says how the process is to end.
 pub fn main(
@@ -86,9 +89,18 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Blocks of a row: those asked for, and more if each would take long.
+    pub fn blocks(&self) -> u64 {
+        let wanted = self.args.blocks;
+        match self.args.count {
+            Some(count) => wanted.min(count),
+            None => wanted.max((self.args.seconds / BLOCK_S_MAX).ceil() as u64),
+        }
+    }
+
     /// How much a block measures: a row's share of `--count` or `--seconds`.
     pub fn block_budget(&self) -> Budget {
-        let blocks = self.args.blocks;
+        let blocks = self.blocks();
         match self.args.count {
             Some(count) => Budget::Count(count.div_ceil(blocks)),
             None => {
@@ -120,9 +132,10 @@ impl Session<'_> {
     ) -> Result<Turns<N>, AppError> {
         let mut turns = Turns::default();
         let budget = self.block_budget();
-        self.output.expect(what, self.args.blocks);
+        let blocks = self.blocks();
+        self.output.expect(what, blocks);
         let mut bare = bare;
-        for _ in 0..self.args.blocks {
+        for _ in 0..blocks {
             if self.signals.stop_requested() {
                 return Err(AppError::Interrupted);
             }

@@ -201,6 +201,9 @@ impl Endpoint<'_> {
         if slot.outgoing.source.is_some() {
             header.flags |= Flags::HOLDS;
         }
+        if slot.declined {
+            header.flags |= Flags::DECLINED;
+        }
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         turn(io, self.crc, session.peer, header, &mut slot.outgoing, session.payload_bytes)

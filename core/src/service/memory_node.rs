@@ -263,7 +263,10 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
             Ok(Some(index)) => Admission::Accept(Sink(index as u64)),
             Ok(None) => Admission::Busy,
             Err(failure) if failure.is_pending() => Admission::Busy,
-            Err(failure) => Admission::Reject(failure.status().0),
+            Err(failure) => {
+                let (status, details) = failure.status();
+                Admission::RejectWith(status, failure_parameters(failure.step, details))
+            }
         }
     }
 
