@@ -130,7 +130,7 @@ pub(crate) fn run(seed: u64) -> Report {
     let mut world = World { plan, cluster, oracle, random, lives: 1_000, calls_before: 0 };
     for (index, pool) in pools.iter_mut().enumerate() {
         let server = pool.node(index as u32, &mut world.random);
-        world.start(index, true, Node::Memory(server));
+        world.start(index, true, Node::Memory(Box::new(server)));
     }
     for index in world.plan.memory_nodes..world.plan.nodes {
         world.start_compute(index, true);
