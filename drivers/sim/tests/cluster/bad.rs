@@ -51,7 +51,9 @@ async fn refused(cn: &Cn, request: Request<'_>, expected: impl Fn(MemoryError) -
 fn check(end: End, what: &str, expected: impl Fn(MemoryError) -> bool) {
     match end {
         End::Done(results) => panic!("{what} made {results:?}"),
-        End::Refused(error) => assert!(expected(error), "{what} was refused: {error} ({error:?})"),
+        End::Refused(error, _) => {
+            assert!(expected(error), "{what} was refused: {error} ({error:?})")
+        }
         End::Not | End::Unknown => {}
     }
 }
@@ -223,8 +225,12 @@ async fn bad_use(cn: &Cn, reference: &Reference) {
     let owner = cn.oracle.borrow().entries[&key].owner;
     let lacking = Rights::all() - rights;
     let (step, expected) = match cn.below(4) {
-        0 if owner != Some(cn.index) => (Step::DropRef { reference: FIRST }, MemoryError::NotOwner),
-        1 if owner != Some(cn.index) => (Step::Detach { reference: FIRST }, MemoryError::NotOwner),
+        0 if owner.is_some_and(|owner| owner != cn.index) => {
+            (Step::DropRef { reference: FIRST }, MemoryError::NotOwner)
+        }
+        1 if owner.is_some_and(|owner| owner != cn.index) => {
+            (Step::Detach { reference: FIRST }, MemoryError::NotOwner)
+        }
         2 if rights.contains(Rights::MAP) => (
             Step::ReadRef { reference: FIRST, offset: size, length: 1 },
             MemoryError::OutOfRange { end: size + 1, size },

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use dmrpc_core::endpoint::host::CallError;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::{
-    FAILURE_BYTES, MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step,
-    emit_steps,
+    MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
+    parse_failure,
 };
 use dmrpc_core::wire::message::{ArgEntry, Method, Status};
 use dmrpc_core::wire::reference::{Ref, Rights};
@@ -24,7 +24,8 @@ pub(crate) const MADE: RegionOperand = RegionOperand::MadeBy(0);
 #[derive(Debug)]
 pub(crate) enum End {
     Done(Results),
-    Refused(MemoryError),
+    /// Why, and at which step. What steps before it made is given back.
+    Refused(MemoryError, usize),
     /// Certainly without effect.
     Not,
     Unknown,
@@ -61,7 +62,8 @@ impl MemoryCall {
             }
             Finish::Answered { status: Status::CANCELLED, .. } => End::Not,
             Finish::Answered { status, parameters, .. } => {
-                End::Refused(failure(status, &parameters))
+                let (error, step) = failure(status, &parameters);
+                End::Refused(error, step)
             }
             Finish::Failed(CallError::OutcomeUnknown) => End::Unknown,
             Finish::Failed(
@@ -72,7 +74,7 @@ impl MemoryCall {
         let mut oracle = self.cn.oracle.borrow_mut();
         match &end {
             End::Done(_) => {}
-            End::Refused(_) => oracle.count("refused"),
+            End::Refused(..) => oracle.count("refused"),
             End::Not => oracle.count("not executed"),
             End::Unknown => {
                 oracle.unknown += 1;
@@ -84,11 +86,10 @@ impl MemoryCall {
     }
 }
 
-fn failure(status: Status, parameters: &[u8]) -> MemoryError {
-    let bytes: &[u8; FAILURE_BYTES] = parameters.try_into().expect("a failure's parameters");
-    let detail = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    assert!(detail(0) < STEPS_MAX as u64, "the number of a step");
-    MemoryError::from_wire(status, [detail(8), detail(16)]).expect("a memory node's error")
+fn failure(status: Status, parameters: &[u8]) -> (MemoryError, usize) {
+    let (step, details) = parse_failure(parameters).expect("a failure's parameters");
+    let error = MemoryError::from_wire(status, details).expect("a memory node's error");
+    (error, usize::from(step))
 }
 
 /// A region of this node's, and what is in it.
@@ -190,7 +191,7 @@ impl Cn {
             End::Done(results) => {
                 Some(self.adopt(node, results.regions[0], Rc::new(Content::zeros(length))))
             }
-            End::Refused(error) => {
+            End::Refused(error, _) => {
                 self.check_shortage(error);
                 None
             }
@@ -204,7 +205,7 @@ impl Cn {
         let steps = [Step::Free { region: region.named() }];
         match self.memory(Request::new(region.node, &steps)).end().await {
             End::Done(_) | End::Unknown => {}
-            End::Refused(error) => panic!("a region could not be freed: {error}"),
+            End::Refused(error, _) => panic!("a region could not be freed: {error}"),
             // What is still there is freed when the session ends.
             End::Not => self.oracle.borrow_mut().unknown += 1,
         }
@@ -227,7 +228,7 @@ impl Cn {
     pub(crate) fn written(&self, region: &mut Region, offset: usize, bytes: &[u8], end: &End) {
         match end {
             End::Done(_) => Rc::make_mut(&mut region.content).write(offset, bytes),
-            End::Refused(error) => self.check_shortage(*error),
+            End::Refused(error, _) => self.check_shortage(*error),
             End::Not => {}
             End::Unknown => Rc::make_mut(&mut region.content).doubt(offset, bytes),
         }
@@ -254,7 +255,7 @@ impl Cn {
                 assert_eq!(results.body.len(), length, "as many bytes as were asked for");
                 content.check(offset, &results.body, "a region");
             }
-            End::Refused(error) => self.check_shortage(*error),
+            End::Refused(error, _) => self.check_shortage(*error),
             End::Not | End::Unknown => {}
         }
     }
@@ -275,7 +276,7 @@ impl Cn {
                 let content = Rc::new(region.content.part(offset, length));
                 Some(self.own(region.node, results.refs[0], content))
             }
-            End::Refused(error) => {
+            End::Refused(error, _) => {
                 self.check_shortage(error);
                 None
             }
@@ -302,7 +303,7 @@ impl Cn {
                 let content = reference.content.clone();
                 Some(self.adopt(reference.node, results.regions[0], content))
             }
-            End::Refused(error) => {
+            End::Refused(error, _) => {
                 self.check_refusal(reference.key(), error, None);
                 None
             }
@@ -330,7 +331,7 @@ impl Cn {
                 assert_eq!(results.body.len(), length);
                 reference.content.check(offset, &results.body, "a reference");
             }
-            End::Refused(error) => self.check_refusal(reference.key(), error, None),
+            End::Refused(error, _) => self.check_refusal(reference.key(), error, None),
             End::Not | End::Unknown => {}
         }
     }
@@ -356,7 +357,7 @@ impl Cn {
                 assert_eq!((wire.length, wire.rights), (bytes, rights));
                 Some(Reference { node: reference.node, wire, content })
             }
-            End::Refused(error) => {
+            End::Refused(error, _) => {
                 self.check_refusal(reference.key(), error, None);
                 None
             }
@@ -384,9 +385,17 @@ impl Cn {
                 self.oracle.borrow_mut().finish_ending(key, ending, true);
                 Some(results)
             }
-            End::Refused(error) => {
-                self.check_refusal(key, error, Some(ending));
-                self.oracle.borrow_mut().finish_ending(key, ending, false);
+            End::Refused(error, step) => {
+                let claim = |step: &Step| matches!(step, Step::ClaimRef { .. });
+                // What was claimed by an earlier step went with the rest of what was made.
+                let ended = steps[..step].iter().any(claim);
+                if ended {
+                    self.check_worked(key, issued);
+                    self.check_shortage(error);
+                } else {
+                    self.check_refusal(key, error, Some(ending));
+                }
+                self.oracle.borrow_mut().finish_ending(key, ending, ended);
                 None
             }
             End::Not => {
@@ -435,7 +444,7 @@ impl Cn {
                 let content = Rc::new(Content::of(bytes.to_vec()));
                 Some(self.own(node, results.refs[0], content))
             }
-            End::Refused(error) => {
+            End::Refused(error, _) => {
                 self.check_shortage(error);
                 None
             }
@@ -450,26 +459,30 @@ impl Cn {
         let steps = [Step::Detach { reference: FIRST }];
         let refs = [reference.wire];
         let request = Request { refs: &refs, ..Request::new(reference.node, &steps) };
-        let end = self.memory(request).end().await;
-        let mut oracle = self.oracle.borrow_mut();
-        let entry = oracle.entries.get_mut(&key).expect("an entry that was made");
-        match end {
-            End::Done(_) => {
-                entry.owner = None;
+        // If this node crashes before it knows, nobody will.
+        self.doubt_detach(key, true);
+        match self.memory(request).end().await {
+            End::Done(_) | End::Unknown => {
+                let mut oracle = self.oracle.borrow_mut();
+                oracle.entries.get_mut(&key).expect("an entry that was made").owner = None;
                 true
             }
-            End::Unknown => {
-                entry.owner = None;
-                entry.detach_doubtful = true;
-                true
-            }
-            End::Refused(error) => {
-                drop(oracle);
+            End::Refused(error, _) => {
                 self.check_refusal(key, error, None);
+                self.doubt_detach(key, false);
                 false
             }
-            End::Not => false,
+            End::Not => {
+                self.doubt_detach(key, false);
+                false
+            }
         }
+    }
+
+    fn doubt_detach(&self, key: EntryKey, doubtful: bool) {
+        let mut oracle = self.oracle.borrow_mut();
+        let entry = oracle.entries.get_mut(&key).expect("an entry that was made");
+        entry.detach_doubtful = doubtful;
     }
 }
 

@@ -32,10 +32,23 @@ thread_local! {
 impl PoolMemory {
     /// Memory for a pool of `bytes` bytes. It still has the bytes of the run before: whoever can
     /// read them has found a leak.
-    pub(crate) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize, tight: Option<&mut Random>) -> Self {
         let mut config = Config::for_pool_bytes(bytes as u64);
         config.grace_ns = GRACE.as_nanos();
         config.holders = config.holders.max(64);
+        if let Some(random) = tight {
+            let few = random.within(2..=12) as u32;
+            match random.below(8) {
+                0 => config.regions = few,
+                1 => config.versions = few,
+                2 => config.entries = few,
+                3 => config.pins = few,
+                4 => config.stages = few.min(3),
+                5 => config.detached_max = few,
+                6 => config.holds_max = few,
+                _ => {}
+            }
+        }
         let needed = Layout::new(&config).expect("a configuration").bytes().div_ceil(8) as usize;
         let mut words = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         if words.len() < needed {

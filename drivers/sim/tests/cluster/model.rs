@@ -104,7 +104,7 @@ pub(crate) struct Entry {
     /// The reference that was made with it: to all of it, with the right to drop it.
     pub(crate) master: Ref,
     endings: Vec<Ending>,
-    /// A detach may have happened, or may still.
+    /// It was detached, or may have been, or may still be.
     pub(crate) detach_doubtful: bool,
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn address(index: usize) -> SocketAddrV4 {
 
 /// A node of the simulated cluster.
 pub(crate) enum Node<'m> {
-    Memory(Server<'m>),
+    Memory(Box<Server<'m>>),
     Compute(Compute),
 }
 

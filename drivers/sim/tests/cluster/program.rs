@@ -376,7 +376,7 @@ async fn map_write_create_free(cn: &Cn, reference: &Reference) -> Option<Referen
             content.write(offset, &bytes);
             Some(cn.own(reference.node, results.refs[0], Rc::new(content)))
         }
-        End::Refused(error) => {
+        End::Refused(error, _) => {
             let ended = cn.oracle.borrow().may_fail(key, error, None);
             assert!(ended || cn.tight, "{error}");
             None

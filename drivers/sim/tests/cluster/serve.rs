@@ -60,7 +60,7 @@ impl Work {
 
 /// The bytes that travel by value with call `id`.
 fn pattern(id: u32, length: usize) -> Vec<u8> {
-    (0..length).map(|at| mix(u64::from(id) << 32 | at as u64 / 64) as u8).collect()
+    (0..length).map(|at| mix((u64::from(id) << 32) + at as u64 / 64) as u8).collect()
 }
 
 impl Cn {

@@ -113,12 +113,15 @@ struct World<'m> {
 pub(crate) fn run(seed: u64) -> Report {
     let mut random = Random::new(seed);
     let plan = Plan::drawn(&mut random);
-    let pool = |random: &mut Random| match plan.tight {
-        true => random.within(600 << 10..=1_500 << 10) as usize,
-        false => 16 << 20,
-    };
-    let mut pools: Vec<_> =
-        (0..plan.memory_nodes).map(|_| PoolMemory::new(pool(&mut random))).collect();
+    let mut pools: Vec<_> = (0..plan.memory_nodes)
+        .map(|_| match plan.tight {
+            true => {
+                let bytes = random.within(600 << 10..=1_500 << 10) as usize;
+                PoolMemory::new(bytes, Some(&mut random))
+            }
+            false => PoolMemory::new(16 << 20, None),
+        })
+        .collect();
     // A path that stalls for longer than the lease ends sessions, which has its own tests.
     let faults = Faults { clog: 0, ..Faults::drawn(&mut random) };
     let network = Network::new(random.draw(), faults);
@@ -127,7 +130,7 @@ pub(crate) fn run(seed: u64) -> Report {
     let mut world = World { plan, cluster, oracle, random, lives: 1_000, calls_before: 0 };
     for (index, pool) in pools.iter_mut().enumerate() {
         let server = pool.node(index as u32, &mut world.random);
-        world.start(index, true, Node::Memory(server));
+        world.start(index, true, Node::Memory(Box::new(server)));
     }
     for index in world.plan.memory_nodes..world.plan.nodes {
         world.start_compute(index, true);
@@ -326,7 +329,7 @@ async fn end_detached(cn: Cn) {
         let detached = oracle
             .entries
             .iter()
-            .filter(|(key, entry)| entry.owner.is_none() && !oracle.has_ended(**key));
+            .filter(|(key, entry)| entry.detach_doubtful && !oracle.has_ended(**key));
         detached.map(|(key, entry)| (key.0, entry.master)).collect()
     };
     for (node, wire) in left {
