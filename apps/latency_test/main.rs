@@ -150,9 +150,8 @@ impl Bench<'_, '_, '_, '_> {
         session.servers.activate(self.server)?;
         let warm = cycle::warm_up(cycle, &session.clock, session.args.warmup)?;
         let mut random = Random::new(session.args.seed);
-        let ours = |clock: &Clock, block: &mut Block| {
-            cycle::measure(cycle, clock, block, &mut random)
-        };
+        let ours =
+            |clock: &Clock, block: &mut Block| cycle::measure(cycle, clock, block, &mut random);
         let what = format!("{} {bytes} B", names[0]);
         let turns = match &mut self.raw {
             None => session.in_turns(&what, (self.server, ours), None, Compare::Medians)?,
