@@ -1,6 +1,6 @@
 //! The node that makes the operations.
 
-use dmrpc_cn::{BufferClass, Node, NodeConfig, Peer};
+use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
 use dmrpc_udp::UdpDevice;
 
@@ -11,10 +11,17 @@ use crate::session::Session;
 /// The node of a program.
 pub type Client = Node<UdpDevice>;
 
+/// The method that an echo is called by. It answers any.
+pub const ECHO: Method = Method(1);
+
 /// Slots of a session.
 const SLOTS: u16 = 64;
 /// Sessions of a node: enough for any concurrency however few slots the other end gives.
 const SESSIONS: usize = 32;
+/// Calls at a time in a session with a server that was brought up here: it gives [`SLOTS`].
+const CALLS_LOCAL: usize = 32;
+/// Calls at a time in a session with another server, which may give no more than 16 slots.
+const CALLS_CLUSTER: usize = 8;
 /// Longest answer that is small, in bytes: with its head it fits the smallest buffer.
 const SMALL_BYTES: usize = 4 << 10;
 /// How long a server that was stopped may take to be heard of again.
@@ -55,6 +62,21 @@ pub fn connect(
 ) -> Result<Peer, AppError> {
     session.servers.activate(server)?;
     Ok(client.connect(session.servers.address(server)?)?)
+}
+
+/// Opens as many sessions with a server as `concurrency` calls need.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_for(
+    session: &mut Session<'_>,
+    client: &Client,
+    server: Server,
+    concurrency: usize,
+) -> Result<Vec<Peer>, AppError> {
+    let calls = if session.args.local.is_some() { CALLS_LOCAL } else { CALLS_CLUSTER };
+    let count = concurrency.div_ceil(calls);
+    (0..count).map(|_| connect(session, client, server)).collect()
 }
 
 /// Polls until a peer that was stopped for a while is heard of again; the next operation tells if

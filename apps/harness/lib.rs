@@ -14,11 +14,13 @@
 //!   bare device in turns, and the ratio of the two.
 //! * [`frames`]: how long the datagrams of an operation are. [`raw`], [`train`]: the same datagrams
 //!   over the bare device.
-//! * [`pattern`]: bytes that say where they belong, for verification.
+//! * [`bandwidth`]: sizes and numbers in flight, row by row.
+//! * [`pattern`]: bytes that say where they belong, for verification; [`places`]: a region of them.
 //! * [`row`], [`output`]: results, for people and for programs.
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod bandwidth;
 pub mod block;
 pub mod client;
 pub mod cycle;
@@ -27,6 +29,7 @@ pub mod frames;
 pub mod interleave;
 pub mod output;
 pub mod pattern;
+pub mod places;
 pub mod raw;
 pub mod role;
 pub mod row;

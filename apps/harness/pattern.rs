@@ -38,7 +38,7 @@ impl Random {
 
     /// Whether this operation is to be verified: true once in 64 times.
     pub fn samples(&mut self) -> bool {
-        self.next_u64() % VERIFY_ONE_IN == 0
+        self.next_u64().is_multiple_of(VERIFY_ONE_IN)
     }
 }
 
@@ -113,7 +113,7 @@ pub fn looks_filled(name: u64, bytes: &[u8]) -> bool {
     let name = mix(name);
     let count = bytes.len() / 8;
     let is_there = |index: usize| bytes[index * 8..][..8] == word(name, index as u64);
-    count > 2 && bytes.len() % 8 == 0 && is_there(1) && is_there(count - 1)
+    count > 2 && bytes.len().is_multiple_of(8) && is_there(1) && is_there(count - 1)
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ impl Session<'_> {
             turns.add(&tallies, raw.as_ref(), compare);
             self.output.step();
         }
+        self.servers.activate(server)?;
         Ok(turns)
     }
 

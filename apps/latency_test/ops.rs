@@ -1,16 +1,14 @@
 //! The operations, one at a time.
 
-use dmrpc_apps::client::{Client, wait_up};
+use dmrpc_apps::client::{Client, ECHO, wait_up};
 use dmrpc_apps::cycle::Cycle;
 use dmrpc_apps::error::AppError;
-use dmrpc_apps::pattern::{self, Random};
+use dmrpc_apps::pattern;
+use dmrpc_apps::places::{PLACE_BYTES_MIN, Places};
 use dmrpc_cn::memory::ALL_RIGHTS;
-use dmrpc_cn::{Arg, Method, Peer, Region};
+use dmrpc_cn::{Arg, Peer};
 use dmrpc_core::time::Duration;
 use dmrpc_host::clock::Clock;
-
-/// The method that is called. An echo answers any.
-const ECHO: Method = Method(1);
 
 /// `rpc`: a call of an echo with one inline argument.
 pub(crate) struct Rpc<'a> {
@@ -56,53 +54,6 @@ impl Cycle<1> for Rpc<'_> {
     }
 }
 
-/// Bytes of the region that `read` and `write` move about in.
-const REGION_BYTES: usize = 4 << 20;
-/// Places in it at least and at most.
-const PLACES: (usize, usize) = (2, 256);
-/// Distance of two places at least: a page.
-const PLACE_BYTES_MIN: usize = 4096;
-
-/// A region of several places of one size, with known bytes in each.
-struct Places {
-    region: Region,
-    place_bytes: usize,
-    /// What was last written to each place.
-    sequences: Vec<u64>,
-    seed: u64,
-    random: Random,
-}
-
-impl Places {
-    fn new(client: &Client, peer: Peer, seed: u64, bytes: usize) -> Result<Self, AppError> {
-        let place_bytes = bytes.max(PLACE_BYTES_MIN);
-        let count = (REGION_BYTES / place_bytes).clamp(PLACES.0, PLACES.1);
-        let memory = client.memory(peer);
-        let region = memory.alloc((count * place_bytes) as u64)?;
-        let mut content = vec![0; bytes];
-        pattern::fill(seed, &mut content);
-        for place in 0..count {
-            pattern::stamp(place as u64, &mut content);
-            memory.write(region, (place * place_bytes) as u64, &content)?;
-        }
-        let sequences = (0..count as u64).collect();
-        Ok(Self { region, place_bytes, sequences, seed, random: Random::new(seed) })
-    }
-
-    /// Chooses a place; returns its number and offset.
-    fn choose(&mut self) -> (usize, u64) {
-        let place = self.random.below(self.sequences.len());
-        (place, (place * self.place_bytes) as u64)
-    }
-
-    fn check(&self, op: &'static str, place: usize, found: &[u8]) -> Result<(), AppError> {
-        match pattern::first_unstamped(self.seed, self.sequences[place], found) {
-            None => Ok(()),
-            Some(at) => Err(AppError::WrongBytes { op, bytes: found.len(), at }),
-        }
-    }
-}
-
 /// `read`: of a random place of a region.
 pub(crate) struct Read<'a> {
     client: &'a Client,
@@ -122,25 +73,26 @@ impl<'a> Read<'a> {
     }
 
     pub(crate) fn end(self) -> Result<(), AppError> {
-        Ok(self.client.memory(self.places.region.peer).free(self.places.region)?)
+        Ok(self.client.memory(self.places.region().peer).free(self.places.region())?)
     }
 }
 
 impl Cycle<1> for Read<'_> {
     fn run(&mut self, clock: &Clock, verify: bool) -> Result<[Duration; 1], AppError> {
-        let (place, offset) = self.places.choose();
-        let region = self.places.region;
+        let place = self.places.choose();
+        let offset = self.places.offset(place);
+        let region = self.places.region();
         let start = clock.now();
         self.client.memory(region.peer).read(region, offset, &mut self.found)?;
         let span = clock.now().since(start);
         if verify {
-            self.places.check("read", place, &self.found)?;
+            self.places.check("read", self.places.sequence(place), &self.found)?;
         }
         Ok([span])
     }
 
     fn prepare(&mut self) {
-        wait_up(self.client, self.places.region.peer);
+        wait_up(self.client, self.places.region().peer);
     }
 }
 
@@ -163,35 +115,36 @@ impl<'a> Write<'a> {
         let places = Places::new(client, peer, seed, bytes)?;
         let mut content = vec![0; bytes];
         pattern::fill(seed, &mut content);
-        let sequence = places.sequences.len() as u64;
+        let sequence = places.count() as u64;
         Ok(Self { client, places, sequence, content, found: vec![0; bytes] })
     }
 
     pub(crate) fn end(self) -> Result<(), AppError> {
-        Ok(self.client.memory(self.places.region.peer).free(self.places.region)?)
+        Ok(self.client.memory(self.places.region().peer).free(self.places.region())?)
     }
 }
 
 impl Cycle<1> for Write<'_> {
     fn run(&mut self, clock: &Clock, verify: bool) -> Result<[Duration; 1], AppError> {
-        let (place, offset) = self.places.choose();
+        let place = self.places.choose();
+        let offset = self.places.offset(place);
         self.sequence += 1;
         pattern::stamp(self.sequence, &mut self.content);
-        let region = self.places.region;
+        let region = self.places.region();
         let memory = self.client.memory(region.peer);
         let start = clock.now();
         memory.write(region, offset, &self.content)?;
         let span = clock.now().since(start);
-        self.places.sequences[place] = self.sequence;
+        self.places.written(place, self.sequence);
         if verify {
             memory.read(region, offset, &mut self.found)?;
-            self.places.check("write", place, &self.found)?;
+            self.places.check("write", self.sequence, &self.found)?;
         }
         Ok([span])
     }
 
     fn prepare(&mut self) {
-        wait_up(self.client, self.places.region.peer);
+        wait_up(self.client, self.places.region().peer);
     }
 }
 
