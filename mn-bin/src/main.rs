@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
+mod memory;
 mod node;
 mod options;
-mod pool;
+mod place;
 mod report;
 
 use std::process::ExitCode;
