@@ -1,6 +1,7 @@
 //! How the page store's errors travel.
 
-use crate::store::{Error, Object, Resource as Pool};
+use crate::memory::Memory;
+use crate::store::{Error, HolderId, Object, RegionId, Resource as Pool, Store};
 use crate::wire::memory_op::{MemoryError, Resource};
 use crate::wire::message::Status;
 
@@ -14,6 +15,17 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) const MALFORMED: Self = Self { step: 0, error: Some(MemoryError::Malformed) };
+
+    /// The same for a step on a region.
+    pub(super) fn of_region<M: Memory>(
+        step: u8,
+        error: Error,
+        store: &Store<M>,
+        holder: HolderId,
+        region: RegionId,
+    ) -> Self {
+        Self { step, error: with_size(store, holder, region, translate(error)) }
+    }
 
     pub(super) fn of(step: u8, error: Error) -> Self {
         Self { step, error: translate(error) }
@@ -52,6 +64,22 @@ pub(super) fn translate(error: Error) -> Option<MemoryError> {
         }
         Error::TooLarge { len, max } => MemoryError::TooLong { length: len, max },
     })
+}
+
+/// An overflow told with the size of the region that was overrun.
+pub(super) fn with_size<M: Memory>(
+    store: &Store<M>,
+    holder: HolderId,
+    region: RegionId,
+    error: Option<MemoryError>,
+) -> Option<MemoryError> {
+    match error {
+        Some(MemoryError::OutOfRange { end: u64::MAX, size: 0 }) => {
+            let size = store.region_len(holder, region).unwrap_or(0);
+            Some(MemoryError::OutOfRange { end: u64::MAX, size })
+        }
+        other => other,
+    }
 }
 
 fn resource(pool: Pool) -> Resource {

@@ -180,11 +180,12 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
                 Ok(Some(free))
             }
             Err(error) => {
+                let failure = Failure::of_region(number, error, &self.store, holder, region);
                 if let Some(made) = made {
                     // It was made a moment ago by the same holder.
                     let _ = self.store.free(holder, made);
                 }
-                Err(Failure::of(number, error))
+                Err(failure)
             }
         }
     }

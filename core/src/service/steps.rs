@@ -1,6 +1,6 @@
 //! One request's steps, run against the page store.
 
-use super::failure::{Failure, translate};
+use super::failure::{Failure, translate, with_size};
 use super::memory_node::{MemoryNode, Results};
 use crate::endpoint::host::{Reply, Source};
 use crate::memory::Memory;
@@ -185,15 +185,13 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
 
     /// An overflow told with the size of what was overrun.
     fn with_size(&self, step: &Step, error: Option<MemoryError>) -> Option<MemoryError> {
-        let (
-            Some(MemoryError::OutOfRange { end: u64::MAX, size: 0 }),
-            Step::Read { region, .. } | Step::Write { region, .. } | Step::CreateRef { region, .. },
-        ) = (error, step)
+        let (Step::Read { region, .. }
+        | Step::Write { region, .. }
+        | Step::CreateRef { region, .. }) = step
         else {
             return error;
         };
-        let size = self.node.store.region_len(self.holder, self.region(*region)?).unwrap_or(0);
-        Some(MemoryError::OutOfRange { end: u64::MAX, size })
+        with_size(&self.node.store, self.holder, self.region(*region)?, error)
     }
 
     /// The region that an operand names.
