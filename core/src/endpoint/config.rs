@@ -27,7 +27,7 @@ pub struct Config {
     pub retransmit_max: Duration,
     /// How long a request that was refused for want of room waits before it is tried again.
     pub busy_retry_after: Duration,
-    /// How long a finished call's server may hold its answer before it is told.
+    /// How long the server of a call that is over may hold what it has of it before it is told.
     pub release_after: Duration,
     /// A session silent for this long is asked for a sign of life.
     pub keep_alive: Duration,
@@ -55,7 +55,8 @@ impl Config {
             busy_retry_after: Duration::from_micros(200),
             release_after: Duration::from_micros(500),
             keep_alive: Duration::from_millis(150),
-            suspect_after: Duration::from_millis(500),
+            // Leaves room for the last sign of life under way: suspected within 500 ms.
+            suspect_after: Duration::from_millis(450),
             lease: Duration::from_secs(10),
             connect_timeout: Duration::from_millis(1500),
         }

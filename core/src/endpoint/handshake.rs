@@ -1,10 +1,10 @@
-//! Sessions: how they are opened, kept alive, suspected and ended.
+//! Sessions: how they are opened.
 
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::host::{CallError, Closed, Host, SessionEvent, SessionId, Side};
-use super::table::{CallState, ClientSession, ClientState, ServeState, ServerSession, ServerSlot};
+use super::host::{Closed, Host, SessionEvent, SessionId, Side};
+use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -12,11 +12,16 @@ use crate::wire::control::{Hello, HelloAck, Refusal, SLOTS_MAX};
 use crate::wire::packet::{Flags, Header, Kind};
 
 /// How long a hello waits for its answer before it is sent again.
-const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
+pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// The first `count` bits.
 fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
+}
+
+/// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
+fn is_later(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 > 0
 }
 
 impl Endpoint<'_> {
@@ -76,6 +81,11 @@ impl Endpoint<'_> {
         self.client_session(session).map_or(0, |session| session.free_count.into())
     }
 
+    /// Sessions in which this endpoint answers calls now.
+    pub fn server_sessions_open(&self) -> usize {
+        self.server_sessions.iter().filter(|session| session.open).count()
+    }
+
     /// Which life of the server a session is with; `None` before the handshake is over.
     pub fn server_incarnation(&self, session: SessionId) -> Option<u64> {
         self.client_session(session)
@@ -89,69 +99,7 @@ impl Endpoint<'_> {
             .map_or(0, |session| (session.payload_bytes as usize).saturating_sub(head))
     }
 
-    pub(super) fn client_session_timer<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-    ) {
-        let session = &mut self.client_sessions[index];
-        if session.state == ClientState::Free {
-            return;
-        }
-        if now < session.due {
-            let due = session.due;
-            return self.wheel.arm(self.client_session_timer_id(index), due);
-        }
-        let due = if session.state == ClientState::Connecting {
-            if now.since(session.opened) >= self.config.connect_timeout {
-                return self.close_client(now, io, index, Closed::Unreachable);
-            }
-            self.send_hello(io, index);
-            now + HELLO_AGAIN_AFTER
-        } else {
-            let silence = now.since(session.last_heard);
-            if silence >= self.config.lease {
-                self.counters.leases_expired += 1;
-                return self.close_client(now, io, index, Closed::LeaseExpired);
-            }
-            if silence >= self.config.suspect_after && session.state == ClientState::Up {
-                session.state = ClientState::Suspected;
-                let id = SessionId { index: index as u32, generation: session.generation };
-                io.host.session(now, Side::Client, id, SessionEvent::Suspected);
-            }
-            self.keep_alive(now, io, index)
-        };
-        self.client_sessions[index].due = due;
-        self.wheel.arm(self.client_session_timer_id(index), due);
-    }
-
-    /// Sends what an open session owes its server. Returns when to look again.
-    fn keep_alive<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-    ) -> Instant {
-        let session = &self.client_sessions[index];
-        let mut unreleased = session.unreleased;
-        let mut due = session.last_heard.max(session.last_asked) + self.config.keep_alive;
-        if due <= now {
-            self.ask(now, io, index, Kind::Ping);
-            due = now + self.config.keep_alive;
-        }
-        if unreleased != 0 {
-            while unreleased != 0 {
-                let slot = unreleased.trailing_zeros() as u16;
-                unreleased &= unreleased - 1;
-                self.send_done(io, index, slot);
-            }
-            due = due.min(now + self.config.retransmit_after);
-        }
-        due
-    }
-
-    fn send_hello<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+    pub(super) fn send_hello<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let session = &self.client_sessions[index];
         let hello = Hello {
             incarnation: self.config.incarnation,
@@ -168,30 +116,6 @@ impl Endpoint<'_> {
         send(io.tx, self.crc, session.peer, header, bytes.len(), |payload| {
             payload.copy_from_slice(&bytes);
         });
-    }
-
-    /// Sends a packet of `kind` that names nothing but the session.
-    fn ask<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        kind: Kind,
-    ) {
-        let session = &mut self.client_sessions[index];
-        session.last_asked = now;
-        let mut header = Header::new(kind, session.remote.index, session.remote.generation);
-        header.flags = session_flags(session.features);
-        send(io.tx, self.crc, session.peer, header, 0, |_| {});
-    }
-
-    fn send_done<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize, slot: u16) {
-        let session = &self.client_sessions[index];
-        let mut done = Header::new(Kind::Done, session.remote.index, session.remote.generation);
-        done.flags = session_flags(session.features);
-        done.slot = slot;
-        done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
-        send(io.tx, self.crc, session.peer, done, 0, |_| {});
     }
 
     pub(super) fn on_hello<T: Tx, H: Host>(
@@ -224,6 +148,11 @@ impl Endpoint<'_> {
             }
             if same_life && session.remote.generation == hello.generation {
                 return self.send_hello_ack(io, index);
+            }
+            if same_life && is_later(session.remote.generation, hello.generation) {
+                // A late copy of the hello of an earlier use.
+                self.counters.stale += 1;
+                return;
             }
             // A later life of the client, or a later use of its session.
             self.close_server(now, io, index, Closed::Superseded);
@@ -320,19 +249,23 @@ impl Endpoint<'_> {
         };
         let Some(index) = self.client_session_of(peer, header) else {
             self.counters.unknown_session += 1;
-            return;
+            return self.decline(io, peer, &ack);
         };
         let slots_max = self.config.slots_per_session;
         let session = &mut self.client_sessions[index];
         let ours = ack.client_incarnation == self.config.incarnation
             && ack.slots <= slots_max
             && ack.payload_bytes_max <= self.config.payload_bytes_max;
+        let remote = SessionId { index: ack.session, generation: ack.generation };
         if session.state != ClientState::Connecting || !ours {
             self.counters.stale += 1;
+            if session.remote != remote {
+                self.decline(io, peer, &ack);
+            }
             return;
         }
         session.state = ClientState::Up;
-        session.remote = SessionId { index: ack.session, generation: ack.generation };
+        session.remote = remote;
         session.remote_incarnation = ack.incarnation;
         session.payload_bytes = ack.payload_bytes_max;
         session.remote_window = ack.window;
@@ -346,6 +279,18 @@ impl Endpoint<'_> {
         let id = SessionId { index: index as u32, generation: session.generation };
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
         io.host.session(now, Side::Client, id, event);
+    }
+
+    /// Ends a session that the server has opened for a late copy of a hello.
+    fn decline<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        ack: &HelloAck,
+    ) {
+        let mut bye = Header::new(Kind::Bye, ack.session, ack.generation);
+        bye.flags = session_flags(ack.features);
+        send(io.tx, self.crc, peer, bye, 0, |_| {});
     }
 
     pub(super) fn on_refuse<T: Tx, H: Host>(
@@ -371,178 +316,5 @@ impl Endpoint<'_> {
             }
             Err(error) => self.counters.wire_error(error),
         }
-    }
-
-    pub(super) fn on_ping<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        match self.server_session_of(peer, header) {
-            Some(index) => {
-                self.server_sessions[index].last_heard = now;
-                self.pong(io, index, header);
-            }
-            None => self.reset(io, peer, header),
-        }
-    }
-
-    /// Answers a ping, or confirms that a slot's answer was released.
-    pub(super) fn pong<T: Tx, H: Host>(
-        &mut self,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        asked: &Header,
-    ) {
-        let session = &self.server_sessions[index];
-        let mut pong = Header::new(Kind::Pong, session.remote.index, session.remote.generation);
-        pong.flags = session_flags(session.features);
-        pong.slot = asked.slot;
-        pong.request = asked.request;
-        send(io.tx, self.crc, session.peer, pong, 0, |_| {});
-    }
-
-    pub(super) fn on_pong<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        let Some(index) = self.client_session_of(peer, header) else {
-            self.counters.unknown_session += 1;
-            return;
-        };
-        let session = &mut self.client_sessions[index];
-        session.last_heard = now;
-        if session.state == ClientState::Suspected {
-            session.state = ClientState::Up;
-            let id = SessionId { index: index as u32, generation: session.generation };
-            io.host.session(now, Side::Client, id, SessionEvent::Recovered);
-        }
-        let slots = session.slots;
-        // A pong that names a request confirms that the request's answer was released.
-        if header.request != 0
-            && let Some(slot) = self.slot_index(index, header.slot, slots)
-            && self.client_slots[slot].request == header.request
-        {
-            self.client_sessions[index].unreleased &= !(1 << header.slot);
-        }
-    }
-
-    pub(super) fn on_bye<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        match self.server_session_of(peer, header) {
-            Some(index) => self.close_server(now, io, index, Closed::Bye),
-            None => self.counters.unknown_session += 1,
-        }
-    }
-
-    /// The server does not know the session that it names: it has restarted, or given us up.
-    pub(super) fn on_reset<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        let remote = SessionId { index: header.session, generation: header.generation };
-        let open = |state| matches!(state, ClientState::Up | ClientState::Suspected);
-        let index = self.client_sessions.iter().position(|session| {
-            open(session.state) && session.peer == peer && session.remote == remote
-        });
-        match index {
-            Some(index) => self.close_client(now, io, index, Closed::PeerRestarted),
-            None => self.counters.stale += 1,
-        }
-    }
-
-    pub(super) fn server_session_timer<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-    ) {
-        let session = &mut self.server_sessions[index];
-        if !session.open {
-            return;
-        }
-        let silence = now.since(session.last_heard);
-        if silence >= self.config.lease {
-            self.counters.leases_expired += 1;
-            return self.close_server(now, io, index, Closed::LeaseExpired);
-        }
-        let suspected = silence >= self.config.suspect_after;
-        let due = if suspected {
-            session.last_heard + (silence + self.config.suspect_after).min(self.config.lease)
-        } else {
-            session.last_heard + self.config.suspect_after
-        };
-        if suspected != session.suspected {
-            session.suspected = suspected;
-            let id = SessionId { index: index as u32, generation: session.generation };
-            let event = if suspected { SessionEvent::Suspected } else { SessionEvent::Recovered };
-            io.host.session(now, Side::Server, id, event);
-        }
-        self.wheel.arm(self.server_session_timer_id(index), due);
-    }
-
-    pub(super) fn close_client<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        why: Closed,
-    ) {
-        let session = &self.client_sessions[index];
-        let id = SessionId { index: index as u32, generation: session.generation };
-        let first = index << self.slot_shift;
-        for slot in first..first + usize::from(session.slots) {
-            let error = match self.client_slots[slot].state {
-                CallState::Free => continue,
-                CallState::Unsent if self.client_slots[slot].backoff == 0 => CallError::SessionLost,
-                CallState::Unsent => CallError::Busy,
-                CallState::Sent | CallState::Answering => CallError::OutcomeUnknown,
-            };
-            self.fail_call(now, io, slot, error, false);
-        }
-        self.client_sessions[index].state = ClientState::Free;
-        io.host.session(now, Side::Client, id, SessionEvent::Closed(why));
-    }
-
-    pub(super) fn close_server<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        why: Closed,
-    ) {
-        let first = index << self.slot_shift;
-        for slot in first..first + usize::from(self.server_sessions[index].slots) {
-            if self.server_slots[slot].state == ServeState::Executing {
-                let call = super::host::PendingCall {
-                    session: SessionId {
-                        index: index as u32,
-                        generation: self.server_sessions[index].generation,
-                    },
-                    slot: (slot - first) as u16,
-                    request: self.server_slots[slot].request,
-                };
-                io.host.cancelled(call);
-            }
-            self.let_go(io, slot);
-            self.server_slots[slot].state = ServeState::Idle;
-        }
-        let session = &mut self.server_sessions[index];
-        session.open = false;
-        let id = SessionId { index: index as u32, generation: session.generation };
-        io.host.session(now, Side::Server, id, SessionEvent::Closed(why));
     }
 }

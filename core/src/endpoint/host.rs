@@ -81,6 +81,9 @@ pub enum Body<'a> {
     },
 }
 
+/// Length of the parameters of [`Admission::RejectWith`], in bytes.
+pub const REJECTION_BYTES: usize = 24;
+
 /// Whether a message of several packets may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -90,6 +93,8 @@ pub enum Admission {
     Busy,
     /// Never: the call is answered with this status.
     Reject(Status),
+    /// Never: the call is answered with this status, and these parameters say more.
+    RejectWith(Status, [u8; REJECTION_BYTES]),
 }
 
 /// What a service made of a request.
@@ -111,9 +116,10 @@ pub enum CallError {
     OutcomeUnknown,
     /// The deadline passed before the request was ever sent.
     DeadlineExceeded,
-    /// The deadline passed while the service had no room: the request was not executed.
+    /// The service had no room until the deadline, or for as many attempts as a call has: the
+    /// request was not executed.
     Busy,
-    /// The session ended before the request was ever sent.
+    /// The session ended while the request was not under way: it was not executed.
     SessionLost,
     /// The answer has more bytes than the call has room for.
     AnswerTooLarge {
@@ -134,7 +140,9 @@ impl core::fmt::Display for CallError {
             ),
             Self::DeadlineExceeded => f.write_str("deadline passed before the request was sent"),
             Self::Busy => f.write_str("the service had no room until the deadline; not executed"),
-            Self::SessionLost => f.write_str("the session ended before the request was sent"),
+            Self::SessionLost => {
+                f.write_str("the session ended before the request was sent; not executed")
+            }
             Self::AnswerTooLarge { bytes, room } => {
                 write!(f, "the answer has {bytes} bytes where the call has room for {room}")
             }
@@ -227,7 +235,8 @@ pub trait Host {
     /// Bytes of an incoming body, each exactly once, in any order.
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]);
 
-    /// The rest of an incoming message will not come: forget it.
+    /// The rest of an incoming request will not come: forget it. The sink of a call is not
+    /// abandoned: the call's completion ends it.
     fn abandon(&mut self, sink: Sink);
 
     /// A whole request. On [`Body::Absorbed`] the sink passes to the service.
@@ -240,6 +249,8 @@ pub trait Host {
     ) -> Outcome;
 
     /// The caller of an accepted call does not want the answer any more: answer soon, somehow.
+    /// Told at most once a call, also when the session or the caller is gone, where
+    /// [`Endpoint::reply`](super::Endpoint::reply) will say that nobody waits.
     fn cancelled(&mut self, call: PendingCall);
 
     /// Fills `out` with the bytes of an outgoing body that start at `offset`. The same bytes may

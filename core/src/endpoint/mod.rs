@@ -9,7 +9,10 @@
 //! - [`table`]: what it keeps for sessions and slots;
 //! - `window`: which packets have arrived, which must be sent again;
 //! - `wheel`: timers;
-//! - `client`, `server`: the two ends of a call; `handshake`: of a session; `transmit`: packets.
+//! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
+//!   `parts`: what both share;
+//! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
+//! - `transmit`: packets out.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -26,18 +29,24 @@
 
 #![forbid(unsafe_code)]
 
+mod absorb;
+mod call;
 mod client;
 mod config;
 mod counters;
 mod handshake;
 pub mod host;
+mod liveness;
+mod parts;
+mod retry;
 mod server;
+mod settle;
 pub mod table;
 mod transmit;
 mod wheel;
 mod window;
 
-pub use client::{Call, StartError};
+pub use call::{Call, StartError};
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
 pub use host::Host;
@@ -203,7 +212,7 @@ impl<'m> Endpoint<'m> {
             Kind::Request | Kind::Response => unreachable!("not control packets"),
             Kind::RequestAck => self.on_request_ack(now, peer, header, payload),
             Kind::ResponseAck => self.on_response_ack(now, io, peer, header, payload),
-            Kind::Busy => self.on_busy(now, peer, header),
+            Kind::Busy => self.on_busy(now, io, peer, header),
             Kind::Cancel => self.on_cancel(now, io, peer, header),
             Kind::Done => self.on_done(now, io, peer, header),
             Kind::Hello => self.on_hello(now, io, peer, payload),

@@ -103,8 +103,14 @@ pub struct ClientSession {
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
-    /// Bit `i`: the server still holds the last answer of slot `i`.
+    /// Bit `i`: the server may hold something of the last call of slot `i`, which is over here.
     pub(super) unreleased: u64,
+    /// Bit `i`: the last call of slot `i` has ended in doubt, and the slot is not free before the
+    /// server has confirmed that it is over.
+    pub(super) held: u64,
+    /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
+    /// the last one had to follow is not settled: what follows the last one must not overtake.
+    pub(super) parked: u64,
     pub(super) last_heard: Instant,
     pub(super) last_asked: Instant,
     pub(super) opened: Instant,
@@ -126,6 +132,8 @@ impl ClientSession {
         free: 0,
         free_count: 0,
         unreleased: 0,
+        held: 0,
+        parked: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
         opened: Instant::ZERO,
@@ -189,7 +197,7 @@ impl Outgoing {
         self.inline_bytes = inline_bytes;
         self.source = source.map(|(source, _)| source);
         let packets = packets(self.message, payload_bytes);
-        self.sending = Sending::new(packets, u32::from(window.min(UNASKED_PACKETS)));
+        self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
     }
 }
 
@@ -220,12 +228,23 @@ impl Incoming {
         packets: 0,
         message: 0,
         head: 0,
-        granted: UNASKED_PACKETS as u32,
+        granted: 0,
         sink: None,
     };
-}
 
-impl Incoming {
+    /// A message of which nothing is here yet, for a receiver whose window is `window` packets.
+    pub(super) fn new(
+        message: u32,
+        head: u16,
+        payload_bytes: u32,
+        window: u16,
+        sink: Option<Sink>,
+    ) -> Self {
+        let packets = packets(message, payload_bytes);
+        let granted = window.min(UNASKED_PACKETS).into();
+        Self { receiving: Receiving::EMPTY, packets, message, head, granted, sink }
+    }
+
     /// Whether half of a window of `window` packets is used up and the sender needs a new grant.
     #[inline]
     pub(super) fn wants_grant(&self, window: u16) -> bool {
@@ -248,9 +267,11 @@ pub struct ClientSlot {
     pub(super) backoff: u8,
     /// The caller has cancelled.
     pub(super) cancelled: bool,
-    /// The last refusal was for order's sake, not for room.
-    pub(super) ordered: bool,
+    /// The last attempt was refused.
+    pub(super) refused: bool,
     pub(super) request: u64,
+    /// The server has executed the slot's calls up to this one, or never will.
+    pub(super) settled: u64,
     pub(super) token: u64,
     pub(super) deadline: Instant,
     pub(super) due: Instant,
@@ -266,8 +287,9 @@ impl ClientSlot {
         state: CallState::Free,
         backoff: 0,
         cancelled: false,
-        ordered: false,
+        refused: false,
         request: 0,
+        settled: 0,
         token: 0,
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
@@ -318,6 +340,7 @@ impl ServerSession {
 /// Where a call is in its life, as its service sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServeState {
+    /// Over, or never begun.
     Idle,
     /// Packets are missing.
     Receiving,
@@ -327,7 +350,8 @@ pub(super) enum ServeState {
     Executing,
     /// Answered; the answer is kept until it is acknowledged.
     Answered,
-    /// Not admitted; the same request may come again.
+    /// Not admitted, which is final for the request's number; the call may come again under a
+    /// higher one.
     Refused,
 }
 
@@ -335,6 +359,10 @@ pub(super) enum ServeState {
 #[derive(Clone, Debug)]
 pub struct ServerSlot {
     pub(super) state: ServeState,
+    /// The service knows that the answer is not wanted.
+    pub(super) cancelled: bool,
+    /// Answered without being executed.
+    pub(super) declined: bool,
     /// Number of the last request seen.
     pub(super) request: u64,
     pub(super) incoming: Incoming,
@@ -345,6 +373,8 @@ impl ServerSlot {
     /// No call.
     pub const EMPTY: Self = Self {
         state: ServeState::Idle,
+        cancelled: false,
+        declined: false,
         request: 0,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,

@@ -201,6 +201,9 @@ impl Endpoint<'_> {
         if slot.outgoing.source.is_some() {
             header.flags |= Flags::HOLDS;
         }
+        if slot.declined {
+            header.flags |= Flags::DECLINED;
+        }
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         turn(io, self.crc, session.peer, header, &mut slot.outgoing, session.payload_bytes)
@@ -210,6 +213,46 @@ impl Endpoint<'_> {
 /// Sends the packets of one message that are due, up to a turn's share.
 #[inline]
 fn turn<T: Tx, H: Host>(
+    io: &mut Io<'_, T, H>,
+    crc: Crc32c,
+    peer: SocketAddrV4,
+    header: Header,
+    outgoing: &mut Outgoing,
+    payload_bytes: u32,
+) -> (u32, bool) {
+    if outgoing.sending.packets == 1 && outgoing.source.is_none() {
+        return single(io.tx, crc, peer, header, outgoing);
+    }
+    several(io, crc, peer, header, outgoing, payload_bytes)
+}
+
+/// The straight line: a message of one packet whose bytes are all at hand.
+#[inline]
+fn single<T: Tx>(
+    tx: &mut T,
+    crc: Crc32c,
+    peer: SocketAddrV4,
+    mut header: Header,
+    outgoing: &mut Outgoing,
+) -> (u32, bool) {
+    if outgoing.sending.due().is_none() {
+        return (0, false);
+    }
+    let bytes = usize::from(outgoing.inline_bytes);
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
+        return (0, true);
+    };
+    header.message = bytes as u32;
+    header.head = outgoing.head;
+    header.payload = outgoing.inline_bytes;
+    datagram[HEADER_BYTES..].copy_from_slice(&outgoing.inline[..bytes]);
+    header.emit(datagram, crc);
+    outgoing.sending.sent(0);
+    (1, false)
+}
+
+/// Packets of a longer message, or of one whose bytes the host supplies.
+fn several<T: Tx, H: Host>(
     io: &mut Io<'_, T, H>,
     crc: Crc32c,
     peer: SocketAddrV4,

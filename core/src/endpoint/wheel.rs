@@ -11,6 +11,10 @@ const FINE_SHIFT: u32 = 16;
 /// Nanoseconds of a coarse tick, as a power of two: 16.8 ms.
 const COARSE_SHIFT: u32 = 24;
 const BUCKETS: usize = 256;
+/// Words of a level's bitmap of occupied buckets.
+const WORDS: usize = BUCKETS / 64;
+/// Fine ticks of a coarse one.
+const FINE_A_COARSE: u64 = 1 << (COARSE_SHIFT - FINE_SHIFT);
 /// "No entry" in links and buckets.
 const NONE: u32 = u32::MAX;
 
@@ -33,9 +37,11 @@ impl TimerEntry {
 pub(super) struct Wheel<'m> {
     entries: &'m mut [TimerEntry],
     heads: [u32; 2 * BUCKETS],
-    occupied: [u64; 2 * BUCKETS / 64],
-    /// All fine ticks up to and including this one have been served.
+    occupied: [u64; 2 * WORDS],
+    /// All fine ticks before this one have been served.
     served: u64,
+    /// This tick's buckets may not be empty yet.
+    serving: bool,
 }
 
 impl<'m> Wheel<'m> {
@@ -44,8 +50,9 @@ impl<'m> Wheel<'m> {
         Self {
             entries,
             heads: [NONE; 2 * BUCKETS],
-            occupied: [0; 2 * BUCKETS / 64],
+            occupied: [0; 2 * WORDS],
             served: now.as_nanos() >> FINE_SHIFT,
+            serving: false,
         }
     }
 
@@ -67,13 +74,14 @@ impl<'m> Wheel<'m> {
     }
 
     fn link(&mut self, id: u32, due: Instant) {
-        // A time that has passed fires with the next tick to be served.
+        // A time that has passed fires with the next tick to be served, never the one being
+        // served: that would not end.
         let fine = ((due.as_nanos() >> FINE_SHIFT) + 1).max(self.served + 1);
         let bucket = if fine - self.served < BUCKETS as u64 {
             fine as usize % BUCKETS
         } else {
-            let coarse_now = self.served >> (COARSE_SHIFT - FINE_SHIFT);
-            let coarse = fine >> (COARSE_SHIFT - FINE_SHIFT);
+            let coarse_now = self.served / FINE_A_COARSE;
+            let coarse = fine / FINE_A_COARSE;
             // Beyond the horizon: the last bucket, to be armed again from there.
             let coarse = coarse.min(coarse_now + BUCKETS as u64 - 1);
             BUCKETS + coarse as usize % BUCKETS
@@ -109,52 +117,63 @@ impl<'m> Wheel<'m> {
     #[inline]
     pub(super) fn pop(&mut self, now: Instant) -> Option<u32> {
         let target = now.as_nanos() >> FINE_SHIFT;
-        if self.served >= target {
+        if self.served >= target && !self.serving {
             return None;
         }
         self.pop_slow(target)
     }
 
     fn pop_slow(&mut self, target: u64) -> Option<u32> {
-        const FINE_A_COARSE: u64 = 1 << (COARSE_SHIFT - FINE_SHIFT);
-        // After a pause longer than the wheel, one turn visits every bucket.
-        self.served = self.served.max(target.saturating_sub(BUCKETS as u64 * FINE_A_COARSE));
-        while self.served < target {
-            let tick = self.served + 1;
-            let fine = tick as usize % BUCKETS;
-            let coarse = BUCKETS + (tick / FINE_A_COARSE) as usize % BUCKETS;
-            // A coarse bucket is served when its first fine tick comes.
-            for bucket in [fine, coarse] {
-                let due = bucket == fine || tick.is_multiple_of(FINE_A_COARSE);
-                if due && self.heads[bucket] != NONE {
-                    let id = self.heads[bucket];
-                    self.unlink(id);
-                    return Some(id);
-                }
+        loop {
+            // Nothing is linked into the buckets being served: they can only become empty.
+            let fine = self.served as usize % BUCKETS;
+            let coarse = BUCKETS + (self.served / FINE_A_COARSE) as usize % BUCKETS;
+            let starts_coarse = self.served.is_multiple_of(FINE_A_COARSE);
+            let bucket = if starts_coarse && self.heads[coarse] != NONE { coarse } else { fine };
+            let id = self.heads[bucket];
+            if self.serving && id != NONE {
+                self.unlink(id);
+                return Some(id);
             }
-            self.served = tick;
+            self.serving = self.served < target;
+            if !self.serving {
+                return None;
+            }
+            self.served = self.next_tick().map_or(target, |tick| tick.min(target));
         }
-        None
     }
 
     /// A time before which no timer fires; never later than the first that does.
     pub(super) fn next_due(&self) -> Instant {
-        let fine = self.distance(0, self.served + 1);
-        let coarse_now = self.served >> (COARSE_SHIFT - FINE_SHIFT);
-        let coarse = self.distance(BUCKETS, coarse_now + 1);
-        let fine = fine.map(|ticks| (self.served + 1 + ticks) << FINE_SHIFT);
-        let coarse = coarse.map(|ticks| (coarse_now + 1 + ticks) << COARSE_SHIFT);
-        let first = [fine, coarse].into_iter().flatten().min();
-        first.map_or(Instant::FAR_FUTURE, Instant::from_nanos)
+        let tick = if self.serving { Some(self.served) } else { self.next_tick() };
+        tick.map_or(Instant::FAR_FUTURE, |tick| Instant::from_nanos(tick << FINE_SHIFT))
     }
 
-    /// Ticks from `tick` to the first occupied bucket of the level that starts at `base`.
-    fn distance(&self, base: usize, tick: u64) -> Option<u64> {
-        (0..BUCKETS as u64).find(|ahead| {
-            let bucket = base + (tick + ahead) as usize % BUCKETS;
-            self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0
-        })
+    /// The first tick to come at which a bucket is to be served.
+    fn next_tick(&self) -> Option<u64> {
+        let (fine, coarse) = self.occupied.split_at(WORDS);
+        let next_fine = self.served + 1;
+        let next_coarse = self.served / FINE_A_COARSE + 1;
+        let fine = distance(fine, next_fine).map(|ahead| next_fine + ahead);
+        let coarse = distance(coarse, next_coarse).map(|ahead| next_coarse + ahead);
+        let coarse = coarse.map(|tick| tick * FINE_A_COARSE);
+        [fine, coarse].into_iter().flatten().min()
     }
+}
+
+/// Ticks from `tick` to the first occupied bucket of a level.
+#[inline]
+fn distance(occupied: &[u64], tick: u64) -> Option<u64> {
+    let (first, bit) = (tick as usize % BUCKETS / 64, tick % 64);
+    let here = occupied[first] >> bit;
+    if here != 0 {
+        return Some(u64::from(here.trailing_zeros()));
+    }
+    // The words behind it in a circle; of the first once more, what lies below `tick`.
+    (1..=WORDS).find_map(|ahead| {
+        let word = occupied[(first + ahead) % WORDS];
+        (word != 0).then(|| ahead as u64 * 64 - bit + u64::from(word.trailing_zeros()))
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +217,26 @@ mod tests {
                 }
             }
             prop_assert_eq!(wheel.pop(now + Duration::from_secs(100)), None);
+        }
+    }
+
+    /// Timers armed again and again from within the serving of their buckets, as owners do, for
+    /// every distance about the border between the levels: serving ends.
+    #[test]
+    fn arming_again_while_serving_ends() {
+        for ahead in 250..=520u64 {
+            let mut entries = [TimerEntry::EMPTY; 1];
+            let mut wheel = Wheel::new(&mut entries, Instant::ZERO);
+            wheel.arm(0, Instant::from_nanos(300 << FINE_SHIFT));
+            let mut served = 0;
+            for tick in 0..2_000u64 {
+                let now = Instant::from_nanos(tick << FINE_SHIFT);
+                while let Some(id) = wheel.pop(now) {
+                    served += 1;
+                    assert!(served < 100, "serving goes on for ever at {ahead} ticks");
+                    wheel.arm(id, now + Duration::from_nanos(ahead << FINE_SHIFT));
+                }
+            }
         }
     }
 

@@ -93,10 +93,10 @@ bitflags! {
         const PROBE = 1 << 2;
         /// On an acknowledgement: all has arrived and the service is at work.
         const WORKING = 1 << 3;
-        /// On a busy answer: an earlier operation that this one must follow is still to come.
-        const ORDER = 1 << 4;
         /// On a response: the server holds what it was made from until the client is done.
-        const HOLDS = 1 << 5;
+        const HOLDS = 1 << 4;
+        /// On a response: the request was answered without being executed.
+        const DECLINED = 1 << 5;
     }
 }
 

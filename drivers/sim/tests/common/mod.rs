@@ -30,21 +30,27 @@ pub fn address(index: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1 + index as u8), 4000)
 }
 
-/// Byte `offset` of the body that belongs to `seed`.
-pub fn pattern(seed: u64, offset: u32) -> u8 {
-    mix(seed ^ u64::from(offset >> 3)).to_le_bytes()[offset as usize & 7]
+/// Bytes `8 * word` and on of the body that belongs to `seed`.
+fn pattern(seed: u64, word: usize) -> [u8; 8] {
+    mix(seed ^ word as u64).to_le_bytes()
 }
 
 pub fn fill(seed: u64, offset: u32, out: &mut [u8]) {
-    for (at, byte) in out.iter_mut().enumerate() {
-        *byte = pattern(seed, offset + at as u32);
+    let mut at = offset as usize;
+    let mut rest = out;
+    while !rest.is_empty() {
+        let word = &pattern(seed, at / 8)[at % 8..];
+        let (now, later) = rest.split_at_mut(word.len().min(rest.len()));
+        now.copy_from_slice(&word[..now.len()]);
+        at += now.len();
+        rest = later;
     }
 }
 
 pub fn check(seed: u64, offset: u32, bytes: &[u8]) {
-    for (at, byte) in bytes.iter().enumerate() {
-        assert_eq!(*byte, pattern(seed, offset + at as u32), "byte {at} + {offset}");
-    }
+    let mut wanted = vec![0; bytes.len()];
+    fill(seed, offset, &mut wanted);
+    assert!(bytes == wanted, "{} bytes from {offset} are those of the body", bytes.len());
 }
 
 /// What a request asks of a test's service. Travels as the request's parameters.

@@ -1,0 +1,227 @@
+//! The answering end of requests of several packets.
+
+use super::Endpoint;
+use super::host::{Admission, Body, Host};
+use super::parts::{is_part, send_ack};
+use super::server::{Order, is_probe};
+use super::table::{Incoming, ServeState, UNASKED_PACKETS};
+use super::transmit::{Io, session_flags};
+use super::window::Arrived;
+use crate::device::Tx;
+use crate::time::Instant;
+use crate::wire::control::Beyond;
+use crate::wire::message::{Arguments, REQUEST_HEADER_BYTES, RequestHeader};
+use crate::wire::packet::{Flags, Header, Kind};
+
+impl Endpoint<'_> {
+    /// The first packet seen of a request of several.
+    pub(super) fn first_packet<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let payload_bytes = self.server_sessions[index >> self.slot_shift].payload_bytes;
+        if !is_part(header, payload.len(), payload_bytes) {
+            self.counters.malformed += 1;
+            return;
+        }
+        if header.packet != 0 {
+            // Only the head tells where the body goes. The client sends the rest again.
+            self.counters.stale += 1;
+            return;
+        }
+        self.begin(io, index, header.request);
+        let head = &payload[..usize::from(header.head)];
+        let parsed = RequestHeader::parse(head).ok().and_then(|request| {
+            Some((request, Arguments::parse(request.args, &head[REQUEST_HEADER_BYTES..]).ok()?))
+        });
+        let Some((request, arguments)) = parsed else {
+            return self.refuse_malformed(io, index);
+        };
+        if request.after.is_some_and(|after| self.order(index, after) == Order::Missing) {
+            return self.refuse(io, index);
+        }
+        let body = header.message - u32::from(header.head);
+        let admission = io.host.admit(&self.head_of(now, index, &request, arguments), body);
+        let sink = match admission {
+            Admission::Accept(sink) => sink,
+            Admission::Busy => return self.refuse(io, index),
+            Admission::Reject(status) => return self.answer(io, index, status),
+            Admission::RejectWith(status, parameters) => {
+                return self.answer_with(io, index, status, &parameters);
+            }
+        };
+        let slot = &mut self.server_slots[index];
+        slot.outgoing.inline[..head.len()].copy_from_slice(head);
+        slot.state = ServeState::Receiving;
+        let window = self.config.window_packets;
+        let (message, head) = (header.message, header.head);
+        slot.incoming = Incoming::new(message, head, payload_bytes, window, Some(sink));
+        self.part_of_request(now, io, index, header, payload);
+    }
+
+    /// A packet of a request that the slot already knows.
+    pub(super) fn more_of_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let probe = is_probe(header, payload);
+        let state = self.server_slots[index].state;
+        if state == ServeState::Receiving {
+            return if probe {
+                self.acknowledge_request(io, index, true);
+            } else {
+                self.part_of_request(now, io, index, header, payload);
+            };
+        }
+        self.counters.duplicates += 1;
+        if !probe && header.packet != 0 {
+            // What is still under way of a request that is decided. Only a packet that the client
+            // repeats when it hears nothing is worth an answer.
+            return;
+        }
+        match state {
+            ServeState::Idle | ServeState::Receiving => {}
+            ServeState::Waiting | ServeState::Executing => {
+                self.acknowledge_request(io, index, false);
+            }
+            ServeState::Answered => {
+                self.counters.packets_resent += 1;
+                let sending = &mut self.server_slots[index].outgoing.sending;
+                sending.resend_first(UNASKED_PACKETS.into());
+                self.enqueue_server(index);
+            }
+            ServeState::Refused => self.send_busy(io, index),
+        }
+    }
+
+    fn part_of_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let payload_bytes = self.server_sessions[index >> self.slot_shift].payload_bytes;
+        let slot = &mut self.server_slots[index];
+        let incoming = &mut slot.incoming;
+        if !is_part(header, payload.len(), payload_bytes)
+            || header.message != incoming.message
+            || header.head != incoming.head
+        {
+            self.counters.malformed += 1;
+            return;
+        }
+        let number = u32::from(header.packet);
+        let gap = match incoming.receiving.arrived(number) {
+            Arrived::Fresh { gap } => gap,
+            Arrived::Duplicate => {
+                self.counters.duplicates += 1;
+                return self.acknowledge_request(io, index, false);
+            }
+            Arrived::Beyond => return,
+        };
+        let sink = incoming.sink.expect("a request that is being received has a sink");
+        let head = u32::from(incoming.head);
+        if number == 0 {
+            io.host.absorb(sink, 0, &payload[head as usize..]);
+        } else {
+            io.host.absorb(sink, number * payload_bytes - head, payload);
+        }
+        let wants_grant = incoming.wants_grant(self.config.window_packets);
+        if incoming.receiving.contiguous == incoming.packets {
+            self.execute_absorbed(now, io, index);
+        } else if gap || wants_grant {
+            self.acknowledge_request(io, index, false);
+        }
+    }
+
+    /// All of a long request is here: executes it, lets it wait for the one that it must follow,
+    /// or refuses it if that has been refused meanwhile. Returns false if it waits.
+    pub(super) fn execute_absorbed<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) -> bool {
+        let slot = &self.server_slots[index];
+        // The answer is built in the buffer that holds the head.
+        let buffer = slot.outgoing.inline;
+        let head = &buffer[..usize::from(slot.incoming.head)];
+        let bytes = slot.incoming.message - u32::from(slot.incoming.head);
+        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
+        let request = RequestHeader::parse(head).expect("checked at the first packet");
+        let order = request.after.map_or(Order::Over, |after| self.order(index, after));
+        match order {
+            Order::Over => {
+                self.server_sessions[index >> self.slot_shift].waiting &= !bit;
+                let sink = self.server_slots[index].incoming.sink.take();
+                let body = Body::Absorbed { sink: sink.expect("a long request has a sink"), bytes };
+                self.execute(now, io, index, &request, &head[REQUEST_HEADER_BYTES..], body);
+                true
+            }
+            Order::Admitted => {
+                self.server_sessions[index >> self.slot_shift].waiting |= bit;
+                self.server_slots[index].state = ServeState::Waiting;
+                false
+            }
+            Order::Missing => {
+                self.let_go(io, index);
+                self.refuse(io, index);
+                true
+            }
+        }
+    }
+
+    /// Tells the client what has arrived of its request, or that the service is at work.
+    pub(super) fn acknowledge_request<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        probe: bool,
+    ) {
+        let session = &self.server_sessions[index >> self.slot_shift];
+        let slot = &mut self.server_slots[index];
+        let incoming = &mut slot.incoming;
+        let mut ack =
+            Header::new(Kind::RequestAck, session.remote.index, session.remote.generation);
+        ack.flags = session_flags(session.features);
+        ack.flags.set(Flags::PROBE, probe);
+        ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        ack.request = slot.request;
+        if slot.state == ServeState::Receiving {
+            ack.packet = incoming.receiving.contiguous as u16;
+            ack.grant = incoming.grant(self.config.window_packets);
+            send_ack(io.tx, self.crc, session.peer, ack, incoming.receiving.beyond());
+        } else {
+            ack.flags |= Flags::WORKING;
+            send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+        }
+    }
+
+    /// Asks for a request of which nothing is here.
+    #[cold]
+    pub(super) fn acknowledge_unseen<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        session_index: usize,
+        header: &Header,
+    ) {
+        let session = &self.server_sessions[session_index];
+        let mut ack =
+            Header::new(Kind::RequestAck, session.remote.index, session.remote.generation);
+        ack.flags = session_flags(session.features) | Flags::PROBE;
+        ack.slot = header.slot;
+        ack.request = header.request;
+        ack.grant = self.config.window_packets.min(UNASKED_PACKETS).into();
+        send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+    }
+}

@@ -1,0 +1,247 @@
+//! The calling end's beginning: calls are made and cancelled here.
+
+use super::Endpoint;
+use super::host::{CallId, SessionId, Sink, Source};
+use super::table::{CallState, ClientState};
+use crate::time::{Duration, Instant};
+use crate::wire::message::{
+    After, ArgEntry, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES,
+    RequestHeader, TraceId, arguments_bytes, emit_arguments,
+};
+
+/// Attempts of one call, as a power of two: the low bits of a request number.
+pub(super) const ATTEMPT_BITS: u32 = 8;
+
+/// A call to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The operation asked for.
+    pub method: Method,
+    /// Arguments, at most [`ARGS_MAX`](crate::wire::message::ARGS_MAX).
+    pub arguments: &'a [ArgEntry],
+    /// Small bytes that the service needs before the body.
+    pub parameters: &'a [u8],
+    /// A short body: head and body together fit [`HEAD_BYTES_MAX`]. Empty with a `source`.
+    pub body: &'a [u8],
+    /// A longer body, which [`Host::supply`] gives, and its length in bytes.
+    pub source: Option<(Source, u32)>,
+    /// Where an answer's body goes if it does not fit one packet, and the room there in bytes.
+    pub sink: Option<(Sink, u32)>,
+    /// How long the caller waits.
+    pub deadline: Option<Duration>,
+    /// The trace that the call belongs to.
+    pub trace: TraceId,
+    /// How many calls this one is nested in: that of the call it is made for, plus one.
+    pub depth: u8,
+    /// An earlier call of the same session, under way or over, that must be executed before, if it
+    /// ever is. Order is handed on: what must follow a call also follows what that had to follow,
+    /// even if the call in between ended without an answer.
+    pub after: Option<CallId>,
+    /// Handed back with the completion.
+    pub token: u64,
+}
+
+impl Call<'_> {
+    /// A call of `method` with nothing in it.
+    pub const fn new(method: Method) -> Self {
+        Self {
+            method,
+            arguments: &[],
+            parameters: &[],
+            body: &[],
+            source: None,
+            sink: None,
+            deadline: None,
+            trace: TraceId(0),
+            depth: 0,
+            after: None,
+            token: 0,
+        }
+    }
+}
+
+/// Why a call cannot begin. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// No such session, or not any more.
+    UnknownSession,
+    /// The handshake is not over.
+    Connecting,
+    /// Nothing was heard from the peer for a while.
+    Suspected,
+    /// All slots that calls of this depth may use are in use: call again after a completion.
+    NoSlot,
+    /// Calls within calls go deeper than [`DEPTH_MAX`].
+    TooDeep {
+        /// The depth asked for.
+        depth: u8,
+    },
+    /// Head and inline body are longer than [`HEAD_BYTES_MAX`].
+    HeadTooLarge {
+        /// Their length in bytes.
+        bytes: usize,
+    },
+    /// The message is longer than [`MESSAGE_BYTES_MAX`].
+    MessageTooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::UnknownSession => f.write_str("no such session, or it has ended: connect again"),
+            Self::Connecting => f.write_str("the session is not open yet"),
+            Self::Suspected => f.write_str("the peer is silent: it is suspected to be down"),
+            Self::NoSlot => f.write_str("all slots of the session are in use"),
+            Self::TooDeep { depth } => {
+                write!(f, "a call at depth {depth}; calls nest at most {} deep", DEPTH_MAX - 1)
+            }
+            Self::HeadTooLarge { bytes } => {
+                write!(f, "a head of {bytes} bytes; at most {HEAD_BYTES_MAX} fit")
+            }
+            Self::MessageTooLarge { bytes } => {
+                write!(f, "a message of {bytes} bytes; at most {MESSAGE_BYTES_MAX} are carried")
+            }
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+impl Endpoint<'_> {
+    /// Begins a call. Its packets leave in the next poll; its end is told by
+    /// [`Host::completed`].
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing was sent and nothing will be completed.
+    ///
+    /// # Panics
+    /// If there are more arguments than a message holds, or both a body and a source.
+    #[inline]
+    pub fn call(
+        &mut self,
+        now: Instant,
+        session_id: SessionId,
+        call: &Call<'_>,
+    ) -> Result<CallId, StartError> {
+        let session_index = session_id.index as usize;
+        let session = self.client_session(session_id).ok_or(StartError::UnknownSession)?;
+        match session.state {
+            ClientState::Up => {}
+            ClientState::Suspected => return Err(StartError::Suspected),
+            _ => return Err(StartError::Connecting),
+        }
+        if call.depth >= DEPTH_MAX {
+            return Err(StartError::TooDeep { depth: call.depth });
+        }
+        // Slots that deeper calls must find free; a session too small for that has none to give.
+        let reserved = u16::from(DEPTH_MAX - 1 - call.depth).min(session.slots - 1);
+        if u16::from(session.free_count) <= reserved {
+            return Err(StartError::NoSlot);
+        }
+        let head = REQUEST_HEADER_BYTES + arguments_bytes(call.arguments) + call.parameters.len();
+        let inline = head + call.body.len();
+        if inline > HEAD_BYTES_MAX {
+            return Err(StartError::HeadTooLarge { bytes: inline });
+        }
+        let message = inline + call.source.map_or(0, |(_, bytes)| bytes as usize);
+        if message > MESSAGE_BYTES_MAX {
+            return Err(StartError::MessageTooLarge { bytes: message });
+        }
+        assert!(call.body.is_empty() || call.source.is_none(), "a body or a source, not both");
+        let after = self.after(session_id, call.after);
+
+        let session = &mut self.client_sessions[session_index];
+        let slot_number = session.free.trailing_zeros() as u16;
+        session.free &= session.free - 1;
+        session.free_count -= 1;
+        // A new request in the slot tells the server that the last call is over.
+        session.unreleased &= !(1 << slot_number);
+        let index = (session_index << self.slot_shift) + usize::from(slot_number);
+        let slot = &mut self.client_slots[index];
+        slot.state = CallState::Unsent;
+        slot.backoff = 0;
+        slot.cancelled = false;
+        slot.refused = false;
+        slot.request = ((slot.request >> ATTEMPT_BITS) + 1) << ATTEMPT_BITS;
+        slot.token = call.token;
+        slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
+        slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+        slot.sink = call.sink;
+        let header = RequestHeader {
+            method: call.method,
+            depth: call.depth,
+            args: call.arguments.len() as u8,
+            deadline_us: call.deadline.map_or(0, deadline_us),
+            trace: call.trace,
+            after,
+        };
+        let buffer = &mut slot.outgoing.inline;
+        header.emit(buffer);
+        let mut at = REQUEST_HEADER_BYTES;
+        if !call.arguments.is_empty() {
+            at += emit_arguments(call.arguments, &mut buffer[at..]);
+        }
+        buffer[at..head].copy_from_slice(call.parameters);
+        buffer[head..inline].copy_from_slice(call.body);
+        slot.outgoing.start(
+            head as u16,
+            inline as u16,
+            call.source,
+            session.payload_bytes,
+            session.remote_window,
+        );
+        let (request, due) = (slot.request, slot.due);
+        self.wheel.arm(index as u32, due);
+        self.enqueue_client(index);
+        self.counters.calls_started += 1;
+        Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
+    }
+
+    /// Asks for a call to be ended early. Its completion still comes in a later poll: the answer
+    /// if there is one, [`Status::CANCELLED`](crate::wire::message::Status::CANCELLED) if it was
+    /// not executed. Does nothing if the call has ended.
+    pub fn cancel(&mut self, now: Instant, call: CallId) {
+        if let Some(index) = self.live_call(call) {
+            let slot = &mut self.client_slots[index];
+            slot.cancelled = true;
+            // The timer sends it.
+            slot.due = now;
+            self.wheel.arm(index as u32, now);
+        }
+    }
+
+    /// The slot of a call that has not ended.
+    fn live_call(&self, call: CallId) -> Option<usize> {
+        let session = self.client_session(call.session)?;
+        let index = self.slot_index(call.session.index as usize, call.slot, session.slots)?;
+        let slot = &self.client_slots[index];
+        let live = slot.state != CallState::Free && slot.request >> ATTEMPT_BITS == call.request;
+        live.then_some(index)
+    }
+
+    /// What a request says about the call that it must follow: nothing if that is settled.
+    #[inline]
+    fn after(&self, session: SessionId, call: Option<CallId>) -> Option<After> {
+        let call = call.filter(|call| call.session == session)?;
+        let after = After { slot: call.slot, call: call.request as u32 };
+        let first = (session.index as usize) << self.slot_shift;
+        (!self.is_settled(first, after)).then_some(after)
+    }
+
+    /// Whether the server has executed a call of the session whose slots begin at `first`, or
+    /// never will.
+    #[inline]
+    pub(super) fn is_settled(&self, first: usize, call: After) -> bool {
+        let settled = self.client_slots[first + usize::from(call.slot)].settled;
+        // Numbers of one slot that are not settled are close together.
+        (settled as u32).wrapping_sub(call.call) as i32 >= 0
+    }
+}
+
+/// The time left as a request states it.
+pub(super) fn deadline_us(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX).max(1)
+}

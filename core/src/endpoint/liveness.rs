@@ -1,0 +1,279 @@
+//! Sessions: how they are kept alive, suspected and ended.
+
+use core::net::SocketAddrV4;
+
+use super::Endpoint;
+use super::handshake::HELLO_AGAIN_AFTER;
+use super::host::{CallError, Closed, Host, SessionEvent, SessionId, Side};
+use super::table::{CallState, ClientState, ServeState};
+use super::transmit::{Io, send, session_flags};
+use crate::device::Tx;
+use crate::time::{Duration, Instant};
+use crate::wire::packet::{Header, Kind};
+
+/// An unanswered ping is repeated after the keep-alive interval divided by this.
+const PINGS_A_KEEP_ALIVE: u64 = 4;
+
+impl Endpoint<'_> {
+    pub(super) fn client_session_timer<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
+        let session = &mut self.client_sessions[index];
+        if session.state == ClientState::Free {
+            return;
+        }
+        if now < session.due {
+            let due = session.due;
+            return self.wheel.arm(self.client_session_timer_id(index), due);
+        }
+        let due = if session.state == ClientState::Connecting {
+            if now.since(session.opened) >= self.config.connect_timeout {
+                return self.close_client(now, io, index, Closed::Unreachable);
+            }
+            self.send_hello(io, index);
+            now + HELLO_AGAIN_AFTER
+        } else {
+            let silence = now.since(session.last_heard);
+            if silence >= self.config.lease {
+                self.counters.leases_expired += 1;
+                return self.close_client(now, io, index, Closed::LeaseExpired);
+            }
+            let id = SessionId { index: index as u32, generation: session.generation };
+            let silent = silence >= self.config.suspect_after;
+            if silent && session.state == ClientState::Up {
+                session.state = ClientState::Suspected;
+                io.host.session(now, Side::Client, id, SessionEvent::Suspected);
+            } else if !silent && session.state == ClientState::Suspected {
+                session.state = ClientState::Up;
+                io.host.session(now, Side::Client, id, SessionEvent::Recovered);
+            }
+            self.keep_alive(now, io, index)
+        };
+        self.client_sessions[index].due = due;
+        self.wheel.arm(self.client_session_timer_id(index), due);
+    }
+
+    /// Sends what an open session owes its server. Returns when to look again.
+    fn keep_alive<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) -> Instant {
+        let session = &self.client_sessions[index];
+        let suspected = session.state == ClientState::Suspected;
+        let (last_heard, mut unreleased) = (session.last_heard, session.unreleased);
+        let often = Duration::from_nanos(self.config.keep_alive.as_nanos() / PINGS_A_KEEP_ALIVE);
+        let unanswered = session.last_asked > last_heard && !suspected;
+        let wait = if unanswered { often } else { self.config.keep_alive };
+        let mut due = last_heard.max(session.last_asked) + wait;
+        if due <= now {
+            self.ask(now, io, index, Kind::Ping);
+            due = now + if suspected { self.config.keep_alive } else { often };
+        }
+        if !suspected {
+            due = due.min(last_heard + self.config.suspect_after);
+        }
+        if unreleased != 0 {
+            while unreleased != 0 {
+                let slot = unreleased.trailing_zeros() as u16;
+                unreleased &= unreleased - 1;
+                self.send_done(io, index, slot);
+            }
+            // A suspected server is not worth more than its pings.
+            if !suspected {
+                due = due.min(now + self.config.retransmit_after);
+            }
+        }
+        due
+    }
+
+    /// Sends a packet of `kind` that names nothing but the session.
+    pub(super) fn ask<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        kind: Kind,
+    ) {
+        let session = &mut self.client_sessions[index];
+        session.last_asked = now;
+        let mut header = Header::new(kind, session.remote.index, session.remote.generation);
+        header.flags = session_flags(session.features);
+        send(io.tx, self.crc, session.peer, header, 0, |_| {});
+    }
+
+    fn send_done<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize, slot: u16) {
+        let session = &self.client_sessions[index];
+        let mut done = Header::new(Kind::Done, session.remote.index, session.remote.generation);
+        done.flags = session_flags(session.features);
+        done.slot = slot;
+        done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
+        send(io.tx, self.crc, session.peer, done, 0, |_| {});
+    }
+
+    pub(super) fn on_ping<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+    ) {
+        match self.server_session_of(peer, header) {
+            Some(index) => {
+                self.server_sessions[index].last_heard = now;
+                self.pong(io, index, header);
+            }
+            None => self.reset(io, peer, header),
+        }
+    }
+
+    /// Answers a ping, or confirms that a slot's answer was released.
+    pub(super) fn pong<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        asked: &Header,
+    ) {
+        let session = &self.server_sessions[index];
+        let mut pong = Header::new(Kind::Pong, session.remote.index, session.remote.generation);
+        pong.flags = session_flags(session.features);
+        pong.slot = asked.slot;
+        pong.request = asked.request;
+        send(io.tx, self.crc, session.peer, pong, 0, |_| {});
+    }
+
+    pub(super) fn on_pong<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+    ) {
+        let Some(index) = self.client_session_of(peer, header) else {
+            self.counters.unknown_session += 1;
+            return;
+        };
+        let session = &mut self.client_sessions[index];
+        session.last_heard = now;
+        if session.state == ClientState::Suspected {
+            session.state = ClientState::Up;
+            let id = SessionId { index: index as u32, generation: session.generation };
+            io.host.session(now, Side::Client, id, SessionEvent::Recovered);
+        }
+        let slots = session.slots;
+        // A pong that names a request confirms that the request's answer was released.
+        if header.request != 0
+            && let Some(slot) = self.slot_index(index, header.slot, slots)
+            && self.client_slots[slot].request == header.request
+            && self.client_slots[slot].state == CallState::Free
+        {
+            self.end_doubt(now, slot);
+        }
+    }
+
+    pub(super) fn on_bye<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+    ) {
+        match self.server_session_of(peer, header) {
+            Some(index) => self.close_server(now, io, index, Closed::Bye),
+            None => self.counters.unknown_session += 1,
+        }
+    }
+
+    /// The server does not know the session that it names: it has restarted, or given us up.
+    pub(super) fn on_reset<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+    ) {
+        let remote = SessionId { index: header.session, generation: header.generation };
+        let open = |state| matches!(state, ClientState::Up | ClientState::Suspected);
+        let index = self.client_sessions.iter().position(|session| {
+            open(session.state) && session.peer == peer && session.remote == remote
+        });
+        match index {
+            Some(index) => self.close_client(now, io, index, Closed::PeerRestarted),
+            None => self.counters.stale += 1,
+        }
+    }
+
+    pub(super) fn server_session_timer<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
+        let session = &mut self.server_sessions[index];
+        if !session.open {
+            return;
+        }
+        let silence = now.since(session.last_heard);
+        if silence >= self.config.lease {
+            self.counters.leases_expired += 1;
+            return self.close_server(now, io, index, Closed::LeaseExpired);
+        }
+        let suspected = silence >= self.config.suspect_after;
+        let due = if suspected {
+            session.last_heard + (silence + self.config.suspect_after).min(self.config.lease)
+        } else {
+            session.last_heard + self.config.suspect_after
+        };
+        if suspected != session.suspected {
+            session.suspected = suspected;
+            let id = SessionId { index: index as u32, generation: session.generation };
+            let event = if suspected { SessionEvent::Suspected } else { SessionEvent::Recovered };
+            io.host.session(now, Side::Server, id, event);
+        }
+        self.wheel.arm(self.server_session_timer_id(index), due);
+    }
+
+    pub(super) fn close_client<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        why: Closed,
+    ) {
+        let session = &self.client_sessions[index];
+        let id = SessionId { index: index as u32, generation: session.generation };
+        let first = index << self.slot_shift;
+        for slot in first..first + usize::from(session.slots) {
+            let error = match self.client_slots[slot].state {
+                CallState::Free => continue,
+                CallState::Unsent => CallError::SessionLost,
+                CallState::Sent | CallState::Answering => CallError::OutcomeUnknown,
+            };
+            self.fail_call(now, io, slot, error);
+        }
+        self.client_sessions[index].state = ClientState::Free;
+        io.host.session(now, Side::Client, id, SessionEvent::Closed(why));
+    }
+
+    pub(super) fn close_server<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        why: Closed,
+    ) {
+        let first = index << self.slot_shift;
+        for slot in first..first + usize::from(self.server_sessions[index].slots) {
+            self.let_go(io, slot);
+            self.server_slots[slot].state = ServeState::Idle;
+        }
+        let session = &mut self.server_sessions[index];
+        session.open = false;
+        let id = SessionId { index: index as u32, generation: session.generation };
+        io.host.session(now, Side::Server, id, SessionEvent::Closed(why));
+    }
+}

@@ -1,0 +1,190 @@
+//! The calling end's patience: repeating, asking, giving up.
+
+use super::Endpoint;
+use super::call::deadline_us;
+use super::host::{Body, CallError, Completion, Host, Response};
+use super::table::{CallState, UNASKED_PACKETS};
+use super::transmit::{Io, send, session_flags};
+use crate::device::Tx;
+use crate::time::{Duration, Instant};
+use crate::wire::message::{Arguments, RequestHeader, Status};
+use crate::wire::packet::{Flags, Header, Kind};
+
+impl Endpoint<'_> {
+    #[cold]
+    pub(super) fn client_slot_timer<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
+        let slot = &mut self.client_slots[index];
+        if slot.state == CallState::Free {
+            return;
+        }
+        if slot.cancelled && slot.state == CallState::Unsent {
+            return self.end_unsent(now, io, index);
+        }
+        if now >= slot.deadline {
+            let error = match slot.state {
+                CallState::Unsent if slot.refused => CallError::Busy,
+                CallState::Unsent => CallError::DeadlineExceeded,
+                _ => CallError::OutcomeUnknown,
+            };
+            return self.fail_call(now, io, index, error);
+        }
+        if now < slot.due {
+            let due = slot.due;
+            return self.wheel.arm(index as u32, due);
+        }
+        if slot.cancelled && slot.state == CallState::Sent {
+            self.send_cancel(io, index);
+        } else {
+            self.repeat(now, io, index);
+        }
+        let slot = &mut self.client_slots[index];
+        let wait = self.config.retransmit_after.as_nanos() << slot.backoff.min(16);
+        slot.backoff = slot.backoff.saturating_add(1);
+        let wait = Duration::from_nanos(wait).min(self.config.retransmit_max);
+        slot.due = (now + wait).min(slot.deadline);
+        let due = slot.due;
+        self.wheel.arm(index as u32, due);
+    }
+
+    /// Ends a cancelled call whose request is not under way: there is nobody to ask.
+    fn end_unsent<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>, index: usize) {
+        let call = self.end_call(io, index);
+        self.give_up(now, index, false);
+        let token = self.client_slots[index].token;
+        let response = Response {
+            status: Status::CANCELLED,
+            arguments: Arguments::NONE,
+            body: Body::Whole(&[]),
+        };
+        io.host.completed(now, Completion { call, token, result: Ok(response) });
+    }
+
+    fn send_cancel<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+        let session = &self.client_sessions[index >> self.slot_shift];
+        let slot = &mut self.client_slots[index];
+        // The rest of the request is not wanted any more either.
+        slot.outgoing.sending.stop();
+        let mut cancel = Header::new(Kind::Cancel, session.remote.index, session.remote.generation);
+        cancel.flags = session_flags(session.features);
+        cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        cancel.request = slot.request;
+        send(io.tx, self.crc, session.peer, cancel, 0, |_| {});
+    }
+
+    /// Nothing was heard of a call for too long: repeat, or ask.
+    fn repeat<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>, index: usize) {
+        self.counters.packets_resent += 1;
+        if self.client_slots[index].state == CallState::Answering {
+            return self.acknowledge_response(io, index, true);
+        }
+        self.refresh_deadline(now, index);
+        let session = &self.client_sessions[index >> self.slot_shift];
+        let unasked = session.remote_window.min(UNASKED_PACKETS);
+        let slot = &mut self.client_slots[index];
+        let packets = slot.outgoing.sending.packets;
+        if slot.state == CallState::Unsent || packets == 1 {
+            slot.outgoing.sending.start(packets, unasked.into());
+            self.enqueue_client(index);
+        } else {
+            self.send_probe(io, index);
+        }
+    }
+
+    /// Writes the time left into a request's head before it is sent again.
+    fn refresh_deadline(&mut self, now: Instant, index: usize) {
+        let slot = &mut self.client_slots[index];
+        if slot.deadline < Instant::FAR_FUTURE
+            && let Ok(header) = RequestHeader::parse(&slot.outgoing.inline)
+        {
+            let deadline_us = deadline_us(slot.deadline.since(now));
+            RequestHeader { deadline_us, ..header }.emit(&mut slot.outgoing.inline);
+        }
+    }
+
+    /// What becomes of a slot whose call has ended in doubt: it is held until the server has
+    /// confirmed that the call is over, and so shuts out what is still under way of it. The server
+    /// is told only when the call that this one had to follow is settled: until then the slot is
+    /// parked. If part of an answer is here, `answering`, that call was executed long ago.
+    #[cold]
+    pub(super) fn give_up(&mut self, now: Instant, index: usize, answering: bool) {
+        let session_index = index >> self.slot_shift;
+        let first = session_index << self.slot_shift;
+        let bit = 1 << (index - first);
+        let park = !answering && self.must_wait(first, index);
+        let session = &mut self.client_sessions[session_index];
+        session.free &= !bit;
+        session.free_count -= 1;
+        session.held |= bit;
+        if park {
+            session.parked |= bit;
+        } else {
+            self.owe_release(now, session_index, bit);
+        }
+    }
+
+    /// The server has confirmed that the last call of a slot is over.
+    pub(super) fn end_doubt(&mut self, now: Instant, index: usize) {
+        let session_index = index >> self.slot_shift;
+        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
+        let session = &mut self.client_sessions[session_index];
+        session.unreleased &= !bit;
+        if session.held & !session.parked & bit != 0 {
+            session.held &= !bit;
+            session.free |= bit;
+            session.free_count += 1;
+        }
+        self.settle_call(now, index, false);
+    }
+
+    /// Whether the call that a slot's call must follow is not settled.
+    fn must_wait(&self, first: usize, index: usize) -> bool {
+        let header = RequestHeader::parse(&self.client_slots[index].outgoing.inline);
+        let after = header.ok().and_then(|header| header.after);
+        after.is_some_and(|after| !self.is_settled(first, after))
+    }
+
+    /// Asks the server about the parked slots whose wait is over.
+    #[cold]
+    pub(super) fn unpark(&mut self, now: Instant, session_index: usize) {
+        let first = session_index << self.slot_shift;
+        let mut parked = self.client_sessions[session_index].parked;
+        while parked != 0 {
+            let number = parked.trailing_zeros() as usize;
+            parked &= parked - 1;
+            if self.must_wait(first, first + number) {
+                continue;
+            }
+            let session = &mut self.client_sessions[session_index];
+            session.parked &= !(1 << number);
+            self.owe_release(now, session_index, 1 << number);
+        }
+    }
+
+    /// The server will be told, before long, that the last call of the slot that `bit` stands for
+    /// is over, unless the slot's next call tells it.
+    pub(super) fn owe_release(&mut self, now: Instant, session_index: usize, bit: u64) {
+        let session = &mut self.client_sessions[session_index];
+        session.unreleased |= bit;
+        session.due = session.due.min(now + self.config.release_after);
+        let due = session.due;
+        self.wheel.arm(self.client_session_timer_id(session_index), due);
+    }
+
+    /// Asks how much of a long request has arrived: a packet of it without payload.
+    fn send_probe<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+        let session = &self.client_sessions[index >> self.slot_shift];
+        let slot = &self.client_slots[index];
+        let mut probe = Header::new(Kind::Request, session.remote.index, session.remote.generation);
+        probe.flags = session_flags(session.features) | Flags::PROBE;
+        probe.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        probe.request = slot.request;
+        probe.message = slot.outgoing.message;
+        probe.head = slot.outgoing.head;
+        send(io.tx, self.crc, session.peer, probe, 0, |_| {});
+    }
+}
