@@ -94,7 +94,7 @@ mod tests {
         fn run(&mut self, _: &Clock, _: bool) -> Result<[Duration; 2], AppError> {
             self.0 += 1;
             match self.0 % 3 {
-                0 if self.0 > SETTLE => Err(AppError::Interrupted),
+                0 if self.0 > SETTLE => Err(AppError::Stalled { in_flight: 1 }),
                 _ => Ok([Duration::from_nanos(100), Duration::from_nanos(200)]),
             }
         }

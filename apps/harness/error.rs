@@ -90,8 +90,6 @@ pub enum AppError {
     Raw(RawError),
     /// Standard output cannot be written.
     Output(io::Error),
-    /// Asked to stop.
-    Interrupted,
 }
 
 impl AppError {
@@ -147,7 +145,6 @@ impl fmt::Display for AppError {
             }
             Self::Raw(error) => error.fmt(f),
             Self::Output(source) => write!(f, "standard output cannot be written: {source}"),
-            Self::Interrupted => f.write_str("stopped by a signal before the end"),
         }
     }
 }

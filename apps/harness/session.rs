@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
-use dmrpc_host::signals::Signals;
 
 use crate::args::{Args, Driver};
 use crate::block::{Block, Budget, Tally};
@@ -20,6 +19,9 @@ const BLOCK_S_MAX: f64 = 0.25;
 
 /// Runs a program: checks the flags, plays a child's role if that is what is asked, else runs
 /// `work`; prints what went wrong; and says how the process is to end.
+///
+/// No signal is handled: SIGINT and SIGTERM end a program at once, whatever it waits for, and the
+/// kernel then ends its children.
 pub fn main(
     app: &'static str,
     args: &Args,
@@ -51,7 +53,6 @@ fn run(
         return role.play(args).map(|()| 0);
     }
     args.check()?;
-    let signals = Signals::install()?;
     let servers = Servers::bring_up(args, needed, sharing)?;
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
@@ -62,7 +63,6 @@ fn run(
         servers,
         clock: Clock::new(),
         output: Output::new(args.json),
-        signals,
         errors: 0,
     };
     let result = work(&mut session);
@@ -84,7 +84,6 @@ pub struct Session<'a> {
     pub clock: Clock,
     /// Where results go.
     pub output: Output,
-    signals: Signals,
     errors: u64,
 }
 
@@ -119,7 +118,7 @@ impl Session<'_> {
     /// against `server`, in turns with `bare` against its server, if that is given.
     ///
     /// # Errors
-    /// What the closures say, or [`AppError::Interrupted`].
+    /// What the closures say, or that a server has ended.
     pub fn in_turns<const N: usize>(
         &mut self,
         what: &str,
@@ -136,9 +135,6 @@ impl Session<'_> {
         self.output.expect(what, blocks);
         let mut bare = bare;
         for _ in 0..blocks {
-            if self.signals.stop_requested() {
-                return Err(AppError::Interrupted);
-            }
             self.servers.activate(server)?;
             let tallies = ours(&self.clock, &mut Block::start(&self.clock, budget))?;
             let raw = match &mut bare {
