@@ -113,8 +113,7 @@ mod tests {
     #[test]
     fn medians_and_quartiles() {
         let ratio = Ratio::of(vec![5.0, 1.0, 4.0, 2.0, 3.0, f64::NAN]).expect("some");
-        let expected =
-            Ratio { median: 3.0, lower_quartile: 2.0, upper_quartile: 4.0, blocks: 5 };
+        let expected = Ratio { median: 3.0, lower_quartile: 2.0, upper_quartile: 4.0, blocks: 5 };
         assert_eq!(ratio, expected);
         assert_eq!(Ratio::of(vec![1.0, 2.0]).expect("some").median, 1.5);
         assert_eq!(Ratio::of(vec![]), None);

@@ -149,11 +149,7 @@ impl Raw<'_> {
         };
         let result = self.device.oneway(bytes, span)?;
         // What the kernel dropped is not an error of a device without a protocol.
-        Ok(Tally {
-            count: result.count,
-            elapsed_ns: result.elapsed.as_nanos(),
-            ..Tally::new()
-        })
+        Ok(Tally { count: result.count, elapsed_ns: result.elapsed.as_nanos(), ..Tally::new() })
     }
 }
 

@@ -134,8 +134,21 @@ mod tests {
         let row = Row::new(about, subject, &tally, Switches::default(), None);
         let value = serde_json::to_value(&row).expect("plain data");
         for name in [
-            "app", "driver", "op", "size_bytes", "concurrency", "count", "errors", "p50_ns",
-            "p99_ns", "p999_ns", "ops_per_s", "gbit_per_s", "integrity", "auth", "congestion",
+            "app",
+            "driver",
+            "op",
+            "size_bytes",
+            "concurrency",
+            "count",
+            "errors",
+            "p50_ns",
+            "p99_ns",
+            "p999_ns",
+            "ops_per_s",
+            "gbit_per_s",
+            "integrity",
+            "auth",
+            "congestion",
             "zero_copy",
         ] {
             assert!(value.get(name).is_some(), "{name}");
