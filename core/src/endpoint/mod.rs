@@ -55,7 +55,7 @@ pub use wheel::TimerEntry;
 use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx};
 use crate::time::Instant;
-use crate::wire::packet::{Header, Kind};
+use crate::wire::packet::{Header, Kind, Packet};
 use core::net::SocketAddrV4;
 use host::SessionId;
 use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
@@ -179,7 +179,7 @@ impl<'m> Endpoint<'m> {
         &self.config
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -187,15 +187,14 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
-        let header = match Header::parse(datagram, self.crc) {
-            Ok(header) => header,
+        let packet = match Packet::parse(datagram, self.crc) {
+            Ok(packet) => packet,
             Err(error) => return self.counters.wire_error(error),
         };
-        let payload = &datagram[crate::wire::packet::HEADER_BYTES..];
-        match header.kind {
-            Kind::Request => self.on_request(now, io, peer, &header, payload),
-            Kind::Response => self.on_response(now, io, peer, &header, payload),
-            _ => self.control(now, io, peer, &header, payload),
+        match packet.kind() {
+            Kind::Request => self.on_request(now, io, peer, packet),
+            Kind::Response => self.on_response(now, io, peer, packet),
+            _ => self.control(now, io, peer, &packet.header(), packet.payload()),
         }
     }
 
@@ -254,7 +253,7 @@ impl<'m> Endpoint<'m> {
 
     /// The client session that a packet names, if it is from that session's peer.
     #[inline]
-    fn client_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+    fn client_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
         let index = header.session as usize;
         let session = self.client_sessions.get(index)?;
         let known = session.generation == header.generation
@@ -265,7 +264,7 @@ impl<'m> Endpoint<'m> {
 
     /// The server session that a packet names, if it is from that session's peer.
     #[inline]
-    fn server_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+    fn server_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
         let index = header.session as usize;
         let session = self.server_sessions.get(index)?;
         let known = session.open && session.generation == header.generation && session.peer == peer;

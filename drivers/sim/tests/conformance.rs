@@ -32,10 +32,6 @@ mod memory {
         fn zero_size(&self) -> ZeroSize {
             ZeroSize::Delivered
         }
-
-        fn nobody(&self) -> Option<SocketAddrV4> {
-            Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 9), 4000))
-        }
     }
 
     dmrpc_conformance::conformance!(Wire);
