@@ -8,7 +8,7 @@ use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId
 use super::parts::{is_part, send_ack};
 use super::table::{CallState, Incoming};
 use super::transmit::{Io, send, session_flags};
-use super::window::{Arrived, Sending};
+use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Beyond;
@@ -104,7 +104,7 @@ impl Endpoint<'_> {
             }
             // The request has done its work; its buffer becomes that of the answer's head.
             slot.state = CallState::Answering;
-            slot.outgoing.sending = Sending::EMPTY;
+            slot.outgoing.sending.stop();
             let window = self.config.window_packets;
             *incoming = Incoming::new(header.message, header.head, payload_bytes, window, sink);
         } else if header.message != incoming.message || header.head != incoming.head {
@@ -171,7 +171,7 @@ impl Endpoint<'_> {
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
         slot.state = CallState::Free;
-        slot.outgoing.sending = Sending::EMPTY;
+        slot.outgoing.sending.stop();
         if let Some(source) = slot.outgoing.source.take() {
             io.host.release(source);
         }

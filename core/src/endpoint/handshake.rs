@@ -81,6 +81,11 @@ impl Endpoint<'_> {
         self.client_session(session).map_or(0, |session| session.free_count.into())
     }
 
+    /// Sessions in which this endpoint answers calls now.
+    pub fn server_sessions_open(&self) -> usize {
+        self.server_sessions.iter().filter(|session| session.open).count()
+    }
+
     /// Which life of the server a session is with; `None` before the handshake is over.
     pub fn server_incarnation(&self, session: SessionId) -> Option<u64> {
         self.client_session(session)

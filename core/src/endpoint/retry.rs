@@ -5,7 +5,6 @@ use super::call::deadline_us;
 use super::host::{Body, CallError, Completion, Host, Response};
 use super::table::{CallState, UNASKED_PACKETS};
 use super::transmit::{Io, send, session_flags};
-use super::window::Sending;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{Arguments, RequestHeader, Status};
@@ -69,7 +68,7 @@ impl Endpoint<'_> {
         let session = &self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
         // The rest of the request is not wanted any more either.
-        slot.outgoing.sending = Sending::EMPTY;
+        slot.outgoing.sending.stop();
         let mut cancel = Header::new(Kind::Cancel, session.remote.index, session.remote.generation);
         cancel.flags = session_flags(session.features);
         cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
@@ -89,7 +88,7 @@ impl Endpoint<'_> {
         let slot = &mut self.client_slots[index];
         let packets = slot.outgoing.sending.packets;
         if slot.state == CallState::Unsent || packets == 1 {
-            slot.outgoing.sending = Sending::new(packets, unasked.into());
+            slot.outgoing.sending.start(packets, unasked.into());
             self.enqueue_client(index);
         } else {
             self.send_probe(io, index);

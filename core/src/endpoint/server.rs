@@ -7,7 +7,6 @@ use super::call::ATTEMPT_BITS;
 use super::host::{Body, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::table::ServeState;
 use super::transmit::Io;
-use super::window::Sending;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -134,7 +133,7 @@ impl Endpoint<'_> {
     #[inline]
     pub(super) fn let_go<T, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let slot = &mut self.server_slots[index];
-        slot.outgoing.sending = Sending::EMPTY;
+        slot.outgoing.sending.stop();
         if let Some(source) = slot.outgoing.source.take() {
             io.host.release(source);
         }

@@ -197,7 +197,7 @@ impl Outgoing {
         self.inline_bytes = inline_bytes;
         self.source = source.map(|(source, _)| source);
         let packets = packets(self.message, payload_bytes);
-        self.sending = Sending::new(packets, u32::from(window.min(UNASKED_PACKETS)));
+        self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
     }
 }
 

@@ -220,6 +220,46 @@ fn turn<T: Tx, H: Host>(
     outgoing: &mut Outgoing,
     payload_bytes: u32,
 ) -> (u32, bool) {
+    if outgoing.sending.packets == 1 && outgoing.source.is_none() {
+        return single(io.tx, crc, peer, header, outgoing);
+    }
+    several(io, crc, peer, header, outgoing, payload_bytes)
+}
+
+/// The straight line: a message of one packet whose bytes are all at hand.
+#[inline]
+fn single<T: Tx>(
+    tx: &mut T,
+    crc: Crc32c,
+    peer: SocketAddrV4,
+    mut header: Header,
+    outgoing: &mut Outgoing,
+) -> (u32, bool) {
+    if outgoing.sending.due().is_none() {
+        return (0, false);
+    }
+    let bytes = usize::from(outgoing.inline_bytes);
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
+        return (0, true);
+    };
+    header.message = bytes as u32;
+    header.head = outgoing.head;
+    header.payload = outgoing.inline_bytes;
+    datagram[HEADER_BYTES..].copy_from_slice(&outgoing.inline[..bytes]);
+    header.emit(datagram, crc);
+    outgoing.sending.sent(0);
+    (1, false)
+}
+
+/// Packets of a longer message, or of one whose bytes the host supplies.
+fn several<T: Tx, H: Host>(
+    io: &mut Io<'_, T, H>,
+    crc: Crc32c,
+    peer: SocketAddrV4,
+    header: Header,
+    outgoing: &mut Outgoing,
+    payload_bytes: u32,
+) -> (u32, bool) {
     let mut count = 0;
     while count < PACKETS_A_TURN {
         let Some(number) = outgoing.sending.due() else { break };

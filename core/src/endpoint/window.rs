@@ -134,6 +134,8 @@ pub(super) struct Sending {
     pub(super) granted: u32,
     /// Packets that the receiver has without a gap: the base of the bitmaps.
     pub(super) acknowledged: u32,
+    /// Whether anything was ever lost: the bitmaps mean something only then.
+    repairing: bool,
     /// To be sent again.
     resend: Bits,
     /// Sent again since the last probe: a late acknowledgement doesn't send them a third time.
@@ -146,12 +148,33 @@ impl Sending {
         next: 0,
         granted: 0,
         acknowledged: 0,
+        repairing: false,
         resend: Bits::EMPTY,
         resent: Bits::EMPTY,
     };
 
-    pub(super) fn new(packets: u32, granted: u32) -> Self {
-        Self { packets, granted: granted.min(packets), ..Self::EMPTY }
+    /// A message of `packets` packets, of which the first `granted` may be sent.
+    #[inline]
+    pub(super) fn start(&mut self, packets: u32, granted: u32) {
+        self.packets = packets;
+        self.next = 0;
+        self.granted = granted.min(packets);
+        self.acknowledged = 0;
+        self.repairing = false;
+    }
+
+    /// Nothing to send any more.
+    #[inline]
+    pub(super) fn stop(&mut self) {
+        self.start(0, 0);
+    }
+
+    fn repair(&mut self) {
+        if !self.repairing {
+            self.repairing = true;
+            self.resend = Bits::EMPTY;
+            self.resent = Bits::EMPTY;
+        }
     }
 
     /// Takes in what the receiver says. Returns whether it is progress.
@@ -170,6 +193,10 @@ impl Sending {
         let progress = advance > 0 || granted > self.granted;
         self.acknowledged = contiguous;
         self.granted = self.granted.max(granted.min(self.packets));
+        if !self.repairing && !probe && beyond.is_empty() {
+            return progress;
+        }
+        self.repair();
         self.resend.advance(advance);
         self.resent.advance(advance);
         let there = Bits(beyond.0);
@@ -185,19 +212,22 @@ impl Sending {
     }
 
     /// The packet to send now, if any; `sent` confirms it.
+    #[inline]
     pub(super) fn due(&self) -> Option<u32> {
-        match self.resend.lowest() {
-            Some(at) => Some(self.acknowledged + at),
-            None => (self.next < self.granted).then_some(self.next),
+        if self.repairing
+            && let Some(at) = self.resend.lowest()
+        {
+            return Some(self.acknowledged + at);
         }
+        (self.next < self.granted).then_some(self.next)
     }
 
+    #[inline]
     pub(super) fn sent(&mut self, number: u32) {
         if number == self.next {
             self.next += 1;
-        }
-        if let Some(at) = number.checked_sub(self.acknowledged).filter(|&at| at < 256)
-            && self.resend.get(at)
+        } else if let Some(at) = number.checked_sub(self.acknowledged)
+            && at < u32::from(WINDOW_PACKETS_MAX)
         {
             self.resend.clear(at);
             self.resent.set(at);
@@ -206,6 +236,7 @@ impl Sending {
 
     /// Sends everything not acknowledged again, up to `limit` packets.
     pub(super) fn resend_first(&mut self, limit: u32) {
+        self.repair();
         let sent = (self.next - self.acknowledged).min(limit);
         self.resend = self.resend.or(&Bits::first(sent));
         self.resent = Bits::EMPTY;
@@ -234,7 +265,8 @@ mod tests {
                 random ^= random << 17;
                 random
             };
-            let mut sender = Sending::new(packets, window.min(8));
+            let mut sender = Sending::EMPTY;
+            sender.start(packets, window.min(8));
             let mut receiver = Receiving::EMPTY;
             let mut seen = vec![0; packets as usize];
             let mut flight: Vec<u32> = Vec::new();

@@ -43,6 +43,8 @@ struct Shared {
     burst_left: u64,
     /// An earlier packet, for splicing.
     earlier: Vec<u8>,
+    recording: bool,
+    recorded: Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +72,8 @@ impl Network {
             clogged_until: BTreeMap::new(),
             burst_left: 0,
             earlier: Vec::new(),
+            recording: false,
+            recorded: Vec::new(),
         };
         Self { shared: Rc::new(RefCell::new(shared)) }
     }
@@ -142,6 +146,16 @@ impl Network {
         self.shared.borrow_mut().send(from, to, bytes.to_vec());
     }
 
+    /// Begins or stops to keep copies of what is sent.
+    pub fn record(&self, on: bool) {
+        self.shared.borrow_mut().recording = on;
+    }
+
+    /// Takes the copies kept since the last time: sender, receiver and bytes.
+    pub fn recorded(&self) -> Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)> {
+        std::mem::take(&mut self.shared.borrow_mut().recorded)
+    }
+
     /// What has happened to packets so far.
     pub fn counts(&self) -> Counts {
         self.shared.borrow().counts
@@ -156,6 +170,9 @@ impl Network {
 impl Shared {
     fn send(&mut self, from: SocketAddrV4, to: SocketAddrV4, mut bytes: Vec<u8>) {
         self.counts.sent += 1;
+        if self.recording {
+            self.recorded.push((from, to, bytes.clone()));
+        }
         if self.cut.contains(&(from, to)) {
             self.counts.partitioned += 1;
             return;

@@ -145,7 +145,7 @@ fn every_call_ends_and_none_is_executed_twice() {
     let only = number("DMRPC_SIM_SEED");
     let seeds = match only {
         Some(seed) => seed..seed + 1,
-        None => 0..number("DMRPC_SIM_SEEDS").unwrap_or(40),
+        None => 0..number("DMRPC_SIM_SEEDS").unwrap_or(24),
     };
     let mut calls = Vec::new();
     for seed in seeds {

@@ -1,0 +1,298 @@
+//! The life of calls, one situation at a time.
+
+mod common;
+
+use common::actor::Plan;
+use common::{End, STOPPED, Work, World, address};
+use dmrpc_core::endpoint::host::CallError;
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::message::Status;
+use dmrpc_sim::cluster::Clock;
+use dmrpc_sim::faults::Faults;
+
+const OK: End = End::Answered(Status::OK);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn connected(faults: Faults, nodes: usize) -> World {
+    let mut world = World::new(3, Faults::NONE, nodes);
+    for node in 0..nodes {
+        world.peer(node).wanted.extend((0..nodes).filter(|other| *other != node));
+    }
+    run(&mut world, MS(5));
+    world.cluster.network().set_faults(faults);
+    world
+}
+
+fn run(world: &mut World, span: Duration) {
+    let limit = world.cluster.network().now() + span;
+    while world.cluster.step(limit) {}
+}
+
+fn end(world: &World, id: u64) -> Option<End> {
+    world.oracle.borrow().end_of(id)
+}
+
+fn executions(world: &World, id: u64) -> u32 {
+    world.oracle.borrow().calls[&id].executions
+}
+
+fn cut(world: &World, from: usize, to: usize, cut: bool) {
+    world.cluster.network().set_cut(address(from), address(to), cut);
+}
+
+fn to(to: usize) -> Plan {
+    Plan { to, ..Plan::default() }
+}
+
+#[test]
+fn a_late_answer_arrives() {
+    let mut world = connected(Faults::NONE, 2);
+    let work = |delay_us, answer_bytes| Work { delay_us, answer_bytes, ..Work::default() };
+    let small = world.peer(0).plan(Plan { work: work(50_000, 10), ..to(1) });
+    let large = Plan { work: work(3_000_000, 300_000), body_bytes: 40_000, room: 300_000, ..to(1) };
+    let large = world.peer(0).plan(large);
+    world.finish(5);
+    assert_eq!((end(&world, small), end(&world, large)), (Some(OK), Some(OK)));
+    world.settle();
+}
+
+#[test]
+fn cycles_do_not_deadlock_on_slots() {
+    let mut world = World::with(5, Faults::NONE, 2, |_, config| {
+        config.slots_per_session = 8;
+        Clock::TRUE
+    });
+    for node in 0..2 {
+        for _ in 0..100 {
+            // There and back, as deep as calls go: eight hops.
+            let mut route = [0; 8];
+            for (hop, place) in route.iter_mut().take(7).enumerate() {
+                *place = if hop % 2 == 0 { node as u8 + 1 } else { 2 - node as u8 };
+            }
+            let work = Work { route, answer_bytes: 2_000, ..Work::default() };
+            world.peer(node).plan(Plan { work, room: 2_000, ..to(1 - node) });
+        }
+    }
+    world.finish(30);
+    let oracle = world.oracle.borrow();
+    assert_eq!(oracle.answered_ok(), 2 * 100 * 8);
+    drop(oracle);
+    world.settle();
+}
+
+#[test]
+fn deadlines_are_honest() {
+    // Sent, and nothing came back: nobody knows.
+    let mut world = connected(Faults::NONE, 2);
+    cut(&world, 1, 0, true);
+    let unknown = world.peer(0).plan(Plan { deadline: Some(MS(20)), ..to(1) });
+    // Nothing arrives: nobody knows either.
+    cut(&world, 0, 1, true);
+    let lost = world.peer(0).plan(Plan { deadline: Some(MS(20)), ..to(1) });
+    run(&mut world, MS(30));
+    for id in [unknown, lost] {
+        assert_eq!(end(&world, id), Some(End::Failed(CallError::OutcomeUnknown)));
+    }
+    cut(&world, 1, 0, false);
+    cut(&world, 0, 1, false);
+    // Refused until the end: certainly not executed.
+    world.peer(1).busy = 1_000_000;
+    let busy = world.peer(0).plan(Plan { deadline: Some(MS(40)), ..to(1) });
+    run(&mut world, MS(60));
+    // Refused last, but the last attempt may be under way when time is up.
+    assert!(matches!(
+        end(&world, busy),
+        Some(End::Failed(CallError::Busy | CallError::OutcomeUnknown))
+    ));
+    assert_eq!(executions(&world, busy), 0);
+    world.settle();
+}
+
+#[test]
+fn a_server_without_room_is_busy_and_then_not() {
+    let mut world = connected(Faults::NONE, 2);
+    world.peer(1).places_max = 0;
+    let never = world.peer(0).plan(Plan { body_bytes: 9_000, deadline: Some(MS(30)), ..to(1) });
+    let later = world.peer(0).plan(Plan { body_bytes: 9_000, ..to(1) });
+    run(&mut world, MS(50));
+    assert_eq!(end(&world, never), Some(End::Failed(CallError::Busy)));
+    assert_eq!(end(&world, later), None);
+    world.peer(1).places_max = 1;
+    world.finish(1);
+    assert_eq!(end(&world, later), Some(OK));
+    world.settle();
+}
+
+#[test]
+fn refusals_come_to_an_end_without_a_deadline() {
+    let mut world = connected(Faults::NONE, 2);
+    world.peer(1).busy = 1_000_000;
+    let id = world.peer(0).plan(to(1));
+    world.finish(120);
+    assert_eq!(end(&world, id), Some(End::Failed(CallError::Busy)));
+    world.settle();
+}
+
+#[test]
+fn cancelled_in_every_state() {
+    // Before it is sent.
+    let mut world = connected(Faults::NONE, 2);
+    let unsent = world.peer(0).plan(Plan { cancel_after: Some(Duration::ZERO), ..to(1) });
+    // While the service works on it.
+    let work = Work { delay_us: 60_000_000, ..Work::default() };
+    let working = world.peer(0).plan(Plan { work, cancel_after: Some(MS(3)), ..to(1) });
+    run(&mut world, MS(20));
+    assert_eq!(end(&world, working), Some(End::Answered(STOPPED)));
+    assert!(end(&world, unsent).is_some());
+    // While it is refused.
+    world.peer(1).busy = 1_000_000;
+    let refused = world.peer(0).plan(Plan { cancel_after: Some(MS(3)), ..to(1) });
+    run(&mut world, MS(400));
+    world.peer(1).busy = 0;
+    assert_eq!(end(&world, refused), Some(End::Answered(Status::CANCELLED)));
+    // While it is lost, in one packet and in many.
+    cut(&world, 0, 1, true);
+    let lost = [0, 5_000].map(|body_bytes| {
+        world.peer(0).plan(Plan { body_bytes, cancel_after: Some(MS(1)), ..to(1) })
+    });
+    run(&mut world, MS(3));
+    cut(&world, 0, 1, false);
+    run(&mut world, MS(100));
+    for id in lost {
+        assert_eq!(end(&world, id), Some(End::Answered(Status::CANCELLED)));
+    }
+    world.settle();
+}
+
+#[test]
+fn cancelled_while_the_answer_comes_in() {
+    for micros in (0..3_000).step_by(50) {
+        let faults = Faults { loss: 300_000, ..Faults::NONE };
+        let mut world = connected(faults, 2);
+        let cancel_after = Some(Duration::from_micros(micros));
+        let work = Work { answer_bytes: 400_000, ..Work::default() };
+        let id = world.peer(0).plan(Plan { work, room: 400_000, cancel_after, ..to(1) });
+        world.finish(20);
+        assert!(matches!(end(&world, id), Some(End::Answered(Status::OK | Status::CANCELLED))));
+        world.cluster.network().set_faults(Faults::NONE);
+        world.settle();
+    }
+}
+
+#[test]
+fn an_answer_too_large_is_refused_and_released() {
+    let mut world = connected(Faults::NONE, 2);
+    let work = Work { answer_bytes: 100_000, ..Work::default() };
+    let id = world.peer(0).plan(Plan { work, room: 50_000, ..to(1) });
+    world.finish(1);
+    let error = CallError::AnswerTooLarge { bytes: 100_000, room: 50_000 };
+    assert_eq!(end(&world, id), Some(End::Failed(error)));
+    world.settle();
+}
+
+/// The server holds an answer that the slot's next call would release; that call never gets there.
+#[test]
+fn a_failed_call_releases_what_the_one_before_left() {
+    let mut world = World::with(9, Faults::NONE, 2, |_, config| {
+        config.slots_per_session = 1;
+        config.release_after = Duration::from_millis(2);
+        Clock::TRUE
+    });
+    let work = Work { answer_bytes: 4_000, ..Work::default() };
+    world.peer(0).plan(Plan { work, room: 4_000, ..to(1) });
+    let done = world.oracle.clone();
+    assert!(world.cluster.run(MS(50), |_| done.borrow().open() == 0));
+    assert_eq!(world.peer(1).held(), 1);
+    cut(&world, 0, 1, true);
+    let now = world.cluster.now(0);
+    let lost = world.peer(0).plan(Plan { deadline: Some(MS(1)), at: now, ..to(1) });
+    run(&mut world, MS(10));
+    assert_eq!(end(&world, lost), Some(End::Failed(CallError::OutcomeUnknown)));
+    cut(&world, 0, 1, false);
+    run(&mut world, MS(100));
+    assert_eq!(world.peer(1).held(), 0, "the answer's bytes were released");
+    world.settle();
+}
+
+/// What is under way of a call that has failed does not execute after those that follow it.
+#[test]
+fn nothing_overtakes_what_it_must_follow() {
+    for seed in 0..40 {
+        let faults = Faults {
+            loss: 250_000,
+            replay: 200_000,
+            replay_after_max: MS(100),
+            delay_max: MS(2),
+            ..Faults::NONE
+        };
+        let mut world = World::new(seed, Faults::NONE, 2);
+        world.peer(0).wanted.insert(1);
+        run(&mut world, MS(5));
+        world.cluster.network().set_faults(faults);
+        let mut last = None;
+        for place in 1..60 {
+            let work = Work { chain: 1, place, answer_bytes: 0, ..Work::default() };
+            let plan = Plan {
+                work,
+                body_bytes: if place % 3 == 0 { 4_000 } else { 64 },
+                after: last,
+                deadline: (place % 5 == 0).then_some(MS(3)),
+                cancel_after: (place % 7 == 0).then_some(MS(1)),
+                ..to(1)
+            };
+            last = Some(world.peer(0).plan(plan));
+        }
+        world.peer(1).places_max = 2;
+        world.peer(1).busy = 100_000;
+        world.finish(30);
+        world.cluster.network().set_faults(Faults::NONE);
+        world.settle();
+    }
+}
+
+/// A window smaller than the packets that go unasked must not wait for timers.
+#[test]
+fn small_windows_do_not_stall() {
+    for window in [1, 2, 3, 7, 8, 9, 32, 256] {
+        let mut world = World::with(9, Faults::NONE, 2, |_, config| {
+            config.window_packets = window;
+            Clock::TRUE
+        });
+        let work = Work { answer_bytes: 200_000, ..Work::default() };
+        world.peer(0).plan(Plan { work, body_bytes: 200_000, room: 200_000, ..to(1) });
+        world.finish(1);
+        let took = world.cluster.network().now().since(Instant::ZERO);
+        assert!(took < MS(5), "window {window} took {took:?}");
+        world.settle();
+    }
+}
+
+#[test]
+fn heavy_loss_duplication_and_replay() {
+    let faults = Faults {
+        loss: 300_000,
+        duplicate: 500_000,
+        replay: 100_000,
+        replay_after_max: Duration::from_secs(5),
+        delay_max: MS(3),
+        ..Faults::NONE
+    };
+    let mut world = connected(faults, 3);
+    for node in 0..3 {
+        for call in 0..300 {
+            let answer_bytes = if call % 20 == 0 { 30_000 } else { 100 };
+            let work = Work { answer_bytes, delay_us: call % 3 * 200, ..Work::default() };
+            let body_bytes = if call % 10 == 0 { 20_000 } else { 32 };
+            world.peer(node).plan(Plan {
+                work,
+                body_bytes,
+                room: answer_bytes,
+                ..to((node + 1) % 3)
+            });
+        }
+    }
+    world.finish(60);
+    assert_eq!(world.oracle.borrow().answered_ok(), 900);
+    world.cluster.network().set_faults(Faults::NONE);
+    world.settle();
+}

@@ -1,0 +1,223 @@
+//! The life of sessions: opened, suspected, lost, superseded, refused.
+
+mod common;
+
+use common::actor::Plan;
+use common::{DATAGRAM_BYTES, End, Work, World, address};
+use dmrpc_core::endpoint::host::{CallError, Closed, SessionEvent, Side};
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::message::Status;
+use dmrpc_sim::cluster::Clock;
+use dmrpc_sim::faults::Faults;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const OK: End = End::Answered(Status::OK);
+
+fn connected(nodes: usize) -> World {
+    let mut world = World::new(3, Faults::NONE, nodes);
+    for node in 1..nodes {
+        world.peer(node).wanted.insert(0);
+    }
+    run(&mut world, MS(5));
+    world
+}
+
+fn run(world: &mut World, span: Duration) {
+    let limit = world.cluster.network().now() + span;
+    while world.cluster.step(limit) {}
+}
+
+fn cut(world: &World, a: usize, b: usize, cut: bool) {
+    world.cluster.network().set_cut(address(a), address(b), cut);
+    world.cluster.network().set_cut(address(b), address(a), cut);
+}
+
+fn saw(world: &mut World, node: usize, side: Side, wanted: SessionEvent) -> Option<Instant> {
+    let mut events = world.peer(node).events.iter();
+    events.find(|(_, at, event)| *at == side && *event == wanted).map(|(at, ..)| *at)
+}
+
+fn closed(world: &mut World, node: usize, side: Side, why: Closed) -> bool {
+    saw(world, node, side, SessionEvent::Closed(why)).is_some()
+}
+
+#[test]
+fn silence_is_suspected_within_half_a_second_and_reversible() {
+    for wait in [0, 40, 90, 149, 151, 200] {
+        let mut world = connected(2);
+        run(&mut world, MS(1_000 + wait));
+        let before = world.cluster.network().now();
+        cut(&world, 0, 1, true);
+        run(&mut world, MS(500));
+        let at = saw(&mut world, 1, Side::Client, SessionEvent::Suspected).expect("suspected");
+        assert!(at.since(before) <= MS(500));
+        let session = world.peer(1).sessions[&0];
+        assert!(!world.cluster.node(1).endpoint.is_up(session), "calls fail fast");
+        cut(&world, 0, 1, false);
+        run(&mut world, MS(300));
+        assert!(saw(&mut world, 1, Side::Client, SessionEvent::Recovered).is_some());
+        assert!(world.cluster.node(1).endpoint.is_up(session));
+        run(&mut world, MS(500));
+        assert!(saw(&mut world, 0, Side::Server, SessionEvent::Recovered).is_some());
+    }
+}
+
+#[test]
+fn losses_alone_are_not_suspected() {
+    let mut world = connected(2);
+    let faults = Faults { loss: 300_000, ..Faults::NONE };
+    world.cluster.network().set_faults(faults);
+    run(&mut world, Duration::from_secs(20));
+    assert_eq!(saw(&mut world, 1, Side::Client, SessionEvent::Suspected), None);
+}
+
+#[test]
+fn a_lease_expires_at_both_ends() {
+    let mut world = connected(2);
+    let work = Work { delay_us: 60_000_000, ..Work::default() };
+    let id = world.peer(1).plan(Plan { to: 0, work, ..Plan::default() });
+    run(&mut world, MS(50));
+    cut(&world, 0, 1, true);
+    run(&mut world, Duration::from_secs(9));
+    assert!(!closed(&mut world, 0, Side::Server, Closed::LeaseExpired), "not before its time");
+    run(&mut world, Duration::from_secs(2));
+    assert!(closed(&mut world, 0, Side::Server, Closed::LeaseExpired));
+    assert!(closed(&mut world, 1, Side::Client, Closed::LeaseExpired));
+    let unknown = End::Failed(CallError::OutcomeUnknown);
+    assert_eq!(world.oracle.borrow().end_of(id), Some(unknown));
+    cut(&world, 0, 1, false);
+    let again = world.peer(1).plan(Plan::default());
+    world.finish(5);
+    assert_eq!(world.oracle.borrow().end_of(again), Some(OK));
+    world.settle();
+}
+
+#[test]
+fn a_restarted_server_resets_its_clients() {
+    let mut world = connected(2);
+    let work = Work { delay_us: 60_000_000, ..Work::default() };
+    let id = world.peer(1).plan(Plan { to: 0, work, ..Plan::default() });
+    run(&mut world, MS(5));
+    world.restart(0, Clock::TRUE);
+    run(&mut world, MS(500));
+    assert!(closed(&mut world, 1, Side::Client, Closed::PeerRestarted));
+    let unknown = End::Failed(CallError::OutcomeUnknown);
+    assert_eq!(world.oracle.borrow().end_of(id), Some(unknown));
+    let again = world.peer(1).plan(Plan::default());
+    world.finish(5);
+    assert_eq!(world.oracle.borrow().end_of(again), Some(OK));
+    world.settle();
+}
+
+#[test]
+fn a_restarted_client_supersedes_its_former_life() {
+    let mut world = connected(2);
+    let work = Work { delay_us: 200_000, ..Work::default() };
+    world.peer(1).plan(Plan { to: 0, work, body_bytes: 3_000, ..Plan::default() });
+    run(&mut world, MS(5));
+    world.restart(1, Clock::TRUE);
+    run(&mut world, MS(50));
+    assert!(closed(&mut world, 0, Side::Server, Closed::Superseded));
+    let id = world.peer(1).plan(Plan::default());
+    world.finish(5);
+    assert_eq!(world.oracle.borrow().end_of(id), Some(OK));
+    world.settle();
+}
+
+#[test]
+fn bye_frees_the_session_at_once() {
+    let mut world = connected(2);
+    let session = world.peer(1).sessions[&0];
+    world.peer(1).reconnect = false;
+    let now = world.cluster.now(1);
+    let node = world.cluster.node(1);
+    node.endpoint.disconnect(now, &mut node.device, &mut node.actor, session);
+    run(&mut world, MS(5));
+    assert!(closed(&mut world, 1, Side::Client, Closed::Bye));
+    assert!(closed(&mut world, 0, Side::Server, Closed::Bye));
+}
+
+#[test]
+fn a_full_server_says_so_and_takes_the_next_when_one_leaves() {
+    let nodes = common::SESSIONS + 2;
+    let mut world = connected(nodes);
+    let refused: Vec<_> = (1..nodes)
+        .filter(|node| closed(&mut world, *node, Side::Client, Closed::NoSessions))
+        .collect();
+    assert_eq!(refused.len(), 1);
+    let leaver = (1..nodes).find(|node| !refused.contains(node)).expect("one that has a session");
+    world.peer(leaver).reconnect = false;
+    let session = world.peer(leaver).sessions[&0];
+    let now = world.cluster.now(leaver);
+    let node = world.cluster.node(leaver);
+    node.endpoint.disconnect(now, &mut node.device, &mut node.actor, session);
+    run(&mut world, MS(100));
+    let session = world.peer(refused[0]).sessions[&0];
+    assert!(world.cluster.node(refused[0]).endpoint.is_up(session));
+}
+
+#[test]
+fn nobody_there_is_unreachable() {
+    let mut world = World::new(3, Faults::NONE, 1);
+    world.peer(0).wanted.insert(9);
+    run(&mut world, MS(1_600));
+    assert!(closed(&mut world, 0, Side::Client, Closed::Unreachable));
+}
+
+/// Late copies of hellos of earlier uses neither end the session in use nor leave one behind.
+#[test]
+fn replayed_handshakes_do_no_harm() {
+    let mut world = connected(2);
+    let faults = Faults {
+        duplicate: 500_000,
+        replay: 1_000_000,
+        replay_after_max: Duration::from_secs(3),
+        loss: 200_000,
+        ..Faults::NONE
+    };
+    world.cluster.network().set_faults(faults);
+    for _ in 0..30 {
+        run(&mut world, MS(100));
+        let now = world.cluster.now(1);
+        if let Some(&session) = world.peer(1).sessions.get(&0) {
+            let node = world.cluster.node(1);
+            node.endpoint.disconnect(now, &mut node.device, &mut node.actor, session);
+        }
+    }
+    world.cluster.network().set_faults(Faults::NONE);
+    run(&mut world, MS(200));
+    world.peer(1).events.clear();
+    let id = world.peer(1).plan(Plan { body_bytes: 10_000, ..Plan::default() });
+    // The last replays arrive meanwhile. Sessions whose goodbye was lost live to their lease.
+    run(&mut world, Duration::from_secs(14));
+    assert_eq!(world.oracle.borrow().end_of(id), Some(OK));
+    let lost = world
+        .peer(1)
+        .events
+        .iter()
+        .filter(|(_, _, event)| matches!(event, SessionEvent::Closed(_)));
+    assert_eq!(lost.count(), 0, "the session in use was not ended");
+    assert_eq!(world.cluster.node(0).endpoint.server_sessions_open(), 1);
+    world.settle();
+}
+
+#[test]
+fn sizes_of_datagrams_are_agreed_on() {
+    let mut world = World::with(4, Faults::NONE, 2, |node, config| {
+        if node == 1 {
+            config.payload_bytes_max = 1_024;
+            config.slots_per_session = 4;
+        } else {
+            config.payload_bytes_max = DATAGRAM_BYTES as u32 - 48;
+        }
+        Clock::TRUE
+    });
+    for from in 0..2 {
+        let work = Work { answer_bytes: 50_000, ..Work::default() };
+        let plan = Plan { to: 1 - from, work, body_bytes: 50_000, room: 50_000, ..Plan::default() };
+        world.peer(from).plan(plan);
+    }
+    world.finish(2);
+    assert_eq!(world.oracle.borrow().answered_ok(), 2);
+    world.settle();
+}
