@@ -31,6 +31,11 @@ pub struct SessionHolder {
     pub(super) holder: Option<HolderId>,
 }
 
+impl SessionHolder {
+    /// No session.
+    pub const EMPTY: Self = Self { generation: 0, holder: None };
+}
+
 /// A write of several packets on its way in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Transfer {
@@ -38,6 +43,11 @@ pub struct Transfer {
     staged: Option<(HolderId, StageId)>,
     /// The region that step 0 made when the write was admitted.
     made: Option<RegionId>,
+}
+
+impl Transfer {
+    /// A free slot.
+    pub const EMPTY: Self = Self { staged: None, made: None };
 }
 
 /// The operations that are counted, in the order of their numbers on the wire.
