@@ -205,7 +205,7 @@ impl Endpoint<'_> {
         }
         let id = SessionId { index: index as u32, generation };
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
-        io.host.session(now, Side::Server, id, event);
+        io.tell(now, Side::Server, id, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
         self.send_hello_ack(io, index);
     }
@@ -288,7 +288,7 @@ impl Endpoint<'_> {
         session.due = now + self.config.keep_alive;
         let id = SessionId { index: index as u32, generation: session.generation };
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
-        io.host.session(now, Side::Client, id, event);
+        io.tell(now, Side::Client, id, event);
     }
 
     /// Ends a session that the server has opened for a late copy of a hello.

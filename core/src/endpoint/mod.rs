@@ -141,8 +141,9 @@ impl<'m> Endpoint<'m> {
         }
     }
 
-    /// Does a bounded amount of work and returns: takes in one burst, serves the timers that are
-    /// due, and sends what is ready, at most a few bursts of it.
+    /// Does a bounded amount of work and returns: sends what was begun since the last poll, takes
+    /// in one burst, serves the timers that are due, and sends what is ready then, at most a few
+    /// bursts of it.
     pub fn poll<D: Device, H: Host>(
         &mut self,
         now: Instant,
@@ -151,13 +152,19 @@ impl<'m> Endpoint<'m> {
     ) -> Polled {
         let (mut rx, mut tx) = device.split();
         let mut io = Io { tx: &mut tx, host };
+        let mut sent = 0;
+        if !self.ready.is_empty() {
+            // Before the look for packets, which on some devices is a system call.
+            sent = self.transmit_ready(&mut io);
+            io.tx.flush();
+        }
         let received = rx.receive();
         for index in 0..received {
             let (peer, datagram) = rx.packet(index);
             self.packet(now, &mut io, peer, datagram);
         }
         let fired = self.serve_timers(now, &mut io);
-        let sent = self.transmit_ready(&mut io);
+        sent += self.transmit_ready(&mut io);
         io.tx.flush();
         self.counters.datagrams_received += received as u64;
         Polled { received: received as u32, fired, sent }

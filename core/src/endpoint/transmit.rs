@@ -3,10 +3,11 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::host::Host;
+use super::host::{Host, SessionEvent, SessionId, Side};
 use super::table::{CallState, Outgoing};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
+use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
 
@@ -14,6 +15,21 @@ use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
 pub(super) struct Io<'a, T, H> {
     pub(super) tx: &'a mut T,
     pub(super) host: &'a mut H,
+}
+
+impl<T, H: Host> Io<'_, T, H> {
+    /// Tells the host, and whoever reads the log, what happened to a session.
+    #[cold]
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        side: Side,
+        session: SessionId,
+        event: SessionEvent,
+    ) {
+        crate::log::session(side, session, event);
+        self.host.session(now, side, session, event);
+    }
 }
 
 /// Packets that one poll sends from the ready queue.

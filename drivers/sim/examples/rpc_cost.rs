@@ -6,6 +6,7 @@
 //! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by
 //! that of the calls: what happens once cancels out.
 
+use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::host::{

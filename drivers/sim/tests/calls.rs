@@ -1,5 +1,7 @@
 //! The life of calls, one situation at a time.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;

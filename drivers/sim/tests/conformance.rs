@@ -1,5 +1,7 @@
 //! The suite that every driver passes.
 
+use dmrpc_host as _;
+
 mod memory {
     use dmrpc_conformance::{CountingAllocator, Harness, ZeroSize};
     use dmrpc_sim::memory::{MemoryDevice, pair};
