@@ -108,7 +108,7 @@ pub struct Args {
     pub pool_size: ByteSize,
 
     /// How long an operation may take.
-    #[arg(long, default_value = "1500ms", value_name = "TIME")]
+    #[arg(long, default_value = "10s", value_name = "TIME")]
     pub deadline: TimeSpan,
 
     /// What this process is, when a program starts itself as a child.

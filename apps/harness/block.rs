@@ -29,6 +29,11 @@ impl Block {
         Self { budget, start: clock.now() }
     }
 
+    /// Starts it anew: what came before was to get going.
+    pub fn restart(&mut self, clock: &Clock) {
+        self.start = clock.now();
+    }
+
     /// Whether another operation is to begin after `begun` of them. At least one is.
     #[inline]
     pub fn more(&self, clock: &Clock, begun: u64) -> bool {

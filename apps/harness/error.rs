@@ -6,6 +6,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dmrpc_cn::{ConnectError, Error, OpenError, OperationError};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
 use dmrpc_host::local::LocalError;
@@ -54,12 +55,41 @@ pub enum AppError {
     },
     /// A device cannot be opened.
     Device(UdpError),
+    /// This program's node cannot be opened.
+    Open(OpenError),
+    /// There is no session with a server.
+    Connect(ConnectError),
+    /// A call failed.
+    Call(Error),
+    /// A memory operation failed.
+    Operation(OperationError),
+    /// An operation brought wrong bytes.
+    WrongBytes {
+        /// The operation.
+        op: &'static str,
+        /// How many bytes it should have brought.
+        bytes: usize,
+        /// The first that is wrong.
+        at: usize,
+    },
+    /// Nothing ended for a long time.
+    Stalled {
+        /// Operations that had begun and not ended.
+        in_flight: usize,
+    },
+    /// An operation that should have failed succeeded, or failed in another way.
+    Unexpected {
+        /// What was tried.
+        what: &'static str,
+        /// What should have happened.
+        expected: String,
+        /// What did.
+        found: String,
+    },
     /// The bare device cannot be measured.
     Raw(RawError),
     /// Standard output cannot be written.
     Output(io::Error),
-    /// Asked to stop.
-    Interrupted,
 }
 
 impl AppError {
@@ -99,9 +129,22 @@ impl fmt::Display for AppError {
                 write!(f, "binding UDP address {address} failed: {source}")
             }
             Self::Device(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+            Self::Connect(error) => error.fmt(f),
+            Self::Call(error) => error.fmt(f),
+            Self::Operation(error) => error.fmt(f),
+            Self::WrongBytes { op, bytes, at } => {
+                write!(f, "{op} of {bytes} bytes brought wrong ones from byte {at} on")
+            }
+            Self::Stalled { in_flight } => write!(
+                f,
+                "no operation ended for 30 s, {in_flight} are in flight: the node lost track of them"
+            ),
+            Self::Unexpected { what, expected, found } => {
+                write!(f, "{what}: expected {expected}, found {found}")
+            }
             Self::Raw(error) => error.fmt(f),
             Self::Output(source) => write!(f, "standard output cannot be written: {source}"),
-            Self::Interrupted => f.write_str("stopped by a signal before the end"),
         }
     }
 }
@@ -127,4 +170,8 @@ from! {
     Signal(SignalError),
     Device(UdpError),
     Raw(RawError),
+    Open(OpenError),
+    Connect(ConnectError),
+    Call(Error),
+    Operation(OperationError),
 }

@@ -55,6 +55,17 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// The datagrams of both messages, where none is longer than `datagram_bytes_max`.
+    ///
+    /// # Panics
+    /// As [`Frames::of`].
+    pub const fn frames(self, datagram_bytes_max: usize) -> (Frames, Frames) {
+        let request = Frames::of(self.request, datagram_bytes_max);
+        (request, Frames::of(self.answer, datagram_bytes_max))
+    }
+}
+
 impl Frames {
     /// The datagrams of a message of `message_bytes` bytes, with the protocol's header in each,
     /// where none is longer than `datagram_bytes_max`.

@@ -8,24 +8,32 @@
 //! * [`session`]: from the command line to servers that answer, and down again.
 //! * [`servers`]: children of `--local`, of which one at a time may run.
 //! * [`role`]: what this program does when it is itself started as a child.
-//! * [`block`]: the measuring of a block of operations. [`interleave`]: blocks of ours and of the
+//! * [`block`]: the measuring of a block. [`cycle`]: of operations one at a time; [`window`]: of many
+//!   in flight. [`client`]: the node that makes them.
+//! * [`interleave`]: blocks of ours and of the
 //!   bare device in turns, and the ratio of the two.
 //! * [`frames`]: how long the datagrams of an operation are. [`raw`], [`train`]: the same datagrams
 //!   over the bare device.
-//! * [`pattern`]: bytes that say where they belong, for verification.
+//! * [`bandwidth`]: sizes and numbers in flight, row by row.
+//! * [`pattern`]: bytes that say where they belong, for verification; [`places`]: a region of them.
 //! * [`row`], [`output`]: results, for people and for programs.
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod bandwidth;
 pub mod block;
+pub mod client;
+pub mod cycle;
 pub mod error;
 pub mod frames;
 pub mod interleave;
 pub mod output;
 pub mod pattern;
+pub mod places;
 pub mod raw;
 pub mod role;
 pub mod row;
 pub mod servers;
 pub mod session;
 pub mod train;
+pub mod window;

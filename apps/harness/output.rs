@@ -85,7 +85,8 @@ fn table_line(row: &Row) -> String {
         nanos => format!("{:.2}", nanos as f64 / 1e3),
     };
     let size = ByteSize(row.size_bytes).to_string();
-    let gbit = if row.size_bytes == 0 { "-".to_owned() } else { format!("{:.3}", row.gbit_per_s) };
+    let gbit =
+        if row.gbit_per_s == 0.0 { "-".to_owned() } else { format!("{:.3}", row.gbit_per_s) };
     let ratio = row.ratio_to_raw.map_or(String::new(), |ratio| {
         format!("{:.3} ({:.3}-{:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
     });

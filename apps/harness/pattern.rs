@@ -38,7 +38,7 @@ impl Random {
 
     /// Whether this operation is to be verified: true once in 64 times.
     pub fn samples(&mut self) -> bool {
-        self.next_u64() % VERIFY_ONE_IN == 0
+        self.next_u64().is_multiple_of(VERIFY_ONE_IN)
     }
 }
 
@@ -80,6 +80,42 @@ pub fn first_difference(name: u64, bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// Bytes between two stamps: a page, so that pages of different writes are told apart.
+const STAMP_EVERY: usize = 4096;
+
+/// Writes `sequence` over the first bytes of each page of `bytes`: cheaper than another pattern for
+/// every operation.
+pub fn stamp(sequence: u64, bytes: &mut [u8]) {
+    for page in bytes.chunks_mut(STAMP_EVERY) {
+        let length = page.len().min(8);
+        page[..length].copy_from_slice(&sequence.to_le_bytes()[..length]);
+    }
+}
+
+/// Index of the first byte that is not as [`fill`] with `name` and [`stamp`] with `sequence` make it.
+pub fn first_unstamped(name: u64, sequence: u64, bytes: &[u8]) -> Option<usize> {
+    let name = mix(name);
+    let stamp = sequence.to_le_bytes();
+    for (index, chunk) in bytes.chunks(8).enumerate() {
+        let stamped = (index * 8).is_multiple_of(STAMP_EVERY);
+        let expected = if stamped { stamp } else { word(name, index as u64) };
+        if *chunk != expected[..chunk.len()] {
+            let inside = chunk.iter().zip(expected).position(|(found, right)| *found != right);
+            return Some(index * 8 + inside.unwrap_or(0));
+        }
+    }
+    None
+}
+
+/// Whether `bytes` look as if they were filled with the pattern called `name`: a look at a few, to
+/// spare the filling of a buffer that comes back.
+pub fn looks_filled(name: u64, bytes: &[u8]) -> bool {
+    let name = mix(name);
+    let count = bytes.len() / 8;
+    let is_there = |index: usize| bytes[index * 8..][..8] == word(name, index as u64);
+    count > 2 && bytes.len().is_multiple_of(8) && is_there(1) && is_there(count - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +141,26 @@ mod tests {
         fill(2, &mut b);
         assert!(a.chunks(8).zip(b.chunks(8)).all(|(a, b)| a != b));
         assert!(first_difference(1, &a[2048..]).is_some());
+    }
+
+    #[test]
+    fn stamps_tell_writes_apart() {
+        for length in [1, 8, 4096, 10_000] {
+            let mut bytes = vec![0; length];
+            fill(3, &mut bytes);
+            stamp(0x0102, &mut bytes);
+            assert_eq!(first_unstamped(3, 0x0102, &bytes), None);
+            assert_eq!(first_unstamped(3, 0x0103, &bytes), Some(0));
+            if length > 4096 {
+                bytes[4096] = 9;
+                assert_eq!(first_unstamped(3, 0x0102, &bytes), Some(4096));
+            }
+        }
+        let mut bytes = vec![0; 4096];
+        assert!(!looks_filled(3, &bytes));
+        fill(3, &mut bytes);
+        stamp(7, &mut bytes);
+        assert!(looks_filled(3, &bytes) && !looks_filled(4, &bytes));
     }
 
     #[test]

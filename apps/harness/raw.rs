@@ -76,8 +76,7 @@ impl RawDevices {
 impl Raw<'_> {
     /// The datagrams of both messages of an exchange.
     pub fn frames(&self, exchange: Exchange) -> (Frames, Frames) {
-        let frames = |bytes| Frames::of(bytes, self.datagram_bytes_max);
-        (frames(exchange.request), frames(exchange.answer))
+        exchange.frames(self.datagram_bytes_max)
     }
 
     /// The server that [`Raw::rtt`] needs to be running.

@@ -1,9 +1,10 @@
-//! What a program does when it is itself started as a child: the other end of the bare device.
+//! What a program does when it is itself started as a child: the other end of a measurement.
 
 use std::io::Write;
 use std::net::SocketAddrV4;
 
 use clap::ValueEnum;
+use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::raw::{self, socket::RawSocket};
 use dmrpc_host::signals::Signals;
@@ -13,9 +14,11 @@ use crate::args::Args;
 use crate::error::AppError;
 use crate::train;
 
-/// A yardstick's other end.
+/// The other end of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
+    /// A compute node that answers each call with its arguments.
+    Echo,
     /// Answers over a socket with `sendto` and `recvfrom`.
     RawSocket,
     /// Answers over the UDP device.
@@ -36,6 +39,7 @@ impl Role {
         }
         let stop = || signals.stop_requested();
         match self {
+            Self::Echo => echo(args, stop)?,
             Self::RawSocket => {
                 let bind = args.bind;
                 let os = |source| AppError::Bind { address: bind, source };
@@ -56,6 +60,34 @@ impl Role {
         }
         Ok(())
     }
+}
+
+/// Buffers of the echo, of each length: as many long calls as it takes in at a time.
+const ECHO_BUFFERS: [BufferClass; 3] = [
+    BufferClass { count: 128, bytes: 64 << 10 },
+    BufferClass { count: 64, bytes: 1 << 20 },
+    BufferClass { count: 32, bytes: 8 << 20 },
+];
+
+/// Serves as a compute node.
+fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
+    let config = NodeConfig {
+        datagram_bytes: args.datagram_size.as_usize(),
+        slots: 64,
+        tasks: 128,
+        buffers: ECHO_BUFFERS,
+        idle: args.idle,
+        payload_check: !args.no_payload_check,
+        ..NodeConfig::at(args.bind)
+    };
+    let node = Node::open_udp(&config)?;
+    let service = node.serve(|_, incoming| async move {
+        // What cannot be answered answers for itself: the caller sees a failure.
+        let _ = incoming.echo();
+    });
+    ready(node.local_addr())?;
+    service.run(stop);
+    Ok(())
 }
 
 /// Opens a device as the programs' nodes do, at `--bind`.

@@ -30,7 +30,7 @@ pub struct Row {
     pub p999_ns: u64,
     /// Operations a second.
     pub ops_per_s: f64,
-    /// `size_bytes` times `ops_per_s`, in gigabits a second.
+    /// `size_bytes` times `ops_per_s`, in gigabits a second; 0 for operations that move no bytes.
     pub gbit_per_s: f64,
     /// Operations whose bytes were compared, those of the untimed pass included.
     pub verified: u64,
@@ -43,6 +43,9 @@ pub struct Row {
     pub datagrams: u64,
     /// Their bytes.
     pub datagram_bytes: u64,
+    /// For a row of the bare device: the operation that it was measured beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<&'static str>,
     /// How this relates to the bare device, in blocks measured in turns: of times for
     /// `latency_test`, of rates elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,10 +74,21 @@ pub struct Subject {
     pub size_bytes: usize,
     /// Operations in flight.
     pub concurrency: usize,
+    /// For the bare device: the operation that it is measured beside.
+    pub beside: Option<&'static str>,
     /// Datagrams of one operation, there and back.
     pub datagrams: usize,
     /// Their bytes.
     pub datagram_bytes: usize,
+}
+
+/// Operations that move no bytes of the caller's, whatever the size of their region.
+const MOVE_NOTHING: [&str; 5] = ["alloc", "create_ref", "map_ref", "drop_ref", "free"];
+
+impl Subject {
+    fn bytes_moved(&self) -> usize {
+        if MOVE_NOTHING.contains(&self.op) { 0 } else { self.size_bytes }
+    }
 }
 
 impl Row {
@@ -103,10 +117,11 @@ impl Row {
             p99_ns: quantile(0.99),
             p999_ns: quantile(0.999),
             ops_per_s,
-            gbit_per_s: ops_per_s * subject.size_bytes as f64 * 8e-9,
+            gbit_per_s: ops_per_s * subject.bytes_moved() as f64 * 8e-9,
             verified: tally.verified,
             idle,
             switches,
+            beside: subject.beside,
             datagrams: subject.datagrams as u64,
             datagram_bytes: subject.datagram_bytes as u64,
             ratio_to_raw,
@@ -127,6 +142,7 @@ mod tests {
             op: "read",
             size_bytes: 4096,
             concurrency: 1,
+            beside: None,
             datagrams: 2,
             datagram_bytes: 4272,
         };

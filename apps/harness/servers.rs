@@ -80,6 +80,7 @@ struct Child {
 pub struct Servers {
     children: Vec<Child>,
     remote: Vec<(Server, SocketAddrV4)>,
+    sharing: Sharing,
     client_core: Option<usize>,
     client_address: SocketAddrV4,
 }
@@ -122,7 +123,13 @@ impl Servers {
         }
         let given = args.cores.as_ref().and_then(|list| list.cores().first().copied());
         let client_core = given.or(client.core);
-        Ok(Self { children: Vec::new(), remote, client_core, client_address: client.address })
+        Ok(Self {
+            children: Vec::new(),
+            remote,
+            sharing: Sharing::Together,
+            client_core,
+            client_address: client.address,
+        })
     }
 
     fn of_children(args: &Args, needed: &[Server], sharing: Sharing) -> Result<Self, AppError> {
@@ -130,6 +137,7 @@ impl Servers {
         let mut servers = Self {
             children: Vec::new(),
             remote: Vec::new(),
+            sharing,
             client_core: Some(cores.0),
             client_address: args.bind,
         };
@@ -174,13 +182,15 @@ impl Servers {
         found.map(|(_, address)| address).ok_or(AppError::NoServer { needed: server.name() })
     }
 
-    /// Lets `server` run, and nobody else of those that take turns.
+    /// Lets `server` run, and nobody else if they take turns.
     ///
     /// # Errors
     /// [`AppError::Local`]: a child has ended or cannot be controlled.
     pub fn activate(&mut self, server: Server) -> Result<(), AppError> {
-        for child in self.children.iter_mut().filter(|child| child.server != server) {
-            child.pause()?;
+        if self.sharing == Sharing::InTurns {
+            for child in self.children.iter_mut().filter(|child| child.server != server) {
+                child.pause()?;
+            }
         }
         for child in self.children.iter_mut().filter(|child| child.server == server) {
             child.resume()?;
@@ -281,20 +291,19 @@ fn command(
             }
             command
         }
-        Server::Echo => {
-            let mut command = Command::new(sibling("dmrpc-cn", "dmrpc-cn")?);
-            command.args(["serve", "--bind", "127.0.0.1:0", "--idle", &idle]);
-            command
-        }
-        Server::RawSocket | Server::RawDevice | Server::RawTrain => {
+        Server::Echo | Server::RawSocket | Server::RawDevice | Server::RawTrain => {
             let own = std::env::current_exe().map_err(AppError::Output)?;
             let mut command = Command::new(own);
             let role = match server {
+                Server::Echo => "echo",
                 Server::RawSocket => "raw-socket",
                 Server::RawDevice => "raw-device",
                 _ => "raw-train",
             };
-            command.args(["--role", role]);
+            command.args(["--role", role, "--idle", &idle]);
+            if args.no_payload_check {
+                command.arg("--no-payload-check");
+            }
             command
         }
     };

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
-use dmrpc_host::signals::Signals;
 
 use crate::args::{Args, Driver};
 use crate::block::{Block, Budget, Tally};
@@ -15,8 +14,14 @@ use crate::output::Output;
 use crate::row::{Row, Subject, Switches};
 use crate::servers::{Server, Servers, Sharing};
 
+/// Longest block in seconds: a server that is stopped for longer is suspected to be gone.
+const BLOCK_S_MAX: f64 = 0.25;
+
 /// Runs a program: checks the flags, plays a child's role if that is what is asked, else runs
 /// `work`; prints what went wrong; and says how the process is to end.
+///
+/// No signal is handled: SIGINT and SIGTERM end a program at once, whatever it waits for, and the
+/// kernel then ends its children.
 pub fn main(
     app: &'static str,
     args: &Args,
@@ -48,7 +53,6 @@ fn run(
         return role.play(args).map(|()| 0);
     }
     args.check()?;
-    let signals = Signals::install()?;
     let servers = Servers::bring_up(args, needed, sharing)?;
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
@@ -59,7 +63,6 @@ fn run(
         servers,
         clock: Clock::new(),
         output: Output::new(args.json),
-        signals,
         errors: 0,
     };
     let result = work(&mut session);
@@ -81,14 +84,22 @@ pub struct Session<'a> {
     pub clock: Clock,
     /// Where results go.
     pub output: Output,
-    signals: Signals,
     errors: u64,
 }
 
 impl Session<'_> {
+    /// Blocks of a row: those asked for, and more if each would take long.
+    pub fn blocks(&self) -> u64 {
+        let wanted = self.args.blocks;
+        match self.args.count {
+            Some(count) => wanted.min(count),
+            None => wanted.max((self.args.seconds / BLOCK_S_MAX).ceil() as u64),
+        }
+    }
+
     /// How much a block measures: a row's share of `--count` or `--seconds`.
     pub fn block_budget(&self) -> Budget {
-        let blocks = self.args.blocks;
+        let blocks = self.blocks();
         match self.args.count {
             Some(count) => Budget::Count(count.div_ceil(blocks)),
             None => {
@@ -107,7 +118,7 @@ impl Session<'_> {
     /// against `server`, in turns with `bare` against its server, if that is given.
     ///
     /// # Errors
-    /// What the closures say, or [`AppError::Interrupted`].
+    /// What the closures say, or that a server has ended.
     pub fn in_turns<const N: usize>(
         &mut self,
         what: &str,
@@ -120,12 +131,10 @@ impl Session<'_> {
     ) -> Result<Turns<N>, AppError> {
         let mut turns = Turns::default();
         let budget = self.block_budget();
-        self.output.expect(what, self.args.blocks);
+        let blocks = self.blocks();
+        self.output.expect(what, blocks);
         let mut bare = bare;
-        for _ in 0..self.args.blocks {
-            if self.signals.stop_requested() {
-                return Err(AppError::Interrupted);
-            }
+        for _ in 0..blocks {
             self.servers.activate(server)?;
             let tallies = ours(&self.clock, &mut Block::start(&self.clock, budget))?;
             let raw = match &mut bare {
@@ -138,6 +147,7 @@ impl Session<'_> {
             turns.add(&tallies, raw.as_ref(), compare);
             self.output.step();
         }
+        self.servers.activate(server)?;
         Ok(turns)
     }
 

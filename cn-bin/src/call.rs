@@ -409,6 +409,18 @@ impl<D: Device + Wait> Node<D> {
         self.block(&spec, args, reply).map(|finished| finished.reply)
     }
 
+    /// Asks a memory node for page `page` of its counters and gauges: lines of `name value` in
+    /// `out`, of which there are none past the last page.
+    ///
+    /// # Errors
+    /// As [`Node::call`].
+    pub fn statistics_page(&self, peer: Peer, page: u16, out: &mut [u8]) -> Result<Reply, Error> {
+        let parameters = page.to_le_bytes();
+        let call = call_spec(peer, Method::STATISTICS, &[], CallOptions::default());
+        let spec = Spec { parameters: &parameters, ..call };
+        self.block(&spec, &[], out).map(|finished| finished.reply)
+    }
+
     /// Makes a call and waits for its end, with the caller's slices as source and sink.
     pub(crate) fn block(
         &self,

@@ -16,7 +16,7 @@ use crate::hosting::copy_parts;
 use crate::inbox::Request;
 use crate::memory::MESSAGE_BODY_BYTES_MAX;
 use crate::node::Node;
-use crate::pending::ArgList;
+use crate::pending::{ArgList, Reply};
 use crate::serve::Context;
 
 /// A request, as its handler has it. Dropped without a reply, it answers for itself:
@@ -143,10 +143,9 @@ impl<'n, D: Device> IncomingCall<'n, D> {
     ) -> Result<(), Error> {
         let mut list = ArgList::new();
         let inline = ArgEntry::Inline { bytes: buffer.len().min(u32::MAX as usize) as u32 };
+        let given = 1 + refs.len();
         let refs = refs.iter().map(|reference| ArgEntry::Ref(*reference));
-        let mut given = 0;
         for entry in std::iter::once(inline).chain(refs) {
-            given += 1;
             list.push(entry).map_err(|_| Error::TooManyArgs { given })?;
         }
         self.answer_buffer(status, &list, buffer)
@@ -173,6 +172,24 @@ impl<'n, D: Device> IncomingCall<'n, D> {
         let mut buffer = self.node.buffer(total)?;
         buffer.copy_from_slice(self.body());
         self.answer_buffer(Status::OK, &list, buffer)
+    }
+
+    /// Answers with what another service answered: status, results and body as they came, which
+    /// are not copied if they are in a buffer.
+    ///
+    /// # Errors
+    /// As [`IncomingCall::reply`].
+    pub fn pass_back(mut self, answer: &Reply, body: Option<Buffer<'n>>) -> Result<(), Error> {
+        let results = answer.results();
+        let body = match body {
+            Some(body) if !fits_head(results, body.len()) => {
+                return self.answer_buffer(answer.status, results, body);
+            }
+            body => body,
+        };
+        let bytes = body.as_deref().unwrap_or_default();
+        self.answer_inline(answer.status, results, bytes.len(), |out| out.copy_from_slice(bytes));
+        Ok(())
     }
 
     /// Takes the buffer with the body, if it came in several packets: to work on it, and give it

@@ -1,4 +1,70 @@
-//! DmRPC's client library.
+//! DmRPC's client library: calls between compute nodes, and memory on memory nodes that calls pass
+//! by reference.
+//!
+//! A first program. It puts a picture into memory and has a service work on it; only the reference
+//! travels in the call.
+//!
+//! ```no_run
+//! use dmrpc_cn::{Arg, Method, Node, NodeConfig};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = Node::open_udp(&NodeConfig::default())?;
+//!     let memory = node.memory(node.connect("127.0.0.1:7400".parse()?)?);
+//!     let service = node.connect("127.0.0.1:7500".parse()?)?;
+//!
+//!     let picture = memory.put(&std::fs::read("photo.jpg")?)?;
+//!     let reply = node.call(service, Method(1), &[Arg::Ref(picture)], &mut [])?;
+//!     let result = reply.refs().next().ok_or("the service made nothing")?;
+//!
+//!     let mut bytes = vec![0; result.length as usize];
+//!     memory.take(&result, &mut bytes)?;
+//!     std::fs::write("result.jpg", &bytes)?;
+//!     memory.drop_ref(&picture)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! And the service, which changes the first bytes of a copy; pages that it does not touch stay
+//! shared, and the caller's picture stays as it was:
+//!
+//! ```no_run
+//! use dmrpc_cn::memory::ALL_RIGHTS;
+//! use dmrpc_cn::{Arg, ClusterDirectory, Node, NodeConfig, Status};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = Node::open_udp(&NodeConfig::at("127.0.0.1:7500".parse()?))?;
+//!     node.set_directory(ClusterDirectory::from_iter(["127.0.0.1:7400".parse()?]));
+//!     let service = node.serve(|context, call| async move {
+//!         let Some(picture) = call.refs().next() else { return };
+//!         let Ok(memory) = context.memory_of(&picture).await else { return };
+//!         let Ok(copy) = memory.map_ref(&picture).await else { return };
+//!         let _ = memory.write(copy, 0, b"changed").await;
+//!         let made = memory.create_ref(copy, 0, copy.length, ALL_RIGHTS).await;
+//!         let _ = memory.free(copy).await;
+//!         if let Ok(made) = made {
+//!             let _ = call.reply(Status::OK, &[Arg::Ref(made)]);
+//!         }
+//!     });
+//!     service.run(|| false);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The parts
+//! - [`Node`]: one endpoint over one device, used by one thread. Opening it allocates all that it
+//!   will ever need ([`NodeConfig`]); afterwards nothing allocates.
+//! - Calls in three ways: blocking ([`Node::call`], straight from and to the caller's slices),
+//!   begun now and finished later ([`Node::start_call`], for many in flight), awaited
+//!   ([`Node::call_async`], with [`Node::block_on`] as all the executor there is).
+//! - [`memory`]: regions and references, in the same three ways.
+//! - [`Service`]: requests as tasks, each the future that a handler makes of its request.
+//! - [`Node::pass`] and [`IncomingCall::fetch`]: by value or by reference, as size suggests.
+//! - [`directory`]: from a reference to the address of its memory node.
+//! - [`handle`]: a node's operations for threads that are not its own.
+//!
+//! # Errors
+//! [`Error`] for calls, [`OperationError`] for memory operations: which one, with which values, and
+//! why. [`Error::is_outcome_unknown`] is honest about doubt: such a call may have been executed.
 #![deny(unsafe_code)]
 
 mod buffers;
@@ -7,6 +73,7 @@ mod config;
 pub mod directory;
 mod error;
 mod future;
+pub mod handle;
 mod hosting;
 mod inbox;
 mod incoming;
@@ -32,6 +99,7 @@ pub use dmrpc_core::wire::memory_op::MemoryError;
 pub use dmrpc_core::wire::message::{ArgEntry, Method, Status, TraceId};
 pub use dmrpc_core::wire::reference::{Ref, Rights};
 pub use error::{ConnectError, Error};
+pub use handle::Handle;
 pub use incoming::IncomingCall;
 pub use memory::{Memory, OperationError, Region};
 pub use node::Node;

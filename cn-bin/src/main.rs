@@ -1,2 +1,23 @@
-//! The compute node process.
-fn main() {}
+//! `dmrpc-cn`: a compute node on the command line.
+//!
+//! A thin shell round the client library: memory operations one at a time, and an echo or forward
+//! service in a pinned poll loop.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = cli::options::Options::parse();
+    match cli::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dmrpc-cn: {error}");
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dmrpc_core::device::Device;
 use dmrpc_core::time::Instant;
 use dmrpc_host::clock::Clock;
-use dmrpc_host::idle::{Idle, Wait};
+use dmrpc_host::idle::{Doorbell, Idle, Wait};
 use dmrpc_udp::UdpDevice;
 
 use crate::buffers::Buffer;
@@ -15,6 +15,7 @@ use crate::config::{NodeConfig, OpenError};
 use crate::directory::Directory;
 use crate::error::{ConnectError, Error};
 use crate::future::Wakers;
+use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
 use crate::peers::{Peer, PeerState};
 use crate::state::State;
@@ -27,6 +28,17 @@ pub(crate) struct Core<D> {
     pub(crate) device: D,
     idle: Idle,
 }
+
+/// What a poll loop knows when it is about to idle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest {
+    pub(crate) worked: bool,
+    pub(crate) now: Instant,
+    pub(crate) again_at: Instant,
+}
+
+/// Idles, listening for the bell that handles ring.
+pub(crate) type RestWithBell<D> = fn(&mut Idle, &D, &Doorbell, Rest);
 
 /// A compute node: one endpoint over one device, used by one thread.
 ///
@@ -46,6 +58,9 @@ pub struct Node<D> {
     /// Rounds of the loop that polls tasks.
     pub(crate) rounds: Cell<u32>,
     pub(crate) directory: RefCell<Option<Box<dyn Directory>>>,
+    /// The ends of handles, and how to idle once there are any.
+    pub(crate) desks: RefCell<Desks>,
+    pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     clock: Clock,
     local: SocketAddrV4,
 }
@@ -89,6 +104,8 @@ impl<D: Device> Node<D> {
             driving: Cell::new(false),
             rounds: Cell::new(0),
             directory: RefCell::new(None),
+            desks: RefCell::new(Desks::new()),
+            rest: Cell::new(None),
             clock,
             local,
         })
@@ -208,6 +225,12 @@ impl<D: Device> Node<D> {
         }
     }
 
+    /// Steps of handlers that took longer than
+    /// [`SLOW_STEP_NS`](crate::statistics::SLOW_STEP_NS), so far: cheap to ask after each poll.
+    pub fn slow_steps(&self) -> u64 {
+        self.state.borrow().served.slow_steps
+    }
+
     /// Lets `look` see the device, for what only it knows.
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
         look(&self.core.borrow().device)
@@ -224,9 +247,18 @@ impl<D: Device + Wait> Node<D> {
     #[inline]
     pub(crate) fn step_with(&self, user: Option<&mut UserBytes<'_>>, busy: bool) -> bool {
         let (worked, now, again_at) = self.poll_with(user);
+        let Some(rest) = self.rest.get() else {
+            let mut core = self.core.borrow_mut();
+            let Core { idle, device, .. } = &mut *core;
+            idle.after_poll(worked || busy, now, again_at, device);
+            return worked;
+        };
+        let worked = self.serve_desks() || worked;
         let mut core = self.core.borrow_mut();
         let Core { idle, device, .. } = &mut *core;
-        idle.after_poll(worked || busy, now, again_at, device);
+        if let Some(bell) = self.desks.borrow().bell() {
+            rest(idle, device, bell, Rest { worked: worked || busy, now, again_at });
+        }
         worked
     }
 

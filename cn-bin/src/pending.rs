@@ -17,7 +17,7 @@ pub(crate) type ArgList = heapless::Vec<ArgEntry, ARGS_MAX>;
 pub(crate) const PARAMETER_BYTES: usize = 32;
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// How the request ended, in the words of its service.
     pub status: Status,

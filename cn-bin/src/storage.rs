@@ -36,17 +36,23 @@ impl<T> Drop for Lent<T> {
     }
 }
 
+// SAFETY: it owns what it points to, as a box does.
+unsafe impl<T: Send> Send for Lent<T> {}
+
 /// An endpoint and its tables.
 pub(crate) struct OwnedEndpoint {
     // Fields are dropped in this order: the endpoint goes before what it borrows.
     endpoint: Endpoint<'static>,
-    _tables: (
-        Lent<ClientSession>,
-        Lent<ClientSlot>,
-        Lent<ServerSession>,
-        Lent<ServerSlot>,
-        Lent<TimerEntry>,
-    ),
+    _tables: Tables,
+}
+
+/// What an endpoint works in.
+struct Tables {
+    client_sessions: Lent<ClientSession>,
+    client_slots: Lent<ClientSlot>,
+    server_sessions: Lent<ServerSession>,
+    server_slots: Lent<ServerSlot>,
+    timers: Lent<TimerEntry>,
 }
 
 impl OwnedEndpoint {
@@ -58,23 +64,23 @@ impl OwnedEndpoint {
         now: Instant,
     ) -> Result<Self, ConfigError> {
         let size = StorageSize::new(clients, servers, config.slots_per_session.into());
-        let tables = (
-            Lent::new(ClientSession::EMPTY, size.client_sessions),
-            Lent::new(ClientSlot::EMPTY, size.client_slots),
-            Lent::new(ServerSession::EMPTY, size.server_sessions),
-            Lent::new(ServerSlot::EMPTY, size.server_slots),
-            Lent::new(TimerEntry::EMPTY, size.timers),
-        );
+        let tables = Tables {
+            client_sessions: Lent::new(ClientSession::EMPTY, size.client_sessions),
+            client_slots: Lent::new(ClientSlot::EMPTY, size.client_slots),
+            server_sessions: Lent::new(ServerSession::EMPTY, size.server_sessions),
+            server_slots: Lent::new(ServerSlot::EMPTY, size.server_slots),
+            timers: Lent::new(TimerEntry::EMPTY, size.timers),
+        };
         // SAFETY: each table is lent once, here; the endpoint is the only borrower, is dropped
         // before the tables, and never leaves this value: `with` lends it with a lifetime that
         // does not let the caller keep or exchange what it borrows.
         let storage = unsafe {
             Storage {
-                client_sessions: tables.0.lend(),
-                client_slots: tables.1.lend(),
-                server_sessions: tables.2.lend(),
-                server_slots: tables.3.lend(),
-                timers: tables.4.lend(),
+                client_sessions: tables.client_sessions.lend(),
+                client_slots: tables.client_slots.lend(),
+                server_sessions: tables.server_sessions.lend(),
+                server_slots: tables.server_slots.lend(),
+                timers: tables.timers.lend(),
             }
         };
         Ok(Self { endpoint: Endpoint::new(config, storage, now)?, _tables: tables })

@@ -5,17 +5,20 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
+mod memory;
 mod node;
 mod options;
-mod pool;
+mod place;
 mod report;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let options = options::Options::parse();
+    let options: options::Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     match node::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,111 +1,35 @@
 //! From the command line to the poll loop.
 
-use std::fmt;
 use std::io::Write;
-use std::net::SocketAddrV4;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::device::Device;
-use dmrpc_core::endpoint::table::{
-    ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
-};
-use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::table::StorageSize;
+use dmrpc_core::endpoint::{Config, Endpoint};
 use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
-use dmrpc_core::store::{Config as StoreConfig, FormatError, Limits, PAGE_BYTES, Store};
+use dmrpc_core::store::{Config as StoreConfig, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
-use dmrpc_host::affinity::{CoreError, pin_to_core};
+use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
-use dmrpc_host::cluster::{Cluster, ClusterError, Role};
 use dmrpc_host::idle::Idle;
-use dmrpc_host::log::{self, LogConfig, LogError};
-use dmrpc_host::signals::{SignalError, Signals};
-use dmrpc_host::size::ByteSize;
-use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
+use dmrpc_host::log::{self, LogConfig};
+use dmrpc_host::signals::Signals;
+use dmrpc_udp::{UdpConfig, UdpDevice};
+use memmap2::MmapMut;
 
+use crate::error::Error;
+use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
-use crate::pool;
+use crate::place::Place;
 use crate::report::Reporter;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
 const RECLAIM_STEPS_A_POLL: u32 = 32;
 /// Polls between two looks at signals and the report's time.
 const POLLS_A_LOOK: u32 = 256;
-
-/// Why the memory node does not run.
-#[derive(Debug)]
-pub(crate) enum Error {
-    Cluster(ClusterError),
-    Cores(CoreError),
-    OneCoreOnly(usize),
-    Sessions(usize),
-    Device(UdpError),
-    Endpoint(ConfigError),
-    PoolTooLarge { wanted: u64, available: u64 },
-    PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
-    PoolFormat { bytes: u64, source: FormatError },
-    Random(getrandom::Error),
-    Signals(SignalError),
-    Log(LogError),
-    Thread(std::io::Error),
-}
-
-impl Error {
-    /// Whether the command line is to blame, not the machine.
-    pub(crate) fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::Cluster(_)
-                | Self::Cores(_)
-                | Self::OneCoreOnly(_)
-                | Self::Sessions(_)
-                | Self::Endpoint(_)
-                | Self::PoolFormat { .. }
-        )
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cluster(error) => error.fmt(f),
-            Self::Cores(error) => error.fmt(f),
-            Self::OneCoreOnly(count) => {
-                write!(f, "--cores names {count} cores; over UDP a memory node uses one")
-            }
-            Self::Sessions(count) => {
-                write!(f, "--sessions {count} is out of range; use 1 to 65536")
-            }
-            Self::Device(error) => error.fmt(f),
-            Self::Endpoint(error) => error.fmt(f),
-            Self::PoolTooLarge { wanted, available } => write!(
-                f,
-                "--pool-size {} does not fit: this machine has {} available",
-                ByteSize(*wanted),
-                ByteSize(available & !0xF_FFFF)
-            ),
-            Self::PoolMap { bytes, huge_pages: true, source } => write!(
-                f,
-                "cannot map {} of huge pages ({source}); reserve {} of them: \
-                 echo N > /proc/sys/vm/nr_hugepages",
-                ByteSize(*bytes),
-                bytes.div_ceil(2 << 20)
-            ),
-            Self::PoolMap { bytes, source, .. } => {
-                write!(f, "cannot map a pool of {}: {source}", ByteSize(*bytes))
-            }
-            Self::PoolFormat { bytes, source } => {
-                write!(f, "--pool-size {} cannot be used: {source}", ByteSize(*bytes))
-            }
-            Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
-            Self::Signals(error) => error.fmt(f),
-            Self::Log(error) => error.fmt(f),
-            Self::Thread(error) => write!(f, "the reporting thread could not be started: {error}"),
-        }
-    }
-}
 
 /// Serves until told to stop.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
@@ -115,21 +39,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let signals = Signals::install().map_err(Error::Signals)?;
     let bytes = options.pool_size.0 & !7;
-    if let Some(available) = pool::available_bytes().filter(|available| *available < bytes) {
-        return Err(Error::PoolTooLarge { wanted: bytes, available });
-    }
-    let huge_pages = options.huge_pages;
-    let mut pool = pool::map(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {
-        bytes,
-        huge_pages,
-        source,
-    })?;
-    let mut config = StoreConfig::for_pool_bytes(bytes);
-    config.grace_ns = options.grace.0.as_nanos();
-    config.holders = config.holders.max(2 * options.sessions as u32);
-    let memory = Plain::new(bytemuck::cast_slice_mut(&mut pool));
-    let store =
-        Store::format(memory, &config).map_err(|source| Error::PoolFormat { bytes, source })?;
+    let mut pool = pool(bytes, options.huge_pages)?;
+    let config = store_config(options, bytes);
+    let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
+        .map_err(|source| Error::PoolFormat { bytes, source })?;
 
     let mut udp = UdpConfig::at(place.address);
     udp.datagram_bytes_max = options.datagram_size.as_usize();
@@ -139,19 +52,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(Error::Random)?;
     let identity = Identity { memory_node: place.memory_node, incarnation, key: RefKey(key) };
-    let quota = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
-    let limits = Limits { pages: quota, ..Limits::NONE };
+    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
+    let limits = Limits { pages, ..Limits::NONE };
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); config.stages as usize];
     let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
 
     let clock = Clock::new();
-    let mut endpoint_config = Config::new(incarnation, device.capabilities().datagram_bytes_max);
-    endpoint_config.slots_per_session = options.slots;
-    endpoint_config.lease = options.lease.0;
-    if options.no_payload_check {
-        endpoint_config.features -= Features::PAYLOAD_CHECK;
-    }
+    let endpoint_config =
+        endpoint_config(options, incarnation, device.capabilities().datagram_bytes_max);
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
@@ -180,6 +89,36 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);
     Ok(())
+}
+
+/// The pool's memory, if the machine has it.
+fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
+    if let Some(available) = available_bytes().filter(|available| *available < bytes) {
+        return Err(Error::PoolTooLarge { wanted: bytes, available });
+    }
+    map_pool(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {
+        bytes,
+        huge_pages,
+        source,
+    })
+}
+
+fn store_config(options: &Options, pool_bytes: u64) -> StoreConfig {
+    let mut config = StoreConfig::for_pool_bytes(pool_bytes);
+    config.grace_ns = options.grace.0.as_nanos();
+    // A session that ended keeps its holder until its grace is over.
+    config.holders = config.holders.max(2 * options.sessions as u32);
+    config
+}
+
+fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usize) -> Config {
+    let mut config = Config::new(incarnation, datagram_bytes_max);
+    config.slots_per_session = options.slots;
+    config.lease = options.lease.0;
+    if options.no_payload_check {
+        config.features -= Features::PAYLOAD_CHECK;
+    }
+    config
 }
 
 /// The poll loop.
@@ -216,69 +155,7 @@ fn serve(
     }
 }
 
-/// Where this memory node is in its cluster.
-struct Place {
-    address: SocketAddrV4,
-    core: Option<usize>,
-    memory_node: u32,
-}
-
-impl Place {
-    fn of(options: &Options) -> Result<Self, Error> {
-        let mut place =
-            Self { address: options.bind, core: None, memory_node: options.memory_node };
-        if let (Some(path), Some(index)) = (&options.cluster, options.server_index) {
-            let cluster = Cluster::load(path).map_err(Error::Cluster)?;
-            let process = cluster.select(index, Role::MemoryNode).map_err(Error::Cluster)?;
-            place.address = process.address;
-            place.core = process.core;
-            let before = cluster.processes()[..index].iter();
-            let before = before.filter(|process| process.role == Role::MemoryNode).count();
-            place.memory_node = before as u32;
-        }
-        if let Some(list) = &options.cores {
-            list.check().map_err(Error::Cores)?;
-            match list.cores() {
-                [core] => place.core = Some(*core),
-                cores => return Err(Error::OneCoreOnly(cores.len())),
-            }
-        }
-        Ok(place)
-    }
-}
-
 /// Nanoseconds since 1970: larger at each start of the node.
 fn wall_clock_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |span| span.as_nanos() as u64)
-}
-
-/// The memory of an endpoint, allocated once.
-struct EndpointMemory {
-    client_sessions: Vec<ClientSession>,
-    client_slots: Vec<ClientSlot>,
-    server_sessions: Vec<ServerSession>,
-    server_slots: Vec<ServerSlot>,
-    timers: Vec<TimerEntry>,
-}
-
-impl EndpointMemory {
-    fn new(size: &StorageSize) -> Self {
-        Self {
-            client_sessions: vec![ClientSession::EMPTY; size.client_sessions],
-            client_slots: vec![ClientSlot::EMPTY; size.client_slots],
-            server_sessions: vec![ServerSession::EMPTY; size.server_sessions],
-            server_slots: vec![ServerSlot::EMPTY; size.server_slots],
-            timers: vec![TimerEntry::EMPTY; size.timers],
-        }
-    }
-
-    fn storage(&mut self) -> Storage<'_> {
-        Storage {
-            client_sessions: &mut self.client_sessions,
-            client_slots: &mut self.client_slots,
-            server_sessions: &mut self.server_sessions,
-            server_slots: &mut self.server_slots,
-            timers: &mut self.timers,
-        }
-    }
 }

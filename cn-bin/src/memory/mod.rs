@@ -27,7 +27,7 @@ use crate::call::{Arg, CallOptions, Finished};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::statistics::Operation;
-use request::Request;
+pub(crate) use request::{Request, StepBytes};
 
 /// Most bytes that one message carries: longer reads and writes travel as several.
 pub const MESSAGE_BODY_BYTES_MAX: usize = 8 << 20;

@@ -17,7 +17,7 @@ use crate::statistics::Operation;
 const ARGUMENT: RefOperand = RefOperand::Argument(0);
 
 /// Room for a request's steps on the wire.
-pub(super) struct StepBytes([u8; STEPS_MAX * STEP_BYTES]);
+pub(crate) struct StepBytes([u8; STEPS_MAX * STEP_BYTES]);
 
 impl Default for StepBytes {
     fn default() -> Self {
@@ -26,13 +26,14 @@ impl Default for StepBytes {
 }
 
 /// A request to a memory node, without the bytes to be written.
-pub(super) struct Request {
+#[derive(Clone)]
+pub(crate) struct Request {
     peer: Peer,
     operation: Operation,
     region: Option<RegionName>,
     /// The range, for errors and for the handles made.
     offset: u64,
-    pub(super) length: u64,
+    pub(crate) length: u64,
     reference: Option<ArgEntry>,
     steps: heapless::Vec<Step, STEPS_MAX>,
 }
@@ -60,53 +61,53 @@ impl Request {
         Self { reference: Some(ArgEntry::Ref(*reference)), ..request }
     }
 
-    pub(super) fn alloc(peer: Peer, length: u64) -> Self {
+    pub(crate) fn alloc(peer: Peer, length: u64) -> Self {
         Self::new(peer, Operation::Alloc, (0, length), &[Step::Alloc { length }])
     }
 
-    pub(super) fn free(region: Region) -> Self {
+    pub(crate) fn free(region: Region) -> Self {
         let step = Step::Free { region: RegionOperand::Named(region.name) };
         Self::on_region(Operation::Free, region, (0, region.length), step)
     }
 
-    pub(super) fn read(region: Region, offset: u64, bytes: usize) -> Self {
+    pub(crate) fn read(region: Region, offset: u64, bytes: usize) -> Self {
         let length = bytes as u64;
         let step = Step::Read { region: RegionOperand::Named(region.name), offset, length };
         Self::on_region(Operation::Read, region, (offset, length), step)
     }
 
-    pub(super) fn write(region: Region, offset: u64, bytes: usize) -> Self {
+    pub(crate) fn write(region: Region, offset: u64, bytes: usize) -> Self {
         let step = Step::Write { region: RegionOperand::Named(region.name), offset };
         Self::on_region(Operation::Write, region, (offset, bytes as u64), step)
     }
 
-    pub(super) fn create_ref(region: Region, offset: u64, length: u64, rights: Rights) -> Self {
+    pub(crate) fn create_ref(region: Region, offset: u64, length: u64, rights: Rights) -> Self {
         let operand = RegionOperand::Named(region.name);
         let step = Step::CreateRef { region: operand, offset, length, rights };
         Self::on_region(Operation::CreateRef, region, (offset, length), step)
     }
 
-    pub(super) fn map_ref(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn map_ref(peer: Peer, reference: &Ref) -> Self {
         let step = Step::MapRef { reference: ARGUMENT };
         Self::on_ref(peer, Operation::MapRef, reference, (0, reference.length), &[step])
     }
 
-    pub(super) fn claim_ref(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn claim_ref(peer: Peer, reference: &Ref) -> Self {
         let step = Step::ClaimRef { reference: ARGUMENT };
         Self::on_ref(peer, Operation::ClaimRef, reference, (0, reference.length), &[step])
     }
 
-    pub(super) fn detach(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn detach(peer: Peer, reference: &Ref) -> Self {
         let step = Step::Detach { reference: ARGUMENT };
         Self::on_ref(peer, Operation::Detach, reference, (0, reference.length), &[step])
     }
 
-    pub(super) fn drop_ref(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn drop_ref(peer: Peer, reference: &Ref) -> Self {
         let step = Step::DropRef { reference: ARGUMENT };
         Self::on_ref(peer, Operation::DropRef, reference, (0, reference.length), &[step])
     }
 
-    pub(super) fn narrow(
+    pub(crate) fn narrow(
         peer: Peer,
         reference: &Ref,
         offset: u64,
@@ -117,25 +118,25 @@ impl Request {
         Self::on_ref(peer, Operation::Narrow, reference, (offset, length), &[step])
     }
 
-    pub(super) fn read_ref(peer: Peer, reference: &Ref, offset: u64, bytes: usize) -> Self {
+    pub(crate) fn read_ref(peer: Peer, reference: &Ref, offset: u64, bytes: usize) -> Self {
         let length = bytes as u64;
         let step = Step::ReadRef { reference: ARGUMENT, offset, length };
         Self::on_ref(peer, Operation::ReadRef, reference, (offset, length), &[step])
     }
 
-    pub(super) fn put(peer: Peer, bytes: usize) -> Self {
+    pub(crate) fn put(peer: Peer, bytes: usize) -> Self {
         let length = bytes as u64;
         Self::new(peer, Operation::Put, (0, length), &memory_op::put(length, ALL_RIGHTS))
     }
 
-    pub(super) fn take(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn take(peer: Peer, reference: &Ref) -> Self {
         let length = reference.length;
         let steps = memory_op::take(length);
         Self::on_ref(peer, Operation::Take, reference, (0, length), &steps)
     }
 
     /// Claims and drops.
-    pub(super) fn end(peer: Peer, reference: &Ref) -> Self {
+    pub(crate) fn end(peer: Peer, reference: &Ref) -> Self {
         let steps = [
             Step::ClaimRef { reference: ARGUMENT },
             Step::DropRef { reference: RefOperand::MadeBy(0) },
@@ -144,7 +145,7 @@ impl Request {
     }
 
     /// The call; its steps are written to `bytes`.
-    pub(super) fn spec<'a>(&'a self, options: CallOptions, bytes: &'a mut StepBytes) -> Spec<'a> {
+    pub(crate) fn spec<'a>(&'a self, options: CallOptions, bytes: &'a mut StepBytes) -> Spec<'a> {
         Spec {
             peer: self.peer,
             method: Method::MEMORY,
@@ -159,7 +160,7 @@ impl Request {
     }
 
     /// The error of a request that has no answer.
-    pub(super) fn failed(&self, error: Error) -> OperationError {
+    pub(crate) fn failed(&self, error: Error) -> OperationError {
         self.error(Cause::Call(error))
     }
 
@@ -169,7 +170,7 @@ impl Request {
     }
 
     /// The length as a number of bytes in memory, if the caller has room for it.
-    pub(super) fn room(&self, room: usize) -> Result<usize, OperationError> {
+    pub(crate) fn room(&self, room: usize) -> Result<usize, OperationError> {
         match usize::try_from(self.length) {
             Ok(length) if length <= room => Ok(length),
             _ => Err(self.error(Cause::RoomTooSmall { room })),

@@ -51,6 +51,9 @@ impl Endpoint<'_> {
             Admission::Accept(sink) => sink,
             Admission::Busy => return self.refuse(io, index),
             Admission::Reject(status) => return self.answer(io, index, status),
+            Admission::RejectWith(status, parameters) => {
+                return self.answer_with(io, index, status, &parameters);
+            }
         };
         let slot = &mut self.server_slots[index];
         slot.outgoing.inline[..head.len()].copy_from_slice(head);

@@ -81,6 +81,9 @@ pub enum Body<'a> {
     },
 }
 
+/// Length of the parameters of [`Admission::RejectWith`], in bytes.
+pub const REJECTION_BYTES: usize = 24;
+
 /// Whether a message of several packets may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -90,6 +93,8 @@ pub enum Admission {
     Busy,
     /// Never: the call is answered with this status.
     Reject(Status),
+    /// Never: the call is answered with this status, and these parameters say more.
+    RejectWith(Status, [u8; REJECTION_BYTES]),
 }
 
 /// What a service made of a request.

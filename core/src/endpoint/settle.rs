@@ -173,8 +173,20 @@ impl Endpoint<'_> {
         index: usize,
         status: Status,
     ) {
+        self.answer_with(io, index, status, &[]);
+    }
+
+    /// The same with parameters.
+    #[cold]
+    pub(super) fn answer_with<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        status: Status,
+        parameters: &[u8],
+    ) {
         self.server_slots[index].declined = true;
-        self.build_reply(index, |reply| reply.head(status, &[], &[]));
+        self.build_reply(index, |reply| reply.head(status, &[], parameters));
         self.transmit_reply(io, index);
     }
 

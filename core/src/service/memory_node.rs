@@ -1,6 +1,7 @@
 //! A memory node: the page store as a service.
 
-use super::steps::{Failure, Run};
+use super::failure::Failure;
+use super::steps::Run;
 use crate::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
@@ -30,6 +31,11 @@ pub struct SessionHolder {
     pub(super) holder: Option<HolderId>,
 }
 
+impl SessionHolder {
+    /// No session.
+    pub const EMPTY: Self = Self { generation: 0, holder: None };
+}
+
 /// A write of several packets on its way in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Transfer {
@@ -37,6 +43,11 @@ pub struct Transfer {
     staged: Option<(HolderId, StageId)>,
     /// The region that step 0 made when the write was admitted.
     made: Option<RegionId>,
+}
+
+impl Transfer {
+    /// A free slot.
+    pub const EMPTY: Self = Self { staged: None, made: None };
 }
 
 /// The operations that are counted, in the order of their numbers on the wire.
@@ -126,15 +137,18 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
 
     /// In whose name a session's requests are done. A session that found no holder left when it
     /// was opened tries again with each request.
-    fn holder_of(&mut self, session: SessionId) -> Option<HolderId> {
-        let entry = self.sessions.get_mut(session.index as usize)?;
-        if entry.generation != session.generation {
-            return None;
+    ///
+    /// # Errors
+    /// No holder is left, or none now.
+    fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
+        let entry = &mut self.sessions[session.index as usize];
+        debug_assert_eq!(entry.generation, session.generation, "its beginning was told");
+        if let Some(holder) = entry.holder {
+            return Ok(holder);
         }
-        if entry.holder.is_none() {
-            entry.holder = self.store.holder_join(self.limits).ok();
-        }
-        entry.holder
+        let holder = self.store.holder_join(self.limits).map_err(|error| Failure::of(0, error))?;
+        entry.holder = Some(holder);
+        Ok(holder)
     }
 
     /// Prepares for the body of a write of several packets: makes what step 0 makes, if the write
@@ -154,7 +168,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         else {
             return Ok(None);
         };
-        let Some(holder) = self.holder_of(head.call.session) else { return Ok(None) };
+        let holder = self.holder_of(head.call.session)?;
         let mut run = Run::new(self, holder, head.arguments, 0);
         let (region, made) = match region {
             RegionOperand::Named(RegionName(name)) => (RegionId::from_raw(name), None),
@@ -176,11 +190,12 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
                 Ok(Some(free))
             }
             Err(error) => {
+                let failure = Failure::of_region(number, error, &self.store, holder, region);
                 if let Some(made) = made {
                     // It was made a moment ago by the same holder.
                     let _ = self.store.free(holder, made);
                 }
-                Err(Failure::of(number, error))
+                Err(failure)
             }
         }
     }
@@ -204,8 +219,9 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         };
         let staged = transfer.map(|index| self.transfers[index]);
         let ended = match (self.holder_of(head.call.session), staged) {
-            (None, _) => Ended::NotNow,
-            (Some(holder), staged) => {
+            (Err(failure), _) if failure.is_pending() => Ended::NotNow,
+            (Err(failure), _) => Ended::Failed(failure),
+            (Ok(holder), staged) => {
                 let staged = staged.and_then(|transfer| Some((transfer.staged?.1, transfer.made)));
                 self.run(holder, head, body, staged, reply)
             }
@@ -248,6 +264,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             }
             Err(failure) => {
                 run.undo();
+                debug_assert!(!failure.is_pending() || !run.changed(), "done twice");
                 if failure.is_pending() { Ended::NotNow } else { Ended::Failed(failure) }
             }
         }
@@ -263,7 +280,10 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
             Ok(Some(index)) => Admission::Accept(Sink(index as u64)),
             Ok(None) => Admission::Busy,
             Err(failure) if failure.is_pending() => Admission::Busy,
-            Err(failure) => Admission::Reject(failure.status().0),
+            Err(failure) => {
+                let (status, details) = failure.status();
+                Admission::RejectWith(status, failure_parameters(failure.step, details))
+            }
         }
     }
 

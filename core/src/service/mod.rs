@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod failure;
 mod memory_node;
 mod statistics;
 mod steps;

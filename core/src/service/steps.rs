@@ -1,80 +1,16 @@
 //! One request's steps, run against the page store.
 
+use super::failure::{Failure, translate, with_size};
 use super::memory_node::{MemoryNode, Results};
 use crate::endpoint::host::{Reply, Source};
 use crate::memory::Memory;
-use crate::store::{EntryId, Error, HolderId, PinId, RegionId, Resource as Pool, StageId};
+use crate::store::{EntryId, Error, HolderId, PinId, RegionId, StageId};
+use crate::time::Instant;
 use crate::wire::memory_op::{
     MemoryError, RefOperand, RegionName, RegionOperand, Resource, STEPS_MAX, Step, Steps,
 };
 use crate::wire::message::{ArgEntry, Arguments, Status};
 use crate::wire::reference::{Ref, Rights};
-
-/// Why a request failed, and at which step.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Failure {
-    pub(super) step: u8,
-    /// `None`: not now, because memory is still being reclaimed.
-    error: Option<MemoryError>,
-}
-
-impl Failure {
-    pub(super) const MALFORMED: Self = Self { step: 0, error: Some(MemoryError::Malformed) };
-
-    pub(super) fn of(step: u8, error: Error) -> Self {
-        Self { step, error: translate(error) }
-    }
-
-    pub(super) fn is_pending(&self) -> bool {
-        self.error.is_none()
-    }
-
-    pub(super) fn status(&self) -> (Status, [u64; 2]) {
-        self.error.unwrap_or(MemoryError::Malformed).to_wire()
-    }
-}
-
-/// A store's error as it travels. `None` if the operation is to be tried again.
-fn translate(error: Error) -> Option<MemoryError> {
-    use crate::store::Object;
-    Some(match error {
-        Error::Pending => return None,
-        Error::OutOf { what, limit, .. } => {
-            MemoryError::Exhausted { resource: resource(what), limit }
-        }
-        Error::Quota { what, limit, .. } => MemoryError::Quota { resource: resource(what), limit },
-        Error::Stale { what: Object::Reference, .. } => MemoryError::StaleReference,
-        Error::Stale { .. } => MemoryError::UnknownRegion,
-        Error::Consumed => MemoryError::Consumed,
-        Error::Dropped => MemoryError::Dropped,
-        Error::Expired => MemoryError::Expired,
-        Error::NotOwner => MemoryError::NotOwner,
-        Error::NotYours => MemoryError::NotYours,
-        // All our mappings are writable, and a stage gets each byte once from the endpoint.
-        Error::ReadOnly | Error::Incomplete { .. } => MemoryError::Malformed,
-        Error::ZeroLength => MemoryError::ZeroLength,
-        Error::Overflow { .. } => MemoryError::OutOfRange { end: u64::MAX, size: 0 },
-        Error::Range { offset, len, size } => {
-            MemoryError::OutOfRange { end: offset.saturating_add(len), size }
-        }
-        Error::TooLarge { len, max } => MemoryError::TooLong { length: len, max },
-    })
-}
-
-fn resource(pool: Pool) -> Resource {
-    match pool {
-        Pool::Frames => Resource::Frames,
-        Pool::Nodes => Resource::Nodes,
-        Pool::Versions => Resource::Versions,
-        Pool::Regions => Resource::Regions,
-        Pool::Entries => Resource::References,
-        Pool::Holders => Resource::Holders,
-        Pool::Pins => Resource::Pins,
-        Pool::Stages => Resource::Stages,
-        Pool::Detached => Resource::Detached,
-        Pool::Holds => Resource::VersionHolders,
-    }
-}
 
 /// What a step made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +20,7 @@ enum Made {
     Region(RegionId),
     /// A reference behind which stands a new entry.
     Ref(Ref),
-    /// A reference to an entry that was there before.
+    /// A reference to an entry that was there before, or has another name since.
     Alias(Ref),
 }
 
@@ -98,9 +34,16 @@ pub(super) struct Run<'r, 'm, 'a, M> {
     body_bytes: u64,
     made: [Made; STEPS_MAX],
     steps: u8,
+    /// A step has changed what was there before the request: the request can't be tried again as
+    /// if nothing had happened.
+    changed: bool,
     /// The bytes to be read, and how many.
     snapshot: Option<(PinId, u32)>,
 }
+
+/// Steps of freeing that a request may have to do itself, some tens of microseconds, if it needs
+/// what is being freed and can't be put off.
+const RECLAIM_STEPS_MAX: u32 = 256;
 
 impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     #[inline]
@@ -119,6 +62,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
             body_bytes: 0,
             made,
             steps: 0,
+            changed: false,
             snapshot: None,
         }
     }
@@ -144,10 +88,58 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         self.body_bytes = stage.map_or(bytes.len() as u64, |(_, bytes)| bytes.into());
         let stage = stage.map(|(stage, _)| stage);
         for (number, step) in steps.iter().enumerate().skip(self.steps.into()) {
-            self.step(number as u8, &step, bytes, stage)?;
+            let is_final = self.is_final(&step);
+            let mut result = self.step(number as u8, &step, bytes, stage);
+            if self.changed && matches!(result, Err(failure) if failure.is_pending()) {
+                // The store remembers the latest time.
+                self.node.store.reclaim(Instant::ZERO, RECLAIM_STEPS_MAX);
+                result = self.step(number as u8, &step, bytes, stage);
+                if matches!(result, Err(failure) if failure.is_pending()) {
+                    result = Err(self.shortage(number as u8, &step));
+                }
+            }
+            result?;
+            self.changed |= is_final;
             self.steps = number as u8 + 1;
         }
         Ok(())
+    }
+
+    /// Whether the request has changed what was there before.
+    pub(super) fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether a step, once done, has changed what was there before the request.
+    fn is_final(&self, step: &Step) -> bool {
+        match step {
+            Step::Free { region } | Step::Write { region, .. } => {
+                matches!(region, RegionOperand::Named(_))
+            }
+            Step::ClaimRef { reference }
+            | Step::Detach { reference }
+            | Step::DropRef { reference } => match reference {
+                RefOperand::Argument(_) => true,
+                RefOperand::MadeBy(step) => {
+                    matches!(self.made[usize::from(*step)], Made::Alias(_))
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// What a step is refused for that can neither wait nor be done.
+    #[cold]
+    fn shortage(&self, number: u8, step: &Step) -> Failure {
+        let config = self.node.store.config();
+        let (resource, limit) = match step {
+            Step::MapRef { .. } => (Resource::Regions, config.regions),
+            Step::CreateRef { .. } => (Resource::References, config.entries),
+            Step::Read { .. } | Step::ReadRef { .. } => (Resource::Pins, config.pins),
+            _ => (Resource::Frames, config.frames),
+        };
+        let error = MemoryError::Exhausted { resource, limit: limit.into() };
+        Failure { step: number, error: Some(error) }
     }
 
     fn step(
@@ -186,9 +178,20 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
             }
             Err(error) => {
                 counts.failed += u64::from(error.is_some());
-                Err(Failure { step: number, error })
+                Err(Failure { step: number, error: self.with_size(step, error) })
             }
         }
+    }
+
+    /// An overflow told with the size of what was overrun.
+    fn with_size(&self, step: &Step, error: Option<MemoryError>) -> Option<MemoryError> {
+        let (Step::Read { region, .. }
+        | Step::Write { region, .. }
+        | Step::CreateRef { region, .. }) = step
+        else {
+            return error;
+        };
+        with_size(&self.node.store, self.holder, self.region(*region)?, error)
     }
 
     /// The region that an operand names.
@@ -210,7 +213,14 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
                 self.arguments.refs().nth(number.into()).ok_or(MemoryError::Malformed)?
             }
             RefOperand::MadeBy(step) => match self.made[usize::from(step)] {
-                Made::Ref(reference) | Made::Alias(reference) => return Ok(reference),
+                Made::Ref(reference) | Made::Alias(reference) => {
+                    // What the request itself took, it may end: `take` works without the right.
+                    let missing = rights - reference.rights - Rights::DROP;
+                    if !missing.is_empty() {
+                        return Err(MemoryError::MissingRights { rights: missing });
+                    }
+                    return Ok(reference);
+                }
                 _ => return Err(MemoryError::Malformed),
             },
         };
@@ -325,7 +335,16 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         let claimed =
             self.node.store.claim_ref(self.holder, entry(&reference)).map_err(translate)?;
         let claimed = self.seal(claimed, reference.offset, reference.length, reference.rights);
-        Ok((Made::Alias(claimed), 0))
+        // The claimed one is this request's now: if the request fails later, it goes, because
+        // nobody will ever have its name.
+        for made in &mut self.made {
+            if let Made::Ref(before) = *made
+                && entry(&before) == entry(&reference)
+            {
+                *made = Made::Alias(before);
+            }
+        }
+        Ok((Made::Ref(claimed), 0))
     }
 
     fn detach(&mut self, operand: RefOperand) -> StepResult {
@@ -368,7 +387,15 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
             // What a later step has ended already is not there any more: that is all right.
             match made {
                 Made::Region(region) => drop(store.free(self.holder, *region)),
-                Made::Ref(reference) => drop(store.drop_ref(self.holder, entry(reference))),
+                Made::Ref(reference) => {
+                    let entry = entry(reference);
+                    // A detached one has to be owned again first.
+                    if store.drop_ref(self.holder, entry) == Err(Error::NotOwner)
+                        && let Ok(own) = store.claim_ref(self.holder, entry)
+                    {
+                        let _ = store.drop_ref(self.holder, own);
+                    }
+                }
                 Made::Nothing | Made::Alias(_) => {}
             }
         }

@@ -1,14 +1,14 @@
-//! A device that keeps an account of what was sent to whom.
+//! A device that keeps an account of what was sent to whom, and what came from whom.
 
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use dmrpc_core::device::{Capabilities, Device, Tx};
+use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 
-/// Peers that are told apart; what goes to further ones is counted together.
+/// Peers that are told apart in each direction; further ones are counted together.
 pub const PEERS_MAX: usize = 32;
 
-/// What was sent to one peer.
+/// What went to one peer, or came from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Datagrams.
@@ -17,11 +17,12 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// Any device, and what was sent through it.
+/// Any device, and what went through it.
 #[derive(Debug)]
 pub struct Metered<D> {
     device: D,
-    account: Account,
+    sent: Account,
+    received: Account,
 }
 
 #[derive(Debug)]
@@ -31,10 +32,9 @@ struct Account {
 }
 
 impl<D> Metered<D> {
-    /// Wraps a device; the account is empty.
+    /// Wraps a device; the accounts are empty.
     pub fn new(device: D) -> Self {
-        let account = Account { peers: Vec::with_capacity(PEERS_MAX), others: Traffic::default() };
-        Self { device, account }
+        Self { device, sent: Account::new(), received: Account::new() }
     }
 
     /// The device.
@@ -44,22 +44,36 @@ impl<D> Metered<D> {
 
     /// What was sent to `peer`: queued for sending, that is; repetitions count each time.
     pub fn sent_to(&self, peer: SocketAddrV4) -> Traffic {
-        let found = self.account.peers.iter().find(|(known, _)| *known == peer);
-        found.map_or(Traffic::default(), |(_, traffic)| *traffic)
+        self.sent.look(peer)
     }
 
-    /// All peers that something was sent to, in the order of the first time.
-    pub fn peers(&self) -> impl Iterator<Item = (SocketAddrV4, Traffic)> {
-        self.account.peers.iter().copied()
+    /// What came from `peer`, good or bad.
+    pub fn received_from(&self, peer: SocketAddrV4) -> Traffic {
+        self.received.look(peer)
     }
 
     /// What was sent beyond the first [`PEERS_MAX`] peers.
-    pub fn others(&self) -> Traffic {
-        self.account.others
+    pub fn sent_to_others(&self) -> Traffic {
+        self.sent.others
     }
 }
 
 impl Account {
+    fn new() -> Self {
+        Self { peers: Vec::with_capacity(PEERS_MAX), others: Traffic::default() }
+    }
+
+    fn look(&self, peer: SocketAddrV4) -> Traffic {
+        let found = self.peers.iter().find(|(known, _)| *known == peer);
+        found.map_or(Traffic::default(), |(_, traffic)| *traffic)
+    }
+
+    fn count(&mut self, peer: SocketAddrV4, bytes: usize) {
+        let traffic = self.of(peer);
+        traffic.datagrams += 1;
+        traffic.bytes += bytes as u64;
+    }
+
     fn of(&mut self, peer: SocketAddrV4) -> &mut Traffic {
         let place = self.peers.iter().position(|(known, _)| *known == peer);
         match place {
@@ -76,7 +90,7 @@ impl Account {
 
 impl<D: Device> Device for Metered<D> {
     type Rx<'a>
-        = D::Rx<'a>
+        = MeteredRx<'a, D>
     where
         Self: 'a;
     type Tx<'a>
@@ -88,15 +102,37 @@ impl<D: Device> Device for Metered<D> {
         self.device.capabilities()
     }
 
-    fn split(&mut self) -> (D::Rx<'_>, MeteredTx<'_, D>) {
+    fn split(&mut self) -> (MeteredRx<'_, D>, MeteredTx<'_, D>) {
         let (rx, tx) = self.device.split();
-        (rx, MeteredTx { tx, account: &mut self.account })
+        let rx = MeteredRx { rx, account: &mut self.received };
+        (rx, MeteredTx { tx, account: &mut self.sent })
     }
 }
 
 impl<D: AsFd> AsFd for Metered<D> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
+    }
+}
+
+/// The receiving half of a [`Metered`] device.
+pub struct MeteredRx<'a, D: Device + 'a> {
+    rx: D::Rx<'a>,
+    account: &'a mut Account,
+}
+
+impl<D: Device> Rx for MeteredRx<'_, D> {
+    fn receive(&mut self) -> usize {
+        let count = self.rx.receive();
+        for index in 0..count {
+            let (peer, datagram) = self.rx.packet(index);
+            self.account.count(peer, datagram.len());
+        }
+        count
+    }
+
+    fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
+        self.rx.packet(index)
     }
 }
 
@@ -109,9 +145,7 @@ pub struct MeteredTx<'a, D: Device + 'a> {
 impl<D: Device> Tx for MeteredTx<'_, D> {
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
         let buffer = self.tx.push(peer, bytes)?;
-        let traffic = self.account.of(peer);
-        traffic.datagrams += 1;
-        traffic.bytes += bytes as u64;
+        self.account.count(peer, bytes);
         Some(buffer)
     }
 
@@ -144,7 +178,7 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// A device that takes everything and gives nothing.
+    /// A device that takes two datagrams a burst and gives one.
     struct Drain([u8; 100]);
     struct DrainRx;
     struct DrainTx<'a>(&'a mut [u8; 100], usize);
@@ -164,11 +198,11 @@ mod tests {
 
     impl dmrpc_core::device::Rx for DrainRx {
         fn receive(&mut self) -> usize {
-            0
+            1
         }
 
         fn packet(&self, _index: usize) -> (SocketAddrV4, &[u8]) {
-            unreachable!("nothing is ever received")
+            (peer(7), &[0; 12])
         }
     }
 
@@ -197,7 +231,15 @@ mod tests {
         assert_eq!(device.sent_to(peer(1)), Traffic { datagrams: 3, bytes: 30 });
         assert_eq!(device.sent_to(peer(2)), Traffic { datagrams: 3, bytes: 3 });
         assert_eq!(device.sent_to(peer(3)), Traffic::default());
-        assert_eq!(device.peers().count(), 2);
+    }
+
+    #[test]
+    fn what_comes_is_counted_once_however_often_it_is_looked_at() {
+        let mut device = Metered::new(Drain([0; 100]));
+        let (mut rx, _) = device.split();
+        assert_eq!(rx.receive(), 1);
+        assert_eq!(rx.packet(0), rx.packet(0));
+        assert_eq!(device.received_from(peer(7)), Traffic { datagrams: 1, bytes: 12 });
     }
 
     #[test]
@@ -206,7 +248,7 @@ mod tests {
         for port in 0..PEERS_MAX as u16 + 5 {
             assert!(device.split().1.push(peer(port), 2).is_some());
         }
-        assert_eq!(device.others(), Traffic { datagrams: 5, bytes: 10 });
+        assert_eq!(device.sent_to_others(), Traffic { datagrams: 5, bytes: 10 });
     }
 
     #[test]

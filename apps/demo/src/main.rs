@@ -1,0 +1,83 @@
+//! A real file goes from service to service by reference, and again by value.
+//!
+//! This process is the *producer*. It brings up a memory node, a *forwarder* and a *transformer* as
+//! processes of their own, puts the file into disaggregated memory, and calls the forwarder with a
+//! reference; the forwarder, which never touches the bytes, calls the transformer; the transformer
+//! maps the reference, inverts a band of the file in place (copy-on-write) and hands a reference of
+//! its result back. The producer reads the result and verifies it, and its own original.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod file;
+mod producer;
+mod roles;
+mod traffic;
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+/// Sends a file through three services by reference, then by value, and compares the traffic.
+#[derive(Debug, Parser)]
+#[command(
+    name = "demo",
+    version,
+    after_help = "\
+Examples:
+  demo
+      Render a picture and send it round; look at both pictures in target/demo afterwards.
+  demo --file photo.bmp --out /tmp/pictures
+      The same with a picture (or any other file) of yours."
+)]
+struct Options {
+    /// The file to send. A 24-bit BMP shows the change as a picture; without a file, one is
+    /// rendered.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+
+    /// Folder for the original and the result.
+    #[arg(long, value_name = "DIR", default_value = "target/demo")]
+    out: PathBuf,
+
+    /// Which of the compute nodes this process is (the producer starts the others).
+    #[arg(long, value_enum, default_value_t = Role::Producer, hide = true)]
+    role: Role,
+
+    /// Where to pass requests on to.
+    #[arg(long, hide = true)]
+    next: Option<SocketAddrV4>,
+
+    /// The memory node.
+    #[arg(long, hide = true)]
+    memory_node: Option<SocketAddrV4>,
+}
+
+/// The parts that a process can play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Producer,
+    Forwarder,
+    Transformer,
+}
+
+fn main() -> ExitCode {
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let result = match options.role {
+        Role::Producer => producer::run(options.file.as_deref(), &options.out),
+        Role::Forwarder => roles::forward(options.next),
+        Role::Transformer => roles::transform(options.memory_node),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

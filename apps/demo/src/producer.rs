@@ -1,0 +1,208 @@
+//! The producer: brings the others up, sends the file round, verifies what comes back.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dmrpc_cn::memory::MESSAGE_BODY_BYTES_MAX;
+use dmrpc_cn::{Arg, Peer, Status};
+use dmrpc_host::local::LocalProcess;
+use dmrpc_host::metered::human_bytes;
+
+use crate::error::Error;
+use crate::file;
+use crate::roles::{PROCESS, TRAFFIC, open_node};
+use crate::traffic::{self, Hop, Hops, MeteredNode};
+
+/// How long a child may take until it is ready, and to stop.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the demo.
+pub(crate) fn run(path: Option<&Path>, out: &Path) -> Result<(), Error> {
+    let (original, extension) = original(path)?;
+    fs::create_dir_all(out).map_err(|source| Error::WriteFile { path: out.to_owned(), source })?;
+    let cluster = Cluster::start(original.len() as u64)?;
+    println!(
+        "memory node {}, producer {}, forwarder {}, transformer {}",
+        cluster.memory_node.1,
+        cluster.node.local_addr(),
+        cluster.forwarder.1,
+        cluster.transformer.1
+    );
+    let expected = file::expected(&original);
+    let by_reference = cluster.by_reference(&original, &expected)?;
+    let by_value = if original.len() <= MESSAGE_BODY_BYTES_MAX {
+        Some(cluster.by_value(&original, &expected)?)
+    } else {
+        println!("by value: left out, the file is longer than a message can be");
+        None
+    };
+    println!();
+    let value_hops = by_value.as_ref().map(|run| run.hops);
+    traffic::print(&by_reference.hops, value_hops.as_ref());
+    let milliseconds = |run: &Run| format!("{:.1} ms", run.time.as_secs_f64() * 1e3);
+    let value_time = by_value.as_ref().map_or("-".to_owned(), milliseconds);
+    println!("  {:<26} {:>14} {:>14}", "time", milliseconds(&by_reference), value_time);
+    if let Some(hops) = value_hops {
+        let forwarder =
+            |hops: &Hops| hops.producer_forwarder.there + hops.forwarder_transformer.back;
+        println!(
+            "\nby value, {:.2} times the bytes cross all hops, and {:.0} times those that the \
+             forwarder handles",
+            hops.total() as f64 / by_reference.hops.total() as f64,
+            forwarder(&hops) as f64 / forwarder(&by_reference.hops) as f64
+        );
+    }
+    let before = file::write_out(out, "original", &extension, &original)?;
+    let after = file::write_out(out, "transformed", &extension, &by_reference.result)?;
+    println!("look at {} and {}", before.display(), after.display());
+    cluster.stop()
+}
+
+/// The file's bytes, and the extension to write them out with.
+fn original(path: Option<&Path>) -> Result<(Vec<u8>, String), Error> {
+    let Some(path) = path else { return Ok((file::render(), "bmp".to_owned())) };
+    let bytes =
+        fs::read(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })?;
+    if bytes.is_empty() {
+        return Err(Error::EmptyFile { path: path.to_owned() });
+    }
+    let extension = path.extension().map_or("bin".into(), |extension| extension.to_string_lossy());
+    Ok((bytes, extension.into_owned()))
+}
+
+/// One way of sending the file round.
+struct Run {
+    hops: Hops,
+    time: Duration,
+    result: Vec<u8>,
+}
+
+/// All that is running.
+struct Cluster {
+    node: MeteredNode,
+    memory: Peer,
+    service: Peer,
+    observed: Peer,
+    memory_node: (LocalProcess, SocketAddrV4),
+    forwarder: (LocalProcess, SocketAddrV4),
+    transformer: (LocalProcess, SocketAddrV4),
+}
+
+impl Cluster {
+    /// Brings up a memory node with room for the file, and the two services.
+    fn start(file_bytes: u64) -> Result<Self, Error> {
+        // The original, the pages that are changed, and the tables, with room to spare.
+        let pool_bytes = (4 * file_bytes).max(64 << 20).next_multiple_of(1 << 20);
+        let mut command = Command::new(sibling("dmrpc-mn")?);
+        command.args(["--bind", "127.0.0.1:0", "--pool-size", &format!("{pool_bytes}B")]);
+        let memory_node = child("memory node", command)?;
+        let itself =
+            std::env::current_exe().map_err(|source| Error::Binary { name: "demo", source })?;
+        let mut command = Command::new(&itself);
+        command.args(["--role", "transformer", "--memory-node", &memory_node.1.to_string()]);
+        let transformer = child("transformer", command)?;
+        let mut command = Command::new(&itself);
+        command.args(["--role", "forwarder", "--next", &transformer.1.to_string()]);
+        let forwarder = child("forwarder", command)?;
+        let node = open_node()?;
+        let memory = node.connect(memory_node.1)?;
+        let service = node.connect(forwarder.1)?;
+        let observed = node.connect(transformer.1)?;
+        Ok(Self { node, memory, service, observed, memory_node, forwarder, transformer })
+    }
+
+    /// Puts the file into memory, has a reference to it sent round, and reads the result.
+    fn by_reference(&self, original: &[u8], expected: &[u8]) -> Result<Run, Error> {
+        let memory = self.node.memory(self.memory);
+        let before = self.hops()?;
+        let start = Instant::now();
+        let reference = memory.put(original)?;
+        let reply = self.node.call(self.service, PROCESS, &[Arg::Ref(reference)], &mut [])?;
+        check_status(reply.status)?;
+        let result_ref = reply.refs().next().ok_or(Error::Answer(reply.status))?;
+        let mut result = vec![0; result_ref.length as usize];
+        memory.take(&result_ref, &mut result)?;
+        let time = start.elapsed();
+        let hops = self.hops()?.since(before);
+        check("the result by reference", &result, expected)?;
+        // Reading the original again proves that nobody's writes reached it.
+        let mut again = vec![0; original.len()];
+        memory.read_ref(&reference, 0, &mut again)?;
+        check("the original after the call", &again, original)?;
+        memory.drop_ref(&reference)?;
+        println!(
+            "by reference: {} verified, and the original unchanged to the byte",
+            human_bytes(result.len() as u64)
+        );
+        Ok(Run { hops, time, result })
+    }
+
+    /// Sends the bytes round.
+    fn by_value(&self, original: &[u8], expected: &[u8]) -> Result<Run, Error> {
+        let before = self.hops()?;
+        let start = Instant::now();
+        let mut result = vec![0; original.len()];
+        let args = [Arg::Inline(original)];
+        let reply = self.node.call(self.service, PROCESS, &args, &mut result)?;
+        let time = start.elapsed();
+        check_status(reply.status)?;
+        let hops = self.hops()?.since(before);
+        check("the result by value", &result[..reply.body_bytes], expected)?;
+        println!("by value: {} verified", human_bytes(result.len() as u64));
+        Ok(Run { hops, time, result })
+    }
+
+    /// What has crossed each hop so far, but for the questions about it.
+    fn hops(&self) -> Result<Hops, Error> {
+        // Ask about what lies furthest first, so that asking changes nothing that is asked later.
+        let transformer_memory = self.ask(self.observed)?;
+        let producer_forwarder = Hop::of(&self.node, self.forwarder.1);
+        let forwarder_transformer = self.ask(self.service)?;
+        let producer_memory = Hop::of(&self.node, self.memory_node.1);
+        Ok(Hops { producer_memory, producer_forwarder, forwarder_transformer, transformer_memory })
+    }
+
+    fn ask(&self, peer: Peer) -> Result<Hop, Error> {
+        let mut answer = [0; 16];
+        check_status(self.node.call(peer, TRAFFIC, &[], &mut answer)?.status)?;
+        Ok(Hop::from_bytes(answer))
+    }
+
+    /// Stops the children and sees them end well.
+    fn stop(self) -> Result<(), Error> {
+        for (mut process, _) in [self.forwarder, self.transformer, self.memory_node] {
+            process.stop(CHILD_TIMEOUT)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_status(status: Status) -> Result<(), Error> {
+    if status == Status::OK { Ok(()) } else { Err(Error::Answer(status)) }
+}
+
+fn check(what: &'static str, got: &[u8], expected: &[u8]) -> Result<(), Error> {
+    match file::difference(got, expected) {
+        None => Ok(()),
+        Some(first) => Err(Error::Different { what, first }),
+    }
+}
+
+/// A program of the workspace, which is built into the same folder as this one.
+fn sibling(name: &'static str) -> Result<PathBuf, Error> {
+    let itself = std::env::current_exe().map_err(|source| Error::Binary { name, source })?;
+    let path = itself.with_file_name(name);
+    fs::metadata(&path).map_err(|source| Error::Binary { name, source })?;
+    Ok(path)
+}
+
+/// Starts a child and waits until it says where it is.
+fn child(name: &str, command: Command) -> Result<(LocalProcess, SocketAddrV4), Error> {
+    let mut process = LocalProcess::spawn(name, command)?;
+    let line = process.wait_line("ready ", CHILD_TIMEOUT)?;
+    let address = line.rsplit(' ').next().and_then(|address| address.parse().ok());
+    Ok((process, address.ok_or(Error::ReadyLine(line))?))
+}

@@ -1,0 +1,167 @@
+//! The two services: one that only passes requests on, one that works on the bytes.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dmrpc_cn::memory::ALL_RIGHTS;
+use dmrpc_cn::{Arg, Context, Duration, IncomingCall, Method, NodeConfig, Peer, Status};
+use dmrpc_host::idle::IdleStrategy;
+use dmrpc_host::metered::Metered;
+use dmrpc_host::signals::{Signals, die_with_parent};
+use dmrpc_udp::{UdpConfig, UdpDevice};
+
+use crate::error::Error;
+use crate::file::{band, invert};
+use crate::traffic::{Hop, MeteredNode};
+
+/// Work on the file: one argument, its bytes or a reference to them; so is the result.
+pub(crate) const PROCESS: Method = Method(1);
+/// Tell what was exchanged with the service or memory behind this one.
+pub(crate) const TRAFFIC: Method = Method(2);
+
+type Device = Metered<UdpDevice>;
+
+/// Opens a node on a port of the kernel's choice.
+pub(crate) fn open_node() -> Result<MeteredNode, Error> {
+    let config = NodeConfig {
+        // Four processes share the machine's cores.
+        idle: IdleStrategy::Sleep,
+        deadline: Duration::from_secs(10),
+        ..NodeConfig::at(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
+    };
+    let device = UdpDevice::open(UdpConfig::at(config.bind))?;
+    let local = device.local_addr();
+    Ok(MeteredNode::new(Metered::new(device), local, &config)?)
+}
+
+/// Tells the producer where this node is.
+fn announce(node: &MeteredNode) {
+    println!("ready {}", node.local_addr());
+    // A producer that is gone takes this process with it.
+    let _ = std::io::stdout().flush();
+}
+
+/// The forwarder: calls `next` with whatever it is called with.
+pub(crate) fn forward(next: Option<SocketAddrV4>) -> Result<(), Error> {
+    let next = next.ok_or(Error::MissingAddress("--next"))?;
+    let signals = start_child()?;
+    let node = open_node()?;
+    let peer = node.connect(next)?;
+    announce(&node);
+    let service = node.serve(|context: Context<'_, Device>, call: IncomingCall<'_, Device>| {
+        async move {
+            let answered = match call.method() {
+                TRAFFIC => report(context, call, next),
+                _ => pass_on(context, call, peer).await,
+            };
+            // An answer that cannot be given is given for us, as a failure.
+            let _ = answered;
+        }
+    });
+    service.run(|| signals.stop_requested());
+    Ok(())
+}
+
+/// Calls the next service with the arguments as they came, and answers as it does.
+async fn pass_on<'n>(
+    context: Context<'n, Device>,
+    call: IncomingCall<'n, Device>,
+    peer: Peer,
+) -> Result<(), dmrpc_cn::Error> {
+    let node = context.node();
+    let args: Vec<_> = call.args().collect();
+    let room = call.body().len().max(64);
+    let mut reply = node.buffer(room)?;
+    reply.set_len(room);
+    let answer = context.call(peer, call.method(), &args, &mut reply).await?;
+    drop(args);
+    let refs: Vec<_> = answer.refs().collect();
+    if refs.is_empty() {
+        reply.set_len(answer.body_bytes);
+        return call.reply_buffer(answer.status, reply, &[]);
+    }
+    let results: Vec<_> = refs.into_iter().map(Arg::Ref).collect();
+    call.reply(answer.status, &results)
+}
+
+/// The transformer: inverts a band of what it is called with.
+pub(crate) fn transform(memory_node: Option<SocketAddrV4>) -> Result<(), Error> {
+    let memory_node = memory_node.ok_or(Error::MissingAddress("--memory-node"))?;
+    let signals = start_child()?;
+    let node = open_node()?;
+    let peer = node.connect(memory_node)?;
+    announce(&node);
+    let service =
+        node.serve(|context: Context<'_, Device>, call: IncomingCall<'_, Device>| async move {
+            let answered = match call.method() {
+                TRAFFIC => report(context, call, memory_node),
+                _ => work(context, call, peer).await,
+            };
+            if let Err(error) = answered {
+                eprintln!("transformer: {error}");
+            }
+        });
+    service.run(|| signals.stop_requested());
+    Ok(())
+}
+
+/// Inverts the band of the argument: in place, on a copy-on-write mapping, if it is a reference.
+async fn work<'n>(
+    context: Context<'n, Device>,
+    call: IncomingCall<'n, Device>,
+    memory_node: Peer,
+) -> Result<(), dmrpc_cn::Error> {
+    let node = context.node();
+    let reference = match call.arg(0) {
+        Some(Arg::Ref(reference)) => reference,
+        Some(Arg::Inline(bytes)) => {
+            let mut result = node.buffer(bytes.len())?;
+            result.fill_from(bytes);
+            let band = band(bytes.len() as u64);
+            invert(&mut result[band.start as usize..band.end as usize]);
+            return call.reply_buffer(Status::OK, result, &[]);
+        }
+        None => return call.reply(Status::MALFORMED, &[]),
+    };
+    let memory = context.memory(memory_node);
+    let changed = async {
+        let region = memory.map_ref(&reference).await?;
+        let band = band(region.length);
+        // One buffer's worth at a time: files may be larger than any buffer.
+        const CHUNK_BYTES: u64 = 64 << 10;
+        let mut bytes = [0; CHUNK_BYTES as usize];
+        for start in band.clone().step_by(CHUNK_BYTES as usize) {
+            let chunk = &mut bytes[..(band.end - start).min(CHUNK_BYTES) as usize];
+            memory.read(region, start, chunk).await?;
+            invert(chunk);
+            memory.write(region, start, chunk).await?;
+        }
+        let result = memory.create_ref(region, 0, region.length, ALL_RIGHTS).await?;
+        memory.free(region).await?;
+        Ok::<_, dmrpc_cn::OperationError>(result)
+    };
+    match changed.await {
+        Ok(result) => call.reply(Status::OK, &[Arg::Ref(result)]),
+        Err(error) => {
+            eprintln!("transformer: {error}");
+            call.reply(Status::NESTED_FAILED, &[])
+        }
+    }
+}
+
+/// Answers what was exchanged with `peer` so far.
+fn report<'n>(
+    context: Context<'n, Device>,
+    call: IncomingCall<'n, Device>,
+    peer: SocketAddrV4,
+) -> Result<(), dmrpc_cn::Error> {
+    let hop = Hop::of(context.node(), peer).to_bytes();
+    call.reply(Status::OK, &[Arg::Inline(&hop)])
+}
+
+/// A child ends with its parent, and when it is told to.
+fn start_child() -> Result<Signals, Error> {
+    // Without it the parent still stops its children; only a kill -9 of it would not.
+    let _ = die_with_parent();
+    Ok(Signals::install()?)
+}

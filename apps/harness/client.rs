@@ -1,0 +1,89 @@
+//! The node that makes the operations.
+
+use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
+use dmrpc_core::time::Duration;
+use dmrpc_udp::UdpDevice;
+
+use crate::error::AppError;
+use crate::servers::Server;
+use crate::session::Session;
+
+/// The node of a program.
+pub type Client = Node<UdpDevice>;
+
+/// The method that an echo is called by. It answers any.
+pub const ECHO: Method = Method(1);
+
+/// Slots of a session.
+const SLOTS: u16 = 64;
+/// Sessions of a node: enough for any concurrency however few slots the other end gives.
+const SESSIONS: usize = 32;
+/// Calls at a time in a session with a server that was brought up here: it gives [`SLOTS`].
+const CALLS_LOCAL: usize = 32;
+/// Calls at a time in a session with another server, which may give no more than 16 slots.
+const CALLS_CLUSTER: usize = 8;
+/// Longest answer that is small, in bytes: with its head it fits the smallest buffer.
+const SMALL_BYTES: usize = 4 << 10;
+/// How long a server that was stopped may take to be heard of again.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// Opens a node with `count` buffers of `bytes` bytes, and a few small ones.
+///
+/// # Errors
+/// [`AppError::Open`].
+pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
+    let none = BufferClass { count: 0, bytes: 0 };
+    let small = BufferClass { count: 8, bytes: SMALL_BYTES.min(bytes) };
+    let args = session.args;
+    let config = NodeConfig {
+        datagram_bytes: args.datagram_size.as_usize(),
+        client_sessions: SESSIONS,
+        server_sessions: 1,
+        slots: SLOTS,
+        calls: 512,
+        tasks: 1,
+        buffers: [none, small, BufferClass { count, bytes }],
+        idle: args.idle,
+        payload_check: !args.no_payload_check,
+        deadline: args.deadline.0,
+        ..NodeConfig::at(session.servers.client_address())
+    };
+    Ok(Node::open_udp(&config)?)
+}
+
+/// Connects to a server, which must be running.
+///
+/// # Errors
+/// [`AppError::Connect`]: nobody there.
+pub fn connect(
+    session: &mut Session<'_>,
+    client: &Client,
+    server: Server,
+) -> Result<Peer, AppError> {
+    session.servers.activate(server)?;
+    Ok(client.connect(session.servers.address(server)?)?)
+}
+
+/// Opens as many sessions with a server as `concurrency` calls need.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_for(
+    session: &mut Session<'_>,
+    client: &Client,
+    server: Server,
+    concurrency: usize,
+) -> Result<Vec<Peer>, AppError> {
+    let calls = if session.args.local.is_some() { CALLS_LOCAL } else { CALLS_CLUSTER };
+    let count = concurrency.div_ceil(calls);
+    (0..count).map(|_| connect(session, client, server)).collect()
+}
+
+/// Polls until a peer that was stopped for a while is heard of again; the next operation tells if
+/// it is not.
+pub fn wait_up(client: &Client, peer: Peer) {
+    let end = client.now() + RECOVERY;
+    while !client.is_up(peer) && client.now() < end {
+        client.step();
+    }
+}

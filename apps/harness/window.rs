@@ -1,0 +1,139 @@
+//! Operations many at a time: so many in flight, the next begun as soon as one ends.
+
+use dmrpc_cn::{Error, Finished, Ticket};
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_host::clock::Clock;
+
+use crate::block::{Block, Tally};
+use crate::client::Client;
+use crate::error::AppError;
+use crate::pattern::Random;
+
+/// So many errors in a block end the run.
+const ERRORS_MAX: u64 = 10;
+
+/// Nothing ended for so long, beyond every deadline: nothing will.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What a [`Traffic`] began.
+#[derive(Debug)]
+pub enum Begun<C> {
+    /// An operation, and what will be needed at its end.
+    Operation(Ticket, C),
+    /// Nothing: there is no room until another ends.
+    Full,
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Well, and it counts.
+    Counted {
+        /// Whether its bytes were compared.
+        verified: bool,
+    },
+    /// Well; it was there to verify another one, and does not count as an operation.
+    Verification,
+}
+
+/// Operations of one kind, as many as are wanted.
+pub trait Traffic {
+    /// What is kept of an operation in flight.
+    type Context;
+
+    /// Begins an operation.
+    ///
+    /// # Errors
+    /// It makes no sense to go on.
+    fn begin(&mut self) -> Result<Begun<Self::Context>, AppError>;
+
+    /// Looks at the end of an operation. With `verify`, its bytes are to be compared.
+    ///
+    /// # Errors
+    /// It failed or brought wrong bytes.
+    fn end(
+        &mut self,
+        context: Self::Context,
+        result: Result<Finished<'_>, Error>,
+        verify: bool,
+    ) -> Result<Ended, AppError>;
+
+    /// Gets ready for a block.
+    fn prepare(&mut self) {}
+}
+
+struct InFlight<C> {
+    ticket: Ticket,
+    begun_at: Instant,
+    context: C,
+}
+
+/// Measures a block with `concurrency` operations in flight. `verify_all` or one in 64.
+///
+/// # Errors
+/// Several operations failed; single failures are counted.
+pub fn measure<T: Traffic>(
+    traffic: &mut T,
+    client: &Client,
+    (clock, block): (&Clock, &mut Block),
+    concurrency: usize,
+    (random, verify_all): (&mut Random, bool),
+) -> Result<Tally, AppError> {
+    let mut tally = Tally::new();
+    let mut flights: Vec<InFlight<T::Context>> = Vec::with_capacity(concurrency);
+    let mut begun = 0;
+    traffic.prepare();
+    block.restart(clock);
+    let start = clock.now();
+    let mut progress_at = start;
+    loop {
+        let mut full = false;
+        while flights.len() < concurrency && block.more(clock, begun) {
+            let begun_at = clock.now();
+            match traffic.begin()? {
+                Begun::Full => {
+                    full = true;
+                    break;
+                }
+                Begun::Operation(ticket, context) => {
+                    flights.push(InFlight { ticket, begun_at, context });
+                    begun += 1;
+                }
+            }
+        }
+        if flights.is_empty() && !full {
+            break;
+        }
+        client.step();
+        let now = clock.now();
+        if now.since(progress_at) > STALL {
+            return Err(AppError::Stalled { in_flight: flights.len() });
+        }
+        while let Some(ticket) = client.next_ended() {
+            let Some(at) = flights.iter().position(|flight| flight.ticket == ticket) else {
+                continue;
+            };
+            let flight = flights.swap_remove(at);
+            progress_at = now;
+            let Some(result) = client.try_finish(ticket) else { continue };
+            let span = clock.now().since(flight.begun_at);
+            let verify = verify_all || random.samples();
+            match traffic.end(flight.context, result, verify) {
+                Ok(Ended::Counted { verified }) => {
+                    tally.record_concurrent(span);
+                    tally.verified += u64::from(verified);
+                }
+                Ok(Ended::Verification) => tally.verified += 1,
+                Err(error) => {
+                    tally.errors += 1;
+                    if tally.errors >= ERRORS_MAX {
+                        return Err(error);
+                    }
+                    eprintln!("{error}");
+                }
+            }
+        }
+    }
+    tally.elapsed_ns = clock.now().since(start).as_nanos();
+    Ok(tally)
+}

@@ -1,0 +1,141 @@
+//! `serve`: the echo and forward service.
+
+use std::io::Write;
+use std::net::SocketAddrV4;
+
+use dmrpc_cn::{
+    Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
+};
+use dmrpc_host::log::{self, LogConfig};
+use dmrpc_host::signals::Signals;
+use dmrpc_udp::UdpDevice;
+
+use super::error::CliError;
+use super::options::{Options, Serve};
+use super::report::Reporter;
+use super::{Place, node_config};
+
+/// Longest body of a message, in bytes.
+const LARGE_BYTES: usize = dmrpc_cn::memory::MESSAGE_BODY_BYTES_MAX;
+
+/// Serves until told to stop.
+pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(), CliError> {
+    let max = LARGE_BYTES as u64;
+    if !(1..=max).contains(&serve.answer_size.0) {
+        return Err(CliError::AnswerSize { given: serve.answer_size.0, max });
+    }
+    let config = NodeConfig {
+        server_sessions: serve.sessions,
+        slots: serve.slots,
+        tasks: 256,
+        buffers: [
+            BufferClass { count: 256, bytes: 16 << 10 },
+            BufferClass { count: 64, bytes: 256 << 10 },
+            BufferClass { count: 8, bytes: LARGE_BYTES },
+        ],
+        ..node_config(options, place)
+    };
+    let signals = Signals::install()?;
+    let node = Node::open_udp(&config)?;
+    if let Some(cluster) = &place.cluster {
+        node.set_directory(ClusterDirectory::new(cluster));
+    }
+    let log = log::start(LogConfig { process: "cn".to_owned(), ..LogConfig::default() })?;
+    log::attach_thread();
+    let reporter =
+        Reporter::start(options.json, place.core, node.now()).map_err(CliError::Thread)?;
+    // Threads inherit their parent's core, so only now.
+    place.pin()?;
+    let room = serve.answer_size.as_usize();
+    let service = node.serve(|context, call| answer(context, call, serve.forward_to, room));
+    defmt::info!("serving on port {=u16}", node.local_addr().port());
+    println!("ready {}", node.local_addr());
+    // Whoever waits for the line may be a program behind a pipe.
+    let _ = std::io::stdout().flush();
+    let mut watch = Watch::new(&node, serve, reporter);
+    service.run(|| {
+        watch.look(&node, signals);
+        signals.stop_requested()
+    });
+    drop(service);
+    drop(log);
+    Ok(())
+}
+
+/// Answers one request: by itself, or by what the next service answers.
+async fn answer(
+    context: Context<'_, UdpDevice>,
+    call: IncomingCall<'_, UdpDevice>,
+    forward_to: Option<SocketAddrV4>,
+    room: usize,
+) {
+    let Some(address) = forward_to else {
+        if let Err(error) = call.echo() {
+            defmt::warn!("no echo: {}", defmt::Display2Format(&error));
+        }
+        return;
+    };
+    // Dropped without a reply, the request is answered with `NESTED_FAILED`.
+    if let Err(Failed) = forward(&context, call, address, room).await {
+        defmt::warn!("not forwarded to port {=u16}", address.port());
+    }
+}
+
+/// Said and counted where it happened.
+struct Failed;
+
+async fn forward(
+    context: &Context<'_, UdpDevice>,
+    call: IncomingCall<'_, UdpDevice>,
+    address: SocketAddrV4,
+    room: usize,
+) -> Result<(), Failed> {
+    let peer = context.peer(address).await.map_err(|error| {
+        defmt::warn!("{}", defmt::Display2Format(&error));
+        Failed
+    })?;
+    let said = |error: dmrpc_cn::Error| {
+        defmt::warn!("{}", defmt::Display2Format(&error));
+        Failed
+    };
+    let args: heapless::Vec<Arg<'_>, 8> = call.args().collect();
+    let method = call.method();
+    let answered = context.node().call_buffered(peer, method, &args, room, context.options()).await;
+    drop(args);
+    let (reply, buffer) = answered.map_err(said)?;
+    call.pass_back(&reply, buffer).map_err(said)
+}
+
+/// What the poll loop looks after beside serving.
+struct Watch {
+    reporter: Reporter,
+    interval: Option<dmrpc_cn::Duration>,
+    next_report: Instant,
+    slow_steps: u64,
+}
+
+impl Watch {
+    fn new(node: &Node<UdpDevice>, serve: &Serve, reporter: Reporter) -> Self {
+        let interval = serve.report.map(|span| span.0);
+        let next_report = interval.map_or(Instant::FAR_FUTURE, |span| node.now() + span);
+        Self { reporter, interval, next_report, slow_steps: 0 }
+    }
+
+    fn look(&mut self, node: &Node<UdpDevice>, signals: Signals) {
+        if signals.take_dump_request() {
+            self.reporter.publish(node.now(), node.statistics(), true);
+        }
+        if let Some(interval) = self.interval {
+            let now = node.now();
+            if now >= self.next_report {
+                self.next_report = now + interval;
+                self.reporter.publish(now, node.statistics(), false);
+            }
+        }
+        let slow_steps = node.slow_steps();
+        if slow_steps != self.slow_steps {
+            self.slow_steps = slow_steps;
+            defmt::warn!("a handler held the loop for more than 1 ms: {=u64} so far", slow_steps);
+        }
+    }
+}

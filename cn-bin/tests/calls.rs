@@ -1,0 +1,312 @@
+//! Calls between nodes over loopback.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+use std::time::Instant as StdInstant;
+
+use common::{Server, config, node, pattern};
+use dmrpc_cn::{
+    Arg, CallError, CallOptions, Closed, ConnectError, Context, Duration, Error, IncomingCall,
+    Method, Node, NodeConfig, Ref, Rights, Status,
+};
+use dmrpc_udp::UdpDevice;
+
+const SIZES: [usize; 9] = [0, 1, 64, 700, 768, 5_000, 9_000, 100_000, 8 << 20];
+
+fn some_ref(number: u64) -> Ref {
+    Ref {
+        memory_node: 3,
+        incarnation: 1,
+        index: 2,
+        generation: number,
+        offset: 0,
+        length: 10,
+        rights: Rights::MAP,
+        tag: 77,
+    }
+}
+
+#[test]
+fn echo_of_every_size() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    let mut answer = vec![0; 8 << 20];
+    for size in SIZES {
+        let body = pattern(size, 1);
+        let args = [Arg::Inline(&body)];
+        let reply = node.call(peer, Method(1), &args, &mut answer).expect("an echo");
+        assert_eq!((reply.status, reply.body_bytes), (Status::OK, size));
+        assert!(answer[..size] == body[..], "{size} bytes differ");
+    }
+    // Everything came home.
+    let statistics = node.statistics();
+    assert_eq!(statistics.calls_outstanding, 0);
+    assert_eq!(statistics.buffers_free, 128 + 16 + 4);
+    assert_eq!(statistics.of(dmrpc_cn::Operation::Call).done, SIZES.len() as u64);
+}
+
+#[test]
+fn several_arguments_keep_their_order() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    let (long, mut answer) = (pattern(20_000, 2), vec![0; 30_000]);
+    let args = [
+        Arg::Inline(b"first"),
+        Arg::Ref(some_ref(1)),
+        Arg::Inline(&long),
+        Arg::Ref(some_ref(2)),
+        Arg::Inline(b""),
+    ];
+    let reply = node.call(peer, Method(1), &args, &mut answer).expect("an echo");
+    assert_eq!(reply.results().len(), 5);
+    assert_eq!(reply.refs().collect::<Vec<_>>(), [some_ref(1), some_ref(2)]);
+    assert_eq!(&answer[..5], b"first");
+    assert!(answer[5..reply.body_bytes] == long[..]);
+    let nine = [Arg::Inline(b"x"); 9];
+    let error = node.call(peer, Method(1), &nine, &mut answer).expect_err("too many");
+    assert_eq!(error, Error::TooManyArgs { given: 9 });
+    // References travel in the head, which has room for eight of them and a little more.
+    let refs = [Arg::Ref(some_ref(5)); 8];
+    let reply = node.call(peer, Method(1), &refs, &mut answer).expect("an echo");
+    assert_eq!(reply.refs().count(), 8);
+}
+
+#[test]
+fn many_calls_in_flight() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    let mut answered = 0;
+    let mut begun = 0;
+    let mut room_errors = 0;
+    while answered < 500 {
+        while begun < 500 {
+            let body = pattern(100 + begun % 3 * 6_000, begun);
+            let buffer = node.buffer(20_000).expect("there are many");
+            let args = [Arg::Inline(&body)];
+            match node.start_call(peer, Method(1), &args, Some(buffer), CallOptions::default()) {
+                Ok(_) => begun += 1,
+                Err(error) => {
+                    assert!(error.is_room(), "{error}");
+                    room_errors += 1;
+                    break;
+                }
+            }
+        }
+        node.step();
+        while let Some(ticket) = node.next_ended() {
+            let finished = node.try_finish(ticket).expect("ended").expect("answered");
+            let buffer = finished.buffer.expect("given");
+            assert_eq!(buffer.len(), finished.reply.body_bytes);
+            assert!((0..500).any(|seed| seed % 3 == (buffer.len() - 100) / 6_000
+                && pattern(buffer.len(), seed) == buffer[..]));
+            assert_eq!(node.try_finish(ticket).expect("known").err(), Some(Error::StaleTicket));
+            answered += 1;
+        }
+    }
+    assert!(room_errors > 0, "slots are a limit");
+    assert_eq!(node.statistics().calls_outstanding, 0);
+    assert_eq!(node.statistics().buffers_free, 128 + 16 + 4);
+}
+
+#[test]
+fn answers_longer_than_the_room() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    for size in [100, 5_000, 100_000] {
+        let body = pattern(size, 3);
+        let mut room = vec![0; size - 1];
+        let error = node.call(peer, Method(1), &[Arg::Inline(&body)], &mut room);
+        let bytes = size as u32;
+        match error.expect_err("no room") {
+            Error::Call { error, .. } => {
+                assert_eq!(error, CallError::AnswerTooLarge { bytes, room: bytes - 1 });
+            }
+            other => panic!("{other}"),
+        }
+    }
+    // The session lives on.
+    node.call(peer, Method(1), &[], &mut []).expect("an empty echo");
+}
+
+#[test]
+fn nobody_there() {
+    let node = node();
+    let address = "127.0.0.1:9".parse().expect("an address");
+    let start = StdInstant::now();
+    let error = node.connect(address).expect_err("nobody listens");
+    assert_eq!(error, ConnectError::Refused { address, why: Closed::Unreachable });
+    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
+    assert!(start.elapsed().as_secs() < 2);
+}
+
+#[test]
+fn a_node_without_a_service_says_so() {
+    let server = Server::node(|node, stop| {
+        while !stop.load(Ordering::Relaxed) {
+            node.step();
+        }
+    });
+    let node = node();
+    let peer = node.connect(server.address).expect("it runs");
+    let body = pattern(50_000, 1);
+    for args in [&[][..], &[Arg::Inline(&body)]] {
+        let reply = node.call(peer, Method(1), args, &mut []).expect("an answer");
+        assert_eq!(reply.status, Status::UNKNOWN_METHOD);
+    }
+}
+
+/// Answers method 1 by calling back method 2 at the address in the body; method 2 by echoing.
+async fn call_back(context: Context<'_, UdpDevice>, call: IncomingCall<'_, UdpDevice>) {
+    if call.method() == Method(2) {
+        assert_eq!((call.depth(), context.trace().0), (1, 99));
+        return call.echo().expect("an echo");
+    }
+    let address = std::str::from_utf8(call.body()).expect("text").parse().expect("an address");
+    let peer = context.peer(address).await.expect("the caller serves, too");
+    let mut answer = [0; 100];
+    let args = [Arg::Inline(b"hello "), Arg::Inline(call.body())];
+    let reply = context.call(peer, Method(2), &args, &mut answer).await.expect("an echo");
+    let results = [Arg::Inline(&answer[..reply.body_bytes])];
+    call.reply(Status(Status::APPLICATION_FIRST), &results).expect("short");
+}
+
+#[test]
+fn a_calls_b_calls_a() {
+    let server = Server::node(|node, stop| {
+        node.serve(call_back).run(|| stop.load(Ordering::Relaxed));
+    });
+    let node = node();
+    let service = node.serve(call_back);
+    let me = node.local_addr().to_string();
+    service.block_on(async {
+        let peer = node.connect_async(server.address).await.expect("it runs");
+        for _ in 0..50 {
+            let mut answer = [0; 100];
+            let options = CallOptions { trace: dmrpc_cn::TraceId(99), ..CallOptions::default() };
+            let args = [Arg::Inline(me.as_bytes())];
+            let reply = node.call_async(peer, Method(1), &args, &mut answer, options).await;
+            let reply = reply.expect("an answer");
+            assert_eq!(reply.status, Status(Status::APPLICATION_FIRST));
+            assert_eq!(&answer[..reply.body_bytes], format!("hello {me}").as_bytes());
+        }
+    });
+    assert_eq!(node.statistics().served.requests, 50);
+}
+
+#[test]
+fn depth_is_limited() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    let options = CallOptions { depth: 8, ..CallOptions::default() };
+    let error = node.call_with(peer, Method(1), &[], &mut [], options).expect_err("too deep");
+    assert_eq!(error, Error::TooDeep { depth: 8 });
+    let options = CallOptions { depth: 7, ..CallOptions::default() };
+    node.call_with(peer, Method(1), &[], &mut [], options).expect("just deep enough");
+}
+
+/// Never answers method 1; says by method 2 how many requests it has dropped.
+fn silent(node: &Node<UdpDevice>, stop: &std::sync::atomic::AtomicBool) {
+    struct Dropped<'a>(&'a std::cell::Cell<u32>);
+    impl Drop for Dropped<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let dropped = std::cell::Cell::new(0_u32);
+    let service = node.serve(|_, call| {
+        let dropped = &dropped;
+        async move {
+            if call.method() == Method(2) {
+                let count = dropped.get().to_le_bytes();
+                return call.reply(Status::OK, &[Arg::Inline(&count)]).expect("short");
+            }
+            let _dropped = Dropped(dropped);
+            std::future::pending::<()>().await;
+            drop(call);
+        }
+    });
+    service.run(|| stop.load(Ordering::Relaxed));
+}
+
+fn count_dropped(node: &Node<UdpDevice>, peer: dmrpc_cn::Peer) -> u32 {
+    let mut count = [0; 4];
+    node.call(peer, Method(2), &[], &mut count).expect("an answer");
+    u32::from_le_bytes(count)
+}
+
+#[test]
+fn deadlines_and_cancellation_reach_the_handler() {
+    let (server, node) = (Server::node(silent), node());
+    let peer = node.connect(server.address).expect("it runs");
+    let options =
+        CallOptions { deadline: Some(Duration::from_millis(30)), ..CallOptions::default() };
+    let error = node.call_with(peer, Method(1), &[], &mut [], options).expect_err("silence");
+    assert!(error.is_outcome_unknown(), "{error}");
+
+    let ticket = node.start_call(peer, Method(1), &[], None, CallOptions::default());
+    let ticket = ticket.expect("room");
+    while node.statistics().endpoint.packets_sent < 2 {
+        node.step();
+    }
+    node.give_up(ticket);
+    let before = count_dropped(&node, peer);
+    let start = StdInstant::now();
+    while count_dropped(&node, peer) == before && start.elapsed().as_secs() < 2 {}
+    assert!(count_dropped(&node, peer) > before || before > 0);
+    while node.statistics().calls_outstanding > 0 && start.elapsed().as_secs() < 4 {
+        node.step();
+    }
+    assert_eq!(node.statistics().calls_outstanding, 0);
+}
+
+#[test]
+fn a_lost_session_is_typed_and_the_next_works() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    node.disconnect(peer);
+    let error = node.call(peer, Method(1), &[], &mut []).expect_err("gone");
+    assert_eq!(error, Error::SessionLost { address: server.address, why: Closed::Bye });
+    let again = node.connect(server.address).expect("it runs");
+    node.call(again, Method(1), &[], &mut []).expect("an echo");
+    let error = node.call(peer, Method(1), &[], &mut []).expect_err("stale");
+    assert_eq!(error, Error::StalePeer);
+}
+
+#[test]
+fn more_requests_than_tasks_are_answered_in_the_end() {
+    let small = NodeConfig { tasks: 2, ..config() };
+    let server = Server::node_with(small, |node, stop| {
+        let service = node.serve(|_, call| async move { call.echo().expect("an echo") });
+        service.run(|| stop.load(Ordering::Relaxed));
+    });
+    let node = node();
+    let peer = node.connect(server.address).expect("it runs");
+    let start = |_| node.start_call(peer, Method(1), &[], None, CallOptions::default());
+    let tickets: Vec<_> = (0..9).map(start).map(|ticket| ticket.expect("room")).collect();
+    for ticket in tickets {
+        node.block_on(node.ended(ticket)).expect("answered");
+    }
+    drop(server);
+}
+
+#[test]
+fn a_service_that_ends_answers_its_requests() {
+    let server = Server::node(|node, stop| {
+        let service = node.serve(|_, call| async move {
+            std::future::pending::<()>().await;
+            drop(call);
+        });
+        while node.statistics().served.requests == 0 {
+            service.step();
+        }
+        drop(service);
+        while !stop.load(Ordering::Relaxed) {
+            node.step();
+        }
+    });
+    let node = node();
+    let peer = node.connect(server.address).expect("it runs");
+    let reply = node.call(peer, Method(1), &[], &mut []).expect("an answer");
+    assert_eq!(reply.status, Status::NESTED_FAILED);
+}

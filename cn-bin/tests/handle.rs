@@ -1,0 +1,95 @@
+//! Operations from threads that are not the node's own.
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Server, node, pattern};
+use dmrpc_cn::handle::RemoteError;
+use dmrpc_cn::memory::ALL_RIGHTS;
+use dmrpc_cn::{Arg, MemoryError, Method};
+
+#[test]
+fn threads_share_a_node() {
+    let (memory_node, echo, node) = (Server::memory_node(), Server::echo(), node());
+    let memory = node.connect(memory_node.address).expect("it runs");
+    let service = node.connect(echo.address).expect("it runs");
+    let handles: Vec<_> = (0..4).map(|_| node.handle().expect("room")).collect();
+    let running = AtomicUsize::new(handles.len());
+    std::thread::scope(|scope| {
+        for (number, mut handle) in handles.into_iter().enumerate() {
+            let running = &running;
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let bytes = pattern(1 + round * 1_500, number);
+                    let args = [Arg::Inline(b"ab"), Arg::Inline(&bytes)];
+                    let (reply, body) =
+                        handle.call(service, Method(1), &args, 64 << 10).expect("an echo");
+                    assert_eq!((reply.results().len(), &body[..2]), (2, &b"ab"[..]));
+                    assert!(body[2..] == bytes[..]);
+                    let reference = handle.put(memory, bytes.clone()).expect("room");
+                    let region = handle.map_ref(memory, &reference).expect("mappable");
+                    assert!(handle.read(region, 0, bytes.len()).expect("readable") == bytes);
+                    handle.write(region, 0, b"x").expect("writable");
+                    let other = handle.create_ref(region, 0, 1, ALL_RIGHTS).expect("room");
+                    assert_eq!(handle.take(memory, &other), Ok(b"x".to_vec()));
+                    handle.free(region).expect("ours");
+                    assert!(handle.take(memory, &reference).expect("ours") == bytes);
+                    match handle.drop_ref(memory, &reference) {
+                        Err(RemoteError::Memory(error)) => {
+                            let stale = [
+                                MemoryError::StaleReference,
+                                MemoryError::Consumed,
+                                MemoryError::Dropped,
+                            ];
+                            assert!(stale.contains(&error.memory().expect("typed")), "{error}");
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                let region = handle.alloc(memory, 10).expect("room");
+                handle.free(region).expect("ours");
+                running.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        while running.load(Ordering::Relaxed) > 0 {
+            node.step();
+        }
+    });
+    assert_eq!(node.statistics().calls_outstanding, 0);
+}
+
+#[test]
+fn a_node_that_is_gone_is_noticed() {
+    let node = node();
+    let peer = node.connect(Server::echo().address);
+    let mut handle = node.handle().expect("room");
+    drop(node);
+    let start = Instant::now();
+    let peer = peer.expect("it ran");
+    assert_eq!(handle.call(peer, Method(1), &[], 0), Err(RemoteError::NodeGone));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_handle_wakes_a_sleeping_node() {
+    let (echo, node) = (Server::echo(), node());
+    let peer = node.connect(echo.address).expect("it runs");
+    let mut handle = node.handle().expect("room");
+    let thread = std::thread::spawn(move || {
+        let start = Instant::now();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(3));
+            handle.call(peer, Method(1), &[], 0).expect("an echo");
+        }
+        start.elapsed()
+    });
+    while !thread.is_finished() {
+        node.step();
+    }
+    // Each that waited for the end of a sleep would have taken up to 50 ms.
+    let took = thread.join().expect("no panic");
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    assert!(node.statistics().sleeps > 0);
+}

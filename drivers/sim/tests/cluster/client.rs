@@ -1,0 +1,499 @@
+//! Memory operations as programs make them: each compares its answer with the model.
+
+use std::rc::Rc;
+
+use dmrpc_core::endpoint::host::CallError;
+use dmrpc_core::time::Duration;
+use dmrpc_core::wire::memory_op::{
+    MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
+    parse_failure,
+};
+use dmrpc_core::wire::message::{ArgEntry, Method, Status};
+use dmrpc_core::wire::reference::{Ref, Rights};
+
+use crate::compute::{Cn, Finish, Waiting, Wanted};
+use crate::model::{Content, EndKind, EntryKey, ForeignRegion, Reference};
+
+/// The first argument of a request.
+pub(crate) const FIRST: RefOperand = RefOperand::Argument(0);
+
+/// The region that step 0 made.
+pub(crate) const MADE: RegionOperand = RegionOperand::MadeBy(0);
+
+/// How a memory operation ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Done(Results),
+    /// Why, and at which step. What steps before it made is given back.
+    Refused(MemoryError, usize),
+    /// Certainly without effect.
+    Not,
+    Unknown,
+}
+
+/// What a request made and read.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) refs: Vec<Ref>,
+    pub(crate) regions: Vec<u64>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A memory operation under way.
+pub(crate) struct MemoryCall {
+    waiting: Waiting,
+    cn: Cn,
+    /// When it was issued, in ticks.
+    pub(crate) issued: u64,
+}
+
+impl MemoryCall {
+    pub(crate) fn token(&self) -> u64 {
+        self.waiting.token
+    }
+
+    pub(crate) async fn end(self) -> End {
+        let end = match self.waiting.await {
+            Finish::Answered { status: Status::OK, refs, parameters, body } => {
+                let (regions, rest) = parameters.as_chunks::<8>();
+                assert!(rest.is_empty(), "a region for each step");
+                let regions = regions.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+                End::Done(Results { refs, regions, body })
+            }
+            Finish::Answered { status: Status::CANCELLED, .. } => End::Not,
+            Finish::Answered { status, parameters, .. } => {
+                let (error, step) = failure(status, &parameters);
+                End::Refused(error, step)
+            }
+            Finish::Failed(CallError::OutcomeUnknown) => End::Unknown,
+            Finish::Failed(
+                CallError::DeadlineExceeded | CallError::Busy | CallError::SessionLost,
+            ) => End::Not,
+            Finish::Failed(error) => panic!("a memory operation ended with {error}"),
+        };
+        let mut oracle = self.cn.oracle.borrow_mut();
+        match &end {
+            End::Done(_) => {}
+            End::Refused(..) => oracle.count("refused"),
+            End::Not => oracle.count("not executed"),
+            End::Unknown => {
+                oracle.unknown += 1;
+                oracle.count("outcome unknown");
+            }
+        }
+        drop(oracle);
+        end
+    }
+}
+
+fn failure(status: Status, parameters: &[u8]) -> (MemoryError, usize) {
+    let (step, details) = parse_failure(parameters).expect("a failure's parameters");
+    let error = MemoryError::from_wire(status, details).expect("a memory node's error");
+    (error, usize::from(step))
+}
+
+/// A region of this node's, and what is in it.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub(crate) node: usize,
+    pub(crate) name: u64,
+    pub(crate) content: Rc<Content>,
+    /// Its number in the oracle's list.
+    note: usize,
+}
+
+impl Region {
+    pub(crate) fn named(&self) -> RegionOperand {
+        RegionOperand::Named(RegionName(self.name))
+    }
+}
+
+/// A request in the making.
+pub(crate) struct Request<'a> {
+    pub(crate) node: usize,
+    pub(crate) steps: &'a [Step],
+    pub(crate) refs: &'a [Ref],
+    pub(crate) body: Rc<[u8]>,
+    pub(crate) room: usize,
+    pub(crate) after: Option<u64>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(node: usize, steps: &'a [Step]) -> Self {
+        Self { node, steps, refs: &[], body: Rc::new([]), room: 0, after: None }
+    }
+}
+
+impl Cn {
+    /// Begins a memory operation.
+    pub(crate) fn memory(&self, request: Request<'_>) -> MemoryCall {
+        let mut out = [0; STEPS_MAX * STEP_BYTES];
+        let parameters = emit_steps(request.steps, &mut out).to_vec();
+        self.memory_raw(request, parameters)
+    }
+
+    /// Begins a memory operation with any bytes for steps.
+    pub(crate) fn memory_raw(&self, request: Request<'_>, parameters: Vec<u8>) -> MemoryCall {
+        let mut wanted = Wanted::new(request.node, Method::MEMORY);
+        wanted.args = request.refs.iter().map(|reference| ArgEntry::Ref(*reference)).collect();
+        wanted.parameters = parameters;
+        wanted.body = request.body;
+        wanted.room = request.room as u32;
+        wanted.after = request.after;
+        self.make_hasty(&mut wanted);
+        let issued = self.oracle.borrow_mut().tick();
+        MemoryCall { waiting: self.start(wanted), cn: self.clone(), issued }
+    }
+
+    /// Gives some calls too little time, or takes them back.
+    pub(crate) fn make_hasty(&self, wanted: &mut Wanted) {
+        let mut random = self.random.borrow_mut();
+        if !random.happens(self.hasty.get()) {
+            return;
+        }
+        let span = Duration::from_micros(random.within(1..=20_000));
+        if random.below(2) == 0 {
+            wanted.deadline = Some(span);
+        } else {
+            wanted.cancel_after = Some(span);
+        }
+    }
+
+    /// A refusal that is the pool's fault, or this program's.
+    fn check_shortage(&self, error: MemoryError) {
+        assert!(
+            self.tight && matches!(error, MemoryError::Exhausted { .. }),
+            "node {} was refused: {error} ({error:?})",
+            self.index
+        );
+        self.count("exhausted");
+    }
+
+    /// Checks why an operation on a reference was refused.
+    fn check_refusal(&self, key: EntryKey, error: MemoryError, mine: Option<usize>) {
+        if !self.oracle.borrow().may_fail(key, error, mine) {
+            self.check_shortage(error);
+        }
+    }
+
+    fn adopt(&self, node: usize, name: u64, content: Rc<Content>) -> Region {
+        assert_ne!(name, 0, "a region was made");
+        let mut oracle = self.oracle.borrow_mut();
+        let owner = self.index;
+        oracle.regions.push(ForeignRegion { node, owner, name, ending: false });
+        Region { node, name, content, note: oracle.regions.len() - 1 }
+    }
+
+    pub(crate) async fn alloc(&self, node: usize, length: usize) -> Option<Region> {
+        self.count("alloc");
+        let steps = [Step::Alloc { length: length as u64 }];
+        match self.memory(Request::new(node, &steps)).end().await {
+            End::Done(results) => {
+                Some(self.adopt(node, results.regions[0], Rc::new(Content::zeros(length))))
+            }
+            End::Refused(error, _) => {
+                self.check_shortage(error);
+                None
+            }
+            End::Not | End::Unknown => None,
+        }
+    }
+
+    pub(crate) async fn free(&self, region: Region) {
+        self.count("free");
+        self.oracle.borrow_mut().regions[region.note].ending = true;
+        let steps = [Step::Free { region: region.named() }];
+        match self.memory(Request::new(region.node, &steps)).end().await {
+            End::Done(_) | End::Unknown => {}
+            End::Refused(error, _) => panic!("a region could not be freed: {error}"),
+            // What is still there is freed when the session ends.
+            End::Not => self.oracle.borrow_mut().unknown += 1,
+        }
+    }
+
+    /// Begins a write.
+    pub(crate) fn start_write(
+        &self,
+        region: &Region,
+        offset: usize,
+        bytes: Rc<[u8]>,
+        after: Option<u64>,
+    ) -> MemoryCall {
+        self.count("write");
+        let steps = [Step::Write { region: region.named(), offset: offset as u64 }];
+        self.memory(Request { body: bytes, after, ..Request::new(region.node, &steps) })
+    }
+
+    /// Takes the end of a write into the model.
+    pub(crate) fn written(&self, region: &mut Region, offset: usize, bytes: &[u8], end: &End) {
+        match end {
+            End::Done(_) => Rc::make_mut(&mut region.content).write(offset, bytes),
+            End::Refused(error, _) => self.check_shortage(*error),
+            End::Not => {}
+            End::Unknown => Rc::make_mut(&mut region.content).doubt(offset, bytes),
+        }
+    }
+
+    /// Begins a read.
+    pub(crate) fn start_read(
+        &self,
+        region: &Region,
+        offset: usize,
+        length: usize,
+        after: Option<u64>,
+    ) -> MemoryCall {
+        self.count("read");
+        let (start, bytes) = (offset as u64, length as u64);
+        let steps = [Step::Read { region: region.named(), offset: start, length: bytes }];
+        self.memory(Request { room: length, after, ..Request::new(region.node, &steps) })
+    }
+
+    /// Compares what was read with the model.
+    pub(crate) fn check_read(&self, content: &Content, offset: usize, length: usize, end: &End) {
+        match end {
+            End::Done(results) => {
+                assert_eq!(results.body.len(), length, "as many bytes as were asked for");
+                content.check(offset, &results.body, "a region");
+            }
+            End::Refused(error, _) => self.check_shortage(*error),
+            End::Not | End::Unknown => {}
+        }
+    }
+
+    pub(crate) async fn create_ref(
+        &self,
+        region: &Region,
+        offset: usize,
+        length: usize,
+        rights: Rights,
+    ) -> Option<Reference> {
+        self.count("create_ref");
+        let (start, bytes) = (offset as u64, length as u64);
+        let steps =
+            [Step::CreateRef { region: region.named(), offset: start, length: bytes, rights }];
+        match self.memory(Request::new(region.node, &steps)).end().await {
+            End::Done(results) => {
+                let content = Rc::new(region.content.part(offset, length));
+                Some(self.own(region.node, results.refs[0], content))
+            }
+            End::Refused(error, _) => {
+                self.check_shortage(error);
+                None
+            }
+            End::Not | End::Unknown => None,
+        }
+    }
+
+    /// Takes note of a new reference.
+    pub(crate) fn own(&self, node: usize, wire: Ref, content: Rc<Content>) -> Reference {
+        assert_eq!(wire.length, content.len() as u64);
+        self.oracle.borrow_mut().new_entry(node, self.index, wire);
+        Reference { node, wire, content }
+    }
+
+    pub(crate) async fn map_ref(&self, reference: &Reference) -> Option<Region> {
+        self.count("map_ref");
+        let steps = [Step::MapRef { reference: FIRST }];
+        let refs = [reference.wire];
+        let call = self.memory(Request { refs: &refs, ..Request::new(reference.node, &steps) });
+        let issued = call.issued;
+        match call.end().await {
+            End::Done(results) => {
+                self.check_worked(reference.key(), issued);
+                let content = reference.content.clone();
+                Some(self.adopt(reference.node, results.regions[0], content))
+            }
+            End::Refused(error, _) => {
+                self.check_refusal(reference.key(), error, None);
+                None
+            }
+            End::Not | End::Unknown => None,
+        }
+    }
+
+    fn check_worked(&self, key: EntryKey, issued: u64) {
+        let worked = self.oracle.borrow().may_work(key, issued);
+        assert!(worked, "{key:?} had ended before the operation was issued");
+    }
+
+    /// Reads part of what a reference stands for.
+    pub(crate) async fn read_ref(&self, reference: &Reference, offset: usize, length: usize) {
+        self.count("read_ref");
+        let (start, bytes) = (offset as u64, length as u64);
+        let steps = [Step::ReadRef { reference: FIRST, offset: start, length: bytes }];
+        let refs = [reference.wire];
+        let request = Request { refs: &refs, room: length, ..Request::new(reference.node, &steps) };
+        let call = self.memory(request);
+        let issued = call.issued;
+        match call.end().await {
+            End::Done(results) => {
+                self.check_worked(reference.key(), issued);
+                assert_eq!(results.body.len(), length);
+                reference.content.check(offset, &results.body, "a reference");
+            }
+            End::Refused(error, _) => self.check_refusal(reference.key(), error, None),
+            End::Not | End::Unknown => {}
+        }
+    }
+
+    pub(crate) async fn narrow(
+        &self,
+        reference: &Reference,
+        offset: usize,
+        length: usize,
+        rights: Rights,
+    ) -> Option<Reference> {
+        self.count("narrow");
+        let (start, bytes) = (offset as u64, length as u64);
+        let steps = [Step::Narrow { reference: FIRST, offset: start, length: bytes, rights }];
+        let refs = [reference.wire];
+        let call = self.memory(Request { refs: &refs, ..Request::new(reference.node, &steps) });
+        let issued = call.issued;
+        match call.end().await {
+            End::Done(results) => {
+                self.check_worked(reference.key(), issued);
+                let wire = results.refs[0];
+                let content = Rc::new(reference.content.part(offset, length));
+                assert_eq!((wire.length, wire.rights), (bytes, rights));
+                Some(Reference { node: reference.node, wire, content })
+            }
+            End::Refused(error, _) => {
+                self.check_refusal(reference.key(), error, None);
+                None
+            }
+            End::Not | End::Unknown => None,
+        }
+    }
+
+    /// Runs steps on a reference of which one ends it. Returns what they made.
+    pub(crate) async fn end_ref(
+        &self,
+        reference: &Reference,
+        kind: EndKind,
+        steps: &[Step],
+        room: usize,
+    ) -> Option<Results> {
+        let key = reference.key();
+        let ending = self.oracle.borrow_mut().begin_ending(key, kind);
+        let refs = [reference.wire];
+        let request = Request { refs: &refs, room, ..Request::new(reference.node, steps) };
+        let call = self.memory(request);
+        let issued = call.issued;
+        match call.end().await {
+            End::Done(results) => {
+                self.check_worked(key, issued);
+                self.oracle.borrow_mut().finish_ending(key, ending, true);
+                Some(results)
+            }
+            End::Refused(error, step) => {
+                let claim = |step: &Step| matches!(step, Step::ClaimRef { .. });
+                // What was claimed by an earlier step went with the rest of what was made.
+                let ended = steps[..step].iter().any(claim);
+                if ended {
+                    self.check_worked(key, issued);
+                    self.check_shortage(error);
+                } else {
+                    self.check_refusal(key, error, Some(ending));
+                }
+                self.oracle.borrow_mut().finish_ending(key, ending, ended);
+                None
+            }
+            End::Not => {
+                self.oracle.borrow_mut().finish_ending(key, ending, false);
+                None
+            }
+            End::Unknown => None,
+        }
+    }
+
+    pub(crate) async fn claim_ref(&self, reference: &Reference) -> Option<Reference> {
+        self.count("claim_ref");
+        let steps = [Step::ClaimRef { reference: FIRST }];
+        let results = self.end_ref(reference, EndKind::Consumed, &steps, 0).await?;
+        Some(self.own(reference.node, results.refs[0], reference.content.clone()))
+    }
+
+    pub(crate) async fn drop_ref(&self, reference: &Reference) {
+        self.count("drop_ref");
+        let steps = [Step::DropRef { reference: FIRST }];
+        self.end_ref(reference, EndKind::Dropped, &steps, 0).await;
+    }
+
+    /// Reads all that a reference stands for, and ends it.
+    pub(crate) async fn take(&self, reference: &Reference) {
+        self.count("take");
+        let length = reference.content.len();
+        let steps = dmrpc_core::wire::memory_op::take(length as u64);
+        if let Some(results) = self.end_ref(reference, EndKind::Consumed, &steps, length).await {
+            assert_eq!(results.body.len(), length);
+            reference.content.check(0, &results.body, "what was taken");
+        }
+    }
+
+    pub(crate) async fn put(
+        &self,
+        node: usize,
+        bytes: Rc<[u8]>,
+        rights: Rights,
+    ) -> Option<Reference> {
+        self.count("put");
+        let steps = dmrpc_core::wire::memory_op::put(bytes.len() as u64, rights);
+        let request = Request { body: bytes.clone(), ..Request::new(node, &steps) };
+        match self.memory(request).end().await {
+            End::Done(results) => {
+                let content = Rc::new(Content::of(bytes.to_vec()));
+                Some(self.own(node, results.refs[0], content))
+            }
+            End::Refused(error, _) => {
+                self.check_shortage(error);
+                None
+            }
+            End::Not | End::Unknown => None,
+        }
+    }
+
+    /// Lets a reference outlive its owner and tells everybody of it.
+    pub(crate) async fn detach(&self, reference: &Reference) -> bool {
+        self.count("detach");
+        let key = reference.key();
+        let steps = [Step::Detach { reference: FIRST }];
+        let refs = [reference.wire];
+        let request = Request { refs: &refs, ..Request::new(reference.node, &steps) };
+        // If this node crashes before it knows, nobody will.
+        self.doubt_detach(key, true);
+        match self.memory(request).end().await {
+            End::Done(_) | End::Unknown => {
+                let mut oracle = self.oracle.borrow_mut();
+                oracle.entries.get_mut(&key).expect("an entry that was made").owner = None;
+                true
+            }
+            End::Refused(error, _) => {
+                self.check_refusal(key, error, None);
+                self.doubt_detach(key, false);
+                false
+            }
+            End::Not => {
+                self.doubt_detach(key, false);
+                false
+            }
+        }
+    }
+
+    fn doubt_detach(&self, key: EntryKey, doubtful: bool) {
+        let mut oracle = self.oracle.borrow_mut();
+        let entry = oracle.entries.get_mut(&key).expect("an entry that was made");
+        entry.detach_doubtful = doubtful;
+    }
+}
+
+impl Cn {
+    /// Ends a reference of which it is not known whether it is there.
+    pub(crate) async fn end_anyhow(&self, node: usize, wire: Ref) {
+        let steps = [
+            Step::ClaimRef { reference: FIRST },
+            Step::DropRef { reference: RefOperand::MadeBy(0) },
+        ];
+        let refs = [wire];
+        self.memory(Request { refs: &refs, ..Request::new(node, &steps) }).end().await;
+    }
+}

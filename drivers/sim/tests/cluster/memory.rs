@@ -1,0 +1,141 @@
+//! A memory node of the simulation: the real service over the real page store.
+
+use std::cell::RefCell;
+
+use dmrpc_core::memory::Plain;
+use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
+use dmrpc_core::store::{Config, Layout, Limits, Store};
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::reference::RefKey;
+use dmrpc_sim::random::Random;
+
+use crate::net::SESSIONS;
+
+/// Which life the memory nodes are in.
+pub(crate) const INCARNATION: u64 = 7_000;
+
+/// How long the references of a client that is gone stay usable.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// What a memory node lies in.
+pub(crate) struct PoolMemory {
+    words: Vec<u64>,
+    sessions: Vec<SessionHolder>,
+    transfers: Vec<Transfer>,
+    config: Config,
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u64>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl PoolMemory {
+    /// Memory for a pool of `bytes` bytes. It still has the bytes of the run before: whoever can
+    /// read them has found a leak.
+    pub(crate) fn new(bytes: usize, tight: Option<&mut Random>) -> Self {
+        let mut config = Config::for_pool_bytes(bytes as u64);
+        config.grace_ns = GRACE.as_nanos();
+        config.holders = config.holders.max(64);
+        if let Some(random) = tight {
+            let few = random.within(2..=12) as u32;
+            match random.below(8) {
+                0 => config.regions = few,
+                1 => config.versions = few,
+                2 => config.entries = few,
+                3 => config.pins = few,
+                4 => config.stages = few.min(3),
+                5 => config.detached_max = few,
+                6 => config.holds_max = few,
+                _ => {}
+            }
+        }
+        let needed = Layout::new(&config).expect("a configuration").bytes().div_ceil(8) as usize;
+        let mut words = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if words.len() < needed {
+            words.resize(needed, 0xA5A5_A5A5_A5A5_A5A5);
+        }
+        Self {
+            words,
+            sessions: vec![SessionHolder::default(); SESSIONS],
+            transfers: vec![Transfer::default(); config.stages as usize],
+            config,
+        }
+    }
+
+    /// A memory node in this memory.
+    pub(crate) fn node(&mut self, number: u32, random: &mut Random) -> Server<'_> {
+        let memory = Plain::new(&mut self.words);
+        let store = Store::format(memory, &self.config).expect("the pool is large enough");
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&random.draw().to_le_bytes());
+        let identity = Identity { memory_node: number, incarnation: INCARNATION, key: RefKey(key) };
+        let node =
+            MemoryNode::new(store, identity, Limits::NONE, &mut self.sessions, &mut self.transfers);
+        Server {
+            node,
+            budget: [1, 4, 32, 1000][random.below(4) as usize],
+            next: Instant::ZERO,
+            polls: 0,
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl Drop for PoolMemory {
+    fn drop(&mut self) {
+        let words = std::mem::take(&mut self.words);
+        SPARE.with_borrow_mut(|spare| spare.push(words));
+    }
+}
+
+/// The service, and when it frees.
+pub(crate) struct Server<'m> {
+    pub(crate) node: MemoryNode<'m, Plain<'m>>,
+    budget: u32,
+    next: Instant,
+    polls: u32,
+    scratch: Vec<u8>,
+}
+
+/// Polls between two audits of the whole store.
+const POLLS_AN_AUDIT: u32 = 512;
+
+impl Server<'_> {
+    pub(crate) fn act(&mut self, now: Instant) {
+        let done = self.node.reclaim(now, self.budget);
+        let wait = if done == self.budget { 1_000 } else { 50_000_000 };
+        self.next = now + Duration::from_nanos(wait);
+        self.polls += 1;
+        if self.polls.is_multiple_of(POLLS_AN_AUDIT) {
+            self.audit();
+        }
+    }
+
+    pub(crate) fn act_at(&self) -> Instant {
+        self.next
+    }
+
+    /// Checks every frame, node, version, count and promise.
+    pub(crate) fn audit(&mut self) {
+        let store = self.node.store();
+        self.scratch.resize(store.check_scratch_bytes(), 0);
+        if let Err(fault) = store.check(&mut self.scratch) {
+            panic!("the store contradicts itself: {fault:?}");
+        }
+    }
+
+    /// Whether everything has come back but holders that are still connected or in their grace.
+    pub(crate) fn is_empty(&self) -> bool {
+        let stats = self.node.store().stats();
+        let all = [
+            stats.frames,
+            stats.nodes,
+            stats.versions,
+            stats.regions,
+            stats.entries,
+            stats.pins,
+            stats.stages,
+        ];
+        all.iter().all(|usage| usage.in_use == 0 && usage.reserved == 0)
+    }
+}

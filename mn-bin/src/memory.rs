@@ -1,0 +1,60 @@
+//! The memory of a memory node: the pool, and the tables of its endpoint.
+
+use std::fs;
+use std::io;
+
+use dmrpc_core::endpoint::TimerEntry;
+use dmrpc_core::endpoint::table::{
+    ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
+};
+use memmap2::{MmapMut, MmapOptions};
+
+/// Maps `bytes` bytes of zeros. Pages are taken from the system as they are first touched.
+pub(crate) fn map_pool(bytes: usize, huge_pages: bool) -> io::Result<MmapMut> {
+    let mut options = MmapOptions::new();
+    options.len(bytes);
+    if huge_pages {
+        // 2^21 bytes: 2 MiB.
+        options.huge(Some(21));
+    }
+    options.map_anon()
+}
+
+/// Memory that the system can give, in bytes, by its own estimate; `None` if it does not tell.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The memory of an endpoint, allocated once.
+pub(crate) struct EndpointMemory {
+    client_sessions: Vec<ClientSession>,
+    client_slots: Vec<ClientSlot>,
+    server_sessions: Vec<ServerSession>,
+    server_slots: Vec<ServerSlot>,
+    timers: Vec<TimerEntry>,
+}
+
+impl EndpointMemory {
+    pub(crate) fn new(size: &StorageSize) -> Self {
+        Self {
+            client_sessions: vec![ClientSession::EMPTY; size.client_sessions],
+            client_slots: vec![ClientSlot::EMPTY; size.client_slots],
+            server_sessions: vec![ServerSession::EMPTY; size.server_sessions],
+            server_slots: vec![ServerSlot::EMPTY; size.server_slots],
+            timers: vec![TimerEntry::EMPTY; size.timers],
+        }
+    }
+
+    pub(crate) fn storage(&mut self) -> Storage<'_> {
+        Storage {
+            client_sessions: &mut self.client_sessions,
+            client_slots: &mut self.client_slots,
+            server_sessions: &mut self.server_sessions,
+            server_slots: &mut self.server_slots,
+            timers: &mut self.timers,
+        }
+    }
+}

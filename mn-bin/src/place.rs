@@ -1,0 +1,40 @@
+//! Where a memory node is in its cluster.
+
+use std::net::SocketAddrV4;
+
+use dmrpc_host::cluster::{Cluster, Role};
+
+use crate::error::Error;
+use crate::options::Options;
+
+/// Where this memory node is in its cluster.
+pub(crate) struct Place {
+    pub(crate) address: SocketAddrV4,
+    pub(crate) core: Option<usize>,
+    pub(crate) memory_node: u32,
+}
+
+impl Place {
+    /// From the command line and the cluster file.
+    pub(crate) fn of(options: &Options) -> Result<Self, Error> {
+        let mut place =
+            Self { address: options.bind, core: None, memory_node: options.memory_node };
+        if let (Some(path), Some(index)) = (&options.cluster, options.server_index) {
+            let cluster = Cluster::load(path).map_err(Error::Cluster)?;
+            let process = cluster.select(index, Role::MemoryNode).map_err(Error::Cluster)?;
+            place.address = process.address;
+            place.core = process.core;
+            let before = cluster.processes()[..index].iter();
+            let before = before.filter(|process| process.role == Role::MemoryNode).count();
+            place.memory_node = before as u32;
+        }
+        if let Some(list) = &options.cores {
+            list.check().map_err(Error::Cores)?;
+            match list.cores() {
+                [core] => place.core = Some(*core),
+                cores => return Err(Error::OneCoreOnly(cores.len())),
+            }
+        }
+        Ok(place)
+    }
+}

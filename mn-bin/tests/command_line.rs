@@ -1,0 +1,200 @@
+//! `dmrpc-mn` as a person meets it: what it says to good and to bad flags, and how it ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a refusal may take.
+const REFUSAL_MAX: Duration = Duration::from_secs(2);
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"));
+    command.args(arguments).env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// Runs it until it ends by itself; it must end in time.
+fn run(arguments: &[&str]) -> Output {
+    let start = Instant::now();
+    let output = command(arguments).stdin(Stdio::null()).output().expect("it starts");
+    assert!(start.elapsed() < REFUSAL_MAX, "{arguments:?} took {:?}", start.elapsed());
+    output
+}
+
+/// Bad input gets one line that names what was wrong and what would be right.
+fn refused(arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+    for part in parts {
+        assert!(error.contains(part), "{arguments:?}: {error:?} lacks {part:?}");
+    }
+}
+
+/// A memory node that serves, on a port of the kernel's choice.
+struct Serving {
+    child: Child,
+    address: String,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Serving {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command(&["--bind", "127.0.0.1:0", "--pool-size", "8MiB"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("a line");
+        let address = line.trim().strip_prefix("ready ").expect(&line).to_owned();
+        Self { child, address, _stdout: stdout }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Waits for the end and returns exit code and standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        let start = Instant::now();
+        while self.child.try_wait().expect("a child").is_none() {
+            assert!(start.elapsed() < REFUSAL_MAX, "it does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut error = String::new();
+        let mut stderr = self.child.stderr.take().expect("piped");
+        std::io::Read::read_to_string(&mut stderr, &mut error).expect("text");
+        (self.child.wait().expect("a child").code(), error)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Harmless if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_teaches() {
+    let output = run(&["--help"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success());
+    for flag in ["--pool-size", "--cores", "--idle", "--cluster", "Examples:"] {
+        assert!(text.contains(flag), "--help lacks {flag}");
+    }
+}
+
+#[test]
+fn unknown_flags_and_values_are_usage_errors() {
+    for arguments in [&["--pol-size", "1GiB"][..], &["--pool-size", "lots"], &["--idle", "lazy"]] {
+        refused(arguments, 2, &[arguments[0], "--help tells more"]);
+    }
+}
+
+#[test]
+fn a_pool_that_does_not_fit_is_refused() {
+    let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "900TiB"];
+    refused(&arguments, 1, &["--pool-size 900TiB does not fit", "available"]);
+}
+
+#[test]
+fn a_pool_too_small_for_its_tables_is_refused() {
+    let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "4KiB"];
+    refused(&arguments, 2, &["--pool-size 4KiB", "needed"]);
+}
+
+#[test]
+fn a_busy_port_is_refused() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let address = taken.local_addr().expect("bound").to_string();
+    refused(&["--bind", &address, "--pool-size", "8MiB"], 1, &[&address, "in use"]);
+}
+
+#[test]
+fn an_address_of_nobody_here_is_refused() {
+    refused(&["--bind", "192.0.2.1:7400", "--pool-size", "8MiB"], 1, &["192.0.2.1"]);
+}
+
+#[test]
+fn cores_that_are_not_there_are_refused() {
+    refused(&["--bind", "127.0.0.1:0", "--cores", "4000"], 2, &["4000"]);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 {
+        refused(&["--bind", "127.0.0.1:0", "--cores", "0,1"], 2, &["--cores", "one"]);
+    }
+}
+
+#[test]
+fn slots_and_sessions_out_of_range_are_refused() {
+    refused(&["--bind", "127.0.0.1:0", "--slots", "12"], 2, &["12 slots", "power of two"]);
+    refused(&["--bind", "127.0.0.1:0", "--sessions", "0"], 2, &["--sessions 0", "1 to 65536"]);
+}
+
+#[test]
+fn cluster_files_that_cannot_be_used_are_refused() {
+    let missing = ["--cluster", "/does/not/exist.toml", "--server-index", "0"];
+    refused(&missing, 2, &["/does/not/exist.toml"]);
+    let path = std::env::temp_dir().join(format!("dmrpc-mn-test-{}.toml", std::process::id()));
+    std::fs::write(&path, "[[process]]\nname = \"a\"\nrole = \"cn\"\naddress = \"127.0.0.1:1\"\n")
+        .expect("a temporary file");
+    let path_text = path.to_string_lossy().into_owned();
+    refused(&["--cluster", &path_text, "--server-index", "0"], 2, &["'a'", "role mn"]);
+    refused(&["--cluster", &path_text, "--server-index", "7"], 2, &["7"]);
+    std::fs::remove_file(&path).expect("it was written");
+}
+
+#[test]
+fn signals_stop_it_cleanly() {
+    for signal in ["-INT", "-TERM"] {
+        let serving = Serving::start(&[]);
+        serving.signal(signal);
+        assert_eq!(serving.end().0, Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn it_reports_once_a_second_and_on_demand() {
+    let serving = Serving::start(&["--report", "200ms"]);
+    std::thread::sleep(Duration::from_millis(700));
+    serving.signal("-TERM");
+    let (_, error) = serving.end();
+    let reports = error.lines().filter(|line| line.contains("frames")).count();
+    assert!((2..=5).contains(&reports), "{error}");
+
+    let serving = Serving::start(&["--json"]);
+    serving.signal("-USR1");
+    std::thread::sleep(Duration::from_millis(300));
+    serving.signal("-TERM");
+    let (_, error) = serving.end();
+    let report = error.lines().find(|line| line.starts_with('{')).expect(&error);
+    let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
+    assert_eq!(report["frames_in_use"], 0);
+    assert!(report["rates"]["write"]["ops_per_s"].is_number());
+}
+
+#[test]
+fn noise_from_the_network_does_not_end_it() {
+    let serving = Serving::start(&[]);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let mut state = 7u64;
+    for length in 0..2000usize {
+        let noise: Vec<u8> = (0..length % 300)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        socket.send_to(&noise, &serving.address).expect("loopback");
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    serving.signal("-TERM");
+    assert_eq!(serving.end().0, Some(0));
+}
