@@ -355,6 +355,8 @@ fn serve<H: Host>(
     slot.state = ServeState::Executing;
     slot.cancelled = false;
     slot.declined = false;
+    // An earlier answer may be in the ready queue, to be sent again: its buffer is this one's now.
+    slot.outgoing.sending.stop();
     let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
     let outcome = host.request(now, head, body, &mut reply);
     let finished = reply.finish();
