@@ -53,8 +53,8 @@
 //! # The parts
 //! - [`Node`]: one endpoint over one device, used by one thread. Opening it allocates all that it
 //!   will ever need ([`NodeConfig`]); afterwards nothing allocates.
-//! - Calls in three ways: blocking ([`Node::call`], straight from and to the caller's slices), begun
-//!   now and finished later ([`Node::start_call`], for many in flight), awaited
+//! - Calls in three ways: blocking ([`Node::call`], straight from and to the caller's slices),
+//!   begun now and finished later ([`Node::start_call`], for many in flight), awaited
 //!   ([`Node::call_async`], with [`Node::block_on`] as all the executor there is).
 //! - [`memory`]: regions and references, in the same three ways.
 //! - [`Service`]: requests as tasks, each the future that a handler makes of its request.

@@ -5,12 +5,18 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use dmrpc_cn::Ref;
 use dmrpc_core::wire::reference::REF_BYTES;
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
+
+/// Round trips of one `ping`: each is kept until the end.
+fn ping_count() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1_000_000)
+}
 
 /// A DmRPC compute node: works on a memory node's memory, and serves.
 ///
@@ -95,7 +101,7 @@ pub(crate) enum Command {
     /// Measure round trips to a node.
     Ping {
         /// How many.
-        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        #[arg(long, default_value_t = 10, value_name = "N", value_parser = ping_count())]
         count: u32,
     },
     /// Reserve memory, which reads as zeros; print a reference to it.

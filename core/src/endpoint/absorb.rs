@@ -3,7 +3,7 @@
 use super::Endpoint;
 use super::host::{Admission, Body, Host};
 use super::parts::{is_part, send_ack};
-use super::server::{Order, is_probe};
+use super::server::{Order, head_of, is_probe};
 use super::table::{Incoming, ServeState, UNASKED_PACKETS};
 use super::transmit::{Io, session_flags};
 use super::window::Arrived;
@@ -45,7 +45,8 @@ impl Endpoint<'_> {
             return self.refuse(io, index);
         }
         let body = header.message - u32::from(header.head);
-        let admission = io.host.admit(&self.head_of(now, index, &request, arguments), body);
+        let admission =
+            io.host.admit(&head_of(now, self.pending_call(index), &request, arguments), body);
         let sink = match admission {
             Admission::Accept(sink) => sink,
             Admission::Busy => return self.refuse(io, index),

@@ -6,55 +6,67 @@ use super::Endpoint;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
 use super::parts::{is_part, send_ack};
-use super::table::{CallState, Incoming};
+use super::table::{CallState, ClientState, Incoming, packets};
 use super::transmit::{Io, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Beyond;
 use crate::wire::message::{Arguments, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
-use crate::wire::packet::{Flags, Header, Kind};
+use crate::wire::packet::{Flags, Header, Kind, Packet};
 
 impl Endpoint<'_> {
-    /// A packet of an answer.
-    #[inline]
+    /// A packet of an answer. The straight line is an answer in one packet, of which the server
+    /// holds nothing, to a call that nothing is special about.
+    #[inline(always)]
     pub(super) fn on_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
-        header: &Header,
-        payload: &[u8],
+        packet: Packet<'_>,
     ) {
-        let Some(session_index) = self.client_session_of(peer, header) else {
+        let session_index = packet.session() as usize;
+        let session = self.client_sessions.get_mut(session_index);
+        let Some(session) = session.filter(|session| {
+            session.generation == packet.generation()
+                && session.peer == peer
+                && session.state != ClientState::Free
+        }) else {
             self.counters.unknown_session += 1;
             return;
         };
-        let session = &mut self.client_sessions[session_index];
-        let slots = session.slots;
         session.last_heard = now;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
+        let number = packet.slot();
+        let index = (session_index << self.slot_shift) + usize::from(number);
+        let Some(slot) = self.client_slots.get_mut(index).filter(|_| number < session.slots) else {
             self.counters.malformed += 1;
             return;
         };
-        let slot = &self.client_slots[index];
-        if slot.request != header.request || slot.state == CallState::Free {
-            return self.stale_response(io, session_index, header);
+        let straight = slot.state == CallState::Sent
+            && slot.request == packet.request()
+            && packet.message() as usize == packet.payload().len()
+            && !packet.flags().intersects(Flags::DECLINED.union(Flags::HOLDS))
+            && slot.outgoing.source.is_none()
+            && session.parked == 0;
+        if !straight {
+            return self.odd_response(now, io, index, &packet.header(), packet.payload());
         }
-        if header.message as usize == payload.len() {
-            if slot.state == CallState::Answering {
-                self.counters.malformed += 1;
-                return;
-            }
-            self.whole_response(now, io, index, header, payload);
-        } else {
-            self.part_of_response(now, io, index, header, payload);
-        }
+        let request = slot.request >> ATTEMPT_BITS;
+        slot.state = CallState::Free;
+        slot.settled = request;
+        slot.outgoing.sending.stop();
+        session.free |= 1 << number;
+        session.free_count += 1;
+        self.counters.calls_completed += 1;
+        let id = SessionId { index: packet.session(), generation: packet.generation() };
+        let call = CallId { session: id, slot: number, request };
+        complete(now, io.host, call, slot.token, packet.payload(), packet.head());
     }
 
-    /// The straight line: an answer in one packet.
-    #[inline]
-    fn whole_response<T: Tx, H: Host>(
+    /// Any other packet of an answer.
+    #[inline(never)]
+    fn odd_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
@@ -62,22 +74,24 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let call = self.end_call(io, index);
-        if header.flags.contains(Flags::DECLINED) {
-            self.give_up(now, index, false);
+        let slot = &self.client_slots[index];
+        if slot.request != header.request || slot.state == CallState::Free {
+            self.stale_response(io, index >> self.slot_shift, header);
+        } else if header.message as usize != payload.len() {
+            self.part_of_response(now, io, index, header, payload);
+        } else if slot.state == CallState::Sent {
+            let call = self.end_call(io, index);
+            if header.flags.contains(Flags::DECLINED) {
+                self.give_up(now, index, false);
+            } else {
+                self.settle_call(now, index, header.flags.contains(Flags::HOLDS));
+            }
+            let token = self.client_slots[index].token;
+            complete(now, io.host, call, token, payload, header.head);
         } else {
-            self.settle_call(now, index, header.flags.contains(Flags::HOLDS));
+            // In one packet, after others of more, or to a request that was never sent.
+            self.counters.malformed += 1;
         }
-        let result = match parse_response(payload, usize::from(header.head)) {
-            Some((status, arguments)) => Ok(Response {
-                status,
-                arguments,
-                body: Body::Whole(&payload[usize::from(header.head)..]),
-            }),
-            None => Err(CallError::Malformed),
-        };
-        let token = self.client_slots[index].token;
-        io.host.completed(now, Completion { call, token, result });
     }
 
     fn part_of_response<T: Tx, H: Host>(
@@ -310,11 +324,9 @@ impl Endpoint<'_> {
         }
         slot.request += 1;
         slot.backoff = slot.backoff.saturating_add(1).min(10);
-        let outgoing = &mut slot.outgoing;
-        let (head, inline) = (outgoing.head, outgoing.inline_bytes);
-        let source = outgoing.source.map(|source| (source, outgoing.message - u32::from(inline)));
-        // A window of nothing: not before the timer says so.
-        outgoing.start(head, inline, source, session.payload_bytes, 0);
+        // Nothing is granted: not before the timer says so.
+        let packets = packets(slot.outgoing.message, session.payload_bytes);
+        slot.outgoing.sending.start(packets, 0);
         let wait = Duration::from_nanos(self.config.busy_retry_after.as_nanos() << slot.backoff);
         slot.due = (now + wait.min(self.config.retransmit_max)).min(slot.deadline);
         let due = if slot.cancelled { now } else { slot.due };
@@ -338,6 +350,26 @@ impl Endpoint<'_> {
         }
         Some(index)
     }
+}
+
+/// Hands an answer in one packet to the host.
+#[inline(always)]
+fn complete<H: Host>(
+    now: Instant,
+    host: &mut H,
+    call: CallId,
+    token: u64,
+    payload: &[u8],
+    head: u16,
+) {
+    let result = match parse_response(payload, usize::from(head)) {
+        Some((status, arguments)) => {
+            let body = Body::Whole(&payload[usize::from(head)..]);
+            Ok(Response { status, arguments, body })
+        }
+        None => Err(CallError::Malformed),
+    };
+    host.completed(now, Completion { call, token, result });
 }
 
 /// The fixed header and the rest of a response's head.

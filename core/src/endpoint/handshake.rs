@@ -8,8 +8,8 @@ use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::control::{Hello, HelloAck, Refusal, SLOTS_MAX};
-use crate::wire::packet::{Flags, Header, Kind};
+use crate::wire::control::{Features, Hello, HelloAck, Refusal, SLOTS_MAX};
+use crate::wire::packet::{Flags, Header, Kind, Template};
 
 /// How long a hello waits for its answer before it is sent again.
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -17,6 +17,12 @@ pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The first `count` bits.
 fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
+}
+
+/// What all packets of `kind` in a session with `remote` have in common.
+fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
+    let header = Header::new(kind, remote.index, remote.generation);
+    Template::new(&Header { flags: session_flags(features), ..header })
 }
 
 /// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
@@ -173,18 +179,21 @@ impl Endpoint<'_> {
         hello: &Hello,
     ) {
         let generation = self.server_sessions[index].generation.wrapping_add(1);
+        let remote = SessionId { index: hello.session, generation: hello.generation };
+        // Checks are left out only where neither end asks for them.
+        let features = hello.features | self.config.features;
         self.server_sessions[index] = ServerSession {
             open: true,
             suspected: false,
             generation,
             peer,
-            remote: SessionId { index: hello.session, generation: hello.generation },
+            remote,
             remote_incarnation: hello.incarnation,
             payload_bytes: hello.payload_bytes_max.min(self.config.payload_bytes_max),
             remote_window: hello.window,
             slots: hello.slots.min(self.config.slots_per_session),
-            // Checks are left out only where neither end asks for them.
-            features: hello.features | self.config.features,
+            features,
+            template: template(Kind::Response, remote, features),
             waiting: 0,
             last_heard: now,
         };
@@ -196,7 +205,7 @@ impl Endpoint<'_> {
         }
         let id = SessionId { index: index as u32, generation };
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
-        io.host.session(now, Side::Server, id, event);
+        io.tell(now, Side::Server, id, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
         self.send_hello_ack(io, index);
     }
@@ -271,6 +280,7 @@ impl Endpoint<'_> {
         session.remote_window = ack.window;
         session.slots = ack.slots;
         session.features = ack.features;
+        session.template = template(Kind::Request, remote, ack.features);
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
         session.last_heard = now;
@@ -278,7 +288,7 @@ impl Endpoint<'_> {
         session.due = now + self.config.keep_alive;
         let id = SessionId { index: index as u32, generation: session.generation };
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
-        io.host.session(now, Side::Client, id, event);
+        io.tell(now, Side::Client, id, event);
     }
 
     /// Ends a session that the server has opened for a late copy of a hello.

@@ -45,10 +45,10 @@ impl Endpoint<'_> {
             let silent = silence >= self.config.suspect_after;
             if silent && session.state == ClientState::Up {
                 session.state = ClientState::Suspected;
-                io.host.session(now, Side::Client, id, SessionEvent::Suspected);
+                io.tell(now, Side::Client, id, SessionEvent::Suspected);
             } else if !silent && session.state == ClientState::Suspected {
                 session.state = ClientState::Up;
-                io.host.session(now, Side::Client, id, SessionEvent::Recovered);
+                io.tell(now, Side::Client, id, SessionEvent::Recovered);
             }
             self.keep_alive(now, io, index)
         };
@@ -162,7 +162,7 @@ impl Endpoint<'_> {
         if session.state == ClientState::Suspected {
             session.state = ClientState::Up;
             let id = SessionId { index: index as u32, generation: session.generation };
-            io.host.session(now, Side::Client, id, SessionEvent::Recovered);
+            io.tell(now, Side::Client, id, SessionEvent::Recovered);
         }
         let slots = session.slots;
         // A pong that names a request confirms that the request's answer was released.
@@ -232,7 +232,7 @@ impl Endpoint<'_> {
             session.suspected = suspected;
             let id = SessionId { index: index as u32, generation: session.generation };
             let event = if suspected { SessionEvent::Suspected } else { SessionEvent::Recovered };
-            io.host.session(now, Side::Server, id, event);
+            io.tell(now, Side::Server, id, event);
         }
         self.wheel.arm(self.server_session_timer_id(index), due);
     }
@@ -256,7 +256,7 @@ impl Endpoint<'_> {
             self.fail_call(now, io, slot, error);
         }
         self.client_sessions[index].state = ClientState::Free;
-        io.host.session(now, Side::Client, id, SessionEvent::Closed(why));
+        io.tell(now, Side::Client, id, SessionEvent::Closed(why));
     }
 
     pub(super) fn close_server<T: Tx, H: Host>(
@@ -274,6 +274,6 @@ impl Endpoint<'_> {
         let session = &mut self.server_sessions[index];
         session.open = false;
         let id = SessionId { index: index as u32, generation: session.generation };
-        io.host.session(now, Side::Server, id, SessionEvent::Closed(why));
+        io.tell(now, Side::Server, id, SessionEvent::Closed(why));
     }
 }

@@ -55,7 +55,7 @@ pub use wheel::TimerEntry;
 use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx};
 use crate::time::Instant;
-use crate::wire::packet::{Header, Kind};
+use crate::wire::packet::{Header, Kind, Packet};
 use core::net::SocketAddrV4;
 use host::SessionId;
 use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
@@ -141,8 +141,9 @@ impl<'m> Endpoint<'m> {
         }
     }
 
-    /// Does a bounded amount of work and returns: takes in one burst, serves the timers that are
-    /// due, and sends what is ready, at most a few bursts of it.
+    /// Does a bounded amount of work and returns: sends what was begun since the last poll, takes
+    /// in one burst, serves the timers that are due, and sends what is ready then, at most a few
+    /// bursts of it.
     pub fn poll<D: Device, H: Host>(
         &mut self,
         now: Instant,
@@ -151,13 +152,19 @@ impl<'m> Endpoint<'m> {
     ) -> Polled {
         let (mut rx, mut tx) = device.split();
         let mut io = Io { tx: &mut tx, host };
+        let mut sent = 0;
+        if !self.ready.is_empty() {
+            // Before the look for packets, which on some devices is a system call.
+            sent = self.transmit_ready(&mut io);
+            io.tx.flush();
+        }
         let received = rx.receive();
         for index in 0..received {
             let (peer, datagram) = rx.packet(index);
             self.packet(now, &mut io, peer, datagram);
         }
         let fired = self.serve_timers(now, &mut io);
-        let sent = self.transmit_ready(&mut io);
+        sent += self.transmit_ready(&mut io);
         io.tx.flush();
         self.counters.datagrams_received += received as u64;
         Polled { received: received as u32, fired, sent }
@@ -179,7 +186,7 @@ impl<'m> Endpoint<'m> {
         &self.config
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -187,15 +194,14 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
-        let header = match Header::parse(datagram, self.crc) {
-            Ok(header) => header,
+        let packet = match Packet::parse(datagram, self.crc) {
+            Ok(packet) => packet,
             Err(error) => return self.counters.wire_error(error),
         };
-        let payload = &datagram[crate::wire::packet::HEADER_BYTES..];
-        match header.kind {
-            Kind::Request => self.on_request(now, io, peer, &header, payload),
-            Kind::Response => self.on_response(now, io, peer, &header, payload),
-            _ => self.control(now, io, peer, &header, payload),
+        match packet.kind() {
+            Kind::Request => self.on_request(now, io, peer, packet),
+            Kind::Response => self.on_response(now, io, peer, packet),
+            _ => self.control(now, io, peer, &packet.header(), packet.payload()),
         }
     }
 
@@ -254,7 +260,7 @@ impl<'m> Endpoint<'m> {
 
     /// The client session that a packet names, if it is from that session's peer.
     #[inline]
-    fn client_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+    fn client_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
         let index = header.session as usize;
         let session = self.client_sessions.get(index)?;
         let known = session.generation == header.generation
@@ -265,7 +271,7 @@ impl<'m> Endpoint<'m> {
 
     /// The server session that a packet names, if it is from that session's peer.
     #[inline]
-    fn server_session_of(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+    fn server_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
         let index = header.session as usize;
         let session = self.server_sessions.get(index)?;
         let known = session.open && session.generation == header.generation && session.peer == peer;

@@ -4,15 +4,15 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::call::ATTEMPT_BITS;
-use super::host::{Body, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
-use super::table::ServeState;
-use super::transmit::Io;
+use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
+use super::table::{ServeState, ServerSession, ServerSlot};
+use super::transmit::{Io, whole};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
     After, Arguments, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, REQUEST_HEADER_BYTES, RequestHeader,
 };
-use crate::wire::packet::{Flags, Header};
+use crate::wire::packet::{Flags, Header, Packet};
 
 /// How far a call is that another must follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,73 +45,100 @@ impl Endpoint<'_> {
         if slot.request != call.request || slot.state != ServeState::Executing {
             return false;
         }
-        self.build_reply(index, |reply| {
-            build(reply);
-            Outcome::Replied
-        });
+        self.build_reply(index, build);
         self.enqueue_server(index);
         true
     }
 
-    /// Runs `build` on the slot's buffer and makes what it built the slot's answer.
-    #[inline]
-    pub(super) fn build_reply(
-        &mut self,
-        index: usize,
-        build: impl FnOnce(&mut Reply<'_>) -> Outcome,
-    ) -> Outcome {
+    /// Makes what `build` builds in a slot's buffer the slot's answer.
+    pub(super) fn build_reply(&mut self, index: usize, build: impl FnOnce(&mut Reply<'_>)) {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
-        let outcome = build(&mut reply);
+        build(&mut reply);
         let finished = reply.finish();
-        if outcome == Outcome::Replied {
-            slot.state = ServeState::Answered;
-            slot.outgoing.start(
-                finished.head,
-                finished.inline,
-                finished.source,
-                session.payload_bytes,
-                session.remote_window,
-            );
-        }
-        outcome
+        answered(session, slot, finished);
     }
 
-    /// A packet of a request.
-    #[inline]
+    /// A packet of a request. The straight line is a request in one packet, executed where it
+    /// lies, in a slot that nothing is special about.
+    #[inline(always)]
     pub(super) fn on_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
-        header: &Header,
-        payload: &[u8],
+        packet: Packet<'_>,
     ) {
-        let Some(session_index) = self.server_session_of(peer, header) else {
-            return self.reset(io, peer, header);
+        let session_index = packet.session() as usize;
+        let session = self.server_sessions.get_mut(session_index);
+        let Some(session) = session.filter(|session| {
+            session.open && session.generation == packet.generation() && session.peer == peer
+        }) else {
+            return self.reset(io, peer, &packet.header());
         };
-        let session = &mut self.server_sessions[session_index];
         session.last_heard = now;
-        let slots = session.slots;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
+        let number = packet.slot();
+        let index = (session_index << self.slot_shift) + usize::from(number);
+        let Some(slot) = self.server_slots.get_mut(index).filter(|_| number < session.slots) else {
             self.counters.malformed += 1;
             return;
         };
-        let current = self.server_slots[index].request;
-        if header.request > current {
-            if header.message as usize == payload.len() {
-                self.begin(io, index, header.request);
-                self.whole_request(now, io, index, header, payload);
-            } else if is_probe(header, payload) {
-                self.acknowledge_unseen(io, session_index, header);
-            } else {
-                self.first_packet(now, io, index, header, payload);
+        let straight = packet.request() > slot.request
+            && packet.message() as usize == packet.payload().len()
+            && matches!(slot.state, ServeState::Answered | ServeState::Idle)
+            && slot.outgoing.source.is_none()
+            && session.waiting == 0;
+        let id = SessionId { index: packet.session(), generation: packet.generation() };
+        let call = PendingCall { session: id, slot: number, request: packet.request() };
+        let parsed = if straight { straight_head(now, call, packet) } else { None };
+        let Some((head, body)) = parsed else {
+            return self.odd_request(now, io, index, &packet.header(), packet.payload());
+        };
+        slot.request = packet.request();
+        match serve(now, io.host, session, slot, &head, body) {
+            Outcome::Replied => {
+                let turn = if slot.outgoing.is_whole() {
+                    let (crc, template) = (self.crc, &session.template);
+                    let request = call.request;
+                    whole(io.tx, crc, peer, template, request, number, &mut slot.outgoing)
+                } else {
+                    self.transmit_server(io, index)
+                };
+                self.counters.packets_sent += u64::from(turn.packets);
+                if turn.full || turn.more {
+                    self.enqueue_server(index);
+                }
             }
+            Outcome::Later => {}
+            Outcome::Busy => return self.refuse(io, index),
+        }
+        self.counters.requests_executed += 1;
+    }
+
+    /// Any other packet of a request.
+    #[inline(never)]
+    fn odd_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let session_index = index >> self.slot_shift;
+        let current = self.server_slots[index].request;
+        if header.request < current {
+            self.counters.stale += 1;
         } else if header.request == current {
             self.more_of_request(now, io, index, header, payload);
+        } else if header.message as usize == payload.len() {
+            self.begin(io, index, header.request);
+            self.whole_request(now, io, index, header, payload);
+        } else if is_probe(header, payload) {
+            self.acknowledge_unseen(io, session_index, header);
         } else {
-            self.counters.stale += 1;
+            self.first_packet(now, io, index, header, payload);
         }
         if self.server_sessions[session_index].waiting != 0 {
             self.wake(now, io, session_index);
@@ -165,8 +192,7 @@ impl Endpoint<'_> {
         }
     }
 
-    /// The straight line: a request in one packet, executed where it lies.
-    #[inline]
+    /// A request in one packet.
     fn whole_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -175,11 +201,10 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let head = usize::from(header.head);
-        let Some((head_bytes, body)) = payload.split_at_checked(head) else {
+        let Some((head, body)) = payload.split_at_checked(header.head.into()) else {
             return self.refuse_malformed(io, index);
         };
-        let Ok(request) = RequestHeader::parse(head_bytes) else {
+        let Ok(request) = RequestHeader::parse(head) else {
             return self.refuse_malformed(io, index);
         };
         if let Some(after) = request.after
@@ -187,18 +212,11 @@ impl Endpoint<'_> {
         {
             return self.refuse(io, index);
         }
-        self.execute(
-            now,
-            io,
-            index,
-            &request,
-            &head_bytes[REQUEST_HEADER_BYTES..],
-            Body::Whole(body),
-        );
+        let rest = &head[REQUEST_HEADER_BYTES..];
+        self.execute(now, io, index, &request, rest, Body::Whole(body));
     }
 
     /// Gives a request to the host, and sends the answer if there is one.
-    #[inline]
     pub(super) fn execute<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -214,39 +232,15 @@ impl Endpoint<'_> {
             }
             return self.refuse_malformed(io, index);
         };
-        let head = self.head_of(now, index, request, arguments);
+        let head = head_of(now, self.pending_call(index), request, arguments);
+        let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
-        slot.state = ServeState::Executing;
-        slot.cancelled = false;
-        slot.declined = false;
-        let host = &mut *io.host;
-        let outcome = self.build_reply(index, |reply| host.request(now, &head, body, reply));
-        match outcome {
+        match serve(now, io.host, session, slot, &head, body) {
             Outcome::Replied => self.transmit_reply(io, index),
             Outcome::Later => {}
             Outcome::Busy => return self.refuse(io, index),
         }
         self.counters.requests_executed += 1;
-    }
-
-    #[inline]
-    pub(super) fn head_of<'a>(
-        &self,
-        now: Instant,
-        index: usize,
-        request: &RequestHeader,
-        arguments: Arguments<'a>,
-    ) -> RequestHead<'a> {
-        let deadline = (request.deadline_us != 0)
-            .then(|| now + Duration::from_micros(request.deadline_us.into()));
-        RequestHead {
-            call: self.pending_call(index),
-            method: request.method,
-            depth: request.depth,
-            deadline,
-            trace: request.trace,
-            arguments,
-        }
     }
 
     pub(super) fn pending_call(&self, index: usize) -> PendingCall {
@@ -262,11 +256,10 @@ impl Endpoint<'_> {
     }
 
     /// Sends an answer's first packets at once, the rest through the ready queue.
-    #[inline]
     pub(super) fn transmit_reply<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        let (count, full) = self.transmit_server(io, index);
-        self.counters.packets_sent += u64::from(count);
-        if full || self.server_slots[index].outgoing.sending.due().is_some() {
+        let turn = self.transmit_server(io, index);
+        self.counters.packets_sent += u64::from(turn.packets);
+        if turn.full || turn.more {
             self.enqueue_server(index);
         }
     }
@@ -311,6 +304,74 @@ impl Endpoint<'_> {
             }
         }
     }
+}
+
+/// The head and the body of a request in one packet, if it may be executed at once.
+#[inline(always)]
+fn straight_head(
+    now: Instant,
+    call: PendingCall,
+    packet: Packet<'_>,
+) -> Option<(RequestHead<'_>, Body<'_>)> {
+    let (head, body) = packet.payload().split_at_checked(packet.head().into())?;
+    let request = RequestHeader::parse(head).ok()?;
+    if request.after.is_some() {
+        return None;
+    }
+    let arguments = Arguments::parse(request.args, &head[REQUEST_HEADER_BYTES..]).ok()?;
+    Some((head_of(now, call, &request, arguments), Body::Whole(body)))
+}
+
+/// A request's head as the host sees it.
+#[inline(always)]
+pub(super) fn head_of<'a>(
+    now: Instant,
+    call: PendingCall,
+    request: &RequestHeader,
+    arguments: Arguments<'a>,
+) -> RequestHead<'a> {
+    let deadline =
+        (request.deadline_us != 0).then(|| now + Duration::from_micros(request.deadline_us.into()));
+    RequestHead {
+        call,
+        method: request.method,
+        depth: request.depth,
+        deadline,
+        trace: request.trace,
+        arguments,
+    }
+}
+
+/// Gives a request to the host. If it replies, the slot has its answer.
+#[inline(always)]
+fn serve<H: Host>(
+    now: Instant,
+    host: &mut H,
+    session: &ServerSession,
+    slot: &mut ServerSlot,
+    head: &RequestHead<'_>,
+    body: Body<'_>,
+) -> Outcome {
+    slot.state = ServeState::Executing;
+    slot.cancelled = false;
+    slot.declined = false;
+    // An earlier answer may be in the ready queue, to be sent again: its buffer is this one's now.
+    slot.outgoing.sending.stop();
+    let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
+    let outcome = host.request(now, head, body, &mut reply);
+    let finished = reply.finish();
+    if outcome == Outcome::Replied {
+        answered(session, slot, finished);
+    }
+    outcome
+}
+
+/// The slot's buffer holds an answer.
+#[inline(always)]
+fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) {
+    let Finished { head, inline, source } = finished;
+    slot.state = ServeState::Answered;
+    slot.outgoing.start(head, inline, source, session.payload_bytes, session.remote_window);
 }
 
 /// Whether a packet asks what has arrived of a long request.

@@ -3,7 +3,7 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::host::{Host, Outcome};
+use super::host::Host;
 use super::table::{ServeState, UNASKED_PACKETS};
 use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
@@ -166,6 +166,7 @@ impl Endpoint<'_> {
 
     /// Answers a request without asking the host.
     #[cold]
+    #[inline(never)]
     pub(super) fn answer<T: Tx, H: Host>(
         &mut self,
         io: &mut Io<'_, T, H>,
@@ -185,10 +186,7 @@ impl Endpoint<'_> {
         parameters: &[u8],
     ) {
         self.server_slots[index].declined = true;
-        self.build_reply(index, |reply| {
-            reply.head(status, &[], parameters);
-            Outcome::Replied
-        });
+        self.build_reply(index, |reply| reply.head(status, &[], parameters));
         self.transmit_reply(io, index);
     }
 

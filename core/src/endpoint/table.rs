@@ -8,6 +8,7 @@ use super::window::{Receiving, Sending};
 use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
+use crate::wire::packet::Template;
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].
@@ -100,6 +101,8 @@ pub struct ClientSession {
     pub(super) remote_window: u16,
     pub(super) slots: u16,
     pub(super) features: Features,
+    /// The header of its requests.
+    pub(super) template: Template,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -129,6 +132,7 @@ impl ClientSession {
         remote_window: 0,
         slots: 0,
         features: Features::empty(),
+        template: Template::EMPTY,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -191,13 +195,26 @@ impl Outgoing {
         payload_bytes: u32,
         window: u16,
     ) {
-        let more = source.map_or(0, |(_, bytes)| bytes);
-        self.message = u32::from(inline_bytes) + more;
         self.head = head;
         self.inline_bytes = inline_bytes;
-        self.source = source.map(|(source, _)| source);
+        let Some((source, more)) = source else {
+            // Whatever fits the buffer fits a packet.
+            self.message = inline_bytes.into();
+            self.source = None;
+            return self.sending.start(1, 1);
+        };
+        self.message = u32::from(inline_bytes) + more;
+        self.source = Some(source);
         let packets = packets(self.message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
+    }
+}
+
+impl Outgoing {
+    /// Whether it is one packet whose bytes are all at hand.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        self.sending.packets == 1 && self.source.is_none()
     }
 }
 
@@ -314,6 +331,8 @@ pub struct ServerSession {
     pub(super) remote_window: u16,
     pub(super) slots: u16,
     pub(super) features: Features,
+    /// The header of its responses.
+    pub(super) template: Template,
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -332,6 +351,7 @@ impl ServerSession {
         remote_window: 0,
         slots: 0,
         features: Features::empty(),
+        template: Template::EMPTY,
         waiting: 0,
         last_heard: Instant::ZERO,
     };

@@ -3,17 +3,33 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::host::Host;
-use super::table::Outgoing;
+use super::host::{Host, SessionEvent, SessionId, Side};
+use super::table::{CallState, Outgoing};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
+use crate::time::Instant;
 use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
     pub(super) tx: &'a mut T,
     pub(super) host: &'a mut H,
+}
+
+impl<T, H: Host> Io<'_, T, H> {
+    /// Tells the host, and whoever reads the log, what happened to a session.
+    #[cold]
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        side: Side,
+        session: SessionId,
+        event: SessionEvent,
+    ) {
+        crate::log::session(side, session, event);
+        self.host.session(now, side, session, event);
+    }
 }
 
 /// Packets that one poll sends from the ready queue.
@@ -96,9 +112,13 @@ pub(super) fn session_flags(features: Features) -> Flags {
 }
 
 impl Endpoint<'_> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn enqueue_client(&mut self, slot: usize) {
-        self.enqueue(slot as u32);
+        let outgoing = &mut self.client_slots[slot].outgoing;
+        if !core::mem::replace(&mut outgoing.queued, true) {
+            outgoing.next_ready = NONE;
+            self.append(slot as u32);
+        }
     }
 
     #[inline]
@@ -106,14 +126,17 @@ impl Endpoint<'_> {
         self.enqueue(slot as u32 | SERVER);
     }
 
-    #[inline]
     fn enqueue(&mut self, id: u32) {
         let outgoing = self.outgoing(id);
-        if outgoing.queued {
-            return;
+        if !core::mem::replace(&mut outgoing.queued, true) {
+            outgoing.next_ready = NONE;
+            self.append(id);
         }
-        outgoing.queued = true;
-        outgoing.next_ready = NONE;
+    }
+
+    /// Links a slot, which is marked as queued, behind the others.
+    #[inline(always)]
+    fn append(&mut self, id: u32) {
         if self.ready.tail == NONE {
             self.ready.head = id;
         } else {
@@ -139,24 +162,24 @@ impl Endpoint<'_> {
         let mut sent = 0;
         while self.ready.head != NONE && sent < PACKETS_A_POLL {
             let id = self.ready.head;
-            let (count, full) = if id & SERVER == 0 {
+            let turn = if id & SERVER == 0 {
                 self.transmit_client(io, id as usize)
             } else {
-                self.transmit_server(io, (id & !SERVER) as usize)
+                let index = (id & !SERVER) as usize;
+                let turn = self.transmit_server(io, index);
+                self.server_slots[index].outgoing.queued = turn.full;
+                turn
             };
-            sent += count;
-            if full {
+            sent += turn.packets;
+            if turn.full {
                 self.counters.device_full += 1;
                 break;
             }
-            let outgoing = self.outgoing(id);
-            outgoing.queued = false;
-            let (next, more) = (outgoing.next_ready, outgoing.sending.due().is_some());
-            self.ready.head = next;
-            if next == NONE {
+            self.ready.head = turn.next_ready;
+            if turn.next_ready == NONE {
                 self.ready.tail = NONE;
             }
-            if more {
+            if turn.more {
                 self.enqueue(id);
             }
         }
@@ -164,94 +187,89 @@ impl Endpoint<'_> {
         sent
     }
 
-    /// One turn of a client slot. Returns packets sent, and whether the device is full.
+    /// One turn of a client slot.
     #[inline]
-    fn transmit_client<T: Tx, H: Host>(
-        &mut self,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-    ) -> (u32, bool) {
+    fn transmit_client<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) -> Turn {
         let session = &self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
-        let mut header =
-            Header::new(Kind::Request, session.remote.index, session.remote.generation);
-        header.flags = session_flags(session.features);
-        header.request = slot.request;
-        header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        let (peer, payload_bytes) = (session.peer, session.payload_bytes);
-        let turn = turn(io, self.crc, peer, header, &mut slot.outgoing, payload_bytes);
-        if turn.0 > 0 {
-            slot.state = super::table::CallState::Sent;
+        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
+        let outgoing = &mut slot.outgoing;
+        let (peer, template) = (session.peer, &session.template);
+        let turn = if outgoing.is_whole() {
+            whole(io.tx, self.crc, peer, template, slot.request, number, outgoing)
+        } else {
+            let remote = session.remote;
+            let mut header = Header::new(Kind::Request, remote.index, remote.generation);
+            header.flags = session_flags(session.features);
+            header.request = slot.request;
+            header.slot = number;
+            several(io, self.crc, peer, header, outgoing, session.payload_bytes)
+        };
+        if turn.packets > 0 {
+            slot.state = CallState::Sent;
         }
+        slot.outgoing.queued = turn.full;
         turn
     }
 
-    /// One turn of a server slot. Returns packets sent, and whether the device is full.
-    #[inline]
+    /// Sends packets of an answer that are due. Says nothing of the queue.
     pub(super) fn transmit_server<T: Tx, H: Host>(
         &mut self,
         io: &mut Io<'_, T, H>,
         index: usize,
-    ) -> (u32, bool) {
+    ) -> Turn {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
-        let mut header =
-            Header::new(Kind::Response, session.remote.index, session.remote.generation);
+        let remote = session.remote;
+        let mut header = Header::new(Kind::Response, remote.index, remote.generation);
         header.flags = session_flags(session.features);
-        if slot.outgoing.source.is_some() {
-            header.flags |= Flags::HOLDS;
-        }
-        if slot.declined {
-            header.flags |= Flags::DECLINED;
-        }
+        header.flags.set(Flags::HOLDS, slot.outgoing.source.is_some());
+        header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        turn(io, self.crc, session.peer, header, &mut slot.outgoing, session.payload_bytes)
+        several(io, self.crc, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
 
-/// Sends the packets of one message that are due, up to a turn's share.
-#[inline]
-fn turn<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
-    crc: Crc32c,
-    peer: SocketAddrV4,
-    header: Header,
-    outgoing: &mut Outgoing,
-    payload_bytes: u32,
-) -> (u32, bool) {
-    if outgoing.sending.packets == 1 && outgoing.source.is_none() {
-        return single(io.tx, crc, peer, header, outgoing);
-    }
-    several(io, crc, peer, header, outgoing, payload_bytes)
+/// What came of a slot's turn.
+pub(super) struct Turn {
+    pub(super) packets: u32,
+    /// The device has no room: the turn is not over.
+    pub(super) full: bool,
+    /// There is more to send.
+    pub(super) more: bool,
+    /// The slot behind it in the queue.
+    next_ready: u32,
 }
 
 /// The straight line: a message of one packet whose bytes are all at hand.
-#[inline]
-fn single<T: Tx>(
+#[inline(always)]
+pub(super) fn whole<T: Tx>(
     tx: &mut T,
     crc: Crc32c,
     peer: SocketAddrV4,
-    mut header: Header,
+    template: &Template,
+    request: u64,
+    slot: u16,
     outgoing: &mut Outgoing,
-) -> (u32, bool) {
-    if outgoing.sending.due().is_none() {
-        return (0, false);
+) -> Turn {
+    let next_ready = outgoing.next_ready;
+    let mut packets = 0;
+    if outgoing.sending.is_unsent() {
+        let bytes = usize::from(outgoing.inline_bytes);
+        let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
+            return Turn { packets: 0, full: true, more: true, next_ready };
+        };
+        let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+        payload.copy_from_slice(&outgoing.inline[..bytes]);
+        template.seal_whole(header, payload, request, slot, outgoing.head, crc);
+        outgoing.sending.sent(0);
+        packets = 1;
     }
-    let bytes = usize::from(outgoing.inline_bytes);
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
-        return (0, true);
-    };
-    header.message = bytes as u32;
-    header.head = outgoing.head;
-    header.payload = outgoing.inline_bytes;
-    datagram[HEADER_BYTES..].copy_from_slice(&outgoing.inline[..bytes]);
-    header.emit(datagram, crc);
-    outgoing.sending.sent(0);
-    (1, false)
+    Turn { packets, full: false, more: false, next_ready }
 }
 
-/// Packets of a longer message, or of one whose bytes the host supplies.
+/// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
 fn several<T: Tx, H: Host>(
     io: &mut Io<'_, T, H>,
     crc: Crc32c,
@@ -259,15 +277,16 @@ fn several<T: Tx, H: Host>(
     header: Header,
     outgoing: &mut Outgoing,
     payload_bytes: u32,
-) -> (u32, bool) {
-    let mut count = 0;
-    while count < PACKETS_A_TURN {
+) -> Turn {
+    let next_ready = outgoing.next_ready;
+    let mut packets = 0;
+    while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.sending.due() else { break };
         if !send_packet(io, crc, peer, header, outgoing, number, payload_bytes) {
-            return (count, true);
+            return Turn { packets, full: true, more: true, next_ready };
         }
         outgoing.sending.sent(number);
-        count += 1;
+        packets += 1;
     }
-    (count, false)
+    Turn { packets, full: false, more: outgoing.sending.due().is_some(), next_ready }
 }

@@ -61,13 +61,17 @@ impl<'m> Wheel<'m> {
     }
 
     /// Sees to it that timer `id` fires at `due` or up to a tick later, or earlier.
-    #[inline]
+    #[inline(always)]
     pub(super) fn arm(&mut self, id: u32, due: Instant) {
-        let entry = &self.entries[id as usize];
-        if entry.bucket != NONE {
-            if entry.armed_for <= due {
-                return;
-            }
+        // One that is not armed is as good as armed for ever after.
+        if self.entries[id as usize].armed_for > due {
+            self.arm_earlier(id, due);
+        }
+    }
+
+    #[inline(never)]
+    fn arm_earlier(&mut self, id: u32, due: Instant) {
+        if self.entries[id as usize].bucket != NONE {
             self.unlink(id);
         }
         self.link(id, due);

@@ -211,6 +211,12 @@ impl Sending {
         progress
     }
 
+    /// Whether a message of one packet is to be sent.
+    #[inline(always)]
+    pub(super) fn is_unsent(&self) -> bool {
+        self.next < self.granted
+    }
+
     /// The packet to send now, if any; `sent` confirms it.
     #[inline]
     pub(super) fn due(&self) -> Option<u32> {

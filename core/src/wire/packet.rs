@@ -153,38 +153,8 @@ impl Header {
     ///
     /// # Errors
     /// Any way in which `datagram` is not one that [`Header::emit`] finished.
-    #[inline]
     pub fn parse(datagram: &[u8], crc: Crc32c) -> Result<Self, WireError> {
-        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
-            return Err(WireError::Truncated { needed: HEADER_BYTES, got: datagram.len() });
-        };
-        if bytes[0] != PROTOCOL_VERSION {
-            return Err(WireError::Version(bytes[0]));
-        }
-        let claimed = usize::from(u16_at(bytes, 34));
-        if claimed != payload.len() {
-            return Err(WireError::Length { claimed, got: payload.len() });
-        }
-        let flags = Flags::from_bits(u16_at(bytes, 2))
-            .ok_or(WireError::Value { field: "flags", value: u16_at(bytes, 2).into() })?;
-        let covered: &[u8] = if flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
-        if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
-            return Err(WireError::Checksum);
-        }
-        Ok(Self {
-            kind: Kind::from_wire(bytes[1])?,
-            flags,
-            session: u32_at(bytes, 4),
-            generation: u32_at(bytes, 8),
-            grant: u32_at(bytes, 12),
-            tag: u64_at(bytes, 16),
-            request: u64_at(bytes, 24),
-            slot: u16_at(bytes, 32),
-            payload: u16_at(bytes, 34),
-            message: u32_at(bytes, 36),
-            packet: u16_at(bytes, 40),
-            head: u16_at(bytes, 42),
-        })
+        Packet::parse(datagram, crc).map(|packet| packet.header())
     }
 
     /// Writes the header in front of a payload that is already in place, and seals both with the
@@ -213,6 +183,153 @@ impl Header {
         let covered: &[u8] = if self.flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
         let check = crc.packet(bytes, covered);
         put(bytes, CHECK_AT, check.to_le_bytes());
+    }
+}
+
+/// A datagram that has been verified. Its fields are read where they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    kind: Kind,
+    bytes: &'a [u8; HEADER_BYTES],
+    payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// Verifies a datagram: version, kind, lengths and checksum.
+    ///
+    /// # Errors
+    /// Any way in which `datagram` is not one that [`Header::emit`] finished.
+    #[inline(always)]
+    pub fn parse(datagram: &'a [u8], crc: Crc32c) -> Result<Self, WireError> {
+        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(WireError::Truncated { needed: HEADER_BYTES, got: datagram.len() });
+        };
+        if bytes[0] != PROTOCOL_VERSION {
+            return Err(WireError::Version(bytes[0]));
+        }
+        let claimed = usize::from(u16_at(bytes, 34));
+        if claimed != payload.len() {
+            return Err(WireError::Length { claimed, got: payload.len() });
+        }
+        let flags = Flags::from_bits(u16_at(bytes, 2))
+            .ok_or(WireError::Value { field: "flags", value: u16_at(bytes, 2).into() })?;
+        let covered: &[u8] = if flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
+        if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
+            return Err(WireError::Checksum);
+        }
+        Ok(Self { kind: Kind::from_wire(bytes[1])?, bytes, payload })
+    }
+
+    /// See [`Header::kind`].
+    #[inline(always)]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// See [`Header::flags`].
+    #[inline(always)]
+    pub fn flags(&self) -> Flags {
+        Flags::from_bits_truncate(u16_at(self.bytes, 2))
+    }
+
+    /// See [`Header::session`].
+    #[inline(always)]
+    pub fn session(&self) -> u32 {
+        u32_at(self.bytes, 4)
+    }
+
+    /// See [`Header::generation`].
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        u32_at(self.bytes, 8)
+    }
+
+    /// See [`Header::request`].
+    #[inline(always)]
+    pub fn request(&self) -> u64 {
+        u64_at(self.bytes, 24)
+    }
+
+    /// See [`Header::slot`].
+    #[inline(always)]
+    pub fn slot(&self) -> u16 {
+        u16_at(self.bytes, 32)
+    }
+
+    /// See [`Header::message`].
+    #[inline(always)]
+    pub fn message(&self) -> u32 {
+        u32_at(self.bytes, 36)
+    }
+
+    /// See [`Header::head`].
+    #[inline(always)]
+    pub fn head(&self) -> u16 {
+        u16_at(self.bytes, 42)
+    }
+
+    /// What follows the header.
+    #[inline(always)]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// All fields of the header.
+    pub fn header(&self) -> Header {
+        let bytes = self.bytes;
+        Header {
+            kind: self.kind,
+            flags: self.flags(),
+            session: self.session(),
+            generation: self.generation(),
+            grant: u32_at(bytes, 12),
+            tag: u64_at(bytes, 16),
+            request: self.request(),
+            slot: self.slot(),
+            payload: u16_at(bytes, 34),
+            message: self.message(),
+            packet: u16_at(bytes, 40),
+            head: self.head(),
+        }
+    }
+}
+
+/// What the headers of a session's packets of one kind have in common, ready to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Template([u8; HEADER_BYTES]);
+
+impl Template {
+    /// The template of no session.
+    pub const EMPTY: Self = Self([0; HEADER_BYTES]);
+
+    /// A template of `header`.
+    pub fn new(header: &Header) -> Self {
+        let mut bytes = [0; HEADER_BYTES];
+        let header = Header { payload: 0, ..*header };
+        header.emit(&mut bytes, Crc32c::detect());
+        Self(bytes)
+    }
+
+    /// Writes the header of a message that is whole in one packet, in front of its payload, which
+    /// is in place, and seals both with the checksum.
+    #[inline(always)]
+    pub fn seal_whole(
+        &self,
+        header: &mut [u8; HEADER_BYTES],
+        payload: &[u8],
+        request: u64,
+        slot: u16,
+        head: u16,
+        crc: Crc32c,
+    ) {
+        header.copy_from_slice(&self.0);
+        let bytes = payload.len() as u32;
+        put(header, 24, request.to_le_bytes());
+        put(header, 32, (u32::from(slot) | bytes << 16).to_le_bytes());
+        put(header, 36, (u64::from(bytes) | u64::from(head) << 48).to_le_bytes());
+        let checked = self.0[2] & Flags::PAYLOAD_CHECK.bits() as u8 != 0;
+        let check = crc.packet(header, if checked { payload } else { &[] });
+        put(header, CHECK_AT, check.to_le_bytes());
     }
 }
 
@@ -264,6 +381,23 @@ mod tests {
             let header = header(payload.len());
             let bytes = sealed(&header, &payload);
             prop_assert_eq!(Header::parse(&bytes, Crc32c::detect()), Ok(header));
+        }
+
+        #[test]
+        fn a_template_writes_what_emit_does(
+            payload in proptest::collection::vec(any::<u8>(), 0..300), request in any::<u64>(),
+            slot in any::<u16>(), head in any::<u16>(), check in any::<bool>(),
+        ) {
+            let flags = if check { Flags::PAYLOAD_CHECK } else { Flags::empty() };
+            let common = Header { flags, ..Header::new(Kind::Response, 5, 6) };
+            let (len, message) = (payload.len() as u16, payload.len() as u32);
+            let whole = Header { request, slot, head, payload: len, message, ..common };
+            let mut bytes = sealed(&whole, &payload);
+            let (header, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().unwrap();
+            let wanted = *header;
+            let crc = Crc32c::detect();
+            Template::new(&common).seal_whole(header, payload, request, slot, head, crc);
+            prop_assert_eq!(*header, wanted);
         }
 
         #[test]

@@ -6,6 +6,7 @@
 //! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by
 //! that of the calls: what happens once cancels out.
 
+use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::host::{
@@ -69,7 +70,7 @@ struct Node {
 
 impl Node {
     fn new(incarnation: u64, device: MemoryDevice) -> Self {
-        let config = Config::new(incarnation, DATAGRAM_BYTES);
+        let config = Config { slots_per_session: 64, ..Config::new(incarnation, DATAGRAM_BYTES) };
         let size = StorageSize::new(1, 1, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
@@ -91,7 +92,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn main() {
-    let (calls, in_flight) = (number("--calls", 5_000_000), number("--in-flight", 8));
+    let (calls, in_flight) = (number("--calls", 5_000_000), number("--in-flight", 32));
     let address = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4000);
     let (a, b) = pair(address(1), address(2), DATAGRAM_BYTES, 8);
     let (mut client, mut server) = (Node::new(1, a), Node::new(2, b));

@@ -1,5 +1,7 @@
 //! The life of calls, one situation at a time.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;
@@ -295,4 +297,35 @@ fn heavy_loss_duplication_and_replay() {
     assert_eq!(world.oracle.borrow().answered_ok(), 900);
     world.cluster.network().set_faults(Faults::NONE);
     world.settle();
+}
+
+/// A repeated request makes its answer ready to be sent again; if the next request comes in the
+/// same burst and is answered later, nothing may leave under that one's number meanwhile.
+#[test]
+fn a_repeated_answer_does_not_leave_as_the_next() {
+    for seed in 0..20 {
+        let mut world = World::with(seed, Faults::NONE, 2, |_, config| {
+            config.slots_per_session = 1;
+            Clock::TRUE
+        });
+        world.peer(0).wanted.insert(1);
+        run(&mut world, MS(5));
+        let delay_max = Duration::from_micros(40);
+        let faults = Faults { duplicate: 1_000_000, delay_max, ..Faults::NONE };
+        world.cluster.network().set_faults(faults);
+        for call in 0..100 {
+            let delay_us = call % 2 * 200;
+            let work = Work { answer_bytes: 100 + call, delay_us, ..Work::default() };
+            world.peer(0).plan(Plan { work, ..to(1) });
+            if call % 10 == 0 {
+                // What has arrived meanwhile comes in one burst.
+                world.cluster.pause(1, Duration::from_micros(60));
+            }
+        }
+        while world.oracle.borrow().open() > 0 {
+            run(&mut world, Duration::from_micros(150));
+            world.cluster.pause(1, Duration::from_micros(100));
+        }
+        world.settle();
+    }
 }

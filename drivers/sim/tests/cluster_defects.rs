@@ -1,6 +1,8 @@
 //! Defects of the published system, each with a test over the wire: see the names. And what was
 //! found wrong in this one.
 
+use dmrpc_host as _;
+
 mod pair;
 
 use dmrpc_core::store::Config;

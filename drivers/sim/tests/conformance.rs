@@ -1,5 +1,7 @@
 //! The suite that every driver passes.
 
+use dmrpc_host as _;
+
 mod memory {
     use dmrpc_conformance::{CountingAllocator, Harness, ZeroSize};
     use dmrpc_sim::memory::{MemoryDevice, pair};
@@ -31,10 +33,6 @@ mod memory {
 
         fn zero_size(&self) -> ZeroSize {
             ZeroSize::Delivered
-        }
-
-        fn nobody(&self) -> Option<SocketAddrV4> {
-            Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 9), 4000))
         }
     }
 

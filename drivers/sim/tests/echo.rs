@@ -1,5 +1,7 @@
 //! Calls on a network without faults: every size, both ways, answered at once or later.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;

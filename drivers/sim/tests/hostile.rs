@@ -1,6 +1,8 @@
 //! Bytes that no honest endpoint sends: noise, and real packets with fields changed and the
 //! checksum made right again. Nothing panics, and honest calls go on.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;

@@ -1,6 +1,8 @@
 //! Nothing allocates after start: a client, a memory node and the wire between them, through all
 //! operations, under an allocator that counts.
 
+use dmrpc_host as _;
+
 mod pair;
 
 use std::alloc::{GlobalAlloc, Layout, System};

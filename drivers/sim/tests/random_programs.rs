@@ -1,6 +1,8 @@
 //! Random programs on random networks: phase one breaks things, phase two heals them and waits
 //! for every call to end. `DMRPC_SIM_SEEDS` sets how many seeds, `DMRPC_SIM_SEED` picks one.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;

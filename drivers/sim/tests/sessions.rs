@@ -1,5 +1,7 @@
 //! The life of sessions: opened, suspected, lost, superseded, refused.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::Plan;

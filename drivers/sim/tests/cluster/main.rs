@@ -4,6 +4,8 @@
 //!
 //! `DMRPC_SIM_SEEDS` sets how many seeds, `DMRPC_SIM_START` the first; `ci/sim` runs many.
 
+use dmrpc_host as _;
+
 mod bad;
 mod client;
 mod compute;

@@ -313,6 +313,28 @@ impl Peer {
         }
     }
 
+    /// Begins what is due: sessions, calls, cancellations and answers.
+    pub fn act_on(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        if now >= self.connect_at {
+            self.connect_at = Instant::FAR_FUTURE;
+            for to in self.wanted.clone() {
+                let Entry::Vacant(vacant) = self.sessions.entry(to) else { continue };
+                match endpoint.connect(now, address(to)) {
+                    Some(session) => drop(vacant.insert(session)),
+                    None => self.connect_at = now + Duration::from_millis(10),
+                }
+            }
+        }
+        self.start_planned(now, endpoint);
+        let due: Vec<_> = self.cancels.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, id) in due {
+            if let Some(made) = self.made.get(&id) {
+                endpoint.cancel(now, made.call);
+            }
+        }
+        self.reply_due(now, endpoint);
+    }
+
     /// Passes an accepted call on along its route.
     fn pass_on(&mut self, call: PendingCall, work: &Work, depth: u8) -> u64 {
         let mut onward = *work;
@@ -335,24 +357,7 @@ const STOPPED_STATUS: Status = super::STOPPED;
 
 impl Actor for Peer {
     fn act(&mut self, now: Instant, endpoint: &mut Endpoint<'static>, _: &mut NetworkDevice) {
-        if now >= self.connect_at {
-            self.connect_at = Instant::FAR_FUTURE;
-            for to in self.wanted.clone() {
-                let Entry::Vacant(vacant) = self.sessions.entry(to) else { continue };
-                match endpoint.connect(now, address(to)) {
-                    Some(session) => drop(vacant.insert(session)),
-                    None => self.connect_at = now + Duration::from_millis(10),
-                }
-            }
-        }
-        self.start_planned(now, endpoint);
-        let due: Vec<_> = self.cancels.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, id) in due {
-            if let Some(made) = self.made.get(&id) {
-                endpoint.cancel(now, made.call);
-            }
-        }
-        self.reply_due(now, endpoint);
+        self.act_on(now, endpoint);
     }
 
     fn act_at(&self) -> Instant {
