@@ -40,7 +40,10 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let mut needed = vec![Server::MemoryNode];
     needed.extend(RAW_SERVERS);
     session::main("bandwidth_write_test", &options.args, &needed, Sharing::InTurns, |session| {

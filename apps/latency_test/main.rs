@@ -64,7 +64,10 @@ const REGION_SIZES: [u64; 2] = [4 << 10, 1 << 20];
 const SIZE_MAX: u64 = 8 << 20;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let mut needed = Vec::new();
     if options.ops.contains(&Op::Rpc) {
         needed.push(Server::Echo);

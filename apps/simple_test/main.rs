@@ -35,7 +35,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let needed = [Server::Echo, Server::MemoryNode];
     session::main("simple_test", &options.args, &needed, Sharing::Together, run)
 }

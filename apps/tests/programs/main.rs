@@ -1,0 +1,6 @@
+//! The programs as a person or a script meets them: they are started, and what they print and how
+//! they end is looked at.
+
+mod common;
+mod refusals;
+mod results;

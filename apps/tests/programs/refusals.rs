@@ -1,0 +1,134 @@
+//! Bad input: one line, the right exit code, within two seconds, and no process left behind.
+
+use std::net::UdpSocket;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::common::{build_memory_node, children_of, command, refused, runs};
+
+const PROGRAMS: [&str; 5] =
+    ["simple_test", "latency_test", "bandwidth_read_test", "bandwidth_write_test", "rpc_test"];
+
+/// A cluster file in a folder of its own, gone when dropped.
+struct ClusterFile(std::path::PathBuf);
+
+impl ClusterFile {
+    fn new(name: &str, mn: &str, echo: &str, client: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dmrpc-{name}-{}.toml", std::process::id()));
+        let table = |name, role, address| {
+            format!("[[process]]\nname = \"{name}\"\nrole = \"{role}\"\naddress = \"{address}\"\n")
+        };
+        let text =
+            table("mn0", "mn", mn) + &table("echo", "cn", echo) + &table("client", "cn", client);
+        std::fs::write(&path, text).expect("a temporary file");
+        Self(path)
+    }
+
+    fn line(&self, rest: &str) -> String {
+        format!("--cluster {} {rest}", self.0.display())
+    }
+}
+
+impl Drop for ClusterFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A port that nobody uses now.
+fn free_port() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    socket.local_addr().expect("bound").to_string()
+}
+
+#[test]
+fn wrong_flags() {
+    for name in PROGRAMS {
+        refused(name, "", 2, &["--local udp", "--cluster"]);
+        refused(name, "--local tcp", 2, &["tcp", "udp"]);
+        refused(name, "--local udp --frobnicate", 2, &["--frobnicate"]);
+        refused(name, "--local udp --seconds 0", 2, &["--seconds 0", "0.001"]);
+        refused(name, "--local udp --cores 0,77", 2, &["core 77"]);
+        refused(name, "--local udp --cores 0", 2, &["2 cores are needed"]);
+        refused(name, "--local udp --idle lazy", 2, &["lazy", "busy, yield or sleep"]);
+        refused(name, "--local udp --sizes 4KB", 2, &["4KB", "KiB"]);
+        refused(name, "--cluster x", 2, &["--client-index"]);
+    }
+    refused("rpc_test", "--local udp --sizes 9MiB", 2, &["--sizes 9MiB", "8MiB"]);
+    refused("rpc_test", "--local udp --concurrency 0", 2, &["--concurrency 0", "1 to 128"]);
+    refused("latency_test", "--local udp --ops fork", 2, &["fork", "references"]);
+}
+
+#[test]
+fn a_cluster_file_that_is_of_no_use() {
+    let line = "--cluster /no/such/file --client-index 0 --server-index 1";
+    refused("rpc_test", line, 2, &["/no/such/file"]);
+    let file = ClusterFile::new("use", &free_port(), &free_port(), &free_port());
+    let line = file.line("--client-index 2 --server-index 9");
+    refused("rpc_test", &line, 2, &["index 9", "0 to 2"]);
+    let line = file.line("--client-index 2 --server-index 0");
+    refused("rpc_test", &line, 2, &["echo service", "--server-index"]);
+    let line = file.line("--client-index 2 --server-index 1");
+    refused("bandwidth_read_test", &line, 2, &["memory node", "--server-index"]);
+    let line = file.line("--client-index 2 --server-index 0 --raw");
+    refused("bandwidth_read_test", &line, 2, &["--raw", "--local udp"]);
+}
+
+#[test]
+fn nobody_there() {
+    let (mn, echo) = (free_port(), free_port());
+    let file = ClusterFile::new("nobody", &mn, &echo, &free_port());
+    let line = file.line("--client-index 2 --server-index 0");
+    refused("bandwidth_read_test", &line, 1, &[&mn, "nobody answers"]);
+    let line = file.line("--client-index 2 --server-index 1");
+    refused("rpc_test", &line, 1, &[&echo, "nobody answers"]);
+}
+
+#[test]
+fn a_busy_port() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let address = taken.local_addr().expect("bound").to_string();
+    let file = ClusterFile::new("busy", &free_port(), &free_port(), &address);
+    let line = file.line("--client-index 2 --server-index 0");
+    refused("bandwidth_write_test", &line, 1, &[&address, "in use"]);
+}
+
+#[test]
+fn a_pool_that_does_not_fit() {
+    build_memory_node();
+    let start = Instant::now();
+    let output = crate::common::run("simple_test", "--local udp --pool-size 900TiB");
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(crate::common::text(&output.stderr).contains("900TiB"), "{:?}", output.stderr);
+}
+
+/// However a program ends, its children end with it.
+#[test]
+fn no_process_is_left() {
+    build_memory_node();
+    for signal in ["-TERM", "-INT", "-KILL"] {
+        let line = "--local udp --raw --seconds 60 --pool-size 64MiB";
+        let mut program =
+            command("latency_test", line).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let program = program.as_mut().expect("it starts");
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut children = Vec::new();
+        while children.len() < 5 && Instant::now() < end {
+            children = children_of(program.id());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(children.len(), 5, "a memory node, an echo and three yardsticks");
+        std::thread::sleep(Duration::from_millis(200));
+        let id = program.id().to_string();
+        let killed = std::process::Command::new("kill").args([signal, &id]).status();
+        assert!(killed.expect("kill").success());
+        program.wait().expect("a child");
+        let end = Instant::now() + Duration::from_secs(2);
+        while children.iter().any(|child| runs(*child)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left: Vec<_> = children.iter().filter(|child| runs(**child)).collect();
+        assert!(left.is_empty(), "{signal} left {left:?}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Each program runs briefly, and its rows keep the contract.
+
+use crate::common::rows;
+use serde_json::Value;
+
+/// Fields of every row: name and whether it is a number, a text or a switch.
+const NUMBERS: [&str; 9] = [
+    "size_bytes",
+    "concurrency",
+    "count",
+    "errors",
+    "p50_ns",
+    "p99_ns",
+    "p999_ns",
+    "ops_per_s",
+    "gbit_per_s",
+];
+const TEXTS: [&str; 3] = ["app", "driver", "op"];
+const SWITCHES: [&str; 4] = ["integrity", "auth", "congestion", "zero_copy"];
+
+/// Short enough for a test, on a machine that does other things meanwhile.
+const BRIEF: &str = "--local udp --seconds 0.05 --blocks 3 --warmup 20 --pool-size 64MiB";
+
+fn check(app: &str, rows: &[Value]) {
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert!(NUMBERS.iter().all(|name| row[name].is_number()), "{row}");
+        assert!(TEXTS.iter().all(|name| row[name].is_string()), "{row}");
+        assert!(SWITCHES.iter().all(|name| row[name].is_boolean()), "{row}");
+        assert_eq!((&row["app"], &row["driver"]), (&app.into(), &"udp".into()), "{row}");
+        assert!(row["count"].as_u64() > Some(0), "{row}");
+        assert!(row["ops_per_s"].as_f64() > Some(0.0), "{row}");
+        let raw = row["op"].as_str().is_some_and(|op| op.starts_with("raw_"));
+        if !raw {
+            assert_eq!(row["errors"], 0, "{row}");
+            assert!(row["verified"].as_u64() > Some(0), "{row}");
+        }
+        assert_eq!(row["integrity"], !raw, "{row}");
+        if row["p50_ns"].as_u64() > Some(0) {
+            assert!(row["p50_ns"].as_u64() <= row["p99_ns"].as_u64(), "{row}");
+        }
+    }
+}
+
+fn ops(rows: &[Value]) -> Vec<String> {
+    rows.iter().map(|row| row["op"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn simple_test_tries_every_operation() {
+    let rows = rows("simple_test", "--local udp --pool-size 64MiB");
+    check("simple_test", &rows);
+    let ops = ops(&rows);
+    for op in [
+        "rpc",
+        "alloc",
+        "read",
+        "write",
+        "create_ref",
+        "map_ref",
+        "claim_ref",
+        "detach",
+        "drop_ref",
+        "narrow",
+        "read_ref",
+        "put",
+        "take",
+        "free",
+    ] {
+        assert!(ops.iter().any(|found| found == op), "{op} was not tried");
+    }
+}
+
+#[test]
+fn latency_test_measures_each_operation_beside_the_bare_socket() {
+    let rows = rows("latency_test", &format!("{BRIEF} --raw --sizes 64B,20KiB"));
+    check("latency_test", &rows);
+    let ops = ops(&rows);
+    for op in ["rpc", "read", "write", "alloc", "create_ref", "map_ref", "drop_ref", "free"] {
+        let row = rows.iter().find(|row| row["op"] == op).expect(op);
+        assert_eq!(row["ratio_to_raw"]["blocks"], 3, "{row}");
+        assert!(row["ratio_to_raw"]["median"].as_f64() > Some(0.0), "{row}");
+    }
+    assert_eq!(ops.iter().filter(|op| *op == "raw_rtt").count(), 8);
+    // 64 B are one datagram each way, with the protocol's header; 20 KiB three.
+    let raw = rows.iter().find(|row| row["op"] == "raw_rtt" && row["beside"] == "rpc");
+    assert_eq!(raw.expect("a raw row")["datagrams"], 2);
+}
+
+#[test]
+fn bandwidth_tests_measure_sizes_and_numbers_in_flight() {
+    for (app, op) in [("bandwidth_read_test", "read"), ("bandwidth_write_test", "write")] {
+        let line = format!("{BRIEF} --raw --sizes 4KiB,100KiB --concurrency 1,40");
+        let rows = rows(app, &line);
+        check(app, &rows);
+        assert_eq!(ops(&rows), [op, "raw_oneway"].repeat(4));
+        let concurrency: Vec<_> = rows.iter().map(|row| row["concurrency"].clone()).collect();
+        assert_eq!(concurrency, [1, 1, 40, 40].repeat(2));
+    }
+}
+
+#[test]
+fn rpc_test_echoes() {
+    let rows = rows("rpc_test", &format!("{BRIEF} --raw --sizes 32B,64KiB --concurrency 1,16"));
+    check("rpc_test", &rows);
+    assert_eq!(
+        ops(&rows),
+        ["rpc", "raw_echo", "rpc", "raw_echo", "rpc", "raw_oneway", "rpc", "raw_oneway"]
+    );
+}
+
+#[test]
+fn switches_and_counts_are_taken() {
+    let line = "--local udp --ops rpc --sizes 64B --count 50 --warmup 5 --blocks 5 --idle sleep \
+                --no-payload-check";
+    crate::common::build_memory_node();
+    let rows = rows("latency_test", line);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["count"], 50);
+    assert_eq!((&rows[0]["integrity"], &rows[0]["idle"]), (&false.into(), &"sleep".into()));
+}
