@@ -138,7 +138,7 @@ impl fmt::Display for AppError {
             }
             Self::Stalled { in_flight } => write!(
                 f,
-                "no operation ended for 30 s, {in_flight} are in flight: the node lost track of them"
+                "no operation ended for 30 s, {in_flight} are in flight: the node lost track"
             ),
             Self::Unexpected { what, expected, found } => {
                 write!(f, "{what}: expected {expected}, found {found}")

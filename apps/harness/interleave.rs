@@ -1,7 +1,8 @@
 //! Blocks of ours and of the bare device in turns, and the ratio of the two.
 //!
-//! The machine's speed changes from one tenth of a second to the next. Of two neighbouring blocks it
-//! is nearly the same, so the median of the blocks' ratios holds where a ratio of sums would not.
+//! The machine's speed changes from one tenth of a second to the next. Of two neighbouring blocks
+//! it is nearly the same, so the median of the blocks' ratios holds where a ratio of sums would
+//! not.
 
 use serde::Serialize;
 

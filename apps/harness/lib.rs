@@ -8,8 +8,8 @@
 //! * [`session`]: from the command line to servers that answer, and down again.
 //! * [`servers`]: children of `--local`, of which one at a time may run.
 //! * [`role`]: what this program does when it is itself started as a child.
-//! * [`block`]: the measuring of a block. [`cycle`]: of operations one at a time; [`window`]: of many
-//!   in flight. [`client`]: the node that makes them.
+//! * [`block`]: the measuring of a block. [`cycle`]: of operations one at a time; [`window`]: of
+//!   many in flight. [`client`]: the node that makes them.
 //! * [`interleave`]: blocks of ours and of the
 //!   bare device in turns, and the ratio of the two.
 //! * [`frames`]: how long the datagrams of an operation are. [`raw`], [`train`]: the same datagrams

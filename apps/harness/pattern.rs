@@ -92,7 +92,8 @@ pub fn stamp(sequence: u64, bytes: &mut [u8]) {
     }
 }
 
-/// Index of the first byte that is not as [`fill`] with `name` and [`stamp`] with `sequence` make it.
+/// Index of the first byte that is not as [`fill`] with `name` and [`stamp`] with `sequence` make
+/// it.
 pub fn first_unstamped(name: u64, sequence: u64, bytes: &[u8]) -> Option<usize> {
     let name = mix(name);
     let stamp = sequence.to_le_bytes();

@@ -2,7 +2,7 @@
 //!
 //! | `op` | what | over |
 //! |---|---|---|
-//! | `raw_rtt` | one round trip at a time | the bare socket; trains over the device where a message takes several datagrams |
+//! | `raw_rtt` | one round trip at a time | the bare socket; the device for messages of several datagrams |
 //! | `raw_echo` | several round trips at a time, one datagram each way | the device |
 //! | `raw_oneway` | as fast as the device takes it, one way | the device |
 

@@ -44,7 +44,12 @@ struct Options {
     args: Args,
 
     /// What to measure.
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values = ["rpc", "read", "write", "references"])]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_values = ["rpc", "read", "write", "references"]
+    )]
     ops: Vec<Op>,
 }
 

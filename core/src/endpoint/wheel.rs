@@ -200,7 +200,8 @@ mod tests {
             let mut entries = vec![TimerEntry::EMPTY; dues.len()];
             let start = Instant::from_nanos(start);
             let mut wheel = Wheel::new(&mut entries, start);
-            let dues: Vec<_> = dues.into_iter().map(|due| start + Duration::from_nanos(due)).collect();
+            let due_at = |due| start + Duration::from_nanos(due);
+            let dues: Vec<_> = dues.into_iter().map(due_at).collect();
             for (id, due) in dues.iter().enumerate() {
                 wheel.arm(id as u32, *due);
             }

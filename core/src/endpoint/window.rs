@@ -288,7 +288,8 @@ mod tests {
                     }
                 } else if flight.is_empty() {
                     let ack = receiver.beyond();
-                    sender.acknowledge(receiver.contiguous, receiver.contiguous + window, ack, true);
+                    let arrived = receiver.contiguous;
+                    sender.acknowledge(arrived, arrived + window, ack, true);
                 }
                 if !flight.is_empty() && draw() % 2 == 0 {
                     let number = flight.swap_remove(draw() as usize % flight.len());

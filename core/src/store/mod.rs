@@ -73,7 +73,8 @@ const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x01");
 
 /// A page store in a pool of memory.
 ///
-/// All state that matters is in the memory; this is only where to find it. One thread at a time changes it.
+/// All state that matters is in the memory; this is only where to find it. One thread at a time
+/// changes it.
 #[derive(Debug)]
 pub struct Store<M> {
     mem: M,

@@ -233,8 +233,9 @@ mod tests {
         ) {
             let features = if check { Features::PAYLOAD_CHECK } else { Features::empty() };
             let (incarnation, session, generation) = ids;
-            let hello =
-                Hello { incarnation, session, generation, payload_bytes_max, slots, window, features };
+            let hello = Hello {
+                incarnation, session, generation, payload_bytes_max, slots, window, features,
+            };
             prop_assert_eq!(Hello::parse(&hello.to_bytes()), Ok(hello));
             let ack = HelloAck {
                 incarnation, client_incarnation: !incarnation, session, generation,

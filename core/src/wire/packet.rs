@@ -402,7 +402,8 @@ mod tests {
 
         #[test]
         fn any_changed_bit_is_noticed(
-            payload in proptest::collection::vec(any::<u8>(), 0..300), bit in any::<prop::sample::Index>()
+            payload in proptest::collection::vec(any::<u8>(), 0..300),
+            bit in any::<prop::sample::Index>()
         ) {
             let mut bytes = sealed(&header(payload.len()), &payload);
             let bit = bit.index(bytes.len() * 8);
@@ -412,11 +413,13 @@ mod tests {
 
         #[test]
         fn truncation_extension_and_noise_are_errors(
-            noise in proptest::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+            cut in any::<prop::sample::Index>()
         ) {
             prop_assert!(Header::parse(&noise, Crc32c::detect()).is_err());
             let bytes = sealed(&header(8), &[0; 8]);
-            prop_assert!(Header::parse(&bytes[..cut.index(bytes.len())], Crc32c::detect()).is_err());
+            let cut = &bytes[..cut.index(bytes.len())];
+            prop_assert!(Header::parse(cut, Crc32c::detect()).is_err());
             let mut longer = bytes;
             longer.push(0);
             prop_assert!(Header::parse(&longer, Crc32c::detect()).is_err());

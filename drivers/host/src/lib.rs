@@ -3,7 +3,8 @@
 //! * [`clock`]: time for the core, cheaply.
 //! * [`affinity`]: which core a loop runs on. [`idle`]: what it does when there is nothing to do.
 //! * [`signals`]: stop and statistics on demand.
-//! * [`cli`]: command lines, refused in one line. [`cluster`]: who is where. [`size`]: sizes and spans of time on command lines.
+//! * [`cli`]: command lines, refused in one line. [`cluster`]: who is where. [`size`]: sizes and
+//!   spans of time.
 //! * [`local`]: child processes for `--local`, certain to come down again.
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.

@@ -7,8 +7,14 @@ use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 
+/// Storage that nobody uses now.
+type Spare = (StorageSize, Storage<'static>);
+
+/// Storage that nobody uses now.
+type Spare = (StorageSize, Storage<'static>);
+
 thread_local! {
-    static SPARE: RefCell<Vec<(StorageSize, Storage<'static>)>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Storage of `size`, from what was handed back or else new.

@@ -12,8 +12,8 @@
 //! * A datagram longer than the configured largest one is dropped and counted. An empty datagram is
 //!   legal in UDP and is delivered with no bytes.
 //! * What the kernel will not take now stays queued and goes with the next flush; a datagram that
-//!   it refuses for good (no route, too long for the path) is dropped and counted. What ICMP reports
-//!   about a datagram on its way is no error here: the protocol above finds out by itself.
+//!   it refuses for good (no route, too long for the path) is dropped and counted. What ICMP
+//!   reports about a datagram on its way is no error here: the protocol above finds out.
 //!
 //! A datagram longer than the MTU of the path (loopback: 64 KiB, Ethernet: usually 1500 bytes less
 //! 28 for the headers) is fragmented by IP, which works but loses the whole datagram with any

@@ -118,7 +118,7 @@ fn point(
 pub(crate) fn receive_one(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Arrival, c_int> {
     let mut name = EMPTY_NAME;
     let mut name_bytes = NAME_BYTES;
-    // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer` and `name_bytes` to `name`.
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, `name_bytes` to `name`.
     let received = unsafe {
         libc::recvfrom(
             fd.as_raw_fd(),
