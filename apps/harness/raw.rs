@@ -2,7 +2,7 @@
 //!
 //! | `op` | what | over |
 //! |---|---|---|
-//! | `raw_rtt` | one round trip at a time | the bare socket; the device for messages of several datagrams |
+//! | `raw_rtt` | one round trip at a time | the bare socket; for several datagrams, the device |
 //! | `raw_echo` | several round trips at a time, one datagram each way | the device |
 //! | `raw_oneway` | as fast as the device takes it, one way | the device |
 

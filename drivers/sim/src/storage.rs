@@ -10,9 +10,6 @@ use dmrpc_core::endpoint::table::{
 /// Storage that nobody uses now.
 type Spare = (StorageSize, Storage<'static>);
 
-/// Storage that nobody uses now.
-type Spare = (StorageSize, Storage<'static>);
-
 thread_local! {
     static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
