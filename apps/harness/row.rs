@@ -87,7 +87,8 @@ const MOVE_NOTHING: [&str; 5] = ["alloc", "create_ref", "map_ref", "drop_ref", "
 
 impl Subject {
     fn bytes_moved(&self) -> usize {
-        if MOVE_NOTHING.contains(&self.op) { 0 } else { self.size_bytes }
+        let operation = self.beside.unwrap_or(self.op);
+        if MOVE_NOTHING.contains(&operation) { 0 } else { self.size_bytes }
     }
 }
 

@@ -1,0 +1,82 @@
+//! `bench_report`: turns the rows that the programs print into tables, plots and verdicts.
+#![forbid(unsafe_code)]
+
+mod check;
+mod compare;
+mod header;
+mod plot;
+mod results;
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use results::{Error, Results};
+
+/// Turns the rows that the programs print into tables, plots and verdicts.
+#[derive(Debug, Parser)]
+#[command(name = "bench_report", version)]
+struct Options {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    /// Print the line that a file of results begins with: commit, machine, versions, command.
+    Header {
+        /// The command whose rows follow.
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Write README.md and plots beside the files of results in a folder.
+    Report {
+        /// The folder.
+        folder: PathBuf,
+        /// A folder with the results before these, to compare with.
+        #[arg(long)]
+        previous: Option<PathBuf>,
+    },
+    /// Fail if a row in a folder has errors, no rate, or bytes that nobody compared.
+    Check {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let options: Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let result = match options.job {
+        Job::Header { command } => {
+            println!("{}", header::line(&command));
+            Ok(())
+        }
+        Job::Report { folder, previous } => report(&folder, previous.as_deref()),
+        Job::Check { folder } => Results::load(&folder).and_then(|results| check::all(&results)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench_report: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes the README and the plots, and prints what changed.
+fn report(folder: &Path, previous: Option<&Path>) -> Result<(), Error> {
+    let results = Results::load(folder)?;
+    let plots = plot::all(&results, folder)?;
+    let text = tables::readme(&results, &plots);
+    let path = folder.join("README.md");
+    std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
+    if let Some(previous) = previous {
+        print!("{}", compare::text(&Results::load(previous)?, &results));
+    }
+    Ok(())
+}
