@@ -10,7 +10,7 @@ use dmrpc_core::endpoint::host::{
     SessionId, Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, StartError};
 use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, Store};
@@ -246,7 +246,10 @@ impl Pair {
             ..Call::new(method)
         };
         self.caller.ended = None;
-        self.client.call(self.now, session, &call).expect("a call can begin");
+        // After a pause of one end the other is suspected, until it is heard of again.
+        while self.client.call(self.now, session, &call) == Err(StartError::Suspected) {
+            self.step();
+        }
         loop {
             self.step();
             if let Some(ended) = self.caller.ended {
