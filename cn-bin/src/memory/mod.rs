@@ -2,7 +2,7 @@
 //!
 //! A [`Memory`] is a node's view of one memory node. Its methods block; [`Memory::start`] gives
 //! the same operations as tickets, [`Memory::asynchronous`] as futures. All three build their
-//! requests in [`request`] and read the answers in [`outcome`].
+//! requests in `request` and read the answers in `outcome`.
 //!
 //! Operations of one session on one region take effect in the order in which they were begun,
 //! however many are in flight.

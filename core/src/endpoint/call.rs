@@ -23,7 +23,7 @@ pub struct Call<'a> {
     pub parameters: &'a [u8],
     /// A short body: head and body together fit [`HEAD_BYTES_MAX`]. Empty with a `source`.
     pub body: &'a [u8],
-    /// A longer body, which [`Host::supply`] gives, and its length in bytes.
+    /// A longer body, which [`Host::supply`](super::Host::supply) gives, and its length in bytes.
     pub source: Option<(Source, u32)>,
     /// Where an answer's body goes if it does not fit one packet, and the room there in bytes.
     pub sink: Option<(Sink, u32)>,
@@ -112,7 +112,7 @@ impl core::error::Error for StartError {}
 
 impl Endpoint<'_> {
     /// Begins a call. Its packets leave in the next poll; its end is told by
-    /// [`Host::completed`].
+    /// [`Host::completed`](super::Host::completed).
     ///
     /// # Errors
     /// [`StartError`]: nothing was sent and nothing will be completed.
