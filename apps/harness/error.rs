@@ -88,6 +88,8 @@ pub enum AppError {
     },
     /// The bare device cannot be measured.
     Raw(RawError),
+    /// No pipe for a child's standard error.
+    Pipe(io::Error),
     /// Standard output cannot be written.
     Output(io::Error),
 }
@@ -144,6 +146,7 @@ impl fmt::Display for AppError {
                 write!(f, "{what}: expected {expected}, found {found}")
             }
             Self::Raw(error) => error.fmt(f),
+            Self::Pipe(source) => write!(f, "making a pipe failed: {source}"),
             Self::Output(source) => write!(f, "standard output cannot be written: {source}"),
         }
     }

@@ -4,9 +4,11 @@
 //! compared has to run on the same core. So one of them runs at a time; the others are stopped
 //! (SIGSTOP) until it is their turn.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dmrpc_host::affinity::{CoreError, CoreList, available_cores};
@@ -23,6 +25,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a stopped child may take until the kernel says so.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Marks log lines about everyday work.
+const EVERYDAY: &str = " info ";
 /// A lease that outlasts every pause of a child.
 const LOCAL_LEASE: &str = "1h";
 
@@ -146,9 +150,18 @@ impl Servers {
                 Sharing::InTurns => args.idle,
                 Sharing::Together => IdleStrategy::Sleep,
             };
-            let mut process =
-                LocalProcess::spawn(server.name(), command(server, args, cores.1, idle)?)?;
-            let line = process.wait_line("ready ", READY_TIMEOUT)?;
+            let mut command = command(server, args, cores.1, idle)?;
+            let errors = show_errors(&mut command)?;
+            let mut process = LocalProcess::spawn(server.name(), command)?;
+            let line = match process.wait_line("ready ", READY_TIMEOUT) {
+                Ok(line) => line,
+                Err(error) => {
+                    drop(process);
+                    // What it said comes before what is said about it. A panic there was printed.
+                    let _ = errors.join();
+                    return Err(error.into());
+                }
+            };
             let address = line["ready ".len()..].trim().parse();
             let address = address.map_err(|_| AppError::BadReady { line })?;
             servers.children.push(Child { server, address, process, paused: false });
@@ -309,6 +322,20 @@ fn command(
     };
     command.args(["--cores", &core, "--datagram-size", &datagram_size]);
     Ok(command)
+}
+
+/// Has a child's standard error shown, without what it says of its everyday work, by a thread that
+/// ends with the child.
+fn show_errors(command: &mut Command) -> Result<JoinHandle<()>, AppError> {
+    let (reader, writer) = std::io::pipe().map_err(AppError::Pipe)?;
+    command.stderr(writer);
+    Ok(std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            if !line.contains(EVERYDAY) {
+                eprintln!("{line}");
+            }
+        }
+    }))
 }
 
 /// The program `name` beside this one.

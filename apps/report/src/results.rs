@@ -112,11 +112,10 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The first line of a file.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Header { header: Header },
-    Row(Box<Row>),
+struct HeaderLine {
+    header: Header,
 }
 
 impl Results {
@@ -154,14 +153,12 @@ impl File {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut file = Self { name, ..Self::default() };
         for (index, line) in text.lines().enumerate() {
-            let parsed = serde_json::from_str(line);
-            match parsed.map_err(|source| Error::Line {
-                path: path.to_owned(),
-                line: index + 1,
-                source,
-            })? {
-                Line::Header { header } => file.header = header,
-                Line::Row(row) => file.rows.push(*row),
+            let wrong = |source| Error::Line { path: path.to_owned(), line: index + 1, source };
+            if index == 0 {
+                let line: HeaderLine = serde_json::from_str(line).map_err(wrong)?;
+                file.header = line.header;
+            } else {
+                file.rows.push(serde_json::from_str(line).map_err(wrong)?);
             }
         }
         Ok(file)
