@@ -234,7 +234,7 @@ impl World {
         let room = choices.pick(&[0, 0, 1_000, 5_000, 1 << 20]);
         let micros = choices.pick(&[0, 0, 10, 50_000]);
         let calls = self.caller.calls.values();
-        let after = calls.map(|(call, _)| *call).filter(|call| call.session == session).next_back();
+        let after = calls.map(|(call, _)| *call).rfind(|call| call.session == session);
         let call = Call {
             parameters: &[1, 2, 3],
             source: (body > 0).then_some((Source(token), body)),

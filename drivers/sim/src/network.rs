@@ -241,6 +241,11 @@ impl Shared {
                 let at = self.random.within(1..=bytes.len().min(self.earlier.len()) as u64 - 1);
                 bytes.truncate(at as usize);
                 bytes.extend_from_slice(&self.earlier[at as usize..]);
+                if *bytes == self.earlier {
+                    // Both began alike. Another sender's packet under this one's address is a
+                    // forgery, which takes more than a bad cable.
+                    bytes[at as usize] ^= 1;
+                }
                 self.counts.spliced += 1;
             }
             _ => {

@@ -243,6 +243,10 @@ impl<'m> World<'m> {
         for node in self.cluster.nodes() {
             let counters = node.endpoint.counters();
             assert_eq!(counters.calls_started, counters.calls_completed);
+            let net = self.cluster.network().counts();
+            let corrupted = net.bit_flipped + net.truncated + net.extended + net.spliced;
+            let wrong = counters.malformed + counters.bad_checksum + counters.bad_length;
+            assert!(corrupted > 0 || wrong == 0, "endpoints send what they accept: {counters:?}");
         }
         let cn = self.cn(self.plan.memory_nodes);
         cn.spawn(end_detached(cn.clone()));
