@@ -34,12 +34,7 @@ pub struct Args {
     pub local: Option<Driver>,
 
     /// Join the processes of this cluster file instead.
-    #[arg(
-        long,
-        env = "DMRPC_CLUSTER",
-        value_name = "FILE",
-        requires_all = ["client_index", "server_index"]
-    )]
+    #[arg(long, value_name = "FILE", requires_all = ["client_index", "server_index"])]
     pub cluster: Option<PathBuf>,
 
     /// Which process of the cluster file this is, counted from 0.

@@ -6,6 +6,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dmrpc_cn::memory::Cause;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
@@ -103,6 +104,19 @@ impl AppError {
             }
             _ => ExitCode::FAILURE,
         }
+    }
+}
+
+impl AppError {
+    /// Whether nothing was sent because the server has been silent for a while, as it is when the
+    /// machine is busy with other things: to be tried again when it is heard of.
+    pub fn is_suspicion(&self) -> bool {
+        let error = match self {
+            Self::Call(error) => error,
+            Self::Operation(OperationError { cause: Cause::Call(error), .. }) => error,
+            _ => return false,
+        };
+        matches!(error, Error::Suspected { .. })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use dmrpc_cn::{Peer, Region};
 
-use crate::client::Client;
+use crate::client::{Client, wait_up};
 use crate::error::AppError;
 use crate::pattern::{self, Random};
 
@@ -33,6 +33,7 @@ impl Places {
     pub fn new(client: &Client, peer: Peer, seed: u64, bytes: usize) -> Result<Self, AppError> {
         let distance = bytes.max(PLACE_BYTES_MIN);
         let count = (REGION_BYTES / distance).clamp(PLACES.0, PLACES.1);
+        wait_up(client, peer);
         let memory = client.memory(peer);
         let region = memory.alloc((count * distance) as u64)?;
         let mut content = vec![0; bytes];

@@ -90,7 +90,11 @@ pub fn measure<T: Traffic>(
         let mut full = false;
         while flights.len() < concurrency && block.more(clock, begun) {
             let begun_at = clock.now();
-            match traffic.begin()? {
+            let begun_now = match traffic.begin() {
+                Err(error) if error.is_suspicion() => Begun::Full,
+                result => result?,
+            };
+            match begun_now {
                 Begun::Full => {
                     full = true;
                     break;

@@ -1,8 +1,9 @@
 //! Programs as a person or a script meets them.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -50,10 +51,17 @@ pub(crate) fn run(name: &str, line: &str) -> Output {
     command(name, line).output().expect("it starts")
 }
 
+/// Held while a program measures.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Runs a program that must succeed with `--json` and returns its rows.
 pub(crate) fn rows(name: &str, line: &str) -> Vec<Value> {
     build_memory_node();
-    let output = run(name, &format!("{line} --json"));
+    let output = {
+        // Each takes both cores: side by side they would only wait for each other.
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        run(name, &format!("{line} --json"))
+    };
     let (out, error) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{name} {line}: {error}{out}");
     // Nothing but JSON on standard output.
@@ -91,4 +99,36 @@ pub(crate) fn children_of(id: u32) -> Vec<u32> {
 pub(crate) fn runs(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+/// A cluster file in a folder of its own, gone when dropped.
+pub(crate) struct ClusterFile(std::path::PathBuf);
+
+impl ClusterFile {
+    pub(crate) fn new(name: &str, mn: &str, echo: &str, client: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dmrpc-{name}-{}.toml", std::process::id()));
+        let table = |name, role, address| {
+            format!("[[process]]\nname = \"{name}\"\nrole = \"{role}\"\naddress = \"{address}\"\n")
+        };
+        let text =
+            table("mn0", "mn", mn) + &table("echo", "cn", echo) + &table("client", "cn", client);
+        std::fs::write(&path, text).expect("a temporary file");
+        Self(path)
+    }
+
+    pub(crate) fn line(&self, rest: &str) -> String {
+        format!("--cluster {} {rest}", self.0.display())
+    }
+}
+
+impl Drop for ClusterFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A port that nobody uses now.
+pub(crate) fn free_port() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    socket.local_addr().expect("bound").to_string()
 }

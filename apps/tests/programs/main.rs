@@ -1,6 +1,7 @@
 //! The programs as a person or a script meets them: they are started, and what they print and how
 //! they end is looked at.
 
+mod cluster;
 mod common;
 mod refusals;
 mod results;

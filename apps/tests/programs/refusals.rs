@@ -4,42 +4,12 @@ use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{build_memory_node, children_of, command, refused, runs};
+use crate::common::{
+    ClusterFile, build_memory_node, children_of, command, free_port, refused, runs,
+};
 
 const PROGRAMS: [&str; 5] =
     ["simple_test", "latency_test", "bandwidth_read_test", "bandwidth_write_test", "rpc_test"];
-
-/// A cluster file in a folder of its own, gone when dropped.
-struct ClusterFile(std::path::PathBuf);
-
-impl ClusterFile {
-    fn new(name: &str, mn: &str, echo: &str, client: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("dmrpc-{name}-{}.toml", std::process::id()));
-        let table = |name, role, address| {
-            format!("[[process]]\nname = \"{name}\"\nrole = \"{role}\"\naddress = \"{address}\"\n")
-        };
-        let text =
-            table("mn0", "mn", mn) + &table("echo", "cn", echo) + &table("client", "cn", client);
-        std::fs::write(&path, text).expect("a temporary file");
-        Self(path)
-    }
-
-    fn line(&self, rest: &str) -> String {
-        format!("--cluster {} {rest}", self.0.display())
-    }
-}
-
-impl Drop for ClusterFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A port that nobody uses now.
-fn free_port() -> String {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-    socket.local_addr().expect("bound").to_string()
-}
 
 #[test]
 fn wrong_flags() {
