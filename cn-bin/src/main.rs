@@ -9,10 +9,11 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let options = cli::options::Options::parse();
+    let options: cli::options::Options = match dmrpc_host::cli::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     match cli::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

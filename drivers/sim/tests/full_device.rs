@@ -1,6 +1,8 @@
 //! Over a wire in memory that has hardly any room: what the device does not take now leaves in a
 //! later poll, and nothing is lost that a timer would have to repair.
 
+use dmrpc_host as _;
+
 mod common;
 
 use common::actor::{Peer, Plan};
