@@ -87,3 +87,24 @@ pub fn wait_up(client: &Client, peer: Peer) {
         client.step();
     }
 }
+
+/// So many times in a row a silent server is waited for.
+const PATIENCE: u32 = 10;
+
+/// Makes an operation, again if the server was silent and nothing was sent.
+///
+/// # Errors
+/// What the operation says.
+pub fn patiently<T, E: Into<AppError>>(
+    client: &Client,
+    peer: Peer,
+    mut operation: impl FnMut() -> Result<T, E>,
+) -> Result<T, AppError> {
+    for _ in 0..PATIENCE {
+        match operation().map_err(Into::into) {
+            Err(error) if error.is_suspicion() => wait_up(client, peer),
+            result => return result,
+        }
+    }
+    operation().map_err(Into::into)
+}

@@ -3,7 +3,7 @@
 
 use dmrpc_cn::{Peer, Region};
 
-use crate::client::{Client, wait_up};
+use crate::client::{Client, patiently};
 use crate::error::AppError;
 use crate::pattern::{self, Random};
 
@@ -33,14 +33,14 @@ impl Places {
     pub fn new(client: &Client, peer: Peer, seed: u64, bytes: usize) -> Result<Self, AppError> {
         let distance = bytes.max(PLACE_BYTES_MIN);
         let count = (REGION_BYTES / distance).clamp(PLACES.0, PLACES.1);
-        wait_up(client, peer);
         let memory = client.memory(peer);
-        let region = memory.alloc((count * distance) as u64)?;
+        let region = patiently(client, peer, || memory.alloc((count * distance) as u64))?;
         let mut content = vec![0; bytes];
         pattern::fill(seed, &mut content);
         for place in 0..count {
             pattern::stamp(place as u64, &mut content);
-            memory.write(region, (place * distance) as u64, &content)?;
+            let offset = (place * distance) as u64;
+            patiently(client, peer, || memory.write(region, offset, &content))?;
         }
         let sequences = (0..count as u64).collect();
         Ok(Self { region, bytes, sequences, seed, random: Random::new(seed) })
