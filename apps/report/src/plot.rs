@@ -18,7 +18,8 @@ pub(crate) struct Plot {
     pub(crate) title: String,
 }
 
-/// A line of a plot: its name, whether it is of the bare device, and its points.
+/// A line of a plot: its name, whether it is of the bare device, and its points: size, as a power
+/// of two, and value.
 struct Line {
     name: String,
     raw: bool,
@@ -63,7 +64,7 @@ fn line(
     value: impl Fn(&Row) -> f64,
 ) -> Line {
     let rows = file.rows.iter().filter(|row| choose(row) && value(row) > 0.0);
-    let mut points: Vec<_> = rows.map(|row| (row.size_bytes as f64, value(row))).collect();
+    let mut points: Vec<_> = rows.map(|row| ((row.size_bytes as f64).log2(), value(row))).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     Line { name, raw, points }
 }
@@ -109,11 +110,15 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let ends = |of: fn(&(f64, f64)) -> f64| {
-        let (least, most) = points()
+        points()
             .map(of)
-            .fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(value), most.max(value)));
-        (least * 0.8)..(most * 1.25)
+            .fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(value), most.max(value)))
     };
+    let (smallest, largest) = ends(|point| point.0);
+    let (least, most) = ends(|point| point.1);
+    let sizes = smallest.floor()..largest.ceil();
+    // Marks at whole powers of two only.
+    let marks = (sizes.end - sizes.start) as usize;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -121,12 +126,13 @@ fn draw(
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .build_cartesian_2d(ends(|point| point.0).log_scale(), ends(|point| point.1).log_scale())?;
+        .build_cartesian_2d(sizes, (least * 0.8..most * 1.25).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("size")
         .y_desc(unit)
-        .x_label_formatter(&|bytes| ByteSize(*bytes as u64).to_string())
+        .x_labels(marks.clamp(2, 12))
+        .x_label_formatter(&|power| ByteSize(1 << (power.round() as u32)).to_string())
         .y_label_formatter(&|value| format!("{value}"))
         .light_line_style(WHITE)
         .draw()?;
