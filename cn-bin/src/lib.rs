@@ -107,3 +107,8 @@ pub use peers::Peer;
 pub use pending::{Reply, Ticket};
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
+
+/// The README's programs compile: this puts them among the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
