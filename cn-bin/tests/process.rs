@@ -100,6 +100,25 @@ fn alloc_ping_and_stat() {
     said(&server, &["free", "--ref", &reference]);
 }
 
+/// As any Unix tool in `tool | head`: no panic, no message.
+#[test]
+fn it_ends_quietly_when_nobody_reads() {
+    use std::os::unix::process::ExitStatusExt;
+    const SIGPIPE: i32 = 13;
+    let server = Server::memory_node();
+    let reference = said(&server, &["alloc", "--size", "1MiB"]);
+    let address = server.address.to_string();
+    for arguments in [&["stat"][..], &["read", "--ref", &reference], &["ping", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = program();
+        command.args(arguments).args(["--memory-node", &address]).stdout(writer);
+        let output = command.stderr(Stdio::piped()).output().expect("it was just built");
+        assert_eq!(output.status.signal(), Some(SIGPIPE), "{arguments:?}: {}", output.status);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
+}
+
 /// One line on standard error, an exit code, and no more than two seconds.
 fn fails(command: &mut Command, code: i32, expected: &str) {
     let start = Instant::now();

@@ -1,6 +1,5 @@
 //! From the command line to the poll loop.
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::device::Device;
@@ -82,9 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         address.port(),
         u64::from(config.frames)
     );
-    println!("ready {address}");
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {address}"));
     let interval = options.report.map(|span| span.0);
     serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);

@@ -180,6 +180,30 @@ fn it_reports_once_a_second_and_on_demand() {
     assert!(report["rates"]["write"]["ops_per_s"].is_number());
 }
 
+/// Whoever read the output has gone away: no reason to stop serving, nor to fail at the end.
+#[test]
+fn it_serves_on_when_nobody_reads() {
+    let mut serving = Serving::start(&["--report", "20ms"]);
+    drop(serving.child.stderr.take());
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(serving.child.try_wait().expect("a child").is_none(), "it must serve on");
+    serving.signal("-TERM");
+    assert!(serving.child.wait().expect("a child").success());
+    // Not even the first line can be told.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = command(&["--bind", "127.0.0.1:0", "--pool-size", "8MiB"])
+        .stdout(writer.try_clone().expect("a descriptor"))
+        .stderr(writer)
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().expect("a child").is_none(), "it must serve on");
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(killed.expect("kill").success());
+    assert!(child.wait().expect("a child").success());
+}
+
 #[test]
 fn noise_from_the_network_does_not_end_it() {
     let serving = Serving::start(&[]);

@@ -1,13 +1,41 @@
 //! Command lines: parsed by clap, refused in one line.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::sys;
+
 /// Exit code of wrong usage.
 pub const USAGE: u8 = 2;
+
+/// What a shell reports of a program that SIGPIPE ended: what one that noticed by itself that
+/// nobody reads any more ends with.
+pub const UNREAD: u8 = 128 + 13;
+
+/// Has the process end as Unix tools do, silently by SIGPIPE, when the reader of its output has
+/// gone away (`program | head`). For programs that print and end; those that serve go on
+/// ([`Signals::install`](crate::signals::Signals::install)), and those with something to clear up
+/// look at the error and end with [`UNREAD`].
+pub fn end_with_reader() {
+    // Refused only for signals that do not exist.
+    let _ = sys::default_signal(libc::SIGPIPE);
+}
+
+/// Prints one line on standard error: what went wrong. That nobody reads it is no reason to fail
+/// in another way.
+pub fn complain(program: &str, what: impl Display) {
+    let _ = writeln!(io::stderr(), "{program}: {what}");
+}
+
+/// Prints one line on standard output at once. That nobody reads it is no reason to stop serving.
+pub fn announce(line: impl Display) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
 
 /// Parses the process's command line. Help and version are printed to standard output; anything
 /// wrong gives one line on standard error.
@@ -22,7 +50,7 @@ pub fn parse<P: Parser>() -> Result<P, ExitCode> {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("{}: {}", P::command().get_name(), one_line(&error.to_string()));
+            complain(P::command().get_name(), one_line(&error.to_string()));
             ExitCode::from(USAGE)
         }
     })
