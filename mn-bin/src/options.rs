@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dmrpc_choice::DriverArgs;
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
@@ -75,9 +76,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE")]
     pub(crate) session_quota: Option<ByteSize>,
 
-    /// Largest datagram: what all hops to the compute nodes carry whole.
-    #[arg(long, default_value = "9000B", value_name = "SIZE")]
-    pub(crate) datagram_size: ByteSize,
+    /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
+    /// over DPDK if not given.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) datagram_size: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverArgs,
 
     /// How long a silent session keeps its memory.
     #[arg(long, default_value = "10s", value_name = "TIME")]

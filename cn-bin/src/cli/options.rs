@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
+use dmrpc_choice::DriverArgs;
 use dmrpc_cn::Ref;
 use dmrpc_core::wire::reference::REF_BYTES;
 use dmrpc_host::affinity::CoreList;
@@ -79,9 +80,13 @@ pub(crate) struct Options {
     #[arg(long, global = true, default_value = "1500ms", value_name = "TIME")]
     pub(crate) deadline: TimeSpan,
 
-    /// Largest datagram: what all hops to the other nodes carry whole.
-    #[arg(long, global = true, default_value = "9000B", value_name = "SIZE")]
-    pub(crate) datagram_size: ByteSize,
+    /// Largest datagram: what all hops to the other nodes carry whole. 9000B over UDP, 1472B over
+    /// DPDK if not given.
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub(crate) datagram_size: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverArgs,
 
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
     #[arg(long, global = true)]

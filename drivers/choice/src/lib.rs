@@ -10,14 +10,12 @@
 mod args;
 mod device;
 mod driver;
+mod links;
 
 pub use args::{DriverArgs, DriverKind};
 pub use device::{AnyDevice, AnyRx, AnyTx};
 pub use driver::{Driver, DriverError};
-
-/// The parts of DPDK's driver that programs with links of their own need.
-#[cfg(feature = "dpdk")]
-pub use dmrpc_dpdk as dpdk;
+pub use links::LocalLinks;
 
 /// Largest datagram over DPDK unless another is asked for: a frame of Ethernet's usual 1514 bytes.
 pub const DPDK_DATAGRAM_BYTES: usize = 1472;

@@ -48,7 +48,8 @@ impl Eal {
             return Err(DpdkError::NoHugePages);
         }
         let arguments = arguments(config);
-        let texts: Vec<CString> = arguments.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?;
+        let texts: Vec<CString> =
+            arguments.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(DpdkError::AlreadyStarted);
         }

@@ -123,10 +123,7 @@ impl FrameDevice for Links {
     #[inline]
     fn split(&mut self) -> (LinksRx<'_>, LinksTx<'_>) {
         let between = &self.between;
-        (
-            LinksRx { state: &mut self.receive, between },
-            LinksTx { state: &mut self.send, between },
-        )
+        (LinksRx { state: &mut self.receive, between }, LinksTx { state: &mut self.send, between })
     }
 }
 
@@ -171,7 +168,8 @@ impl LinksRx<'_> {
                 between.active.set(between.active.get() | 1 << state.current);
                 for index in 0..frames {
                     // The sender's address follows the receiver's.
-                    if let Some(mac) = receiver.frame(index).get(6..).and_then(<[u8]>::first_chunk) {
+                    if let Some(mac) = receiver.frame(index).get(6..).and_then(<[u8]>::first_chunk)
+                    {
                         between.macs.learn(*mac, state.current);
                     }
                 }
@@ -243,4 +241,3 @@ impl LinksTx<'_> {
         queue.forget(count);
     }
 }
-

@@ -75,7 +75,12 @@ impl Port {
             .ok_or_else(|| DpdkError::NoPort { name: name.to_owned() })?;
         log::take();
         let failed = |doing| {
-            move |source| DpdkError::Port { port: name.to_owned(), doing, source, said: log::take() }
+            move |source| DpdkError::Port {
+                port: name.to_owned(),
+                doing,
+                source,
+                said: log::take(),
+            }
         };
         let info = sys::info(id).map_err(failed("asking"))?;
         let driver = sys::driver_name(&info);
@@ -323,7 +328,8 @@ fn new_pool(
         // A cache may fill to one and a half times its size before it gives back.
         + 2 * CACHED;
     // What memif writes into one buffer is what it has for one; others want 2 KiB.
-    let bytes = frame_bytes_max.next_multiple_of(64).max(2048) + usize::from(crate::queue::headroom());
+    let bytes =
+        frame_bytes_max.next_multiple_of(64).max(2048) + usize::from(crate::queue::headroom());
     sys::Pool::new(&c_string(&name)?, buffers, CACHED, bytes as u16, socket).map_err(|source| {
         DpdkError::Pool { buffers, bytes, huge_pages: eal.has_huge_pages(), source }
     })

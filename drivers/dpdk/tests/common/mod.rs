@@ -41,7 +41,12 @@ impl Drop for Socket {
 }
 
 /// Adds a memif device and opens its port.
-pub(crate) fn memif(role: &str, socket: &Socket, more: &str, config: &PortConfig) -> std::sync::Arc<Port> {
+pub(crate) fn memif(
+    role: &str,
+    socket: &Socket,
+    more: &str,
+    config: &PortConfig,
+) -> std::sync::Arc<Port> {
     let name = format!("net_memif{}", unique());
     let path = socket.0.display();
     let text = format!("{name},role={role},id=0,socket={path},socket-abstract=no{more}");
