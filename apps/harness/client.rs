@@ -1,15 +1,15 @@
 //! The node that makes the operations.
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
-use dmrpc_udp::UdpDevice;
 
 use crate::error::AppError;
 use crate::servers::Server;
 use crate::session::Session;
 
 /// The node of a program.
-pub type Client = Node<UdpDevice>;
+pub type Client = Node<AnyDevice>;
 
 /// The method that an echo is called by. It answers any.
 pub const ECHO: Method = Method(1);
@@ -36,7 +36,7 @@ pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client,
     let small = BufferClass { count: 8, bytes: SMALL_BYTES.min(bytes) };
     let args = session.args;
     let config = NodeConfig {
-        datagram_bytes: args.datagram_size.as_usize(),
+        datagram_bytes: args.datagram_bytes(),
         client_sessions: SESSIONS,
         server_sessions: 1,
         slots: SLOTS,
@@ -48,7 +48,9 @@ pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client,
         deadline: args.deadline.0,
         ..NodeConfig::at(session.servers.client_address())
     };
-    Ok(Node::open_udp(&config)?)
+    let device = session.servers.device()?;
+    let local = device.local_addr();
+    Ok(Node::new(device, local, &config)?)
 }
 
 /// Connects to a server, which must be running.
