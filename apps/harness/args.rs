@@ -18,6 +18,8 @@ pub enum Driver {
     Udp,
     /// Memory shared by two processes, as DPDK's net_memif: a link for each server.
     Memif,
+    /// A pool that all processes map, with rings in it.
+    Cxl,
 }
 
 impl Driver {
@@ -26,6 +28,7 @@ impl Driver {
         match self {
             Self::Udp => "udp",
             Self::Memif => "memif",
+            Self::Cxl => "cxl",
         }
     }
 }
@@ -196,6 +199,7 @@ impl Args {
     pub fn datagram_bytes(&self) -> usize {
         let usual = match self.local {
             Some(Driver::Memif) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
+            Some(Driver::Cxl) => dmrpc_choice::CXL_DATAGRAM_BYTES,
             _ => self.driver.datagram_bytes(),
         };
         self.datagram_size.map_or(usual, |size| size.as_usize())
@@ -203,10 +207,11 @@ impl Args {
 
     /// The name of the driver in results.
     pub fn driver_name(&self) -> &'static str {
-        match (self.local, self.driver.driver) {
+        match (self.local, self.driver.kind()) {
             (Some(local), _) => local.name(),
             (None, DriverKind::Udp) => "udp",
             (None, DriverKind::Dpdk) => "dpdk",
+            (None, DriverKind::Cxl) => "cxl",
         }
     }
 

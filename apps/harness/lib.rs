@@ -27,6 +27,7 @@ pub mod cycle;
 pub mod error;
 pub mod frames;
 pub mod interleave;
+mod local_pool;
 pub mod output;
 pub mod pattern;
 pub mod places;

@@ -51,8 +51,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(ours), Some(theirs)) = (cores.first(), cores.get(1)) else {
         return Err("two cores are needed".into());
     };
-    let mapping = Mapping::memfd("rpc-round-trip", 32 << 20)?;
-    let pool = Pool::format(mapping, Mode::Coherent, &PoolConfig::default(), 1, Overwrite::Unused)?;
+    let mapping = Mapping::memfd("rpc-round-trip", 64 << 20)?;
+    let pool = Pool::format(
+        mapping,
+        Mode::Coherent,
+        &PoolConfig::default(),
+        (1, [7; 2]),
+        Overwrite::Unused,
+    )?;
     // The line of the yardstick lies where the store would be.
     let line = pool.store_memory();
     let task = AtomicU32::new(SERVE);
