@@ -27,7 +27,7 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { participants: 64, ring_participants: 16, ring_slots: 32, datagram_bytes: 4400 }
+        Self { participants: 64, ring_participants: 8, ring_slots: 64, datagram_bytes: 4400 }
     }
 }
 
