@@ -38,7 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let signals = Signals::install().map_err(Error::Signals)?;
     let bytes = options.pool_size.0 & !7;
-    let mut pool = pool(bytes, options.huge_pages)?;
+    // No pool is ever shorter than a word; the store says how long one has to be.
+    let mut pool = pool(bytes.max(8), options.huge_pages)?;
     let config = store_config(options, bytes);
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
@@ -91,7 +92,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
 /// The pool's memory, if the machine has it.
 fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
-    if let Some(available) = available_bytes().filter(|available| *available < bytes) {
+    // Huge pages are reserved beforehand, so they are not among what is available: whether there
+    // are enough, the mapping tells.
+    let available = if huge_pages { None } else { available_bytes() };
+    if let Some(available) = available.filter(|available| *available < bytes) {
         return Err(Error::PoolTooLarge { wanted: bytes, available });
     }
     map_pool(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {

@@ -109,6 +109,29 @@ fn a_pool_that_does_not_fit_is_refused() {
 fn a_pool_too_small_for_its_tables_is_refused() {
     let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "4KiB"];
     refused(&arguments, 2, &["--pool-size 4KiB", "needed"]);
+    for none in ["0", "7B"] {
+        refused(&["--bind", "127.0.0.1:0", "--pool-size", none], 2, &["--pool-size", "needed"]);
+    }
+}
+
+#[test]
+fn values_out_of_their_range_are_usage_errors() {
+    for flags in [
+        ["--lease", "0s"],
+        ["--lease", "5000000h"],
+        ["--report", "0s"],
+        ["--datagram-size", "0"],
+        ["--datagram-size", "70000"],
+    ] {
+        let arguments = [&["--bind", "127.0.0.1:0"], &flags[..]].concat();
+        refused(&arguments, 2, &[flags[0], flags[1], "give"]);
+    }
+}
+
+#[test]
+fn huge_pages_are_not_compared_with_what_is_available_beside_them() {
+    let arguments = ["--bind", "127.0.0.1:0", "--huge-pages", "--pool-size", "900TiB"];
+    refused(&arguments, 1, &["huge pages", "nr_hugepages"]);
 }
 
 #[test]
