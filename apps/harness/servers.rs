@@ -225,12 +225,13 @@ impl Servers {
         wanted
     }
 
-    /// Opens a device that reaches all servers but the raw ones.
+    /// Opens a device that reaches all servers but the raw ones, at `bind` unless its links say
+    /// where it is.
     ///
     /// # Errors
     /// [`AppError::Device`].
-    pub fn device(&self) -> Result<AnyDevice, AppError> {
-        self.open_device(self.client_address, |server| !server.is_raw())
+    pub fn device(&self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
+        self.open_device(bind, |server| !server.is_raw())
     }
 
     /// Opens a device that reaches one of the raw servers.
