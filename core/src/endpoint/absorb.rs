@@ -5,7 +5,7 @@ use super::host::{Admission, Body, Host};
 use super::parts::{is_part, send_ack};
 use super::server::{Order, head_of, is_probe};
 use super::table::{Incoming, ServeState, UNASKED_PACKETS};
-use super::transmit::{Io, session_flags};
+use super::transmit::{Io, Seal, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -201,10 +201,12 @@ impl Endpoint<'_> {
         if slot.state == ServeState::Receiving {
             ack.packet = incoming.receiving.contiguous as u16;
             ack.grant = incoming.grant(self.config.window_packets);
-            send_ack(io.tx, self.crc, session.peer, ack, incoming.receiving.beyond());
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
         } else {
             ack.flags |= Flags::WORKING;
-            send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send_ack(io.tx, seal, session.peer, ack, Beyond::default());
         }
     }
 
@@ -223,6 +225,7 @@ impl Endpoint<'_> {
         ack.slot = header.slot;
         ack.request = header.request;
         ack.grant = self.config.window_packets.min(UNASKED_PACKETS).into();
-        send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send_ack(io.tx, seal, session.peer, ack, Beyond::default());
     }
 }

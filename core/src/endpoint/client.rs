@@ -3,11 +3,12 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
 use super::parts::{is_part, send_ack};
 use super::table::{CallState, ClientState, Incoming, packets};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -36,6 +37,10 @@ impl Endpoint<'_> {
             self.counters.unknown_session += 1;
             return;
         };
+        if !is_authentic(&self.keys, session.binding, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         session.last_heard = now;
         let number = packet.slot();
         let index = (session_index << self.slot_shift) + usize::from(number);
@@ -244,7 +249,8 @@ impl Endpoint<'_> {
             done.flags = session_flags(session.features);
             done.slot = header.slot;
             done.request = header.request;
-            send(io.tx, self.crc, session.peer, done, 0, |_| {});
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send(io.tx, seal, session.peer, done, 0, |_| {});
         }
     }
 
@@ -266,7 +272,8 @@ impl Endpoint<'_> {
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
         ack.grant = incoming.grant(self.config.window_packets);
-        send_ack(io.tx, self.crc, session.peer, ack, incoming.receiving.beyond());
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
     }
 
     /// The server tells what has arrived of a request.

@@ -1,5 +1,6 @@
 //! How an endpoint is set up.
 
+use super::auth::Key;
 use super::table::StorageSize;
 use crate::time::Duration;
 use crate::wire::control::{Features, PAYLOAD_BYTES_MIN, SLOTS_MAX, WINDOW_PACKETS_MAX};
@@ -21,6 +22,12 @@ pub struct Config {
     pub window_packets: u16,
     /// What to ask for, and agree to.
     pub features: Features,
+    /// With a key, sessions are opened only with endpoints that have the same one, and their
+    /// packets are tagged.
+    pub key: Option<Key>,
+    /// Random bytes, other ones in each life, that no one else knows: what cookies and nonces are
+    /// made of. [`Config::new`] makes them of the incarnation, which is enough for a simulation.
+    pub secret: [u8; 16],
     /// How long the first packet of a call waits for any answer before it is sent again.
     pub retransmit_after: Duration,
     /// Longest wait between repetitions.
@@ -50,6 +57,8 @@ impl Config {
             payload_bytes_max: payload as u32,
             window_packets: 32,
             features: Features::PAYLOAD_CHECK,
+            key: None,
+            secret: u128::from(incarnation).to_le_bytes(),
             retransmit_after: Duration::from_millis(5),
             retransmit_max: Duration::from_millis(200),
             busy_retry_after: Duration::from_micros(200),

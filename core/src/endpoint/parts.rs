@@ -2,8 +2,7 @@
 
 use core::net::SocketAddrV4;
 
-use super::transmit::send;
-use crate::crc32c::Crc32c;
+use super::transmit::{Seal, send};
 use crate::device::Tx;
 use crate::wire::control::{BEYOND_BYTES, Beyond};
 use crate::wire::message::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
@@ -27,13 +26,13 @@ pub(super) fn is_part(header: &Header, payload: usize, payload_bytes: u32) -> bo
 /// Sends an acknowledgement that says which packets have arrived beyond the first gap.
 pub(super) fn send_ack<T: Tx>(
     tx: &mut T,
-    crc: Crc32c,
+    seal: Seal<'_>,
     peer: SocketAddrV4,
     header: Header,
     beyond: Beyond,
 ) {
     let bytes = if beyond.is_empty() { 0 } else { BEYOND_BYTES };
-    send(tx, crc, peer, header, bytes, |payload| {
+    send(tx, seal, peer, header, bytes, |payload| {
         payload.copy_from_slice(&beyond.to_bytes()[..bytes]);
     });
 }

@@ -4,7 +4,7 @@ use super::Endpoint;
 use super::call::deadline_us;
 use super::host::{Body, CallError, Completion, Host, Response};
 use super::table::{CallState, UNASKED_PACKETS};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{Arguments, RequestHeader, Status};
@@ -73,7 +73,8 @@ impl Endpoint<'_> {
         cancel.flags = session_flags(session.features);
         cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         cancel.request = slot.request;
-        send(io.tx, self.crc, session.peer, cancel, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, cancel, 0, |_| {});
     }
 
     /// Nothing was heard of a call for too long: repeat, or ask.
@@ -185,6 +186,7 @@ impl Endpoint<'_> {
         probe.request = slot.request;
         probe.message = slot.outgoing.message;
         probe.head = slot.outgoing.head;
-        send(io.tx, self.crc, session.peer, probe, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, probe, 0, |_| {});
     }
 }

@@ -3,10 +3,11 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::table::{ServeState, ServerSession, ServerSlot};
-use super::transmit::{Io, whole};
+use super::transmit::{Io, Seal, whole};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -77,6 +78,10 @@ impl Endpoint<'_> {
         }) else {
             return self.reset(io, peer, &packet.header());
         };
+        if !is_authentic(&self.keys, session.binding, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         session.last_heard = now;
         let number = packet.slot();
         let index = (session_index << self.slot_shift) + usize::from(number);
@@ -99,9 +104,10 @@ impl Endpoint<'_> {
         match serve(now, io.host, session, slot, &head, body) {
             Outcome::Replied => {
                 let turn = if slot.outgoing.is_whole() {
-                    let (crc, template) = (self.crc, &session.template);
+                    let template = &session.template;
+                    let seal = Seal::new(self.crc, &self.keys, session.binding);
                     let request = call.request;
-                    whole(io.tx, crc, peer, template, request, number, &mut slot.outgoing)
+                    whole(io.tx, seal, peer, template, request, number, &mut slot.outgoing)
                 } else {
                     self.transmit_server(io, index)
                 };

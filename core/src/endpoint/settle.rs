@@ -3,12 +3,13 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::Keys;
 use super::host::Host;
 use super::table::{ServeState, UNASKED_PACKETS};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::Instant;
-use crate::wire::control::Beyond;
+use crate::wire::control::{Beyond, Features};
 use crate::wire::message::Status;
 use crate::wire::packet::{Flags, Header, Kind};
 
@@ -155,7 +156,8 @@ impl Endpoint<'_> {
         busy.flags = session_flags(session.features);
         busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         busy.request = self.server_slots[index].request;
-        send(io.tx, self.crc, session.peer, busy, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, busy, 0, |_| {});
     }
 
     #[cold]
@@ -199,7 +201,22 @@ impl Endpoint<'_> {
         header: &Header,
     ) {
         self.counters.unknown_session += 1;
-        let reset = Header::new(Kind::Reset, header.session, header.generation);
-        send(io.tx, self.crc, peer, reset, 0, |_| {});
+        self.send_reset(io, peer, header);
+    }
+
+    /// The same, uncounted. What it answers is named: that is how a client knows that the reset is
+    /// not older than its question.
+    #[cold]
+    pub(super) fn send_reset<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        asked: &Header,
+    ) {
+        let mut reset = Header::new(Kind::Reset, asked.session, asked.generation);
+        reset.flags = session_flags(self.config.features & Features::AUTHENTICATED);
+        reset.request = asked.request;
+        let seal = Seal::new(self.crc, &self.keys, self.keys.as_ref().map(Keys::outside));
+        send(io.tx, seal, peer, reset, 0, |_| {});
     }
 }

@@ -2,6 +2,7 @@
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
+use super::auth::Binding;
 use super::host::{SessionId, Sink, Source};
 use super::wheel::TimerEntry;
 use super::window::{Receiving, Sending};
@@ -85,6 +86,8 @@ pub(super) enum ClientState {
     Connecting,
     Up,
     Suspected,
+    /// Over here; the server is told until it says that it has heard.
+    Leaving,
 }
 
 /// A session in which this endpoint makes calls.
@@ -103,6 +106,12 @@ pub struct ClientSession {
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    /// From the server's challenge; zero before.
+    pub(super) cookie: u64,
+    /// Refused by somebody who has not shown that they have the key.
+    pub(super) refused: bool,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -133,6 +142,9 @@ impl ClientSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        binding: None,
+        cookie: 0,
+        refused: false,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -333,6 +345,10 @@ pub struct ServerSession {
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    /// The session's secret bytes; zeros without a key.
+    pub(super) secret: [u8; 16],
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -352,6 +368,8 @@ impl ServerSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        binding: None,
+        secret: [0; 16],
         waiting: 0,
         last_heard: Instant::ZERO,
     };

@@ -9,8 +9,9 @@
 //! 40 packet u16 (number)   42 head u16 (bytes)  44 check u32
 //! ```
 //!
-//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it and, unless the session
-//! has negotiated the payload check away, the payload after it.
+//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it without the tag and,
+//! unless the session has negotiated the payload check away, the payload after it. The tag covers
+//! the header without itself, the checksum included.
 
 use bitflags::bitflags;
 
@@ -24,6 +25,8 @@ pub const PROTOCOL_VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum lies: everything in front of it is covered.
 const CHECK_AT: usize = 44;
+/// Where the authentication tag lies, which is set last.
+const TAG_AT: usize = 16;
 
 /// What a packet is for. The comment names who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub enum Kind {
     Bye = 13,
     /// Server to client: the session named, by the server's index, is not known here.
     Reset = 14,
+    /// Server to client: say hello again, with the cookie in the payload.
+    Challenge = 15,
 }
 
 impl Kind {
@@ -76,6 +81,7 @@ impl Kind {
             12 => Self::Pong,
             13 => Self::Bye,
             14 => Self::Reset,
+            15 => Self::Challenge,
             _ => return Err(WireError::Value { field: "kind", value: value.into() }),
         })
     }
@@ -173,7 +179,7 @@ impl Header {
         put(bytes, 4, self.session.to_le_bytes());
         put(bytes, 8, self.generation.to_le_bytes());
         put(bytes, 12, self.grant.to_le_bytes());
-        put(bytes, 16, self.tag.to_le_bytes());
+        put(bytes, TAG_AT, self.tag.to_le_bytes());
         put(bytes, 24, self.request.to_le_bytes());
         put(bytes, 32, self.slot.to_le_bytes());
         put(bytes, 34, self.payload.to_le_bytes());
@@ -215,6 +221,10 @@ impl<'a> Packet<'a> {
             .ok_or(WireError::Value { field: "flags", value: u16_at(bytes, 2).into() })?;
         let covered: &[u8] = if flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
         if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
+            return Err(WireError::Checksum);
+        }
+        // Nothing else covers a tag that nobody checks.
+        if u64_at(bytes, TAG_AT) != 0 && !flags.contains(Flags::AUTHENTICATED) {
             return Err(WireError::Checksum);
         }
         Ok(Self { kind: Kind::from_wire(bytes[1])?, bytes, payload })
@@ -268,6 +278,12 @@ impl<'a> Packet<'a> {
         u16_at(self.bytes, 42)
     }
 
+    /// The header as it came.
+    #[inline(always)]
+    pub fn header_bytes(&self) -> &'a [u8; HEADER_BYTES] {
+        self.bytes
+    }
+
     /// What follows the header.
     #[inline(always)]
     pub fn payload(&self) -> &'a [u8] {
@@ -283,7 +299,7 @@ impl<'a> Packet<'a> {
             session: self.session(),
             generation: self.generation(),
             grant: u32_at(bytes, 12),
-            tag: u64_at(bytes, 16),
+            tag: u64_at(bytes, TAG_AT),
             request: self.request(),
             slot: self.slot(),
             payload: u16_at(bytes, 34),

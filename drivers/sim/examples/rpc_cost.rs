@@ -1,14 +1,16 @@
 //! What a 32 B RPC costs, both ends together: two endpoints of one thread over a wire in memory,
 //! a service that echoes, the payload check on.
 //!
-//! `rpc_cost --calls N [--in-flight K]` prints one line:
-//! `calls=N in_flight=K seconds=S calls_per_s=R`. For instructions a call, run it under
+//! `rpc_cost --calls N [--in-flight K] [--auth] [--no-integrity]` prints one line:
+//! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
+//! are tagged; `--no-integrity` leaves payloads out of the checksum. For instructions a call, run it under
 //! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by
 //! that of the calls: what happens once cancels out.
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
@@ -16,6 +18,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::Instant;
+use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
 use dmrpc_sim::storage;
@@ -70,7 +73,14 @@ struct Node {
 
 impl Node {
     fn new(incarnation: u64, device: MemoryDevice) -> Self {
-        let config = Config { slots_per_session: 64, ..Config::new(incarnation, DATAGRAM_BYTES) };
+        let mut config =
+            Config { slots_per_session: 64, ..Config::new(incarnation, DATAGRAM_BYTES) };
+        if flag("--auth") {
+            config.key = Some(Key::new(b"for measurements only").expect("long enough"));
+        }
+        if flag("--no-integrity") {
+            config.features -= Features::PAYLOAD_CHECK;
+        }
         let size = StorageSize::new(1, 1, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
@@ -89,6 +99,10 @@ fn number(name: &str, default: u64) -> u64 {
             std::process::exit(2)
         })
     })
+}
+
+fn flag(name: &str) -> bool {
+    std::env::args().any(|arg| arg == name)
 }
 
 fn main() {
