@@ -2,6 +2,7 @@
 
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
+use dmrpc_host::key;
 use dmrpc_udp::UdpDevice;
 
 use crate::error::AppError;
@@ -45,6 +46,7 @@ pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client,
         buffers: [none, small, BufferClass { count, bytes }],
         idle: args.idle,
         payload_check: !args.no_payload_check,
+        key: key::load_from_environment()?,
         deadline: args.deadline.0,
         ..NodeConfig::at(session.servers.client_address())
     };

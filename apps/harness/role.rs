@@ -6,6 +6,7 @@ use std::net::SocketAddrV4;
 use clap::ValueEnum;
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::key;
 use dmrpc_host::raw::{self, socket::RawSocket};
 use dmrpc_host::signals::Signals;
 use dmrpc_udp::{UdpConfig, UdpDevice};
@@ -78,6 +79,7 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         buffers: ECHO_BUFFERS,
         idle: args.idle,
         payload_check: !args.no_payload_check,
+        key: key::load_from_environment()?,
         ..NodeConfig::at(args.bind)
     };
     let node = Node::open_udp(&config)?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
+use dmrpc_host::key;
 
 use crate::args::{Args, Driver};
 use crate::block::{Block, Budget, Tally};
@@ -57,7 +58,9 @@ fn run(
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
     }
+    let keyed = key::load_from_environment()?.is_some();
     let mut session = Session {
+        keyed,
         app,
         args,
         servers,
@@ -84,6 +87,8 @@ pub struct Session<'a> {
     pub clock: Clock,
     /// Where results go.
     pub output: Output,
+    /// Whether sessions are authenticated.
+    keyed: bool,
     errors: u64,
 }
 
@@ -163,7 +168,8 @@ impl Session<'_> {
     ) -> Result<(), AppError> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
-        let switches = Switches { integrity, ..Switches::default() };
+        let auth = !bare && self.keyed;
+        let switches = Switches { integrity, auth, ..Switches::default() };
         let driver = self.args.local.unwrap_or(Driver::Udp).name();
         let about = (self.app, driver, self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, ratio);

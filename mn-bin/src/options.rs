@@ -91,6 +91,11 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) no_payload_check: bool,
 
+    /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
+    /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
     /// Print rates and pool use to standard error in this interval.
     #[arg(long, value_name = "TIME")]
     pub(crate) report: Option<TimeSpan>,

@@ -12,6 +12,7 @@ use dmrpc_cn::{BufferClass, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cluster::{Cluster, Role};
 use dmrpc_host::idle::IdleStrategy;
+use dmrpc_host::key;
 
 use error::CliError;
 use options::{Command, Options};
@@ -79,24 +80,25 @@ impl Place {
 }
 
 /// How the node of this process is set up.
-pub(crate) fn node_config(options: &Options, place: &Place) -> NodeConfig {
+pub(crate) fn node_config(options: &Options, place: &Place) -> Result<NodeConfig, CliError> {
     let config = NodeConfig::at(place.bind);
-    NodeConfig {
+    Ok(NodeConfig {
+        key: key::load(options.key_file.as_deref()).map_err(CliError::Key)?,
         datagram_bytes: options.datagram_size.as_usize(),
         idle: options.idle,
         payload_check: !options.no_payload_check,
         deadline: options.deadline.0,
         ..config
-    }
+    })
 }
 
 /// The same for a node that makes a few calls and ends.
-pub(crate) fn client_config(options: &Options, place: &Place) -> NodeConfig {
+pub(crate) fn client_config(options: &Options, place: &Place) -> Result<NodeConfig, CliError> {
     // Blocking calls need no buffers.
     let buffers = [BufferClass { count: 1, bytes: 4096 }; 3];
-    let config = node_config(options, place);
+    let config = node_config(options, place)?;
     let idle = if options.idle == IdleStrategy::Busy { IdleStrategy::Busy } else { config.idle };
-    NodeConfig {
+    Ok(NodeConfig {
         client_sessions: 4,
         server_sessions: 1,
         calls: 16,
@@ -104,5 +106,5 @@ pub(crate) fn client_config(options: &Options, place: &Place) -> NodeConfig {
         buffers,
         idle,
         ..config
-    }
+    })
 }

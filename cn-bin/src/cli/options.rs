@@ -87,6 +87,11 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
 
+    /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
+    /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, global = true, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -5,9 +5,10 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
+use super::congestion::Controller;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
-use super::parts::{is_part, send_ack};
-use super::table::{CallState, ClientState, Incoming, packets};
+use super::parts::{arriving_window, is_part, report, send_ack};
+use super::table::{CallState, ClientState, Incoming, packets, unasked};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
@@ -58,7 +59,12 @@ impl Endpoint<'_> {
             return self.odd_response(now, io, index, &packet.header(), packet.payload());
         }
         let request = slot.request >> ATTEMPT_BITS;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.answered(number, now, min, max);
         slot.state = CallState::Free;
+        if slot.sink.take().is_some() {
+            self.expected -= 1;
+        }
         slot.settled = request;
         slot.outgoing.sending.stop();
         session.free |= 1 << number;
@@ -123,9 +129,12 @@ impl Endpoint<'_> {
             }
             // The request has done its work; its buffer becomes that of the answer's head.
             slot.state = CallState::Answering;
+            let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+            self.client_sessions[index >> self.slot_shift].rtt.answered(header.slot, now, min, max);
             slot.outgoing.sending.stop();
-            let window = self.config.window_packets;
-            *incoming = Incoming::new(header.message, header.head, payload_bytes, window, sink);
+            let granted = unasked(self.config.window_packets, slot.unasked).into();
+            *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
+            self.arriving += 1;
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
             return;
@@ -135,7 +144,12 @@ impl Endpoint<'_> {
         if arrived == Arrived::Duplicate {
             self.counters.duplicates += 1;
         }
-        let Arrived::Fresh { gap } = arrived else { return };
+        let Arrived::Fresh { gap } = arrived else {
+            if arrived == Arrived::Duplicate {
+                self.acknowledge_response(now, io, index, Flags::DUPLICATE);
+            }
+            return;
+        };
         let head = usize::from(header.head);
         let sink = incoming.sink.expect("a longer answer has a sink");
         if number == 0 {
@@ -145,12 +159,17 @@ impl Endpoint<'_> {
             io.host.absorb(sink, number * payload_bytes - u32::from(header.head), payload);
         }
         slot.backoff = 0;
-        slot.due = (now + self.config.retransmit_after).min(slot.deadline);
-        let wants_grant = incoming.wants_grant(self.config.window_packets);
+        let session = &mut self.client_sessions[index >> self.slot_shift];
+        slot.due = (now + session.rtt.timeout).min(slot.deadline);
+        if let Some(delay) = incoming.grant_delay(number, now) {
+            session.control.on_delay(now, delay);
+        }
+        let window = arriving_window(&self.config, self.arriving, &session.control);
+        let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
             self.end_of_response(now, io, index, header.flags.contains(Flags::HOLDS));
         } else if gap || wants_grant {
-            self.acknowledge_response(io, index, false);
+            self.acknowledge_response(now, io, index, Flags::empty());
         }
     }
 
@@ -189,6 +208,8 @@ impl Endpoint<'_> {
         let session_index = index >> self.slot_shift;
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
+        self.arriving -= u32::from(slot.state == CallState::Answering);
+        self.expected -= u32::from(slot.sink.take().is_some());
         slot.state = CallState::Free;
         slot.outgoing.sending.stop();
         if let Some(source) = slot.outgoing.source.take() {
@@ -196,6 +217,7 @@ impl Endpoint<'_> {
         }
         let request = slot.request >> ATTEMPT_BITS;
         let session = &mut self.client_sessions[session_index];
+        session.rtt.forget(number);
         session.free |= 1 << number;
         session.free_count += 1;
         self.counters.calls_completed += 1;
@@ -254,24 +276,26 @@ impl Endpoint<'_> {
         }
     }
 
-    /// Tells the server what has arrived of an answer. A probe asks for all that is missing.
+    /// Tells the server what has arrived of an answer. With [`Flags::PROBE`] it asks for all that
+    /// is missing.
     pub(super) fn acknowledge_response<T: Tx, H: Host>(
         &mut self,
+        now: Instant,
         io: &mut Io<'_, T, H>,
         index: usize,
-        probe: bool,
+        flags: Flags,
     ) {
         let session = &self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
         let incoming = &mut slot.incoming;
         let mut ack =
             Header::new(Kind::ResponseAck, session.remote.index, session.remote.generation);
-        ack.flags = session_flags(session.features);
-        ack.flags.set(Flags::PROBE, probe);
+        ack.flags = session_flags(session.features) | flags;
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
-        ack.grant = incoming.grant(self.config.window_packets);
+        let window = arriving_window(&self.config, self.arriving, &session.control);
+        ack.grant = incoming.grant(now, window);
         let seal = Seal::new(self.crc, &self.keys, session.binding);
         send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
     }
@@ -293,16 +317,11 @@ impl Endpoint<'_> {
         if slot.state != CallState::Sent || slot.cancelled {
             return;
         }
-        let working = header.flags.contains(Flags::WORKING);
-        let progress = slot.outgoing.sending.acknowledge(
-            header.packet.into(),
-            header.grant,
-            beyond,
-            header.flags.contains(Flags::PROBE) && !working,
-        );
-        if progress {
+        let session = &mut self.client_sessions[index >> self.slot_shift];
+        let report = report(header, beyond);
+        if slot.outgoing.sending.acknowledge(&report, &mut session.reordering) {
             slot.backoff = 0;
-            slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+            slot.due = (now + session.rtt.timeout).min(slot.deadline);
         }
         if slot.outgoing.sending.due().is_some() {
             self.enqueue_client(index);

@@ -4,9 +4,12 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Binding, Parties};
+use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
+use super::rtt::Rtt;
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, Seal, send, session_flags};
+use super::window::Reordering;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{
@@ -46,6 +49,8 @@ impl Endpoint<'_> {
             generation,
             peer,
             opened: now,
+            rtt: Rtt::new(self.config.retransmit_after),
+            control: Control::new(self.config.congestion),
             due: now,
             ..ClientSession::EMPTY
         };
@@ -294,6 +299,8 @@ impl Endpoint<'_> {
             template: template(Kind::Response, remote, features),
             binding: keyed.map(|(binding, _)| binding),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
+            control: Control::new(self.config.congestion),
+            reordering: Reordering::NONE,
             waiting: 0,
             last_heard: now,
         };

@@ -7,7 +7,8 @@
 //!
 //! - [`host`]: what the endpoint asks of the code around it;
 //! - [`table`]: what it keeps for sessions and slots;
-//! - `window`: which packets have arrived, which must be sent again;
+//! - `window`: which packets have arrived, which must be sent again; `rtt`: when to ask;
+//! - [`congestion`]: how much may be under way;
 //! - `wheel`: timers;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `parts`: what both share;
@@ -35,12 +36,14 @@ pub mod auth;
 mod call;
 mod client;
 mod config;
+pub mod congestion;
 mod counters;
 mod handshake;
 pub mod host;
 mod liveness;
 mod parts;
 mod retry;
+mod rtt;
 mod server;
 mod settle;
 pub mod table;
@@ -93,6 +96,10 @@ pub struct Endpoint<'m> {
     /// If the configuration has a key.
     keys: Option<Keys>,
     secret: Secret,
+    /// Messages of several packets that are coming in.
+    arriving: u32,
+    /// Calls under way whose answers may have several packets.
+    expected: u32,
     /// When a reset that proves nothing is looked at next.
     reset_heeded_at: Instant,
     /// Slots of a session, as a power of two.
@@ -137,6 +144,8 @@ impl<'m> Endpoint<'m> {
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(Keys::new),
             secret: Secret(config.secret),
+            arriving: 0,
+            expected: 0,
             reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             counters: Counters::default(),

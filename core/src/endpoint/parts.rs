@@ -2,11 +2,14 @@
 
 use core::net::SocketAddrV4;
 
+use super::config::Config;
+use super::congestion::{Control, Controller, share};
 use super::transmit::{Seal, send};
+use super::window::Report;
 use crate::device::Tx;
 use crate::wire::control::{BEYOND_BYTES, Beyond};
 use crate::wire::message::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::wire::packet::Header;
+use crate::wire::packet::{Flags, Header};
 
 /// Whether a packet of a message of several is what it must be: its number within the message, its
 /// payload as long as its place says, the head within the first packet.
@@ -21,6 +24,24 @@ pub(super) fn is_part(header: &Header, payload: usize, payload_bytes: u32) -> bo
     }
     let start = u32::from(header.packet) * payload_bytes;
     start < message && payload as u32 == payload_bytes.min(message - start)
+}
+
+/// Packets of one message that may be under way to an endpoint which `arriving` messages come to.
+#[inline]
+pub(super) fn arriving_window(config: &Config, arriving: u32, control: &Control) -> u32 {
+    let most = u32::from(config.window_packets).min(control.window());
+    most.min(share(config.arriving_packets, arriving))
+}
+
+/// What an acknowledgement says.
+pub(super) fn report(header: &Header, beyond: Beyond) -> Report {
+    Report {
+        contiguous: header.packet.into(),
+        granted: header.grant,
+        beyond,
+        probe: header.flags.contains(Flags::PROBE) && !header.flags.contains(Flags::WORKING),
+        duplicate: header.flags.contains(Flags::DUPLICATE),
+    }
 }
 
 /// Sends an acknowledgement that says which packets have arrived beyond the first gap.

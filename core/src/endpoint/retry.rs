@@ -42,8 +42,10 @@ impl Endpoint<'_> {
         } else {
             self.repeat(now, io, index);
         }
+        let session = &mut self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
-        let wait = self.config.retransmit_after.as_nanos() << slot.backoff.min(16);
+        session.rtt.forget((index & ((1 << self.slot_shift) - 1)) as u16);
+        let wait = session.rtt.timeout.as_nanos() << slot.backoff.min(16);
         slot.backoff = slot.backoff.saturating_add(1);
         let wait = Duration::from_nanos(wait).min(self.config.retransmit_max);
         slot.due = (now + wait).min(slot.deadline);
@@ -81,7 +83,7 @@ impl Endpoint<'_> {
     fn repeat<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>, index: usize) {
         self.counters.packets_resent += 1;
         if self.client_slots[index].state == CallState::Answering {
-            return self.acknowledge_response(io, index, true);
+            return self.acknowledge_response(now, io, index, Flags::PROBE);
         }
         self.refresh_deadline(now, index);
         let session = &self.client_sessions[index >> self.slot_shift];

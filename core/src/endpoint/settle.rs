@@ -5,6 +5,7 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::Keys;
 use super::host::Host;
+use super::parts::report;
 use super::table::{ServeState, UNASKED_PACKETS};
 use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
@@ -32,12 +33,9 @@ impl Endpoint<'_> {
         if slot.state != ServeState::Answered {
             return;
         }
-        slot.outgoing.sending.acknowledge(
-            header.packet.into(),
-            header.grant,
-            beyond,
-            header.flags.contains(Flags::PROBE),
-        );
+        let report = report(header, beyond);
+        let session = &mut self.server_sessions[index >> self.slot_shift];
+        slot.outgoing.sending.acknowledge(&report, &mut session.reordering);
         if slot.outgoing.sending.due().is_some() {
             self.enqueue_server(index);
         }
@@ -91,7 +89,7 @@ impl Endpoint<'_> {
             self.begin(io, index, header.request);
             self.answer(io, index, Status::CANCELLED);
         } else {
-            self.cancel_current(io, index);
+            self.cancel_current(now, io, index);
         }
         if self.server_sessions[session_index].waiting != 0 {
             self.wake(now, io, session_index);
@@ -99,7 +97,12 @@ impl Endpoint<'_> {
     }
 
     /// Cancels the request that a slot is about.
-    fn cancel_current<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+    fn cancel_current<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
         match self.server_slots[index].state {
             ServeState::Receiving | ServeState::Waiting => {
                 self.let_go(io, index);
@@ -108,7 +111,7 @@ impl Endpoint<'_> {
             ServeState::Refused => self.answer(io, index, Status::CANCELLED),
             ServeState::Executing => {
                 self.tell_cancelled(io, index);
-                self.acknowledge_request(io, index, false);
+                self.acknowledge_request(now, io, index, Flags::empty());
             }
             ServeState::Answered => {
                 let sending = &mut self.server_slots[index].outgoing.sending;

@@ -3,10 +3,12 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::auth::Binding;
+use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
+use super::rtt::Rtt;
 use super::wheel::TimerEntry;
-use super::window::{Receiving, Sending};
-use crate::time::Instant;
+use super::window::{Receiving, Reordering, Sending};
+use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::packet::Template;
@@ -112,6 +114,12 @@ pub struct ClientSession {
     pub(super) cookie: u64,
     /// Refused by somebody who has not shown that they have the key.
     pub(super) refused: bool,
+    /// How long its answers take.
+    pub(super) rtt: Rtt,
+    /// How much of its answers may be under way.
+    pub(super) control: Control,
+    /// How its requests' packets are reordered on their way.
+    pub(super) reordering: Reordering,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -145,6 +153,9 @@ impl ClientSession {
         binding: None,
         cookie: 0,
         refused: false,
+        rtt: Rtt::new(Duration::from_millis(5)),
+        control: Control::None,
+        reordering: Reordering::NONE,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -233,6 +244,14 @@ impl Outgoing {
 /// Packets of a message that may be sent before the receiver has granted any.
 pub(super) const UNASKED_PACKETS: u16 = 8;
 
+/// Packets of an answer that may be sent unasked to a receiver with this window, if the request
+/// has said `unasked`; zero says nothing.
+#[inline]
+pub(super) fn unasked(window: u16, unasked: u8) -> u16 {
+    let usual = window.min(UNASKED_PACKETS);
+    if unasked == 0 { usual } else { usual.min(unasked.into()) }
+}
+
 /// Packets of a message of `bytes` bytes. Divides only where there are several.
 #[inline]
 pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
@@ -248,6 +267,9 @@ pub(super) struct Incoming {
     pub(super) head: u16,
     /// Packets that the sender may send in all, as far as we have told it.
     pub(super) granted: u32,
+    /// The first packet that a grant allowed which was given at `marked_at`; zero without one.
+    mark: u32,
+    marked_at: Instant,
     pub(super) sink: Option<Sink>,
 }
 
@@ -258,34 +280,52 @@ impl Incoming {
         message: 0,
         head: 0,
         granted: 0,
+        mark: 0,
+        marked_at: Instant::ZERO,
         sink: None,
     };
 
-    /// A message of which nothing is here yet, for a receiver whose window is `window` packets.
+    /// A message of which nothing is here yet, and `granted` packets may be sent.
     pub(super) fn new(
         message: u32,
         head: u16,
         payload_bytes: u32,
-        window: u16,
+        granted: u32,
         sink: Option<Sink>,
     ) -> Self {
         let packets = packets(message, payload_bytes);
-        let granted = window.min(UNASKED_PACKETS).into();
-        Self { receiving: Receiving::EMPTY, packets, message, head, granted, sink }
+        Self { packets, message, head, granted, sink, ..Self::EMPTY }
     }
 
-    /// Whether half of a window of `window` packets is used up and the sender needs a new grant.
+    /// Whether a quarter of a window of `window` packets is used up: one grant may be lost and the
+    /// next still comes before the sender stops.
     #[inline]
-    pub(super) fn wants_grant(&self, window: u16) -> bool {
+    pub(super) fn wants_grant(&self, window: u32) -> bool {
         self.granted < self.packets
-            && self.granted < self.receiving.contiguous + u32::from(window).div_ceil(2)
+            && self.granted < self.receiving.contiguous + (window - window / 4)
     }
 
     /// Grants a full window beyond what has arrived.
     #[inline]
-    pub(super) fn grant(&mut self, window: u16) -> u32 {
-        self.granted = self.granted.max(self.receiving.contiguous + u32::from(window));
+    pub(super) fn grant(&mut self, now: Instant, window: u32) -> u32 {
+        let granted = self.receiving.contiguous + window;
+        if granted > self.granted {
+            if self.mark == 0 {
+                (self.mark, self.marked_at) = (self.granted, now);
+            }
+            self.granted = granted;
+        }
         self.granted
+    }
+
+    /// How long a grant took to bring the first packet that it allowed, if `number` is that one.
+    #[inline]
+    pub(super) fn grant_delay(&mut self, number: u32, now: Instant) -> Option<Duration> {
+        if self.mark == 0 || number < self.mark {
+            return None;
+        }
+        self.mark = 0;
+        Some(now.since(self.marked_at))
     }
 }
 
@@ -301,6 +341,8 @@ pub struct ClientSlot {
     pub(super) request: u64,
     /// The server has executed the slot's calls up to this one, or never will.
     pub(super) settled: u64,
+    /// Packets of the answer that may be sent unasked; zero for the usual number.
+    pub(super) unasked: u8,
     pub(super) token: u64,
     pub(super) deadline: Instant,
     pub(super) due: Instant,
@@ -319,6 +361,7 @@ impl ClientSlot {
         refused: false,
         request: 0,
         settled: 0,
+        unasked: 0,
         token: 0,
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
@@ -349,6 +392,10 @@ pub struct ServerSession {
     pub(super) binding: Option<Binding>,
     /// The session's secret bytes; zeros without a key.
     pub(super) secret: [u8; 16],
+    /// How much of its requests may be under way.
+    pub(super) control: Control,
+    /// How its answers' packets are reordered on their way.
+    pub(super) reordering: Reordering,
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -370,6 +417,8 @@ impl ServerSession {
         template: Template::EMPTY,
         binding: None,
         secret: [0; 16],
+        control: Control::None,
+        reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,
     };
@@ -401,6 +450,8 @@ pub struct ServerSlot {
     pub(super) cancelled: bool,
     /// Answered without being executed.
     pub(super) declined: bool,
+    /// Packets of the answer that may be sent unasked; zero for the usual number.
+    pub(super) unasked: u8,
     /// Number of the last request seen.
     pub(super) request: u64,
     pub(super) incoming: Incoming,
@@ -413,6 +464,7 @@ impl ServerSlot {
         state: ServeState::Idle,
         cancelled: false,
         declined: false,
+        unasked: 0,
         request: 0,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,

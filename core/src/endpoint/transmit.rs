@@ -228,7 +228,7 @@ impl Endpoint<'_> {
         let outgoing = &mut slot.outgoing;
         let (peer, template) = (session.peer, &session.template);
         let seal = Seal::new(self.crc, &self.keys, session.binding);
-        let turn = if outgoing.is_whole() {
+        let turn = if outgoing.is_whole() && slot.unasked == 0 {
             whole(io.tx, seal, peer, template, slot.request, number, outgoing)
         } else {
             let remote = session.remote;
@@ -236,6 +236,7 @@ impl Endpoint<'_> {
             header.flags = session_flags(session.features);
             header.request = slot.request;
             header.slot = number;
+            header.grant = slot.unasked.into();
             several(io, seal, peer, header, outgoing, session.payload_bytes)
         };
         if turn.packets > 0 {

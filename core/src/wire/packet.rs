@@ -103,6 +103,8 @@ bitflags! {
         const HOLDS = 1 << 4;
         /// On a response: the request was answered without being executed.
         const DECLINED = 1 << 5;
+        /// On an acknowledgement: a packet has arrived that had arrived before.
+        const DUPLICATE = 1 << 6;
     }
 }
 
@@ -117,7 +119,8 @@ pub struct Header {
     pub session: u32,
     /// The receiver's generation of that index: tells a session from its predecessors.
     pub generation: u32,
-    /// In acknowledgements: how many packets of the message may be sent in all.
+    /// In acknowledgements: how many packets of the message may be sent in all. In requests: how
+    /// many packets of the answer may be sent unasked, up to 255; zero for the usual number.
     pub grant: u32,
     /// Authentication tag; zero without [`Flags::AUTHENTICATED`].
     pub tag: u64,
@@ -240,6 +243,12 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn flags(&self) -> Flags {
         Flags::from_bits_truncate(u16_at(self.bytes, 2))
+    }
+
+    /// See [`Header::grant`]; of a request, cut to a byte.
+    #[inline(always)]
+    pub fn unasked(&self) -> u8 {
+        self.bytes[12]
     }
 
     /// See [`Header::session`].

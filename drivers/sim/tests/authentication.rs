@@ -46,7 +46,7 @@ fn closed(world: &mut World, node: usize, why: Closed) -> bool {
 
 fn connected(world: &mut World) -> bool {
     let mut events = world.peer(1).events.iter();
-    events.any(|(side, _, event)| {
+    events.any(|(_, side, event)| {
         *side == Side::Client && matches!(event, SessionEvent::Connected { .. })
     })
 }
