@@ -26,6 +26,7 @@ pub(crate) enum CliError {
     Operation(OperationError),
     NoStatistics { address: SocketAddrV4, status: Status },
     Read { path: PathBuf, source: io::Error },
+    NoFile { path: PathBuf },
     Empty { path: PathBuf },
     Write { path: PathBuf, source: io::Error },
     Output(io::Error),
@@ -76,6 +77,9 @@ impl fmt::Display for CliError {
             ),
             Self::Read { path, source } => {
                 write!(f, "file {} cannot be read: {source}", path.display())
+            }
+            Self::NoFile { path } => {
+                write!(f, "{} is no regular file: give one that has an end", path.display())
             }
             Self::Empty { path } => {
                 write!(f, "file {} is empty: give one of at least 1 byte", path.display())

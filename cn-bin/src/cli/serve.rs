@@ -1,6 +1,5 @@
 //! `serve`: the echo and forward service.
 
-use std::io::Write;
 use std::net::SocketAddrV4;
 
 use dmrpc_cn::{
@@ -49,9 +48,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     let room = serve.answer_size.as_usize();
     let service = node.serve(|context, call| answer(context, call, serve.forward_to, room));
     defmt::info!("serving on port {=u16}", node.local_addr().port());
-    println!("ready {}", node.local_addr());
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {}", node.local_addr()));
     let mut watch = Watch::new(&node, serve, reporter);
     service.run(|| {
         watch.look(&node, signals);

@@ -239,4 +239,27 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         let end = Request::end(self.memory.peer, reference);
         self.run(&end, &[], 0).await.map(|_| length)
     }
+
+    /// As [`Memory::take_region`].
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub async fn take_region(&self, reference: &Ref) -> Result<Region, OperationError> {
+        let request = Request::take_region(self.memory.peer, reference, None);
+        self.run(&request, &[], 0).await?.region()
+    }
+
+    /// As [`Memory::take_and_write`].
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub async fn take_and_write(
+        &self,
+        reference: &Ref,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Region, OperationError> {
+        let request = Request::take_region(self.memory.peer, reference, Some(offset));
+        self.run(&request, bytes, 0).await?.region()
+    }
 }

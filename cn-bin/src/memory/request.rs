@@ -135,6 +135,20 @@ impl Request {
         Self::on_ref(peer, Operation::Take, reference, (0, length), &steps)
     }
 
+    /// The reference becomes a region of one's own. With `write_at`, the body is written there
+    /// before the reference ends, so what fails leaves all as it was.
+    pub(crate) fn take_region(peer: Peer, reference: &Ref, write_at: Option<u64>) -> Self {
+        let region = RegionOperand::MadeBy(0);
+        let mut steps = heapless::Vec::<Step, STEPS_MAX>::new();
+        let written = write_at.map(|offset| Step::Write { region, offset });
+        let claimed = RefOperand::MadeBy(1 + u8::from(written.is_some()));
+        steps.extend([Step::MapRef { reference: ARGUMENT }]);
+        steps.extend(written);
+        steps
+            .extend([Step::ClaimRef { reference: ARGUMENT }, Step::DropRef { reference: claimed }]);
+        Self::on_ref(peer, Operation::TakeRegion, reference, (0, reference.length), &steps)
+    }
+
     /// Claims and drops.
     pub(crate) fn end(peer: Peer, reference: &Ref) -> Self {
         let steps = [
