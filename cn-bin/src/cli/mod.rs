@@ -96,5 +96,12 @@ pub(crate) fn client_config(options: &Options, place: &Place) -> Result<NodeConf
     // Blocking calls need no buffers.
     let buffers = [BufferClass { count: 1, bytes: 4096 }; 3];
     let config = node_config(options, place)?;
-    Ok(NodeConfig { client_sessions: 4, server_sessions: 1, calls: 16, tasks: 1, buffers, ..config })
+    Ok(NodeConfig {
+        client_sessions: 4,
+        server_sessions: 1,
+        calls: 16,
+        tasks: 1,
+        buffers,
+        ..config
+    })
 }

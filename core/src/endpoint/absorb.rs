@@ -56,7 +56,7 @@ impl Endpoint<'_> {
         let granted = self.config.window_packets.min(UNASKED_PACKETS).into();
         let (message, head) = (header.message, header.head);
         slot.incoming = Incoming::new(message, head, payload_bytes, granted, Some(sink));
-        self.arriving += 1;
+        self.traffic.begins(false);
         self.part_of_request(now, io, index, header, payload);
     }
 
@@ -196,10 +196,10 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let window = arriving_window(&self.config, self.arriving, &session.control);
+        let window = arriving_window(&self.config, self.traffic, &session.control);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
-            self.arriving -= 1;
+            self.traffic.arriving -= 1;
             slot.state = ServeState::Waiting;
             self.execute_absorbed(now, io, index);
         } else if gap || wants_grant {
@@ -265,7 +265,7 @@ impl Endpoint<'_> {
         ack.request = slot.request;
         if slot.state == ServeState::Receiving {
             ack.packet = incoming.receiving.contiguous as u16;
-            let window = arriving_window(&self.config, self.arriving, &session.control);
+            let window = arriving_window(&self.config, self.traffic, &session.control);
             ack.grant = incoming.grant(now, window);
             let seal = Seal::new(self.crc, &self.keys, session.binding);
             send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());

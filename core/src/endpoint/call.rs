@@ -176,8 +176,8 @@ impl Endpoint<'_> {
         slot.sink = call.sink;
         slot.unasked = 0;
         if call.sink.is_some() {
-            self.expected += 1;
-            let share = share(self.config.arriving_packets, self.expected);
+            self.traffic.expected += 1;
+            let share = share(self.config.arriving_packets, self.traffic.expected);
             slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
         }
         let header = RequestHeader {

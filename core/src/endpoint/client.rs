@@ -63,7 +63,7 @@ impl Endpoint<'_> {
         session.rtt.answered(number, now, min, max);
         slot.state = CallState::Free;
         if slot.sink.take().is_some() {
-            self.expected -= 1;
+            self.traffic.expected -= 1;
         }
         slot.settled = request;
         slot.outgoing.sending.stop();
@@ -134,7 +134,7 @@ impl Endpoint<'_> {
             slot.outgoing.sending.stop();
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
-            self.arriving += 1;
+            self.traffic.begins(sink.is_some());
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
@@ -167,7 +167,7 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let window = arriving_window(&self.config, self.arriving, &session.control);
+        let window = arriving_window(&self.config, self.traffic, &session.control);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
             self.end_of_response(now, io, index, header.flags.contains(Flags::HOLDS));
@@ -211,8 +211,12 @@ impl Endpoint<'_> {
         let session_index = index >> self.slot_shift;
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
-        self.arriving -= u32::from(slot.state == CallState::Answering);
-        self.expected -= u32::from(slot.sink.take().is_some());
+        let awaited = slot.sink.take().is_some();
+        if slot.state == CallState::Answering {
+            self.traffic.arriving -= 1;
+        } else if awaited {
+            self.traffic.expected -= 1;
+        }
         slot.state = CallState::Free;
         slot.admitted = false;
         slot.outgoing.sending.stop();
@@ -304,7 +308,7 @@ impl Endpoint<'_> {
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
-        let window = arriving_window(&self.config, self.arriving, &session.control);
+        let window = arriving_window(&self.config, self.traffic, &session.control);
         ack.grant = incoming.grant(now, window);
         let seal = Seal::new(self.crc, &self.keys, session.binding);
         send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
@@ -337,7 +341,7 @@ impl Endpoint<'_> {
             self.enqueue_client(index);
         }
         // A server that has nothing of the request asks for its first packet.
-        if working || header.packet > 0 {
+        if header.flags.contains(Flags::WORKING) || header.packet > 0 {
             self.note_admitted(now, index);
         }
     }

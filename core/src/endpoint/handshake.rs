@@ -210,6 +210,7 @@ impl Endpoint<'_> {
         };
         let session = &mut self.client_sessions[index];
         session.cookie = challenge.cookie;
+        session.last_asked = now;
         session.due = now + HELLO_AGAIN_AFTER;
         self.send_hello(io, index);
     }
@@ -433,6 +434,8 @@ impl Endpoint<'_> {
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
         session.last_heard = now;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.sample(now.since(session.last_asked), min, max);
         session.last_asked = now;
         session.due = now + self.config.keep_alive;
         let id = SessionId { index: index as u32, generation: session.generation };

@@ -63,6 +63,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{Header, Kind, Packet};
 use auth::{Keys, Secret, is_authentic};
+use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
 use table::{
@@ -96,10 +97,7 @@ pub struct Endpoint<'m> {
     /// If the configuration has a key.
     keys: Option<Keys>,
     secret: Secret,
-    /// Messages of several packets that are coming in.
-    arriving: u32,
-    /// Calls under way whose answers may have several packets.
-    expected: u32,
+    traffic: Traffic,
     /// When a reset that proves nothing is looked at next.
     reset_heeded_at: Instant,
     /// Slots of a session, as a power of two.
@@ -144,8 +142,7 @@ impl<'m> Endpoint<'m> {
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(Keys::new),
             secret: Secret(config.secret),
-            arriving: 0,
-            expected: 0,
+            traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             counters: Counters::default(),

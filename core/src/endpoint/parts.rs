@@ -3,7 +3,8 @@
 use core::net::SocketAddrV4;
 
 use super::config::Config;
-use super::congestion::{Control, Controller, share};
+use super::congestion::{Control, Controller, Traffic};
+use super::table::Window;
 use super::transmit::{Seal, send};
 use super::window::Report;
 use crate::device::Tx;
@@ -26,11 +27,11 @@ pub(super) fn is_part(header: &Header, payload: usize, payload_bytes: u32) -> bo
     start < message && payload as u32 == payload_bytes.min(message - start)
 }
 
-/// Packets of one message that may be under way to an endpoint which `arriving` messages come to.
+/// How far the sender of one message may go, to an endpoint that `traffic` comes to.
 #[inline]
-pub(super) fn arriving_window(config: &Config, arriving: u32, control: &Control) -> u32 {
-    let most = u32::from(config.window_packets).min(control.window());
-    most.min(share(config.arriving_packets, arriving))
+pub(super) fn arriving_window(config: &Config, traffic: Traffic, control: &Control) -> Window {
+    let share = traffic.share(config.arriving_packets).min(control.window());
+    Window { packets: config.window_packets.into(), share }
 }
 
 /// What an acknowledgement says.

@@ -49,8 +49,9 @@ impl Endpoint<'_> {
         }
         let session = &mut self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
-        session.rtt.forget((index & ((1 << self.slot_shift) - 1)) as u16);
         let wait = session.rtt.timeout.as_nanos() << slot.backoff.min(16);
+        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
+        session.rtt.ran_out(number, self.config.retransmit_after);
         slot.backoff = slot.backoff.saturating_add(1);
         let wait = Duration::from_nanos(wait).min(self.config.retransmit_max);
         slot.due = (now + wait).min(slot.deadline);

@@ -54,8 +54,15 @@ impl Rtt {
         }
     }
 
+    /// Nothing came in time: until something does, the next wait longer, too, as RFC 6298 (5.5)
+    /// has it. Else answers that take longer than the timeout would never be timed.
+    pub(super) fn ran_out(&mut self, slot: u16, max: Duration) {
+        self.forget(slot);
+        self.timeout = Duration::from_nanos(self.timeout.as_nanos() * 2).min(max);
+    }
+
     #[inline(never)]
-    fn sample(&mut self, span: Duration, min: Duration, max: Duration) {
+    pub(super) fn sample(&mut self, span: Duration, min: Duration, max: Duration) {
         self.slot = NONE;
         let span_ns = span.as_nanos();
         if self.smoothed_ns == 0 {
@@ -109,6 +116,10 @@ mod tests {
         rtt.forget(3);
         rtt.answered(3, now + US(50), US(100), US(5_000));
         assert_eq!(rtt.timeout, US(5_000));
+        rtt.timeout = US(300);
+        rtt.ran_out(3, US(5_000));
+        assert_eq!(rtt.timeout, US(600));
+        rtt.timeout = US(5_000);
         rtt.begin(3, 2, now);
         rtt.answered(3, now + US(50), US(100), US(5_000));
         assert_eq!(rtt.timeout, US(5_000), "only one call in eight");

@@ -186,7 +186,7 @@ impl Endpoint<'_> {
             ServeState::Idle | ServeState::Answered | ServeState::Refused => {}
             ServeState::Executing => self.tell_cancelled(io, index),
             state @ (ServeState::Receiving | ServeState::Waiting) => {
-                self.arriving -= u32::from(state == ServeState::Receiving);
+                self.traffic.arriving -= u32::from(state == ServeState::Receiving);
                 if let Some(sink) = self.server_slots[index].incoming.sink.take() {
                     io.host.abandon(sink);
                 }

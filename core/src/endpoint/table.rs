@@ -262,6 +262,15 @@ pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
     if bytes <= payload_bytes { 1 } else { bytes.div_ceil(payload_bytes) }
 }
 
+/// How far the sender of one message may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Packets beyond the first gap.
+    pub(super) packets: u32,
+    /// Packets under way.
+    pub(super) share: u32,
+}
+
 /// A message on its way in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
@@ -307,18 +316,25 @@ impl Incoming {
         Self { receiving, packets: 1, message, head, granted: 1, sink, ..Self::EMPTY }
     }
 
-    /// Whether a quarter of a window of `window` packets is used up: one grant may be lost and the
-    /// next still comes before the sender stops.
+    /// Packets that the sender may send in all: no further than a window beyond the first gap,
+    /// and no more under way than the message's share.
     #[inline]
-    pub(super) fn wants_grant(&self, window: u32) -> bool {
-        self.granted < self.packets
-            && self.granted < self.receiving.contiguous + (window - window / 4)
+    fn limit(&self, window: Window) -> u32 {
+        (self.receiving.contiguous + window.packets).min(self.receiving.received + window.share)
     }
 
-    /// Grants a full window beyond what has arrived.
+    /// Whether a quarter of what may be under way is used up: one grant may be lost and the next
+    /// still comes before the sender stops.
     #[inline]
-    pub(super) fn grant(&mut self, now: Instant, window: u32) -> u32 {
-        let granted = self.receiving.contiguous + window;
+    pub(super) fn wants_grant(&self, window: Window) -> bool {
+        let quarter = window.packets.min(window.share) / 4;
+        self.granted < self.packets && self.granted + quarter < self.limit(window)
+    }
+
+    /// Grants what the limits allow.
+    #[inline]
+    pub(super) fn grant(&mut self, now: Instant, window: Window) -> u32 {
+        let granted = self.limit(window);
         if granted > self.granted {
             if self.mark == 0 {
                 (self.mark, self.marked_at) = (self.granted, now);

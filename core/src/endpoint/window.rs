@@ -143,13 +143,15 @@ pub(super) enum Arrived {
 pub(super) struct Receiving {
     /// Packets that have arrived without a gap.
     pub(super) contiguous: u32,
+    /// Packets that have arrived in all.
+    pub(super) received: u32,
     beyond: Bits,
 }
 
 impl Receiving {
-    pub(super) const EMPTY: Self = Self { contiguous: 0, beyond: Bits::EMPTY };
+    pub(super) const EMPTY: Self = Self { contiguous: 0, received: 0, beyond: Bits::EMPTY };
     /// All of a message of one packet.
-    pub(super) const WHOLE: Self = Self { contiguous: 1, beyond: Bits::EMPTY };
+    pub(super) const WHOLE: Self = Self { contiguous: 1, received: 1, beyond: Bits::EMPTY };
 
     /// Takes note of packet `number`.
     pub(super) fn arrived(&mut self, number: u32) -> Arrived {
@@ -163,6 +165,7 @@ impl Receiving {
             return Arrived::Duplicate;
         }
         self.beyond.set(ahead);
+        self.received += 1;
         if ahead == 0 {
             let run = self.beyond.run();
             self.contiguous += run;

@@ -61,6 +61,30 @@ impl Controller for Control {
     }
 }
 
+/// What is coming to an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// Messages of several packets that have begun to come in.
+    pub(super) arriving: u32,
+    /// Calls under way whose answers, which have not begun, may have several packets.
+    pub(super) expected: u32,
+}
+
+impl Traffic {
+    /// A message begins to come in; it may be an answer that was expected.
+    pub(super) fn begins(&mut self, expected: bool) {
+        self.arriving += 1;
+        self.expected -= u32::from(expected);
+    }
+
+    /// How many packets of one message may be under way, where `packets` of all may be. Answers
+    /// that are expected bring a packet each unasked, but may be far off: they take up half of it
+    /// at most.
+    pub(super) fn share(&self, packets: u32) -> u32 {
+        share(packets - self.expected.min(packets / 2), self.arriving)
+    }
+}
+
 /// The share of one of `messages` messages in `packets` packets under way.
 pub(super) fn share(packets: u32, messages: u32) -> u32 {
     // Alone, and for most calls, without a division.

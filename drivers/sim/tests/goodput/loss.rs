@@ -6,7 +6,7 @@ use dmrpc_sim::link::{Fabric, FabricConfig};
 use super::bulk::World;
 
 const BYTES: u32 = 8 << 20;
-const MESSAGES: u64 = 24;
+const MESSAGES: u64 = 12;
 
 /// Gbit/s of messages of 8 MiB, read or written one after the other.
 fn goodput(config: FabricConfig, write: bool) -> f64 {
@@ -29,13 +29,13 @@ fn goodput(config: FabricConfig, write: bool) -> f64 {
 /// The rows, and the share of the lossless goodput that each must keep.
 #[test]
 fn large_messages_keep_their_goodput() {
-    let late = Duration::from_micros(20);
+    let late = Duration::from_micros(10);
     let fast = FabricConfig::FAST;
     let rows = [
         ("loss 1e-4", FabricConfig { loss: 100, ..fast }, 0.90),
         ("loss 1e-3", FabricConfig { loss: 1_000, ..fast }, 0.80),
         ("loss 1e-2", FabricConfig { loss: 10_000, ..fast }, 0.40),
-        ("5 % up to 20 us late", FabricConfig { late: 50_000, late_by: late, ..fast }, 0.95),
+        ("5 % up to 10 us late", FabricConfig { late: 50_000, late_by: late, ..fast }, 0.95),
     ];
     for write in [false, true] {
         let op = if write { "write" } else { "read" };

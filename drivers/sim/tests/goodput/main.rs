@@ -6,4 +6,5 @@
 use dmrpc_host as _;
 
 mod bulk;
+mod incast;
 mod loss;
