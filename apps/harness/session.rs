@@ -173,7 +173,8 @@ impl Session<'_> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let auth = !bare && self.keyed;
-        let switches = Switches { integrity, auth, ..Switches::default() };
+        let congestion = !bare;
+        let switches = Switches { integrity, auth, congestion, ..Switches::default() };
         let driver = self.args.local.unwrap_or(Driver::Udp).name();
         let about = (self.app, driver, self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, ratio);

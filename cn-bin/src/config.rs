@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::endpoint;
 use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::Features;
@@ -60,6 +61,8 @@ pub struct NodeConfig {
     pub idle: IdleStrategy,
     /// Whether checksums cover payloads too.
     pub payload_check: bool,
+    /// How senders of long messages are slowed down when the network delays them.
+    pub congestion: Congestion,
     /// With a key, only nodes that have the same one are spoken to.
     pub key: Option<Key>,
     /// Arguments of at least so many bytes are passed by reference by
@@ -90,6 +93,7 @@ impl Default for NodeConfig {
             ],
             idle: IdleStrategy::Yield,
             payload_check: true,
+            congestion: Congestion::default(),
             key: None,
             value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
             deadline: Duration::from_millis(1500),
@@ -153,6 +157,7 @@ impl NodeConfig {
         Ok(endpoint::Config {
             slots_per_session: self.slots,
             features,
+            congestion: self.congestion,
             key: self.key,
             secret: random_secret().map_err(OpenError::Random)?,
             ..endpoint::Config::new(self.incarnation, datagram_bytes)

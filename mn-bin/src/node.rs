@@ -122,6 +122,7 @@ fn endpoint_config(
     config.secret = random_secret().map_err(Error::Random)?;
     config.slots_per_session = options.slots;
     config.lease = options.lease.0;
+    config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -108,6 +109,10 @@ pub(crate) struct Options {
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
+
+    /// How senders of long writes are slowed down when the network delays them: swift or none.
+    #[arg(long, default_value = "swift", value_name = "NAME")]
+    pub(crate) congestion: Congestion,
 
     /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
     /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.

@@ -86,6 +86,7 @@ pub(crate) fn node_config(options: &Options, place: &Place) -> Result<NodeConfig
         datagram_bytes: options.datagram_size.as_usize(),
         idle: options.idle,
         payload_check: !options.no_payload_check,
+        congestion: options.congestion,
         deadline: options.deadline.0,
         ..config
     })

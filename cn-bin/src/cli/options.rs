@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use dmrpc_cn::Ref;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -107,6 +108,10 @@ pub(crate) struct Options {
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
+
+    /// How senders of long answers are slowed down when the network delays them: swift or none.
+    #[arg(long, global = true, default_value = "swift", value_name = "NAME")]
+    pub(crate) congestion: Congestion,
 
     /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
     /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.

@@ -335,6 +335,8 @@ impl Endpoint<'_> {
         let report = report(header, beyond);
         if slot.outgoing.sending.acknowledge(&report, &mut session.reordering) {
             slot.backoff = 0;
+            let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+            session.rtt.answered(header.slot, now, min, max);
             slot.due = (now + session.rtt.timeout).min(slot.deadline);
         }
         if slot.outgoing.sending.due().is_some() {

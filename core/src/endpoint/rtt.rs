@@ -54,11 +54,14 @@ impl Rtt {
         }
     }
 
-    /// Nothing came in time: until something does, the next wait longer, too, as RFC 6298 (5.5)
-    /// has it. Else answers that take longer than the timeout would never be timed.
+    /// Nothing came in time of the slot's call. If that is the one being timed, waits are longer
+    /// from now on until one has been timed (RFC 6298, 5.5): else answers that always take longer
+    /// than the timeout would never be.
     pub(super) fn ran_out(&mut self, slot: u16, max: Duration) {
-        self.forget(slot);
-        self.timeout = Duration::from_nanos(self.timeout.as_nanos() * 2).min(max);
+        if self.slot == slot as u8 {
+            self.slot = NONE;
+            self.timeout = Duration::from_nanos(self.timeout.as_nanos() * 2).min(max);
+        }
     }
 
     #[inline(never)]
@@ -117,6 +120,9 @@ mod tests {
         rtt.answered(3, now + US(50), US(100), US(5_000));
         assert_eq!(rtt.timeout, US(5_000));
         rtt.timeout = US(300);
+        rtt.ran_out(3, US(5_000));
+        assert_eq!(rtt.timeout, US(300), "it is another's answer that is timed");
+        rtt.begin(3, 1, now);
         rtt.ran_out(3, US(5_000));
         assert_eq!(rtt.timeout, US(600));
         rtt.timeout = US(5_000);

@@ -273,7 +273,9 @@ impl Sending {
 
     /// The packets that are lost by what has arrived, `there`, and are not under way again.
     fn lost(&mut self, there: &Bits, reordering: &mut Reordering) -> Bits {
-        let tolerance = u32::from(reordering.packets);
+        // No more than a window can show.
+        let span = (self.next - self.acknowledged) * 3 / 4;
+        let tolerance = u32::from(reordering.packets).min(span).max(REORDER_PACKETS.into());
         let arrived = there.highest().map_or(0, |highest| highest + 1);
         let [first, later] = self.resent;
         let mut again = Bits::EMPTY;

@@ -21,6 +21,39 @@ pub enum Congestion {
     None,
 }
 
+impl core::str::FromStr for Congestion {
+    type Err = UnknownCongestion;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCongestion> {
+        match name {
+            "swift" => Ok(Self::Swift),
+            "none" => Ok(Self::None),
+            _ => Err(UnknownCongestion),
+        }
+    }
+}
+
+impl core::fmt::Display for Congestion {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Swift => "swift",
+            Self::None => "none",
+        })
+    }
+}
+
+/// Not the name of a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCongestion;
+
+impl core::fmt::Display for UnknownCongestion {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("no such controller: swift and none can be had")
+    }
+}
+
+impl core::error::Error for UnknownCongestion {}
+
 /// Decides how many packets of a session's messages may be under way.
 pub trait Controller {
     /// A grant given `delay` ago has brought the first packet that it allowed.
@@ -101,6 +134,14 @@ mod tests {
         assert_eq!(share(128, 1), 128);
         assert_eq!(share(128, 3), 42);
         assert_eq!(share(128, 1_000), 1);
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for kind in [Congestion::Swift, Congestion::None] {
+            assert_eq!(std::format!("{kind}").parse(), Ok(kind));
+        }
+        assert_eq!("cubic".parse::<Congestion>(), Err(UnknownCongestion));
     }
 
     #[test]

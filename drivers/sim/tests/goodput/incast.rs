@@ -12,7 +12,7 @@ const PACKETS: u32 = (BYTES + 8).div_ceil(1424);
 /// Bytes that one answer takes on the wire.
 const WIRE_BYTES: u64 = BYTES as u64 + PACKETS as u64 * (48 + 66);
 /// Calls to each server in the run.
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 40;
 
 /// Jain's index of fairness: 1 if all are equal, 1/n if one has all.
 fn jain(shares: &[f64]) -> f64 {
