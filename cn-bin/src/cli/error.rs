@@ -32,6 +32,7 @@ pub(crate) enum CliError {
     Output(io::Error),
     Range { offset: u64, length: u64, size: u64 },
     AnswerSize { given: u64, max: u64 },
+    FewSlots { given: u16, min: u16 },
     Signals(SignalError),
     Log(LogError),
     Thread(io::Error),
@@ -48,7 +49,8 @@ impl CliError {
             | Self::Cores(_)
             | Self::Key(_)
             | Self::Range { .. }
-            | Self::AnswerSize { .. } => true,
+            | Self::AnswerSize { .. }
+            | Self::FewSlots { .. } => true,
             _ => false,
         }
     }
@@ -95,6 +97,9 @@ impl fmt::Display for CliError {
             ),
             Self::AnswerSize { given, max } => {
                 write!(f, "--answer-size {given} is not possible: give 1B to {max}B")
+            }
+            Self::FewSlots { given, min } => {
+                write!(f, "--slots {given} are too few for --forward-to: give {min} to 64")
             }
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
