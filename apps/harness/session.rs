@@ -8,7 +8,7 @@ use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::key;
 
-use crate::args::{Args, Driver};
+use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
 use crate::error::AppError;
 use crate::interleave::{Compare, Ratio, Turns};
@@ -227,8 +227,7 @@ impl Session<'_> {
         let auth = !bare && self.keyed;
         let congestion = !bare;
         let switches = Switches { integrity, auth, congestion, ..Switches::default() };
-        let driver = self.args.local.unwrap_or(Driver::Udp).name();
-        let about = (self.app, driver, self.args.idle.to_string());
+        let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);
         if !bare {
             self.errors += tally.errors;

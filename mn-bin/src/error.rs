@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dmrpc_choice::DriverError;
 use dmrpc_core::endpoint::ConfigError;
 use dmrpc_core::store::FormatError;
 use dmrpc_host::affinity::CoreError;
@@ -10,7 +11,6 @@ use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 use dmrpc_host::size::ByteSize;
-use dmrpc_udp::UdpError;
 
 /// Why the memory node does not run.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) enum Error {
     Cores(CoreError),
     OneCoreOnly(usize),
     Sessions(usize),
-    Device(UdpError),
+    Device(DriverError),
     Endpoint(ConfigError),
     PoolTooLarge { wanted: u64, available: u64 },
     PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
@@ -34,6 +34,9 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the command line is to blame, not the machine.
     pub(crate) fn is_usage(&self) -> bool {
+        if let Self::Device(error) = self {
+            return error.is_usage();
+        }
         matches!(
             self,
             Self::Cluster(_)

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
@@ -18,6 +19,7 @@ pub(crate) enum CliError {
     NoMemoryNode,
     OneCoreOnly { given: usize },
     Open(OpenError),
+    Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
     Key(KeyLoadError),
@@ -43,6 +45,7 @@ impl CliError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_) | OpenError::Random(_)),
+            Self::Driver(error) => error.is_usage(),
             Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
@@ -66,6 +69,7 @@ impl fmt::Display for CliError {
                 write!(f, "--cores names {given} cores: a compute node over UDP uses one")
             }
             Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
@@ -121,6 +125,7 @@ macro_rules! from {
 
 from! {
     OpenError => Open,
+    DriverError => Driver,
     ClusterError => Cluster,
     CoreError => Cores,
     ConnectError => Connect,
