@@ -41,7 +41,8 @@ impl CliError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_)),
-            Self::NoMemoryNode
+            Self::Connect(ConnectError::NoAddress { .. })
+            | Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
             | Self::Cores(_)
