@@ -238,7 +238,7 @@ impl Bench<'_, '_, '_, '_> {
         concurrency: usize,
         beside: Option<&'static str>,
     ) -> Subject {
-        let (request, answer) = exchange.frames(self.session.args.datagram_size.as_usize());
+        let (request, answer) = exchange.frames(self.session.args.datagram_bytes());
         Subject {
             op,
             size_bytes: self.bytes,

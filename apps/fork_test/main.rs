@@ -76,7 +76,8 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let mut needed = vec![Server::MemoryNode];
+    // Once for the producer and once for the receiver.
+    let mut needed = vec![Server::MemoryNode, Server::MemoryNode];
     needed.extend(RAW_SERVERS);
     session::main("fork_test", &options.args, &needed, Sharing::InTurns, |session| {
         run(session, &options)
@@ -226,7 +227,7 @@ fn print(
 ) -> Result<(), AppError> {
     // The messages of a write stand for all of an operation's, which differ with the way.
     let exchange = Exchange::memory(job.write_bytes, 0);
-    let (request, answer) = exchange.frames(session.args.datagram_size.as_usize());
+    let (request, answer) = exchange.frames(session.args.datagram_bytes());
     let bytes = |frames: &Frames| frames.total_bytes();
     let subject = |op, beside| Subject {
         op,

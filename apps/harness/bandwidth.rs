@@ -191,7 +191,7 @@ impl RowRun<'_> {
         let all = (&mut random, true);
         let warm = window::measure(traffic, client, (&session.clock, block), concurrency, all)?;
 
-        let yardstick = self.program.yardstick(self.bytes, args.datagram_size.as_usize());
+        let yardstick = self.program.yardstick(self.bytes, args.datagram_bytes());
         let exchange = (self.program.exchange)(self.bytes);
         let server = self.program.server;
         let ours = |clock: &Clock, block: &mut Block| {
@@ -215,11 +215,7 @@ impl RowRun<'_> {
         let mut tally: Tally = turns.ours[0].clone();
         tally.verified += warm.verified;
         tally.errors += warm.errors;
-        session.row(
-            self.subject(exchange, args.datagram_size.as_usize()),
-            &tally,
-            turns.ratio(0),
-        )?;
+        session.row(self.subject(exchange, args.datagram_bytes()), &tally, turns.ratio(0))?;
         if has_raw {
             let subject = Subject {
                 op: yardstick.op,

@@ -7,7 +7,7 @@ use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
 
-use crate::args::{Args, Driver};
+use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
 use crate::error::AppError;
 use crate::interleave::{Compare, Ratio, Turns};
@@ -220,8 +220,7 @@ impl Session<'_> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let switches = Switches { integrity, ..Switches::default() };
-        let driver = self.args.local.unwrap_or(Driver::Udp).name();
-        let about = (self.app, driver, self.args.idle.to_string());
+        let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);
         if !bare {
             self.errors += tally.errors;

@@ -190,7 +190,7 @@ impl Bench<'_, '_, '_, '_> {
         beside: Option<&'static str>,
         exchange: Exchange,
     ) -> Subject {
-        let (request, answer) = exchange.frames(self.session.args.datagram_size.as_usize());
+        let (request, answer) = exchange.frames(self.session.args.datagram_bytes());
         Subject {
             op,
             size_bytes: self.bytes,

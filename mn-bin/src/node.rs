@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
@@ -16,7 +17,6 @@ use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::{UdpConfig, UdpDevice};
 use memmap2::MmapMut;
 
 use crate::error::Error;
@@ -44,9 +44,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
 
-    let mut udp = UdpConfig::at(place.address);
-    udp.datagram_bytes_max = options.datagram_size.as_usize();
-    let mut device = UdpDevice::open(udp).map_err(Error::Device)?;
+    let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
+    let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
+    let driver = Driver::start(&options.driver, datagram_bytes, 1).map_err(Error::Device)?;
+    let mut device = driver.device(0, place.address).map_err(Error::Device)?;
 
     let incarnation = wall_clock_ns();
     let mut key = [0; 16];
@@ -125,7 +126,7 @@ fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usiz
 /// The poll loop.
 fn serve(
     endpoint: &mut Endpoint<'_>,
-    device: &mut UdpDevice,
+    device: &mut AnyDevice,
     node: &mut MemoryNode<'_, Plain<'_>>,
     options: &Options,
     reporter: &Reporter,

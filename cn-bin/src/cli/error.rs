@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
@@ -17,6 +18,7 @@ pub(crate) enum CliError {
     NoMemoryNode,
     OneCoreOnly { given: usize },
     Open(OpenError),
+    Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
     Connect(ConnectError),
@@ -41,6 +43,7 @@ impl CliError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_)),
+            Self::Driver(error) => error.is_usage(),
             Self::Connect(ConnectError::NoAddress { .. })
             | Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
@@ -64,6 +67,7 @@ impl fmt::Display for CliError {
                 write!(f, "--cores names {given} cores: a compute node over UDP uses one")
             }
             Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
@@ -118,6 +122,7 @@ macro_rules! from {
 
 from! {
     OpenError => Open,
+    DriverError => Driver,
     ClusterError => Cluster,
     CoreError => Cores,
     ConnectError => Connect,
