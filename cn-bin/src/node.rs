@@ -166,6 +166,11 @@ impl<D: Device> Node<D> {
 
     /// Asks for a session.
     pub(crate) fn start_connect(&self, address: SocketAddrV4) -> Result<Peer, ConnectError> {
+        let ip = address.ip();
+        if ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || address.port() == 0 {
+            // An answer, if one came, would come from another address.
+            return Err(ConnectError::NoAddress { address });
+        }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let now = self.clock.now();
