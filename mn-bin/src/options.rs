@@ -46,9 +46,10 @@ Then, from another terminal:
   dmrpc-cn ping --memory-node 127.0.0.1:7400"
 )]
 pub(crate) struct Options {
-    /// Address and port to serve on; port 0 lets the kernel choose.
-    #[arg(long, env = "DMRPC_BIND", default_value = "127.0.0.1:7400", value_name = "IP:PORT")]
-    pub(crate) bind: SocketAddrV4,
+    /// Address and port to serve on; port 0 lets the kernel choose. By default that of the cluster
+    /// file, else 127.0.0.1:7400.
+    #[arg(long, env = "DMRPC_BIND", value_name = "IP:PORT")]
+    pub(crate) bind: Option<SocketAddrV4>,
 
     /// Take the address (and the core, if given there) from this cluster file.
     #[arg(long, env = "DMRPC_CLUSTER", value_name = "FILE", requires = "server_index")]

@@ -46,7 +46,8 @@ impl CliError {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_) | OpenError::Random(_)),
             Self::Driver(error) => error.is_usage(),
-            Self::NoMemoryNode
+            Self::Connect(ConnectError::NoAddress { .. })
+            | Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
             | Self::Cores(_)

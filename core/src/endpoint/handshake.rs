@@ -41,8 +41,9 @@ impl Endpoint<'_> {
     /// Begins to open a session with the endpoint at `peer`. [`SessionEvent::Connected`] or
     /// [`SessionEvent::Closed`] follows. `None` if all client sessions are in use.
     pub fn connect(&mut self, now: Instant, peer: SocketAddrV4) -> Option<SessionId> {
-        let index =
-            self.client_sessions.iter().position(|session| session.state == ClientState::Free)?;
+        let of = |state| self.client_sessions.iter().position(|session| session.state == state);
+        // A goodbye is not worth more than a greeting.
+        let index = of(ClientState::Free).or_else(|| of(ClientState::Leaving))?;
         let generation = self.client_sessions[index].generation.wrapping_add(1);
         self.client_sessions[index] = ClientSession {
             state: ClientState::Connecting,
