@@ -201,6 +201,7 @@ pub(crate) fn closed_text(why: Closed) -> &'static str {
         Closed::NoSessions => "the peer has no session left",
         Closed::StaleIncarnation => "the peer knows a later life of this node",
         Closed::Unreachable => "no answer",
+        Closed::NotAuthenticated => "the two ends do not have the same key",
         Closed::Superseded => "a later life of this node has taken over",
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dmrpc_choice::DriverArgs;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -114,6 +115,15 @@ pub(crate) struct Options {
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
+
+    /// How senders of long writes are slowed down when the network delays them: swift or none.
+    #[arg(long, default_value = "swift", value_name = "NAME")]
+    pub(crate) congestion: Congestion,
+
+    /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
+    /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 
     /// Print rates and pool use to standard error in this interval, such as 1s.
     #[arg(long, value_name = "TIME",
