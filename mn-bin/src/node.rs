@@ -15,6 +15,7 @@ use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
+use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
 use memmap2::MmapMut;
@@ -51,10 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let config = store_config(options, bytes);
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
-    let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(Error::Random)?;
+    let key = RefKey(random_secret().map_err(Error::Random)?);
     let incarnation = wall_clock_ns();
-    let identity = Identity { memory_node: place.memory_node, incarnation, key: RefKey(key) };
+    let identity = Identity { memory_node: place.memory_node, incarnation, key };
     let device = open_device(options, &place)?;
     serve_store(options, &place, signals, store, identity, device, None)
 }
@@ -86,7 +86,7 @@ fn serve_store<M: Memory>(
 
     let clock = Clock::new();
     let datagram_bytes = device.capabilities().datagram_bytes_max;
-    let endpoint_config = endpoint_config(options, wall_clock_ns(), datagram_bytes);
+    let endpoint_config = endpoint_config(options, wall_clock_ns(), datagram_bytes)?;
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
@@ -138,14 +138,21 @@ fn store_config(options: &Options, pool_bytes: u64) -> StoreConfig {
     config
 }
 
-fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usize) -> Config {
+fn endpoint_config(
+    options: &Options,
+    incarnation: u64,
+    datagram_bytes_max: usize,
+) -> Result<Config, Error> {
     let mut config = Config::new(incarnation, datagram_bytes_max);
+    config.key = key::load(options.key_file.as_deref()).map_err(Error::Key)?;
+    config.secret = random_secret().map_err(Error::Random)?;
     config.slots_per_session = options.slots;
     config.lease = options.lease.0;
+    config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
     }
-    config
+    Ok(config)
 }
 
 /// What the poll loop works with.

@@ -12,6 +12,7 @@ use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::participants::Event;
 use dmrpc_cxl::pool::Overwrite;
 use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolConfig, PoolDevice, PoolMemory, Watch};
+use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
 use crate::node::{open_device, wall_clock_ns};
@@ -57,8 +58,7 @@ impl SharedPool {
         if !options.format && !Pool::is_blank(&mapping) {
             return Pool::open(mapping, mode).map_err(|error| pool_error(error.into()));
         }
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(Error::Random)?;
+        let key = random_secret().map_err(Error::Random)?;
         let (words, _) = key.as_chunks::<8>();
         let key = [words[0], words[1]].map(u64::from_le_bytes);
         let mut config = PoolConfig::default();

@@ -52,6 +52,7 @@ mod pool;
 mod reclaim;
 mod records;
 mod region;
+mod runs;
 mod stage;
 mod stats;
 mod tree;
