@@ -151,8 +151,8 @@ impl std::fmt::Display for ArgsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoServers => f.write_str(
-                "nothing to run against: give --local udp (or memif, cxl) to bring all up on this machine, or \
-                 --cluster FILE --client-index N --server-index M",
+                "nothing to run against: give --local udp (or memif, cxl) to bring all up on this \
+                 machine, or --cluster FILE --client-index N --server-index M",
             ),
             Self::Range { flag, given, expected } => write!(f, "{flag} {given}: give {expected}"),
             Self::RawNeedsLocal => f.write_str(
