@@ -224,7 +224,6 @@ fn a_participant_is_one_handle_until_it_is_recovered() {
     let id = second.create_ref(holder, region, 0, LEN).expect("room");
     second.pin(holder, region, 0, LEN).expect("room");
     let incarnation = second.incarnation();
-    drop(second);
     assert_eq!(first.recover(1, Instant::ZERO), Ok(true));
     let again = Store::attach(&memory, 1).expect("it was recovered");
     assert_eq!(again.incarnation(), incarnation + 1);
