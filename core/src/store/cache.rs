@@ -102,7 +102,7 @@ impl<M: Memory> Store<M> {
     fn take_fresh(&mut self, table: Table) -> u32 {
         let at = self.cache(table) + field::FRESH;
         let fresh = Chain::of(self.mem.load_u64(at));
-        if fresh.link >= fresh.count {
+        if fresh.link >= fresh.count || fresh.link >= table.limit {
             assert!(self.mem.shared(), "a table of {} was overdrawn", table.limit);
             self.corrupt.set(true);
             return table.limit;
@@ -215,7 +215,7 @@ impl<M: Memory> Store<M> {
     /// Takes `count` records, a batch at least, that nobody ever used.
     fn claim_fresh(&mut self, table: Table, count: u64) -> bool {
         let at = self.cache(table) + field::FRESH;
-        loop {
+        for _ in 0..table.limit {
             // What is left of the last range would be forgotten.
             let fresh = Chain::of(self.mem.load_u64(at));
             if fresh.link >= fresh.count {
@@ -257,7 +257,10 @@ impl<M: Memory> Store<M> {
             return;
         }
         for table in self.lay.tables() {
-            while self.mem.load_u64(self.cache(table) + field::FULL) >> 32 > 1 {
+            for _ in 0..table.limit / table.batch {
+                if self.mem.load_u64(self.cache(table) + field::FULL) >> 32 <= 1 {
+                    break;
+                }
                 self.push_batch(table);
             }
             if table.id >= STAMPED {
@@ -269,11 +272,12 @@ impl<M: Memory> Store<M> {
     /// Puts one full batch on the pool's stack.
     pub(super) fn push_batch(&mut self, table: Table) {
         let Some(link) = self.take_full(table) else { return };
+        let first = link.wrapping_sub(1);
         let at = self.cache(table) + field::BATCHES;
         let batches = self.mem.load_u64(at);
         self.set_u64(at, batches.wrapping_add(1));
-        self.set_batch(table, link - 1, 0);
-        let place = self.at(table, link - 1);
+        self.set_batch(table, first, 0);
+        let place = self.at(table, first);
         self.decide(table.free(), |store, first| {
             if table.id >= STAMPED {
                 let rest = store.mem.load_u64(place) & (stamp::FREE | stamp::LINK);
@@ -315,7 +319,7 @@ impl<M: Memory> Store<M> {
         let more = |left: u64| missing.max(u64::from(table.batch)).min(left);
         self.set_u64(at, had);
         let borrowed = self.decide(table.credit(), |store, left| {
-            store.mem.store_u64(at, had + more(left));
+            store.mem.store_u64(at, had.wrapping_add(more(left)));
             (left >= missing).then(|| left - more(left))
         });
         if borrowed.is_none() {
@@ -338,7 +342,7 @@ impl<M: Memory> Store<M> {
     /// Gives some of the credit back to the pool.
     pub(super) fn give_credit(&mut self, table: Table, count: u64) {
         self.add_credit(table, -(count as i64));
-        self.decide(table.credit(), |_, left| Some(left + count));
+        self.decide(table.credit(), |_, left| Some(left.wrapping_add(count)));
         self.close();
     }
 

@@ -258,7 +258,7 @@ impl<M: Memory> Store<M> {
         let holder_at = self.holder_at(holder)?;
         let (at, word) = self.entry_at(id)?;
         check_range(offset, len, self.mem.load_u64(at + field::LEN))?;
-        let base = self.mem.load_u64(at + field::BASE).wrapping_add(offset);
+        let base = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         let version = self.mem.load_u32(at + field::VERSION);
         self.check_region(holder_at)?;
         self.check_hold(version)?;
@@ -277,7 +277,8 @@ impl<M: Memory> Store<M> {
     pub fn read_ref(&self, id: EntryId, offset: u64, target: &mut [u8]) -> Result<()> {
         let (at, word) = self.entry_at(id)?;
         check_range(offset, target.len() as u64, self.mem.load_u64(at + field::LEN))?;
-        let start = self.mem.load_u64(at + field::BASE).wrapping_add(offset);
+        let len = target.len() as u64;
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
         if self.mem.shared() {
             // All of it was there while the entry was; else it may be somebody else's bytes.

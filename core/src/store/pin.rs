@@ -35,7 +35,7 @@ impl<M: Memory> Store<M> {
     pub fn pin_ref(&mut self, id: EntryId, offset: u64, len: u64) -> Result<PinId> {
         let (at, word) = self.entry_at(id)?;
         check_range(offset, len, self.mem.load_u64(at + entry::LEN))?;
-        let base = self.mem.load_u64(at + entry::BASE).wrapping_add(offset);
+        let base = self.in_tree(self.mem.load_u64(at + entry::BASE), offset, len)?;
         let version = self.mem.load_u32(at + entry::VERSION);
         let pin = self.new_pin(version, (base, len), |store| store.is_entry(at, word));
         self.entry_result(id, (at, word), pin)
@@ -75,7 +75,8 @@ impl<M: Memory> Store<M> {
     pub fn read_pin(&self, pin: PinId, offset: u64, target: &mut [u8]) -> Result<()> {
         let at = self.pin_at(pin)?;
         check_range(offset, target.len() as u64, self.mem.load_u64(at + field::LEN))?;
-        let start = self.mem.load_u64(at + field::BASE).wrapping_add(offset);
+        let len = target.len() as u64;
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
         self.sound(Ok(()))
     }
@@ -90,7 +91,7 @@ impl<M: Memory> Store<M> {
         let at = self.pin_at(pin)?;
         let len = self.mem.load_u64(at + field::LEN);
         check_range(offset, 1, len)?;
-        let start = self.mem.load_u64(at + field::BASE).wrapping_add(offset);
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, 1)?;
         let version = self.mem.load_u32(at + field::VERSION);
         let in_page = start & (PAGE_BYTES - 1);
         let place = self.locate(version, start >> PAGE_SHIFT).map(|frame| frame + in_page);

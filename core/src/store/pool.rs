@@ -86,7 +86,7 @@ impl<M: Memory> Store<M> {
         if count <= usage.limit && self.pending() {
             return Error::Pending;
         }
-        let in_use = usage.in_use + usage.reserved + usage.retired;
+        let in_use = usage.in_use.wrapping_add(usage.reserved).wrapping_add(usage.retired);
         Error::OutOf { what, limit: usage.limit, in_use }
     }
 
@@ -166,7 +166,7 @@ impl<M: Memory> Store<M> {
     pub(super) fn retire(&mut self, table: Table) {
         let at = self.cache(table) + participant::RETIRED;
         let retired = self.mem.load_u64(at);
-        self.set_u64(at, retired + 1);
+        self.set_u64(at, retired.wrapping_add(1));
     }
 
     /// Where the live record that an identifier names is.

@@ -199,7 +199,7 @@ impl<M: Memory> Store<M> {
         let mut level = self.depth(at);
         let mut page = self.mem.load_u64(at + field::CURSOR);
         let mut link_at = at + field::ROOT;
-        let root = self.mem.load_u32(link_at) - 1;
+        let root = self.mem.load_u32(link_at).wrapping_sub(1);
         let item = if level == 0 { Item::Frame(root) } else { Item::Node(root) };
         if !self.is_own(item, threshold) || level == 0 {
             self.set_u32(link_at, 0);

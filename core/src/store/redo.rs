@@ -116,7 +116,11 @@ impl<M: Memory> Store<M> {
         if !self.open {
             self.begin();
         }
-        assert!(self.logged < field::LOG_MAX, "an operation has more words than the log");
+        if self.logged >= field::LOG_MAX {
+            // No operation on a sound pool has so many words.
+            self.corrupt.set(true);
+            return;
+        }
         let entry = self.area + field::LOG + 16 * self.logged;
         self.mem.store_u64(entry, at);
         self.mem.store_u64(entry + 8, old);
@@ -223,7 +227,7 @@ impl<M: Memory> Store<M> {
             let before = value(word);
             let after = change(self, before)?;
             self.help(target, word);
-            let new = tag(self.me, self.sequence) | after;
+            let new = tag(self.me, self.sequence) | value(after);
             match self.mem.compare_exchange_u64(target, word, new) {
                 Ok(_) => return Some(Decided { before, after }),
                 Err(other) => word = other,
@@ -241,7 +245,7 @@ impl<M: Memory> Store<M> {
         loop {
             let before = value(word);
             let after = change(before)?;
-            let new = word & !tagged::VALUE | after;
+            let new = word & !tagged::VALUE | value(after);
             match self.mem.compare_exchange_u64(target, word, new) {
                 Ok(_) => return Some(Decided { before, after }),
                 Err(other) => word = other,

@@ -167,7 +167,20 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn region_range(&self, region: u64, offset: u64, len: u64) -> Result<u64> {
         check_range(offset, len, self.mem.load_u64(region + field::LEN))?;
-        Ok(self.mem.load_u64(region + field::BASE).wrapping_add(offset))
+        self.in_tree(self.mem.load_u64(region + field::BASE), offset, len)
+    }
+
+    /// Where `len` bytes at `offset` behind `base` are in a tree.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if no tree is so large, where others write too.
+    #[inline(always)]
+    pub(super) fn in_tree(&self, base: u64, offset: u64, len: u64) -> Result<u64> {
+        let max = REGION_BYTES_MAX;
+        if self.mem.shared() && (base > max || offset > max - base || len > max - base - offset) {
+            return Err(Error::Corrupt);
+        }
+        Ok(base + offset)
     }
 
     /// Copies bytes out of a region.
@@ -236,7 +249,7 @@ impl<M: Memory> Store<M> {
                 let (now, rest) = source.split_at(piece.len as usize);
                 self.write_piece(region, version, piece, now);
                 source = rest;
-                at = at.wrapping_add(piece.len);
+                at += piece.len;
             }
         }
         self.end_writing();
@@ -258,7 +271,7 @@ impl<M: Memory> Store<M> {
         if !own {
             self.require_version()?;
         }
-        let (first, last) = (start >> PAGE_SHIFT, start.wrapping_add(len - 1) >> PAGE_SHIFT);
+        let (first, last) = (start >> PAGE_SHIFT, (start + len - 1) >> PAGE_SHIFT);
         let (frames, nodes) = Self::need_at_most(self.depth(at), first, last);
         // One chunk for the list's tail, and what so many items fill.
         let nodes = nodes + 1 + (frames + nodes) / 62;

@@ -115,6 +115,11 @@ impl<M: Memory> Store<M> {
         if self.mem.load_u32(at + field::HOLDER) != holder.index() {
             return Err(Error::NotYours);
         }
+        let len = self.mem.load_u64(at + field::LEN);
+        self.in_tree(self.mem.load_u64(at + field::BASE), 0, len)?;
+        if len == 0 || len > STAGE_BYTES_MAX {
+            return Err(Error::Corrupt);
+        }
         Ok(at)
     }
 
@@ -133,17 +138,17 @@ impl<M: Memory> Store<M> {
         let at = self.stage_at(holder, stage)?;
         check_range(offset, source.len() as u64, self.mem.load_u64(at + field::LEN))?;
         let base = self.mem.load_u64(at + field::BASE);
-        let (mut byte, mut source) = (base.wrapping_add(offset), source);
+        let (mut byte, mut source) = (base + offset, source);
         while !source.is_empty() {
             let piece = Piece::first(byte, source.len() as u64);
             let (now, rest) = source.split_at(piece.len as usize);
-            let page = piece.page.wrapping_sub(base >> PAGE_SHIFT);
+            let page = piece.page - (base >> PAGE_SHIFT);
             let frame = self.staged_frame(at, page)?;
             self.mem.write(self.frame_at(frame) + piece.start, now);
             let filled = self.mem.load_u64(at + field::FILLED);
             self.mem.store_u64(at + field::FILLED, filled.wrapping_add(piece.len));
             source = rest;
-            byte = byte.wrapping_add(piece.len);
+            byte += piece.len;
         }
         self.sound(Ok(()))
     }
@@ -269,7 +274,7 @@ impl<M: Memory> Store<M> {
         let start = self.mem.load_u64(at + field::BASE);
         let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
         let (mut byte, mut absent) = (start, 0);
-        let end = start.wrapping_add(len);
+        let end = start + len;
         while byte < end {
             let piece = Piece::first(byte, end - byte);
             let page = piece.page - (start >> PAGE_SHIFT);

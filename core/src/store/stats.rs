@@ -85,7 +85,7 @@ impl<M: Memory> Store<M> {
                 .wrapping_add(self.lay.slack(table));
         } else {
             for who in 0..self.lay.config.participants {
-                free += self.cached(self.lay.participant(who), table);
+                free = self.cached(self.lay.participant(who), table).wrapping_add(free);
             }
             let batches = self.sum(cache + participant::BATCHES);
             free = free.wrapping_add(batches.wrapping_mul(table.batch.into()));

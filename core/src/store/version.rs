@@ -147,27 +147,28 @@ impl<M: Memory> Store<M> {
     /// A version number that nobody else has, above the parent's.
     fn take_number(&mut self, above: u64) -> u64 {
         if self.lay.config.participants == 1 {
-            let number = self.mem.load_u64(superblock::NUMBER) + 1;
+            let number = self.mem.load_u64(superblock::NUMBER).wrapping_add(1);
             self.mem.store_u64(superblock::NUMBER, number);
             return number;
         }
         let (last, end) = (self.area + participant::NUMBER, self.area + participant::NUMBER_END);
-        let number = self.mem.load_u64(last) + 1;
+        let number = self.mem.load_u64(last).wrapping_add(1);
         if number > above && number <= self.mem.load_u64(end) {
             self.mem.store_u64(last, number);
             return number;
         }
         let mut taken = self.mem.load_u64(superblock::NUMBER);
         while let Err(other) =
-            self.mem.compare_exchange_u64(superblock::NUMBER, taken, taken + NUMBERS)
+            self.mem.compare_exchange_u64(superblock::NUMBER, taken, taken.wrapping_add(NUMBERS))
         {
             taken = other;
         }
         // Numbers that are forgotten by a death here are never used.
         self.mem.store_u64(end, 0);
-        self.mem.store_u64(last, taken + 1);
-        self.mem.store_u64(end, taken + NUMBERS);
-        taken + 1
+        let number = taken.wrapping_add(1);
+        self.mem.store_u64(last, number);
+        self.mem.store_u64(end, taken.wrapping_add(NUMBERS));
+        number
     }
 
     /// Makes a version with one hold; [`Store::require_version`] came first.
