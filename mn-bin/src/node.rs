@@ -1,8 +1,8 @@
 //! From the command line to the poll loop.
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
@@ -17,7 +17,6 @@ use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::{UdpConfig, UdpDevice};
 use memmap2::MmapMut;
 
 use crate::error::Error;
@@ -39,14 +38,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let signals = Signals::install().map_err(Error::Signals)?;
     let bytes = options.pool_size.0 & !7;
-    let mut pool = pool(bytes, options.huge_pages)?;
+    // No pool is ever shorter than a word; the store says how long one has to be.
+    let mut pool = pool(bytes.max(8), options.huge_pages)?;
     let config = store_config(options, bytes);
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
 
-    let mut udp = UdpConfig::at(place.address);
-    udp.datagram_bytes_max = options.datagram_size.as_usize();
-    let mut device = UdpDevice::open(udp).map_err(Error::Device)?;
+    let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
+    let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
+    let driver = Driver::start(&options.driver, datagram_bytes, 1).map_err(Error::Device)?;
+    let mut device = driver.device(0, place.address).map_err(Error::Device)?;
 
     let incarnation = wall_clock_ns();
     let mut key = [0; 16];
@@ -82,9 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         address.port(),
         u64::from(config.frames)
     );
-    println!("ready {address}");
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {address}"));
     let interval = options.report.map(|span| span.0);
     serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);
@@ -93,7 +92,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
 /// The pool's memory, if the machine has it.
 fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
-    if let Some(available) = available_bytes().filter(|available| *available < bytes) {
+    // Huge pages are reserved beforehand, so they are not among what is available: whether there
+    // are enough, the mapping tells.
+    let available = if huge_pages { None } else { available_bytes() };
+    if let Some(available) = available.filter(|available| *available < bytes) {
         return Err(Error::PoolTooLarge { wanted: bytes, available });
     }
     map_pool(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {
@@ -124,7 +126,7 @@ fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usiz
 /// The poll loop.
 fn serve(
     endpoint: &mut Endpoint<'_>,
-    device: &mut UdpDevice,
+    device: &mut AnyDevice,
     node: &mut MemoryNode<'_, Plain<'_>>,
     options: &Options,
     reporter: &Reporter,

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
@@ -17,6 +18,7 @@ pub(crate) enum CliError {
     NoMemoryNode,
     OneCoreOnly { given: usize },
     Open(OpenError),
+    Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
     Connect(ConnectError),
@@ -24,11 +26,13 @@ pub(crate) enum CliError {
     Operation(OperationError),
     NoStatistics { address: SocketAddrV4, status: Status },
     Read { path: PathBuf, source: io::Error },
+    NoFile { path: PathBuf },
     Empty { path: PathBuf },
     Write { path: PathBuf, source: io::Error },
     Output(io::Error),
     Range { offset: u64, length: u64, size: u64 },
     AnswerSize { given: u64, max: u64 },
+    FewSlots { given: u16, min: u16 },
     Signals(SignalError),
     Log(LogError),
     Thread(io::Error),
@@ -39,12 +43,14 @@ impl CliError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_)),
+            Self::Driver(error) => error.is_usage(),
             Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
             | Self::Cores(_)
             | Self::Range { .. }
-            | Self::AnswerSize { .. } => true,
+            | Self::AnswerSize { .. }
+            | Self::FewSlots { .. } => true,
             _ => false,
         }
     }
@@ -60,6 +66,7 @@ impl fmt::Display for CliError {
                 write!(f, "--cores names {given} cores: a compute node over UDP uses one")
             }
             Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
@@ -72,6 +79,9 @@ impl fmt::Display for CliError {
             ),
             Self::Read { path, source } => {
                 write!(f, "file {} cannot be read: {source}", path.display())
+            }
+            Self::NoFile { path } => {
+                write!(f, "{} is no regular file: give one that has an end", path.display())
             }
             Self::Empty { path } => {
                 write!(f, "file {} is empty: give one of at least 1 byte", path.display())
@@ -87,6 +97,9 @@ impl fmt::Display for CliError {
             ),
             Self::AnswerSize { given, max } => {
                 write!(f, "--answer-size {given} is not possible: give 1B to {max}B")
+            }
+            Self::FewSlots { given, min } => {
+                write!(f, "--slots {given} are too few for --forward-to: give {min} to 64")
             }
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
@@ -108,6 +121,7 @@ macro_rules! from {
 
 from! {
     OpenError => Open,
+    DriverError => Driver,
     ClusterError => Cluster,
     CoreError => Cores,
     ConnectError => Connect,

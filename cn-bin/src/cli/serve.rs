@@ -1,14 +1,14 @@
 //! `serve`: the echo and forward service.
 
-use std::io::Write;
 use std::net::SocketAddrV4;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
+use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::UdpDevice;
 
 use super::error::CliError;
 use super::options::{Options, Serve};
@@ -24,6 +24,11 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     if !(1..=max).contains(&serve.answer_size.0) {
         return Err(CliError::AnswerSize { given: serve.answer_size.0, max });
     }
+    // With fewer, services that forward to each other could wait for each other's slots.
+    let min = DEPTH_MAX.into();
+    if serve.forward_to.is_some() && serve.slots < min {
+        return Err(CliError::FewSlots { given: serve.slots, min });
+    }
     let config = NodeConfig {
         server_sessions: serve.sessions,
         slots: serve.slots,
@@ -36,7 +41,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
         ..node_config(options, place)
     };
     let signals = Signals::install()?;
-    let node = Node::open_udp(&config)?;
+    let node = super::open(options, &config)?;
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }
@@ -49,9 +54,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     let room = serve.answer_size.as_usize();
     let service = node.serve(|context, call| answer(context, call, serve.forward_to, room));
     defmt::info!("serving on port {=u16}", node.local_addr().port());
-    println!("ready {}", node.local_addr());
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {}", node.local_addr()));
     let mut watch = Watch::new(&node, serve, reporter);
     service.run(|| {
         watch.look(&node, signals);
@@ -64,8 +67,8 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
 
 /// Answers one request: by itself, or by what the next service answers.
 async fn answer(
-    context: Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     forward_to: Option<SocketAddrV4>,
     room: usize,
 ) {
@@ -85,8 +88,8 @@ async fn answer(
 struct Failed;
 
 async fn forward(
-    context: &Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: &Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     address: SocketAddrV4,
     room: usize,
 ) -> Result<(), Failed> {
@@ -115,13 +118,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(node: &Node<UdpDevice>, serve: &Serve, reporter: Reporter) -> Self {
+    fn new(node: &Node<AnyDevice>, serve: &Serve, reporter: Reporter) -> Self {
         let interval = serve.report.map(|span| span.0);
         let next_report = interval.map_or(Instant::FAR_FUTURE, |span| node.now() + span);
         Self { reporter, interval, next_report, slow_steps: 0 }
     }
 
-    fn look(&mut self, node: &Node<UdpDevice>, signals: Signals) {
+    fn look(&mut self, node: &Node<AnyDevice>, signals: Signals) {
         if signals.take_dump_request() {
             self.reporter.publish(node.now(), node.statistics(), true);
         }
