@@ -22,6 +22,11 @@ pub enum DpdkError {
     },
     /// No huge page is free.
     NoHugePages,
+    /// The port's driver cannot do without huge pages.
+    NeedsHugePages {
+        /// The port.
+        port: String,
+    },
     /// DPDK refused to start.
     Start {
         /// The arguments that it was given.
@@ -106,6 +111,7 @@ impl DpdkError {
                 | Self::NoPorts
                 | Self::NoPort { .. }
                 | Self::Queues { .. }
+                | Self::NeedsHugePages { .. }
                 | Self::FrameSize { .. }
         )
     }
@@ -135,6 +141,11 @@ impl fmt::Display for DpdkError {
             Self::NoHugePages => f.write_str(
                 "no huge page is free: reserve some (echo 256 > /proc/sys/vm/nr_hugepages), or \
                  give --dpdk-no-huge",
+            ),
+            Self::NeedsHugePages { port } => write!(
+                f,
+                "{port} shares buffers with the kernel, which needs huge pages: leave \
+                 --dpdk-no-huge out, or use net_af_packet"
             ),
             Self::Start { arguments, said } => {
                 write!(f, "DPDK does not start with '{arguments}'{}", Said(said))
