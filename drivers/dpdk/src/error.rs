@@ -27,6 +27,13 @@ pub enum DpdkError {
         /// The port.
         port: String,
     },
+    /// A pool that the kernel is to share is not one piece: it would share the first one only.
+    Scattered {
+        /// The port.
+        port: String,
+        /// How many pieces it is.
+        pieces: u32,
+    },
     /// DPDK refused to start.
     Start {
         /// The arguments that it was given.
@@ -146,6 +153,11 @@ impl fmt::Display for DpdkError {
                 f,
                 "{port} shares buffers with the kernel, which needs huge pages: leave \
                  --dpdk-no-huge out, or use net_af_packet"
+            ),
+            Self::Scattered { port, pieces } => write!(
+                f,
+                "the buffers of {port} lie in {pieces} pieces of memory, one is needed: reserve \
+                 more huge pages, or use net_af_packet"
             ),
             Self::Start { arguments, said } => {
                 write!(f, "DPDK does not start with '{arguments}'{}", Said(said))

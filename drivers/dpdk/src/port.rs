@@ -123,6 +123,12 @@ impl Port {
                 _ => rings,
             };
             let pool = new_pool(eal, held, config.frame_bytes_max, socket)?;
+            if port.driver == "net_af_xdp" && pool.pieces() != 1 {
+                return Err(DpdkError::Scattered {
+                    port: port.name.clone(),
+                    pieces: pool.pieces(),
+                });
+            }
             sys::set_up_queue(id, queue, rings, &pool).map_err(failed("setting up a queue of"))?;
             port.pools.push(pool);
         }

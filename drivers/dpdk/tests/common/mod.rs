@@ -17,9 +17,6 @@ pub(crate) fn eal() -> &'static Eal {
         let huge = std::env::current_exe().is_ok_and(|path| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("af_xdp"))
         });
-        if huge {
-            reserve_huge_pages();
-        }
         let config = EalConfig { no_huge: !huge, memory_mib: 1024, ..EalConfig::default() };
         Eal::start(&config).expect("DPDK starts")
     })
@@ -38,18 +35,21 @@ fn huge_pages() -> u64 {
 }
 
 /// Reserves huge pages until this process ends.
-fn reserve_huge_pages() {
+pub(crate) fn reserve_huge_pages() {
     extern "C" fn give_back() {
         let before = HUGE_PAGES_BEFORE.load(Ordering::Relaxed);
         let _ = std::fs::write(HUGE_PAGES, before.to_string());
     }
-    let before = huge_pages();
-    HUGE_PAGES_BEFORE.store(before, Ordering::Relaxed);
-    let wanted = before + HUGE_PAGES_NEEDED;
-    std::fs::write(HUGE_PAGES, wanted.to_string()).expect("huge pages need root");
-    // SAFETY: the function is there until the process ends, and touches nothing of this program's
-    // but a number.
-    unsafe { libc::atexit(give_back) };
+    static RESERVED: OnceLock<()> = OnceLock::new();
+    RESERVED.get_or_init(|| {
+        let before = huge_pages();
+        HUGE_PAGES_BEFORE.store(before, Ordering::Relaxed);
+        let wanted = before + HUGE_PAGES_NEEDED;
+        std::fs::write(HUGE_PAGES, wanted.to_string()).expect("huge pages need root");
+        // SAFETY: the function is there until the process ends, and touches nothing of this
+        // program's but a number.
+        unsafe { libc::atexit(give_back) };
+    });
 }
 
 /// A number that no other call in this process gets.
