@@ -18,13 +18,10 @@ pub enum Driver {
     Udp,
     /// Memory shared by two processes, as DPDK's net_memif: a link for each server.
     Memif,
-<<<<<<< HEAD
     /// A pool that all processes map, with rings in it.
     Cxl,
-=======
     /// Hosts on a bridge of the kernel's, by DPDK's net_af_packet on veths. Needs root.
     Veth,
->>>>>>> main
 }
 
 impl Driver {
@@ -33,11 +30,8 @@ impl Driver {
         match self {
             Self::Udp => "udp",
             Self::Memif => "memif",
-<<<<<<< HEAD
             Self::Cxl => "cxl",
-=======
             Self::Veth => "veth",
->>>>>>> main
         }
     }
 }
@@ -207,12 +201,8 @@ impl Args {
     /// Largest datagram in bytes.
     pub fn datagram_bytes(&self) -> usize {
         let usual = match self.local {
-<<<<<<< HEAD
-            Some(Driver::Memif) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
-            Some(Driver::Cxl) => dmrpc_choice::CXL_DATAGRAM_BYTES,
-=======
             Some(Driver::Memif | Driver::Veth) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
->>>>>>> main
+            Some(Driver::Cxl) => dmrpc_choice::CXL_DATAGRAM_BYTES,
             _ => self.driver.datagram_bytes(),
         };
         self.datagram_size.map_or(usual, |size| size.as_usize())

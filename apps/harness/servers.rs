@@ -164,15 +164,9 @@ impl Servers {
             client_core: Some(cores.0),
             client_address: args.bind,
             network: match args.local {
-<<<<<<< HEAD
-                Some(LocalDriver::Memif) => {
-                    Network::Links(LocalLinks::start(&args.driver, args.datagram_bytes())?)
-                }
-                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args)?),
-=======
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
->>>>>>> main
+                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args)?),
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
         };
@@ -184,12 +178,8 @@ impl Servers {
             let mut command = command(server, args, cores.1, idle)?;
             let number = servers.children.len();
             match &servers.network {
-<<<<<<< HEAD
-                Network::Links(links) => command.args(links.flags(number, endpoints)),
-                Network::Pool(pool) => command.args(pool.flags()),
-=======
                 Network::Links(links) => command.args(links.flags(number, endpoints)?),
->>>>>>> main
+                Network::Pool(pool) => command.args(pool.flags()),
                 Network::Driver(_) => command.args(["--bind", "127.0.0.1:0"]),
             };
             let errors = show_errors(&mut command)?;

@@ -51,11 +51,11 @@ impl DriverError {
     /// Whether the command line is to blame, not the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-<<<<<<< HEAD
-            Self::Udp(_) | Self::Pool(_) | Self::NotBuilt => false,
-=======
-            Self::Udp(_) | Self::NotBuilt | Self::Network(_) | Self::Interface { .. } => false,
->>>>>>> main
+            Self::Udp(_)
+            | Self::Pool(_)
+            | Self::NotBuilt
+            | Self::Network(_)
+            | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
             Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
