@@ -4,6 +4,7 @@ use super::Endpoint;
 use super::host::{CallId, SessionId, Sink, Source};
 use super::table::{CallState, ClientState};
 use crate::time::{Duration, Instant};
+use crate::wire::bytes::copy_short;
 use crate::wire::message::{
     After, ArgEntry, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES,
     RequestHeader, TraceId, arguments_bytes, emit_arguments,
@@ -186,8 +187,10 @@ impl Endpoint<'_> {
         if !call.arguments.is_empty() {
             at += emit_arguments(call.arguments, &mut buffer[at..]);
         }
-        buffer[at..head].copy_from_slice(call.parameters);
-        buffer[head..inline].copy_from_slice(call.body);
+        if !call.parameters.is_empty() {
+            copy_short(&mut buffer[at..head], call.parameters);
+        }
+        copy_short(&mut buffer[head..inline], call.body);
         slot.outgoing.start(
             head as u16,
             inline as u16,

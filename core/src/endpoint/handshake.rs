@@ -9,7 +9,7 @@ use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{Features, Hello, HelloAck, Refusal, SLOTS_MAX};
-use crate::wire::packet::{Flags, Header, Kind, Template};
+use crate::wire::packet::{Flags, Header, Kind, Straight, Template};
 
 /// How long a hello waits for its answer before it is sent again.
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -23,6 +23,12 @@ fn first_bits(count: u16) -> u64 {
 fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
     let header = Header::new(kind, remote.index, remote.generation);
     Template::new(&Header { flags: session_flags(features), ..header })
+}
+
+/// How the usual packets of `kind` begin that come in for session `local`.
+fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
+    let header = Header::new(kind, local.index, local.generation);
+    Straight::new(&Header { flags: session_flags(features), ..header })
 }
 
 /// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
@@ -180,6 +186,7 @@ impl Endpoint<'_> {
     ) {
         let generation = self.server_sessions[index].generation.wrapping_add(1);
         let remote = SessionId { index: hello.session, generation: hello.generation };
+        let id = SessionId { index: index as u32, generation };
         // Checks are left out only where neither end asks for them.
         let features = hello.features | self.config.features;
         self.server_sessions[index] = ServerSession {
@@ -194,6 +201,7 @@ impl Endpoint<'_> {
             slots: hello.slots.min(self.config.slots_per_session),
             features,
             template: template(Kind::Response, remote, features),
+            straight: straight(Kind::Request, id, features),
             waiting: 0,
             last_heard: now,
         };
@@ -203,7 +211,6 @@ impl Endpoint<'_> {
             *slot = ServerSlot::EMPTY;
             (slot.outgoing.queued, slot.outgoing.next_ready) = queued;
         }
-        let id = SessionId { index: index as u32, generation };
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
         io.tell(now, Side::Server, id, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
@@ -280,13 +287,14 @@ impl Endpoint<'_> {
         session.remote_window = ack.window;
         session.slots = ack.slots;
         session.features = ack.features;
+        let id = SessionId { index: index as u32, generation: session.generation };
         session.template = template(Kind::Request, remote, ack.features);
+        session.straight = straight(Kind::Response, id, ack.features);
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
         session.last_heard = now;
         session.last_asked = now;
         session.due = now + self.config.keep_alive;
-        let id = SessionId { index: index as u32, generation: session.generation };
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
         io.tell(now, Side::Client, id, event);
     }

@@ -6,6 +6,7 @@
 //! buffer.
 
 use crate::time::Instant;
+use crate::wire::bytes::copy_short;
 use crate::wire::message::{ArgEntry, arguments_bytes, emit_arguments};
 use crate::wire::message::{
     Arguments, HEAD_BYTES_MAX, Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status, TraceId,
@@ -320,7 +321,7 @@ impl<'a> Reply<'a> {
     /// If `body` is longer than [`Reply::inline_room`].
     #[inline]
     pub fn body(&mut self, body: &[u8]) {
-        self.body_with(body.len(), |out| out.copy_from_slice(body));
+        self.body_with(body.len(), |out| copy_short(out, body));
     }
 
     /// Lets `fill` write a short body of `bytes` bytes into the answer.

@@ -9,7 +9,7 @@ use super::table::{CallState, ClientState, ServeState};
 use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{Header, Kind};
+use crate::wire::packet::{Header, Kind, Straight};
 
 /// An unanswered ping is repeated after the keep-alive interval divided by this.
 const PINGS_A_KEEP_ALIVE: u64 = 4;
@@ -256,6 +256,7 @@ impl Endpoint<'_> {
             self.fail_call(now, io, slot, error);
         }
         self.client_sessions[index].state = ClientState::Free;
+        self.client_sessions[index].straight = Straight::NEVER;
         io.tell(now, Side::Client, id, SessionEvent::Closed(why));
     }
 
@@ -273,6 +274,7 @@ impl Endpoint<'_> {
         }
         let session = &mut self.server_sessions[index];
         session.open = false;
+        session.straight = Straight::NEVER;
         let id = SessionId { index: index as u32, generation: session.generation };
         io.tell(now, Side::Server, id, SessionEvent::Closed(why));
     }

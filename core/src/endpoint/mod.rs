@@ -10,7 +10,7 @@
 //! - `window`: which packets have arrived, which must be sent again;
 //! - `wheel`: timers;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
-//!   `parts`: what both share;
+//!   `straight`: the usual case of both; `parts`: what both share;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out.
 //!
@@ -41,6 +41,7 @@ mod parts;
 mod retry;
 mod server;
 mod settle;
+mod straight;
 pub mod table;
 mod transmit;
 mod wheel;
@@ -55,7 +56,7 @@ pub use wheel::TimerEntry;
 use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx};
 use crate::time::Instant;
-use crate::wire::packet::{Header, Kind, Packet};
+use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE};
 use core::net::SocketAddrV4;
 use host::SessionId;
 use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
@@ -188,6 +189,28 @@ impl<'m> Endpoint<'m> {
 
     #[inline(always)]
     fn packet<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        datagram: &[u8],
+    ) {
+        if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() {
+            let done = match bytes[1] {
+                REQUEST => self.straight_request(now, io, peer, bytes, payload),
+                RESPONSE => self.straight_response(now, io, peer, bytes, payload),
+                _ => false,
+            };
+            if done {
+                return;
+            }
+        }
+        self.any_packet(now, io, peer, datagram);
+    }
+
+    /// Takes in a packet of any kind.
+    #[inline(never)]
+    fn any_packet<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,

@@ -8,7 +8,7 @@ use super::window::{Receiving, Sending};
 use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::Template;
+use crate::wire::packet::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].
@@ -103,6 +103,8 @@ pub struct ClientSession {
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
+    /// How usual answers begin.
+    pub(super) straight: Straight,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -136,6 +138,7 @@ impl ClientSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -190,7 +193,7 @@ impl Outgoing {
     };
 
     /// Makes it a message whose inline bytes are in place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(
         &mut self,
         head: u16,
@@ -207,9 +210,14 @@ impl Outgoing {
             self.source = None;
             return self.sending.start(1, 1);
         };
-        self.message = u32::from(inline_bytes) + more;
+        self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
+    }
+
+    #[inline(never)]
+    fn start_long(&mut self, message: u32, source: Source, payload_bytes: u32, window: u16) {
+        self.message = message;
         self.source = Some(source);
-        let packets = packets(self.message, payload_bytes);
+        let packets = packets(message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
     }
 }
@@ -349,6 +357,8 @@ pub struct ServerSession {
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
+    /// How usual requests begin.
+    pub(super) straight: Straight,
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -368,6 +378,7 @@ impl ServerSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
         waiting: 0,
         last_heard: Instant::ZERO,
     };

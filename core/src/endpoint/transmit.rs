@@ -8,6 +8,7 @@ use super::table::{CallState, Outgoing};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
+use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
 use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
 
@@ -196,7 +197,12 @@ impl Endpoint<'_> {
         let outgoing = &mut slot.outgoing;
         let (peer, template) = (session.peer, &session.template);
         let turn = if outgoing.is_whole() {
-            whole(io.tx, self.crc, peer, template, slot.request, number, outgoing)
+            let next_ready = outgoing.next_ready;
+            let due = outgoing.sending.is_unsent();
+            let sent =
+                due && send_whole(io.tx, self.crc, peer, template, slot.request, number, outgoing);
+            let full = due && !sent;
+            Turn { packets: sent.into(), full, more: full, next_ready }
         } else {
             let remote = session.remote;
             let mut header = Header::new(Kind::Request, remote.index, remote.generation);
@@ -242,9 +248,10 @@ pub(super) struct Turn {
     next_ready: u32,
 }
 
-/// The straight line: a message of one packet whose bytes are all at hand.
+/// The straight line: a message of one packet whose bytes are all at hand. Returns false if the
+/// device has no room.
 #[inline(always)]
-pub(super) fn whole<T: Tx>(
+pub(super) fn send_whole<T: Tx>(
     tx: &mut T,
     crc: Crc32c,
     peer: SocketAddrV4,
@@ -252,21 +259,14 @@ pub(super) fn whole<T: Tx>(
     request: u64,
     slot: u16,
     outgoing: &mut Outgoing,
-) -> Turn {
-    let next_ready = outgoing.next_ready;
-    let mut packets = 0;
-    if outgoing.sending.is_unsent() {
-        let bytes = usize::from(outgoing.inline_bytes);
-        let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
-            return Turn { packets: 0, full: true, more: true, next_ready };
-        };
-        let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-        payload.copy_from_slice(&outgoing.inline[..bytes]);
-        template.seal_whole(header, payload, request, slot, outgoing.head, crc);
-        outgoing.sending.sent(0);
-        packets = 1;
-    }
-    Turn { packets, full: false, more: false, next_ready }
+) -> bool {
+    let bytes = usize::from(outgoing.inline_bytes);
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
+    let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+    copy_short(payload, &outgoing.inline[..bytes]);
+    template.seal_whole(header, payload, request, slot, outgoing.head, crc);
+    outgoing.sending.next = 1;
+    true
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.

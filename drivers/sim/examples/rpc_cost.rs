@@ -38,6 +38,7 @@ impl Host for Echo {
     }
     fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
     fn abandon(&mut self, _: Sink) {}
+    #[inline(always)]
     fn request(
         &mut self,
         _: Instant,
