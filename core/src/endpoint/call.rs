@@ -199,8 +199,13 @@ impl Endpoint<'_> {
             session.remote_window,
         );
         let (request, due) = (slot.request, slot.due);
+        if !core::mem::replace(&mut slot.outgoing.queued, true) {
+            session.queue.push(slot_number.into());
+            if !session.queue.linked {
+                self.link(session_id.index);
+            }
+        }
         self.wheel.arm(index as u32, due);
-        self.enqueue_client(index);
         self.counters.calls_started += 1;
         Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
     }

@@ -49,6 +49,8 @@ impl Endpoint<'_> {
             peer,
             opened: now,
             due: now,
+            // What is left in it of the last session finds nothing to send.
+            queue: self.client_sessions[index].queue,
             ..ClientSession::EMPTY
         };
         self.wheel.arm(self.client_session_timer_id(index), now);
@@ -202,14 +204,16 @@ impl Endpoint<'_> {
             features,
             template: template(Kind::Response, remote, features),
             straight: straight(Kind::Request, id, features),
+            // What is left in it of the last session finds nothing to send.
+            queue: self.server_sessions[index].queue,
             waiting: 0,
             last_heard: now,
         };
         let first = index << self.slot_shift;
         for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
-            let queued = (slot.outgoing.queued, slot.outgoing.next_ready);
+            let queued = slot.outgoing.queued;
             *slot = ServerSlot::EMPTY;
-            (slot.outgoing.queued, slot.outgoing.next_ready) = queued;
+            slot.outgoing.queued = queued;
         }
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
         io.tell(now, Side::Server, id, event);

@@ -319,9 +319,12 @@ impl<'a> Reply<'a> {
     ///
     /// # Panics
     /// If `body` is longer than [`Reply::inline_room`].
-    #[inline]
+    #[inline(always)]
     pub fn body(&mut self, body: &[u8]) {
-        self.body_with(body.len(), |out| copy_short(out, body));
+        let head = usize::from(self.head);
+        copy_short(&mut self.buffer[head..head + body.len()], body);
+        self.inline = (head + body.len()) as u16;
+        self.source = None;
     }
 
     /// Lets `fill` write a short body of `bytes` bytes into the answer.

@@ -12,7 +12,7 @@
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `straight`: the usual case of both; `parts`: what both share;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out.
+//! - `transmit`: packets out; `queue`: whose turn it is.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -38,6 +38,7 @@ mod handshake;
 pub mod host;
 mod liveness;
 mod parts;
+mod queue;
 mod retry;
 mod server;
 mod settle;
@@ -59,8 +60,9 @@ use crate::time::Instant;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE};
 use core::net::SocketAddrV4;
 use host::SessionId;
+use queue::Ready;
 use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
-use transmit::{Io, Ready};
+use transmit::Io;
 use wheel::Wheel;
 
 /// What a poll did.

@@ -90,7 +90,8 @@ impl Endpoint<'_> {
         }
         if slot.outgoing.is_whole() {
             let (crc, template) = (self.crc, &session.template);
-            if send_whole(io.tx, crc, peer, template, request, number as u16, &mut slot.outgoing) {
+            if send_whole(io.tx, crc, peer, template, request, number as usize, &mut slot.outgoing)
+            {
                 self.counters.packets_sent += 1;
             } else {
                 self.enqueue_server(index);

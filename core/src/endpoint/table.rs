@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::host::{SessionId, Sink, Source};
+use super::queue::Queue;
 use super::wheel::TimerEntry;
 use super::window::{Receiving, Sending};
 use crate::time::Instant;
@@ -105,6 +106,8 @@ pub struct ClientSession {
     pub(super) template: Template,
     /// How usual answers begin.
     pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -139,6 +142,7 @@ impl ClientSession {
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -174,9 +178,8 @@ pub(super) struct Outgoing {
     /// Bytes of the message that are in `inline`; the rest come from the source.
     pub(super) inline_bytes: u16,
     pub(super) source: Option<Source>,
-    /// In the ready queue.
+    /// In the session's queue.
     pub(super) queued: bool,
-    pub(super) next_ready: u32,
     pub(super) inline: [u8; HEAD_BYTES_MAX],
 }
 
@@ -188,7 +191,6 @@ impl Outgoing {
         inline_bytes: 0,
         source: None,
         queued: false,
-        next_ready: 0,
         inline: [0; HEAD_BYTES_MAX],
     };
 
@@ -359,6 +361,8 @@ pub struct ServerSession {
     pub(super) template: Template,
     /// How usual requests begin.
     pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -379,6 +383,7 @@ impl ServerSession {
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         waiting: 0,
         last_heard: Instant::ZERO,
     };
