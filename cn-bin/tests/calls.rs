@@ -2,7 +2,11 @@
 
 mod common;
 
+use std::future::{Future, poll_fn};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Instant as StdInstant;
 
 use common::{Server, config, node, pattern};
@@ -309,4 +313,58 @@ fn a_service_that_ends_answers_its_requests() {
     let peer = node.connect(server.address).expect("it runs");
     let reply = node.call(peer, Method(1), &[], &mut []).expect("an answer");
     assert_eq!(reply.status, Status::NESTED_FAILED);
+}
+
+#[test]
+fn whoever_waits_for_a_session_is_told_though_its_place_has_another() {
+    // Two wait for the same session. When nobody answers, the first tries again at once, in the
+    // one place that there is, before the second has looked.
+    let node = Node::open_udp(&NodeConfig { client_sessions: 1, ..config() }).expect("loopback");
+    let nobody = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+    let mut stubborn = pin!(async {
+        node.peer_async(nobody).await.expect_err("nobody");
+        node.peer_async(nobody).await.expect_err("still nobody")
+    });
+    let mut patient = pin!(node.peer_async(nobody));
+    let (mut first, mut second) = (None, None);
+    node.block_on(poll_fn(|context| {
+        if first.is_none()
+            && let Poll::Ready(error) = stubborn.as_mut().poll(context)
+        {
+            first = Some(error);
+        }
+        if second.is_none()
+            && let Poll::Ready(result) = patient.as_mut().poll(context)
+        {
+            second = Some(result.expect_err("nobody"));
+        }
+        if first.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    assert_eq!(second, Some(ConnectError::Ended), "it waits for ever");
+}
+
+#[test]
+fn doubt_is_told_though_the_session_has_a_successor() {
+    let silent = Server::node(|node, stop| {
+        let service = node.serve(|_, call| async move {
+            std::future::pending::<()>().await;
+            drop(call);
+        });
+        service.run(|| stop.load(Ordering::Relaxed));
+    });
+    let echo = Server::echo();
+    // One place for a session, so that the next one takes it.
+    let node = Node::open_udp(&NodeConfig { client_sessions: 1, ..config() }).expect("loopback");
+    let peer = node.connect(silent.address).expect("it runs");
+    let options = CallOptions { deadline: Some(Duration::from_secs(30)), ..CallOptions::default() };
+    let ticket = node.start_call(peer, Method(1), &[], None, options).expect("begun");
+    let begin = StdInstant::now();
+    while begin.elapsed().as_millis() < 50 {
+        node.step();
+    }
+    node.disconnect(peer);
+    node.connect(echo.address).expect("it runs");
+    let error = node.try_finish(ticket).expect("ended").expect_err("no answer");
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert!(error.to_string().contains(&silent.address.to_string()), "{error}");
 }

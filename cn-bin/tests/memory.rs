@@ -269,3 +269,47 @@ fn a_reference_survives_its_maker_when_detached() {
     assert_eq!(memory.take(&reference, &mut out), Ok(10_000));
     assert!(out == pattern(10_000, 8));
 }
+
+#[test]
+fn a_reference_that_no_memory_node_could_have_made_is_a_forgery() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let reference = memory.put(&[1; 100]).expect("room");
+    let mut out = [0; 10];
+    for bad in [Ref { length: 0, ..reference }, Ref { offset: u64::MAX, ..reference }] {
+        fails(memory.map_ref(&bad), MemoryError::Forged);
+        fails(memory.read_ref(&bad, 0, &mut out), MemoryError::Forged);
+        fails(memory.claim_ref(&bad), MemoryError::Forged);
+        fails(memory.detach(&bad), MemoryError::Forged);
+        fails(memory.drop_ref(&bad), MemoryError::Forged);
+        fails(memory.narrow(&bad, 0, 1, Rights::MAP), MemoryError::Forged);
+        let pending = memory.asynchronous();
+        fails(node.block_on(pending.map_ref(&bad)), MemoryError::Forged);
+    }
+    assert_eq!(read_all(memory, &reference), [1; 100]);
+}
+
+#[test]
+fn a_long_transfer_out_of_range_has_no_effect() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let size = MESSAGE_BODY_BYTES_MAX as u64 + 5_000;
+    let region = memory.alloc(size).expect("room");
+    memory.write(region, 0, &[1; 10]).expect("writable");
+    let reference = memory.create_ref(region, 0, size, ALL_RIGHTS).expect("room");
+    // The first message's worth of bytes would be within the region.
+    let mut bytes = vec![2; size as usize];
+    for (offset, end) in [(1, size + 1), (u64::MAX, u64::MAX)] {
+        let expected = MemoryError::OutOfRange { end, size };
+        fails(memory.write(region, offset, &bytes), expected);
+        fails(memory.read(region, offset, &mut bytes), expected);
+        fails(memory.read_ref(&reference, offset, &mut bytes), expected);
+        let pending = memory.asynchronous();
+        fails(node.block_on(pending.write(region, offset, &bytes)), expected);
+        fails(node.block_on(pending.read(region, offset, &mut bytes)), expected);
+        fails(node.block_on(pending.read_ref(&reference, offset, &mut bytes)), expected);
+        assert!(bytes.iter().all(|&byte| byte == 2), "nothing was read");
+    }
+    memory.read(region, 0, &mut bytes).expect("readable");
+    assert!(bytes[..10] == [1; 10] && bytes[10..].iter().all(|&byte| byte == 0));
+}

@@ -18,6 +18,8 @@ pub(crate) fn program(name: &str) -> &'static str {
         "latency_test" => env!("CARGO_BIN_EXE_latency_test"),
         "bandwidth_read_test" => env!("CARGO_BIN_EXE_bandwidth_read_test"),
         "bandwidth_write_test" => env!("CARGO_BIN_EXE_bandwidth_write_test"),
+        "fork_speed" => env!("CARGO_BIN_EXE_fork_speed"),
+        "fork_test" => env!("CARGO_BIN_EXE_fork_test"),
         "rpc_test" => env!("CARGO_BIN_EXE_rpc_test"),
         other => panic!("no program {other}"),
     }

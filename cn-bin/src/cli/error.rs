@@ -30,6 +30,7 @@ pub(crate) enum CliError {
     Output(io::Error),
     Range { offset: u64, length: u64, size: u64 },
     AnswerSize { given: u64, max: u64 },
+    FewSlots { given: u16, min: u16 },
     Signals(SignalError),
     Log(LogError),
     Thread(io::Error),
@@ -45,7 +46,8 @@ impl CliError {
             | Self::Cluster(_)
             | Self::Cores(_)
             | Self::Range { .. }
-            | Self::AnswerSize { .. } => true,
+            | Self::AnswerSize { .. }
+            | Self::FewSlots { .. } => true,
             _ => false,
         }
     }
@@ -91,6 +93,9 @@ impl fmt::Display for CliError {
             ),
             Self::AnswerSize { given, max } => {
                 write!(f, "--answer-size {given} is not possible: give 1B to {max}B")
+            }
+            Self::FewSlots { given, min } => {
+                write!(f, "--slots {given} are too few for --forward-to: give {min} to 64")
             }
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),

@@ -203,7 +203,8 @@ pub(crate) struct Serve {
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(crate) sessions: usize,
 
-    /// Slots of a session, that is, requests in flight: a power of two up to 64.
+    /// Slots of a session, that is, requests in flight: a power of two up to 64, and at least 8 to
+    /// forward.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) slots: u16,
 }

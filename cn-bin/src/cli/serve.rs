@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
+use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
 use dmrpc_udp::UdpDevice;
@@ -22,6 +23,11 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     let max = LARGE_BYTES as u64;
     if !(1..=max).contains(&serve.answer_size.0) {
         return Err(CliError::AnswerSize { given: serve.answer_size.0, max });
+    }
+    // With fewer, services that forward to each other could wait for each other's slots.
+    let min = DEPTH_MAX.into();
+    if serve.forward_to.is_some() && serve.slots < min {
+        return Err(CliError::FewSlots { given: serve.slots, min });
     }
     let config = NodeConfig {
         server_sessions: serve.sessions,

@@ -34,16 +34,20 @@ impl Handle {
         offset: u64,
         bytes: usize,
     ) -> Result<Vec<u8>, RemoteError> {
-        self.read_parts(bytes, offset, |at, part| Request::read(region, at, part))
+        self.read_parts(bytes, offset, region.length, |at, part| Request::read(region, at, part))
     }
 
-    /// Reads in as many messages as it takes.
+    /// Reads in as many messages as it takes, of something that has `size` bytes.
     fn read_parts(
         &mut self,
         bytes: usize,
         offset: u64,
+        size: u64,
         request: impl Fn(u64, usize) -> Request,
     ) -> Result<Vec<u8>, RemoteError> {
+        if bytes > MESSAGE_BODY_BYTES_MAX {
+            request(offset, bytes).within(size)?;
+        }
         let mut all = Vec::with_capacity(bytes);
         loop {
             let part = (bytes - all.len()).min(MESSAGE_BODY_BYTES_MAX);
@@ -62,6 +66,9 @@ impl Handle {
     /// # Errors
     /// [`RemoteError`].
     pub fn write(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), RemoteError> {
+        if bytes.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::write(region, offset, bytes.len()).within(region.length)?;
+        }
         let mut at = 0;
         loop {
             let part = &bytes[at..bytes.len().min(at + MESSAGE_BODY_BYTES_MAX)];
@@ -140,7 +147,8 @@ impl Handle {
         offset: u64,
         bytes: usize,
     ) -> Result<Vec<u8>, RemoteError> {
-        self.read_parts(bytes, offset, |at, part| Request::read_ref(peer, reference, at, part))
+        let request = |at, part| Request::read_ref(peer, reference, at, part);
+        self.read_parts(bytes, offset, reference.length, request)
     }
 
     /// As [`Memory::take_region`](crate::Memory::take_region), at the memory node at `peer`.

@@ -90,6 +90,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         if out.is_empty() {
             return self.read_once(&Request::read(region, offset, 0), out).await;
         }
+        if out.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::read(region, offset, out.len()).within(region.length)?;
+        }
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {
             self.read_once(&Request::read(region, at, part.len()), part).await?;
@@ -110,6 +113,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
     ) -> Result<(), OperationError> {
         if bytes.is_empty() {
             return self.run(&Request::write(region, offset, 0), bytes, 0).await.map(drop);
+        }
+        if bytes.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::write(region, offset, bytes.len()).within(region.length)?;
         }
         let mut at = offset;
         for part in bytes.chunks(MESSAGE_BODY_BYTES_MAX) {
@@ -194,6 +200,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         let peer = self.memory.peer;
         if out.is_empty() {
             return self.read_once(&Request::read_ref(peer, reference, offset, 0), out).await;
+        }
+        if out.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::read_ref(peer, reference, offset, out.len()).within(reference.length)?;
         }
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {

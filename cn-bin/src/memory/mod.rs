@@ -137,6 +137,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         if out.len() <= MESSAGE_BODY_BYTES_MAX {
             return self.read_once(&Request::read(region, offset, out.len()), out);
         }
+        Request::read(region, offset, out.len()).within(region.length)?;
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {
             self.read_once(&Request::read(region, at, part.len()), part)?;
@@ -150,7 +151,8 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     }
 
     /// Writes `bytes` from byte `offset` of the region on. More than [`MESSAGE_BODY_BYTES_MAX`]
-    /// go in several messages: an error then may leave the first of them written.
+    /// go in several messages: an error other than of the range may leave the first of them
+    /// written.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -159,6 +161,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
             let request = Request::write(region, offset, bytes.len());
             return self.run(&request, bytes, &mut []).map(drop);
         }
+        Request::write(region, offset, bytes.len()).within(region.length)?;
         let mut at = offset;
         for part in bytes.chunks(MESSAGE_BODY_BYTES_MAX) {
             self.run(&Request::write(region, at, part.len()), part, &mut [])?;
@@ -246,6 +249,9 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         if out.is_empty() {
             let request = Request::read_ref(self.peer, reference, offset, 0);
             return self.read_once(&request, out);
+        }
+        if out.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::read_ref(self.peer, reference, offset, out.len()).within(reference.length)?;
         }
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {

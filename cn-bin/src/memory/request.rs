@@ -1,7 +1,8 @@
 //! Requests to a memory node, as values.
 
 use dmrpc_core::wire::memory_op::{
-    self, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
+    self, MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step,
+    emit_steps,
 };
 use dmrpc_core::wire::message::{ArgEntry, Method};
 use dmrpc_core::wire::reference::{Ref, Rights};
@@ -181,6 +182,19 @@ impl Request {
     fn error(&self, cause: Cause) -> OperationError {
         let Self { operation, offset, length, .. } = *self;
         OperationError { operation, offset, length, cause }
+    }
+
+    /// Checks the range against the `size` that a handle tells: before a transfer of several
+    /// messages, so that a range that makes no sense has no effect at all.
+    pub(crate) fn within(&self, size: u64) -> Result<(), OperationError> {
+        let end = self.offset.checked_add(self.length);
+        match end {
+            Some(end) if end <= size => Ok(()),
+            _ => {
+                let end = end.unwrap_or(u64::MAX);
+                Err(self.error(Cause::Memory(MemoryError::OutOfRange { end, size })))
+            }
+        }
     }
 
     /// The length as a number of bytes in memory, if the caller has room for it.
