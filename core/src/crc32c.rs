@@ -88,6 +88,9 @@ mod hardware {
     /// Bytes of one stream of three. A shift table belongs to each length.
     const STREAM_BYTES: usize = 256;
 
+    /// Bytes that [`short`] takes at most.
+    const SHORT_BYTES: usize = 64;
+
     /// See [`super::Crc32c::packet`]. Written as assembly, because a function for processors with
     /// the instruction can't be inlined into one for all, and small packets cost less than calls.
     #[inline(always)]
@@ -108,7 +111,7 @@ mod hardware {
                 options(pure, readonly, nostack),
             );
         }
-        if payload.len() >= 3 * STREAM_BYTES {
+        if payload.len() > SHORT_BYTES {
             // SAFETY: as above.
             return !unsafe { update(sum as u32, payload) };
         }
@@ -131,15 +134,9 @@ mod hardware {
         };
     }
 
-    /// One stream. What small packets have, up to eight words, takes one jump and no loop.
+    /// One stream of up to [`SHORT_BYTES`] bytes: the whole words take one jump and no loop.
     #[inline(always)]
-    fn short(mut sum: u64, mut bytes: &[u8]) -> u32 {
-        while let Some((block, rest)) = bytes.split_first_chunk::<64>()
-            && !rest.is_empty()
-        {
-            words!(sum, block.as_ptr(), 0 8 16 24 32 40 48 56);
-            bytes = rest;
-        }
+    fn short(mut sum: u64, bytes: &[u8]) -> u32 {
         let at = bytes.as_ptr();
         match bytes.len() / 8 {
             0 => {}
@@ -150,7 +147,8 @@ mod hardware {
             5 => words!(sum, at, 0 8 16 24 32),
             6 => words!(sum, at, 0 8 16 24 32 40),
             7 => words!(sum, at, 0 8 16 24 32 40 48),
-            _ => words!(sum, at, 0 8 16 24 32 40 48 56),
+            8 => words!(sum, at, 0 8 16 24 32 40 48 56),
+            _ => unreachable!("callers have looked"),
         }
         if bytes.len().is_multiple_of(8) {
             return sum as u32;
@@ -172,7 +170,13 @@ mod hardware {
             sum = three_streams(sum, block);
             bytes = rest;
         }
-        short(sum.into(), bytes)
+        let mut wide = u64::from(sum);
+        while bytes.len() > SHORT_BYTES {
+            let (block, rest) = bytes.split_at(SHORT_BYTES);
+            words!(wide, block.as_ptr(), 0 8 16 24 32 40 48 56);
+            bytes = rest;
+        }
+        short(wide, bytes)
     }
 
     #[inline(never)]

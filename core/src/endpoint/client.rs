@@ -11,6 +11,7 @@ use super::transmit::{Io, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
+use crate::wire::bytes::u16_at;
 use crate::wire::control::Beyond;
 use crate::wire::message::{Arguments, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
 use crate::wire::packet::{Flags, Header, Kind, Packet};
@@ -384,8 +385,10 @@ pub(super) fn complete<H: Host>(
 /// The fixed header and the rest of a response's head.
 #[inline(always)]
 fn parse_response(message: &[u8], head: usize) -> Option<(Status, Arguments<'_>)> {
-    let head = message.get(..head)?;
-    let header = ResponseHeader::parse(head).ok()?;
-    let rest = &head[RESPONSE_HEADER_BYTES..];
+    let (header, rest) = message.get(..head)?.split_first_chunk::<RESPONSE_HEADER_BYTES>()?;
+    if header[2] == 0 {
+        return Some((Status(u16_at(header, 0)), Arguments::none(rest)));
+    }
+    let header = ResponseHeader::parse(header).ok()?;
     Some((header.status, Arguments::parse(header.args, rest).ok()?))
 }
