@@ -76,7 +76,8 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let mut needed = vec![Server::MemoryNode];
+    // Once for the producer and once for the receiver.
+    let mut needed = vec![Server::MemoryNode, Server::MemoryNode];
     needed.extend(RAW_SERVERS);
     session::main("fork_test", &options.args, &needed, Sharing::InTurns, |session| {
         run(session, &options)
@@ -104,14 +105,9 @@ fn run(session: &mut Session<'_>, options: &Options) -> Result<(), AppError> {
     let sizes = args.sizes_within(&SIZES, PAGE_BYTES as u64..=SIZE_MAX)?;
     let numbers = args.concurrency_within(&CONCURRENCY, CONCURRENCY_MAX)?;
     checked(options, &sizes)?;
-    let mut devices = match args.raw {
-        true => Some(RawDevices::open(args)?),
-        false => None,
-    };
-    let mut raw = match &mut devices {
-        Some(devices) => Some(devices.connect(args, &session.servers)?),
-        None => None,
-    };
+    let mut devices = RawDevices::if_wanted(args)?;
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let mut raw = raw.transpose()?;
     for bytes in sizes {
         for &concurrency in &numbers {
             let producer = client::open(session, concurrency + 2, bytes)?;
@@ -226,7 +222,7 @@ fn print(
 ) -> Result<(), AppError> {
     // The messages of a write stand for all of an operation's, which differ with the way.
     let exchange = Exchange::memory(job.write_bytes, 0);
-    let (request, answer) = exchange.frames(session.args.datagram_size.as_usize());
+    let (request, answer) = exchange.frames(session.args.datagram_bytes());
     let bytes = |frames: &Frames| frames.total_bytes();
     let subject = |op, beside| Subject {
         op,

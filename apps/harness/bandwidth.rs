@@ -92,14 +92,9 @@ impl Program {
         let args = session.args;
         let sizes = args.sizes_within(self.sizes, 1..=SIZE_MAX)?;
         let numbers = args.concurrency_within(self.concurrency, CONCURRENCY_MAX)?;
-        let mut devices = match args.raw {
-            true => Some(RawDevices::open(args)?),
-            false => None,
-        };
-        let mut raw = match &mut devices {
-            Some(devices) => Some(devices.connect(args, &session.servers)?),
-            None => None,
-        };
+        let mut devices = RawDevices::if_wanted(args)?;
+        let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+        let mut raw = raw.transpose()?;
         for bytes in sizes {
             for &concurrency in &numbers {
                 // A source and a place for the answer each, and as many that are on their way back.
@@ -191,7 +186,7 @@ impl RowRun<'_> {
         let all = (&mut random, true);
         let warm = window::measure(traffic, client, (&session.clock, block), concurrency, all)?;
 
-        let yardstick = self.program.yardstick(self.bytes, args.datagram_size.as_usize());
+        let yardstick = self.program.yardstick(self.bytes, args.datagram_bytes());
         let exchange = (self.program.exchange)(self.bytes);
         let server = self.program.server;
         let ours = |clock: &Clock, block: &mut Block| {
@@ -215,11 +210,7 @@ impl RowRun<'_> {
         let mut tally: Tally = turns.ours[0].clone();
         tally.verified += warm.verified;
         tally.errors += warm.errors;
-        session.row(
-            self.subject(exchange, args.datagram_size.as_usize()),
-            &tally,
-            turns.ratio(0),
-        )?;
+        session.row(self.subject(exchange, args.datagram_bytes()), &tally, turns.ratio(0))?;
         if has_raw {
             let subject = Subject {
                 op: yardstick.op,

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddrV4;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
-use dmrpc_udp::UdpDevice;
+use dmrpc_host::key;
 
 use crate::error::AppError;
 use crate::servers::Server;
 use crate::session::Session;
 
 /// The node of a program.
-pub type Client = Node<UdpDevice>;
+pub type Client = Node<AnyDevice>;
 
 /// The method that an echo is called by. It answers any.
 pub const ECHO: Method = Method(1);
@@ -58,7 +59,7 @@ fn open_at(
     let small = BufferClass { count: SMALL_COUNT, bytes: SMALL_BYTES.min(bytes) };
     let args = session.args;
     let config = NodeConfig {
-        datagram_bytes: args.datagram_size.as_usize(),
+        datagram_bytes: args.datagram_bytes(),
         client_sessions: SESSIONS,
         server_sessions: 1,
         slots: SLOTS,
@@ -67,10 +68,13 @@ fn open_at(
         buffers: [none, small, BufferClass { count, bytes }],
         idle: args.idle,
         payload_check: !args.no_payload_check,
+        key: key::load_from_environment()?,
         deadline: args.deadline.0,
         ..NodeConfig::at(address)
     };
-    Ok(Node::open_udp(&config)?)
+    let device = session.servers.device(address)?;
+    let local = device.local_addr();
+    Ok(Node::new(device, local, &config)?)
 }
 
 /// Connects to a server, which must be running.

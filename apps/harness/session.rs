@@ -6,8 +6,9 @@ use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
+use dmrpc_host::key;
 
-use crate::args::{Args, Driver};
+use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
 use crate::error::AppError;
 use crate::interleave::{Compare, Ratio, Turns};
@@ -61,7 +62,9 @@ fn run(
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
     }
+    let keyed = key::load_from_environment()?.is_some();
     let mut session = Session {
+        keyed,
         app,
         args,
         servers,
@@ -88,6 +91,8 @@ pub struct Session<'a> {
     pub clock: Clock,
     /// Where results go.
     pub output: Output,
+    /// Whether sessions are authenticated.
+    keyed: bool,
     errors: u64,
 }
 
@@ -219,9 +224,10 @@ impl Session<'_> {
     ) -> Result<(), AppError> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
-        let switches = Switches { integrity, ..Switches::default() };
-        let driver = self.args.local.unwrap_or(Driver::Udp).name();
-        let about = (self.app, driver, self.args.idle.to_string());
+        let auth = !bare && self.keyed;
+        let congestion = !bare;
+        let switches = Switches { integrity, auth, congestion, ..Switches::default() };
+        let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);
         if !bare {
             self.errors += tally.errors;

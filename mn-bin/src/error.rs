@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use dmrpc_choice::DriverError;
 use dmrpc_core::endpoint::ConfigError;
 use dmrpc_core::store::FormatError;
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 use dmrpc_host::size::ByteSize;
-use dmrpc_udp::UdpError;
 
 /// Why the memory node does not run.
 #[derive(Debug)]
@@ -18,12 +19,13 @@ pub(crate) enum Error {
     Cores(CoreError),
     OneCoreOnly(usize),
     Sessions(usize),
-    Device(UdpError),
+    Device(DriverError),
     Endpoint(ConfigError),
     PoolTooLarge { wanted: u64, available: u64 },
     PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
     PoolFormat { bytes: u64, source: FormatError },
-    Random(getrandom::Error),
+    Key(KeyLoadError),
+    Random(std::io::Error),
     Signals(SignalError),
     Log(LogError),
     Thread(std::io::Error),
@@ -32,6 +34,9 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the command line is to blame, not the machine.
     pub(crate) fn is_usage(&self) -> bool {
+        if let Self::Device(error) = self {
+            return error.is_usage();
+        }
         matches!(
             self,
             Self::Cluster(_)
@@ -39,6 +44,7 @@ impl Error {
                 | Self::OneCoreOnly(_)
                 | Self::Sessions(_)
                 | Self::Endpoint(_)
+                | Self::Key(_)
                 | Self::PoolFormat { .. }
         )
     }
@@ -76,6 +82,7 @@ impl fmt::Display for Error {
             Self::PoolFormat { bytes, source } => {
                 write!(f, "--pool-size {} cannot be used: {source}", ByteSize(*bytes))
             }
+            Self::Key(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),

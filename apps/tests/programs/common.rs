@@ -36,6 +36,7 @@ pub(crate) fn build_memory_node() {
         let profile = if debug.ends_with("release") { "release" } else { "test" };
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "dmrpc-mn", "--profile", profile])
+            .args(if cfg!(feature = "dpdk") { &["--features", "dpdk"][..] } else { &[] })
             .status()
             .expect("cargo runs");
         assert!(status.success(), "dmrpc-mn must build");

@@ -5,9 +5,11 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 
@@ -17,8 +19,10 @@ pub(crate) enum CliError {
     NoMemoryNode,
     OneCoreOnly { given: usize },
     Open(OpenError),
+    Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
+    Key(KeyLoadError),
     Connect(ConnectError),
     Call(Error),
     Operation(OperationError),
@@ -40,11 +44,14 @@ impl CliError {
     /// Whether the command line is to blame, not the machine or the other end.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Open(error) => !matches!(error, OpenError::Udp(_)),
-            Self::NoMemoryNode
+            Self::Open(error) => !matches!(error, OpenError::Udp(_) | OpenError::Random(_)),
+            Self::Driver(error) => error.is_usage(),
+            Self::Connect(ConnectError::NoAddress { .. })
+            | Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
             | Self::Cores(_)
+            | Self::Key(_)
             | Self::Range { .. }
             | Self::AnswerSize { .. }
             | Self::FewSlots { .. } => true,
@@ -63,8 +70,10 @@ impl fmt::Display for CliError {
                 write!(f, "--cores names {given} cores: a compute node over UDP uses one")
             }
             Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::Call(error) => error.fmt(f),
             Self::Operation(error) => error.fmt(f),
@@ -117,6 +126,7 @@ macro_rules! from {
 
 from! {
     OpenError => Open,
+    DriverError => Driver,
     ClusterError => Cluster,
     CoreError => Cores,
     ConnectError => Connect,

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddrV4;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
 use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::UdpDevice;
 
 use super::error::CliError;
 use super::options::{Options, Serve};
@@ -38,10 +38,10 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
             BufferClass { count: 64, bytes: 256 << 10 },
             BufferClass { count: 8, bytes: LARGE_BYTES },
         ],
-        ..node_config(options, place)
+        ..node_config(options, place)?
     };
     let signals = Signals::install()?;
-    let node = Node::open_udp(&config)?;
+    let node = super::open(options, &config)?;
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }
@@ -67,8 +67,8 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
 
 /// Answers one request: by itself, or by what the next service answers.
 async fn answer(
-    context: Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     forward_to: Option<SocketAddrV4>,
     room: usize,
 ) {
@@ -88,8 +88,8 @@ async fn answer(
 struct Failed;
 
 async fn forward(
-    context: &Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: &Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     address: SocketAddrV4,
     room: usize,
 ) -> Result<(), Failed> {
@@ -118,13 +118,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(node: &Node<UdpDevice>, serve: &Serve, reporter: Reporter) -> Self {
+    fn new(node: &Node<AnyDevice>, serve: &Serve, reporter: Reporter) -> Self {
         let interval = serve.report.map(|span| span.0);
         let next_report = interval.map_or(Instant::FAR_FUTURE, |span| node.now() + span);
         Self { reporter, interval, next_report, slow_steps: 0 }
     }
 
-    fn look(&mut self, node: &Node<UdpDevice>, signals: Signals) {
+    fn look(&mut self, node: &Node<AnyDevice>, signals: Signals) {
         if signals.take_dump_request() {
             self.reporter.publish(node.now(), node.statistics(), true);
         }

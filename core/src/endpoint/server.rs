@@ -3,10 +3,11 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::settle::Refusal;
-use super::table::{ServeState, ServerSession, ServerSlot};
+use super::table::{ServeState, ServerSession, ServerSlot, unasked};
 use super::transmit::Io;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -74,6 +75,10 @@ impl Endpoint<'_> {
             return self.reset(io, peer, &header);
         };
         let session = &mut self.server_sessions[session_index];
+        if !is_authentic(&self.keys, session.binding, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         session.last_heard = now;
         let slots = session.slots;
         let Some(index) = self.slot_index(session_index, header.slot, slots) else {
@@ -99,6 +104,7 @@ impl Endpoint<'_> {
             self.more_of_request(now, io, index, header, payload);
         } else if header.message as usize == payload.len() {
             self.begin(io, index, header.request);
+            self.server_slots[index].unasked = header.grant.min(u8::MAX.into()) as u8;
             self.whole_request(now, io, index, header, payload);
         } else if is_probe(header, payload) {
             self.acknowledge_unseen(io, session_index, header);
@@ -118,6 +124,7 @@ impl Endpoint<'_> {
         }
         let slot = &mut self.server_slots[index];
         slot.request = request;
+        slot.unasked = 0;
         slot.state = ServeState::Idle;
     }
 
@@ -140,7 +147,8 @@ impl Endpoint<'_> {
         match self.server_slots[index].state {
             ServeState::Idle | ServeState::Answered | ServeState::Refused => {}
             ServeState::Executing => self.tell_cancelled(io, index),
-            ServeState::Receiving | ServeState::Waiting => {
+            state @ (ServeState::Receiving | ServeState::Waiting) => {
+                self.traffic.arriving -= u32::from(state == ServeState::Receiving);
                 if let Some(sink) = self.server_slots[index].incoming.sink.take() {
                     io.host.abandon(sink);
                 }
@@ -321,7 +329,8 @@ pub(super) fn serve<H: Host>(
 fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) {
     let Finished { head, inline, source } = finished;
     slot.state = ServeState::Answered;
-    slot.outgoing.start(head, inline, source, session.payload_bytes, session.remote_window);
+    let window = unasked(session.remote_window, slot.unasked);
+    slot.outgoing.start(head, inline, source, session.payload_bytes, window);
 }
 
 /// Whether a packet asks what has arrived of a long request.

@@ -6,19 +6,20 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_tagged;
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, Outcome, PendingCall, SessionId};
 use super::server::{head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
-use super::transmit::{Io, send_whole};
+use super::transmit::{Io, Seal, send_whole};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Straight, both_lengths};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Straight, TAG_AT, TAGGED, both_lengths};
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
@@ -74,8 +75,16 @@ impl Endpoint<'_> {
             self.counters.bad_checksum += 1;
             return true;
         }
+        // In a session without tags nothing covers one: it must be zero.
+        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
+            && !is_tagged(&self.keys, session.binding, bytes)
+        {
+            self.wrong_tag(first);
+            return true;
+        }
         session.last_heard = now;
         slot.request = request;
+        slot.unasked = 0;
         let id = SessionId { index: session_index as u32, generation: session.generation };
         let call = PendingCall { session: id, slot: number as u16, request };
         let head = head_of(now, call, &header, arguments);
@@ -89,8 +98,9 @@ impl Endpoint<'_> {
             return true;
         }
         if slot.outgoing.is_whole() {
-            let (crc, template) = (self.crc, &session.template);
-            if send_whole(io.tx, crc, peer, template, request, number as usize, &mut slot.outgoing)
+            let template = &session.template;
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            if send_whole(io.tx, seal, peer, template, request, number as usize, &mut slot.outgoing)
             {
                 self.counters.packets_sent += 1;
             } else {
@@ -136,9 +146,21 @@ impl Endpoint<'_> {
             self.counters.bad_checksum += 1;
             return true;
         }
+        // In a session without tags nothing covers one: it must be zero.
+        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
+            && !is_tagged(&self.keys, session.binding, bytes)
+        {
+            self.wrong_tag(first);
+            return true;
+        }
         session.last_heard = now;
         let request = slot.request >> ATTEMPT_BITS;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
+        if slot.sink.take().is_some() {
+            self.traffic.expected -= 1;
+        }
         slot.settled = request;
         slot.outgoing.sending.stop_whole();
         session.free |= 1 << number;
@@ -148,5 +170,14 @@ impl Endpoint<'_> {
         let call = CallId { session: id, slot: number as u16, request };
         complete(now, io.host, call, slot.token, payload, u16_at(bytes, 42));
         true
+    }
+
+    #[cold]
+    fn wrong_tag(&mut self, first: u64) {
+        if first & TAGGED != 0 {
+            self.counters.bad_tag += 1;
+        } else {
+            self.counters.bad_checksum += 1;
+        }
     }
 }

@@ -9,8 +9,9 @@
 //! 40 packet u16 (number)   42 head u16 (bytes)  44 check u32
 //! ```
 //!
-//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it and, unless the session
-//! has negotiated the payload check away, the payload after it.
+//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it without the tag and,
+//! unless the session has negotiated the payload check away, the payload after it. The tag covers
+//! the header without itself, the checksum included.
 
 use bitflags::bitflags;
 
@@ -28,8 +29,12 @@ const CHECK_AT: usize = 44;
 pub const REQUEST: u8 = Kind::Request as u8;
 /// [`Kind::Response`] as it lies in the header's second byte.
 pub const RESPONSE: u8 = Kind::Response as u8;
+/// [`Flags::AUTHENTICATED`] as it lies in the header's first word.
+pub const TAGGED: u64 = (Flags::AUTHENTICATED.bits() as u64) << 16;
 /// [`Flags::PAYLOAD_CHECK`] as it lies in the header's third byte.
 pub const CHECKED: u8 = Flags::PAYLOAD_CHECK.bits() as u8;
+/// Where the authentication tag lies, which is set last.
+pub const TAG_AT: usize = 16;
 
 /// What a packet is for. The comment names who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub enum Kind {
     Bye = 13,
     /// Server to client: the session named, by the server's index, is not known here.
     Reset = 14,
+    /// Server to client: say hello again, with the cookie in the payload.
+    Challenge = 15,
 }
 
 impl Kind {
@@ -82,6 +89,7 @@ impl Kind {
             12 => Self::Pong,
             13 => Self::Bye,
             14 => Self::Reset,
+            15 => Self::Challenge,
             _ => return Err(WireError::Value { field: "kind", value: value.into() }),
         })
     }
@@ -105,6 +113,8 @@ bitflags! {
         const DECLINED = 1 << 5;
         /// On a refusal: for order's sake only. What the request must follow is not here.
         const EARLY = 1 << 6;
+        /// On an acknowledgement: a packet has arrived that had arrived before.
+        const DUPLICATE = 1 << 7;
     }
 }
 
@@ -119,7 +129,8 @@ pub struct Header {
     pub session: u32,
     /// The receiver's generation of that index: tells a session from its predecessors.
     pub generation: u32,
-    /// In acknowledgements: how many packets of the message may be sent in all.
+    /// In acknowledgements: how many packets of the message may be sent in all. In requests: how
+    /// many packets of the answer may be sent unasked, up to 255; zero for the usual number.
     pub grant: u32,
     /// Authentication tag; zero without [`Flags::AUTHENTICATED`].
     pub tag: u64,
@@ -181,7 +192,7 @@ impl Header {
         put(bytes, 4, self.session.to_le_bytes());
         put(bytes, 8, self.generation.to_le_bytes());
         put(bytes, 12, self.grant.to_le_bytes());
-        put(bytes, 16, self.tag.to_le_bytes());
+        put(bytes, TAG_AT, self.tag.to_le_bytes());
         put(bytes, 24, self.request.to_le_bytes());
         put(bytes, 32, self.slot.to_le_bytes());
         put(bytes, 34, self.payload.to_le_bytes());
@@ -225,6 +236,10 @@ impl<'a> Packet<'a> {
         if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
             return Err(WireError::Checksum);
         }
+        // Nothing else covers a tag that nobody checks.
+        if u64_at(bytes, TAG_AT) != 0 && !flags.contains(Flags::AUTHENTICATED) {
+            return Err(WireError::Checksum);
+        }
         Ok(Self { kind: Kind::from_wire(bytes[1])?, bytes, payload })
     }
 
@@ -238,6 +253,12 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn flags(&self) -> Flags {
         Flags::from_bits_truncate(u16_at(self.bytes, 2))
+    }
+
+    /// See [`Header::grant`]; of a request, cut to a byte.
+    #[inline(always)]
+    pub fn unasked(&self) -> u8 {
+        self.bytes[12]
     }
 
     /// See [`Header::session`].
@@ -276,6 +297,12 @@ impl<'a> Packet<'a> {
         u16_at(self.bytes, 42)
     }
 
+    /// The header as it came.
+    #[inline(always)]
+    pub fn header_bytes(&self) -> &'a [u8; HEADER_BYTES] {
+        self.bytes
+    }
+
     /// What follows the header.
     #[inline(always)]
     pub fn payload(&self) -> &'a [u8] {
@@ -291,7 +318,7 @@ impl<'a> Packet<'a> {
             session: self.session(),
             generation: self.generation(),
             grant: u32_at(bytes, 12),
-            tag: u64_at(bytes, 16),
+            tag: u64_at(bytes, TAG_AT),
             request: self.request(),
             slot: self.slot(),
             payload: u16_at(bytes, 34),
