@@ -2,8 +2,8 @@
 
 use crate::results::{Error, Results, Row};
 
-/// Complains about rows with errors, without a rate, whose bytes nobody compared, or whose raw probe
-/// is void.
+/// Complains about rows with errors, without a rate, whose bytes nobody compared, or whose raw
+/// probe is void.
 ///
 /// # Errors
 /// [`Error::Bad`] with all complaints.

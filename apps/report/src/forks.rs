@@ -47,8 +47,9 @@ fn tests(rows: &[Row]) -> String {
          its pages. Its rival copies the whole object first, in the faster of two ways: the \
          producer sends its bytes again (value), or the memory node copies each page. How many \
          times faster ours is: of medians for one at a time, of rates for many.\n\n\
-         | object | pages written | bytes in each | in flight | a second | median | 99 % | copying, \
-         a second | median | by | times faster |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+         | object | pages written | bytes in each | in flight | a second | median | 99 % | \
+         copying, a second | median | by | times faster |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let is_ours = |row: &&Row| row.op == "cow_write";
     for row in rows.iter().filter(is_ours) {

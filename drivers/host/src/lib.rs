@@ -6,6 +6,7 @@
 //! * [`cli`]: command lines, refused in one line. [`cluster`]: who is where. [`size`]: sizes and
 //!   spans of time.
 //! * [`local`]: child processes for `--local`, certain to come down again.
+//! * [`key`]: the pre-shared key, from a file or the environment.
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod idle;
+pub mod key;
 pub mod local;
 #[cfg(feature = "log")]
 pub mod log;
