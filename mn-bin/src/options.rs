@@ -87,7 +87,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", requires = "pool")]
     pub(crate) numa_node: Option<u32>,
 
-    /// Pin the poll loop to this core. One core for now: a loop a core comes with DPDK.
+    /// Pin the poll loop to this core. Over DPDK several may be named: each has a poll loop, a
+    /// session and a queue pair of the port of its own, and all share the pool.
     #[arg(long, value_name = "LIST")]
     pub(crate) cores: Option<CoreList>,
 

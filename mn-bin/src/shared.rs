@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dmrpc_choice::{AnyDevice, DriverError, DriverKind};
+use dmrpc_choice::{AnyDevice, Driver, DriverError, DriverKind};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::Identity;
 use dmrpc_core::store::{Config, Store};
@@ -15,7 +15,7 @@ use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolConfig, PoolDevice, P
 use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
-use crate::node::{open_device, wall_clock_ns};
+use crate::node::wall_clock_ns;
 use crate::options::Options;
 use crate::place::Place;
 
@@ -93,16 +93,26 @@ impl SharedPool {
         Identity { memory_node, incarnation: geometry.incarnation, key: RefKey(key) }
     }
 
-    /// The device that calls come by: the pool's rings, or what the command line chooses.
-    pub(crate) fn device(&mut self, options: &Options, place: &Place) -> Result<AnyDevice, Error> {
+    /// What calls come by: the pool's rings, or what the command line chooses.
+    pub(crate) fn device(
+        &mut self,
+        options: &Options,
+        place: &Place,
+    ) -> Result<(Driver, AnyDevice), Error> {
         match (options.driver.kind(), self.participant.take()) {
             (DriverKind::Cxl, Some(participant)) => {
+                let driver = Driver::of_pool(Arc::clone(&self.pool), Some(OWN));
                 let device = PoolDevice::new(Arc::clone(&self.pool), participant);
-                Ok(AnyDevice::Cxl(device.map_err(pool_error)?))
+                Ok((driver, AnyDevice::Cxl(device.map_err(pool_error)?)))
             }
             (_, participant) => {
                 self.participant = participant;
-                open_device(options, place)
+                let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
+                let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
+                let driver = Driver::start(&options.driver, datagram_bytes, 1);
+                let driver = driver.map_err(Error::Device)?;
+                let device = driver.device(0, place.address).map_err(Error::Device)?;
+                Ok((driver, device))
             }
         }
     }
