@@ -9,8 +9,8 @@ use super::Endpoint;
 use super::auth::is_tagged;
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
-use super::host::{Body, CallId, Host, Outcome, PendingCall, SessionId};
-use super::server::{head_of, serve};
+use super::host::{Body, CallId, Host, PendingCall, SessionId};
+use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
 use super::transmit::{Io, Seal, send_whole, session_flags};
@@ -21,7 +21,7 @@ use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
 use crate::wire::packet::{
-    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
+    CHECKED, Flags, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
 };
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -36,6 +36,11 @@ pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Stra
     Straight::new(&Header { flags: session_flags(features), ..header })
 }
 
+/// Whether a session's packets are usual: the payload under the checksum, no tags.
+pub(super) fn is_usual(features: Features) -> bool {
+    session_flags(features) == Flags::PAYLOAD_CHECK
+}
+
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
 #[inline(always)]
@@ -45,17 +50,30 @@ fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
 
 /// Whether the checksum is that of the packet.
 #[inline(always)]
-fn is_sound(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> bool {
-    let checked = bytes[2] & CHECKED != 0;
+fn is_sound<const USUAL: bool>(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> bool {
+    let checked = USUAL || bytes[2] & CHECKED != 0;
     let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
     check == u32_at(bytes, 44)
 }
 
 impl Endpoint<'_> {
+    /// [`Self::straight_request`] in a session whose packets are not usual.
+    #[inline(never)]
+    fn unusual_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        self.straight_request::<false, _, _>(now, io, peer, bytes, payload)
+    }
+
     /// Takes in a request that is one packet, executed where it lies, in a slot that nothing is
     /// special about. Returns false, and has done nothing, if it is not that.
     #[inline(always)]
-    pub(super) fn straight_request<T: Tx, H: Host>(
+    pub(super) fn straight_request<const USUAL: bool, T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
@@ -71,8 +89,10 @@ impl Endpoint<'_> {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
-        if number >= session.slots.into() {
-            return false;
+        let slots = if USUAL { session.usual_slots } else { session.slots };
+        if number >= slots.into() {
+            let unusual = USUAL && slots == 0;
+            return unusual && self.unusual_request(now, io, peer, bytes, payload);
         }
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
@@ -86,14 +106,13 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_plain(header) else { return false };
         let arguments = Arguments::none(parameters);
-        if !is_sound(self.crc, bytes, payload) {
+        if !is_sound::<USUAL>(self.crc, bytes, payload) {
             self.counters.bad_checksum += 1;
             return true;
         }
         // In a session without tags nothing covers one: it must be zero.
-        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
-            && !is_tagged(&self.keys, session.binding, bytes)
-        {
+        let tagged = if USUAL { 0 } else { first & TAGGED };
+        if (tagged | u64_at(bytes, TAG_AT) != 0) && !is_tagged(&self.keys, session.binding, bytes) {
             self.wrong_tag(first);
             return true;
         }
@@ -103,34 +122,46 @@ impl Endpoint<'_> {
         let id = SessionId { index: session_index as u32, generation: session.generation };
         let call = PendingCall { session: id, slot: number as u16, request };
         let head = head_of(now, call, &header, arguments);
-        let outcome = serve(now, io.host, session, slot, &head, Body::Whole(body));
-        if outcome == Outcome::Busy {
+        let served = serve(now, io.host, session, slot, &head, Body::Whole(body));
+        if let Served::Busy = served {
             self.refuse(io, index, Refusal::NoRoom);
             return true;
         }
         self.counters.requests_executed += 1;
-        if outcome == Outcome::Later {
-            return true;
-        }
-        if slot.outgoing.is_whole() {
-            let template = &session.template;
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
-            if send_whole(io.tx, seal, peer, template, request, number as usize, &mut slot.outgoing)
-            {
-                self.counters.packets_sent += 1;
-            } else {
-                self.enqueue_server(index);
+        match served {
+            Served::Whole(whole) => {
+                let seal = Seal::new(self.crc, &self.keys, session.binding);
+                let common = (peer, &session.template);
+                let (id, outgoing) = ((request, number as usize), &mut slot.outgoing);
+                if send_whole::<USUAL, _>(io.tx, seal, common, id, whole, outgoing) {
+                    self.counters.packets_sent += 1;
+                } else {
+                    self.enqueue_server(index);
+                }
             }
-        } else {
-            self.transmit_reply(io, index);
+            Served::Long => self.transmit_reply(io, index),
+            Served::Later | Served::Busy => {}
         }
         true
+    }
+
+    /// [`Self::straight_response`] in a session whose packets are not usual.
+    #[inline(never)]
+    fn unusual_response<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        self.straight_response::<false, _, _>(now, io, peer, bytes, payload)
     }
 
     /// Takes in an answer in one packet, of which the server holds nothing, to a call that nothing
     /// is special about. Returns false, and has done nothing, if it is not that.
     #[inline(always)]
-    pub(super) fn straight_response<T: Tx, H: Host>(
+    pub(super) fn straight_response<const USUAL: bool, T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
@@ -146,8 +177,10 @@ impl Endpoint<'_> {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
-        if number >= session.slots.into() {
-            return false;
+        let slots = if USUAL { session.usual_slots } else { session.slots };
+        if number >= slots.into() {
+            let unusual = USUAL && slots == 0;
+            return unusual && self.unusual_response(now, io, peer, bytes, payload);
         }
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
@@ -157,14 +190,13 @@ impl Endpoint<'_> {
         {
             return false;
         }
-        if !is_sound(self.crc, bytes, payload) {
+        if !is_sound::<USUAL>(self.crc, bytes, payload) {
             self.counters.bad_checksum += 1;
             return true;
         }
         // In a session without tags nothing covers one: it must be zero.
-        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
-            && !is_tagged(&self.keys, session.binding, bytes)
-        {
+        let tagged = if USUAL { 0 } else { first & TAGGED };
+        if (tagged | u64_at(bytes, TAG_AT) != 0) && !is_tagged(&self.keys, session.binding, bytes) {
             self.wrong_tag(first);
             return true;
         }
@@ -173,7 +205,8 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
-        if slot.sink.take().is_some() {
+        if slot.sink.is_some() {
+            slot.sink = None;
             self.traffic.expected -= 1;
         }
         slot.settled = request;

@@ -107,6 +107,8 @@ pub struct ClientSession {
     /// Packets that the server takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     pub(super) slots: u16,
+    /// The same if its packets are usual: the payload under the checksum, no tags. Else zero.
+    pub(super) usual_slots: u16,
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
@@ -157,6 +159,7 @@ impl ClientSession {
         payload_bytes: 0,
         remote_window: 0,
         slots: 0,
+        usual_slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,
@@ -234,7 +237,7 @@ impl Outgoing {
             // Whatever fits the buffer fits a packet.
             self.message = inline_bytes.into();
             self.source = None;
-            return self.sending.start(1, 1);
+            return self.sending.start_whole();
         };
         self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
     }
@@ -245,14 +248,6 @@ impl Outgoing {
         self.source = Some(source);
         let packets = packets(message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
-    }
-}
-
-impl Outgoing {
-    /// Whether it is one packet whose bytes are all at hand.
-    #[inline(always)]
-    pub(super) fn is_whole(&self) -> bool {
-        self.sending.packets == 1 && self.source.is_none()
     }
 }
 
@@ -345,6 +340,8 @@ pub struct ServerSession {
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     pub(super) slots: u16,
+    /// The same if its packets are usual: the payload under the checksum, no tags. Else zero.
+    pub(super) usual_slots: u16,
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
@@ -377,6 +374,7 @@ impl ServerSession {
         payload_bytes: 0,
         remote_window: 0,
         slots: 0,
+        usual_slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,

@@ -206,7 +206,11 @@ impl Endpoint<'_> {
             let id = self.ready.head;
             let index = (id & !SERVER) as usize;
             let full = if id & SERVER == 0 {
-                self.transmit_client_session(io, index, &mut sent)
+                if self.client_sessions[index].usual_slots == 0 {
+                    self.transmit_unusual_session(io, index, &mut sent)
+                } else {
+                    self.transmit_client_session::<true, _, _>(io, index, &mut sent)
+                }
             } else {
                 self.transmit_server_session(io, index, &mut sent)
             };
@@ -220,9 +224,21 @@ impl Endpoint<'_> {
         sent
     }
 
-    /// One turn of a client session. Returns whether the device is full: then it is not over.
+    /// One turn of a client session whose packets are not usual.
+    #[inline(never)]
+    fn transmit_unusual_session<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        session_index: usize,
+        sent: &mut u32,
+    ) -> bool {
+        self.transmit_client_session::<false, _, _>(io, session_index, sent)
+    }
+
+    /// One turn of a client session, whose packets are `USUAL` or not. Returns whether the device
+    /// is full: then it is not over.
     #[inline(always)]
-    fn transmit_client_session<T: Tx, H: Host>(
+    fn transmit_client_session<const USUAL: bool, T: Tx, H: Host>(
         &mut self,
         io: &mut Io<'_, T, H>,
         session_index: usize,
@@ -238,27 +254,29 @@ impl Endpoint<'_> {
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
-            let mut more = false;
-            if outgoing.is_whole() && slot.unasked == 0 {
+            if outgoing.sending.whole {
                 if outgoing.sending.is_unsent() {
-                    let (peer, template, request) = (session.peer, &session.template, slot.request);
-                    if !send_whole(io.tx, seal, peer, template, request, number, outgoing) {
+                    let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
+                    let common = (session.peer, &session.template);
+                    let id = (slot.request, number);
+                    if !send_whole::<USUAL, _>(io.tx, seal, common, id, what, outgoing) {
                         return true;
                     }
                     slot.state = CallState::Sent;
                     *sent += 1;
                 }
-            } else {
-                let turn = long_request(io, seal, session, slot, number);
-                *sent += turn.packets;
-                if turn.full {
-                    return true;
-                }
-                more = turn.more;
+                slot.outgoing.queued = false;
+                session.queue.pop();
+                continue;
+            }
+            let turn = long_request(io, seal, session, slot, number);
+            *sent += turn.packets;
+            if turn.full {
+                return true;
             }
             session.queue.pop();
-            slot.outgoing.queued = more;
-            if more {
+            slot.outgoing.queued = turn.more;
+            if turn.more {
                 session.queue.push(number);
             }
         }
@@ -344,24 +362,36 @@ fn long_request<T: Tx, H: Host>(
     turn
 }
 
-/// The straight line: a message of one packet whose bytes are all at hand. Returns false if the
-/// device has no room.
+/// The shape of a message that is one packet whose bytes are all at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    /// Bytes of its head.
+    pub(super) head: u16,
+    /// Bytes in all.
+    pub(super) bytes: u16,
+}
+
+/// The straight line: `whole` of a slot's buffer. `USUAL` packets have their payload under the
+/// checksum, and no tags. Returns false if the device has no room.
 #[inline(always)]
-pub(super) fn send_whole<T: Tx>(
+pub(super) fn send_whole<const USUAL: bool, T: Tx>(
     tx: &mut T,
     seal: Seal<'_>,
-    peer: SocketAddrV4,
-    template: &Template,
-    request: u64,
-    slot: usize,
+    session: (SocketAddrV4, &Template),
+    (request, slot): (u64, usize),
+    whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    let bytes = usize::from(outgoing.inline_bytes);
+    let (peer, template) = session;
+    let bytes = usize::from(whole.bytes);
     let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, &outgoing.inline[..bytes]);
-    template.seal_whole(header, payload, request, slot as u16, outgoing.head, seal.crc);
-    seal.tag(header);
+    let checked = USUAL || template.is_checked();
+    template.seal_whole(checked, header, payload, request, slot as u16, whole.head, seal.crc);
+    if !USUAL {
+        seal.tag(header);
+    }
     outgoing.sending.next = 1;
     true
 }

@@ -373,11 +373,20 @@ impl Template {
         Self(bytes)
     }
 
-    /// Writes the header of a message that is whole in one packet, in front of its payload, which
-    /// is in place, and seals both with the checksum.
+    /// Whether the checksums of its packets cover their payloads.
     #[inline(always)]
+    pub fn is_checked(&self) -> bool {
+        self.0[2] & CHECKED != 0
+    }
+
+    /// Writes the header of a message that is whole in one packet, in front of its payload, which
+    /// is in place, and seals it with the checksum; `checked` is what [`Template::is_checked`]
+    /// says.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "all end up in one header")]
     pub fn seal_whole(
         &self,
+        checked: bool,
         header: &mut [u8; HEADER_BYTES],
         payload: &[u8],
         request: u64,
@@ -389,7 +398,6 @@ impl Template {
         put(header, 24, request.to_le_bytes());
         put(header, 32, (u64::from(slot) | both_lengths(payload.len())).to_le_bytes());
         put(header, 40, (u32::from(head) << 16).to_le_bytes());
-        let checked = self.0[2] & CHECKED != 0;
         let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
         put(header, CHECK_AT, check.to_le_bytes());
     }
@@ -458,7 +466,9 @@ mod tests {
             let (header, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().unwrap();
             let wanted = *header;
             let crc = Crc32c::detect();
-            Template::new(&common).seal_whole(header, payload, request, slot, head, crc);
+            let template = Template::new(&common);
+            let checked = template.is_checked();
+            template.seal_whole(checked, header, payload, request, slot, head, crc);
             prop_assert_eq!(*header, wanted);
         }
 
