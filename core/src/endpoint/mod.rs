@@ -40,6 +40,7 @@ pub mod congestion;
 mod counters;
 mod handshake;
 pub mod host;
+mod incoming;
 mod liveness;
 mod parts;
 mod retry;

@@ -4,7 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::config::Config;
 use super::congestion::{Control, Controller, Traffic};
-use super::table::Window;
+use super::incoming::Window;
 use super::transmit::{Seal, send};
 use super::window::Report;
 use crate::device::Tx;
