@@ -53,11 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let incarnation = wall_clock_ns();
     let key = RefKey(random_secret().map_err(Error::Random)?);
     let identity = Identity { memory_node: place.memory_node, incarnation, key };
-    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
-    let limits = Limits { pages, ..Limits::NONE };
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); config.stages as usize];
+    let limits = limits(options);
     let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    if let Some(staged) = options.session_staged {
+        node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
+    }
 
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
@@ -111,6 +113,15 @@ fn store_config(options: &Options, pool_bytes: u64) -> StoreConfig {
     // A session that ended keeps its holder until its grace is over.
     config.holders = config.holders.max(2 * options.sessions as u32);
     config
+}
+
+/// What one session may have.
+fn limits(options: &Options) -> Limits {
+    Limits {
+        pages: options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES)),
+        regions: options.session_regions.unwrap_or(u32::MAX),
+        entries: options.session_references.unwrap_or(u32::MAX),
+    }
 }
 
 fn endpoint_config(
