@@ -4,8 +4,7 @@
 use super::Endpoint;
 use super::congestion::Controller;
 use super::host::{Admission, Body, Host, RequestHead, Sink};
-use super::incoming::Incoming;
-use super::parts::{arriving_window, is_part, send_ack};
+use super::parts::{Incoming, arriving_window, is_part, send_ack};
 use super::server::{Order, head_of, is_probe};
 use super::settle::Refusal;
 use super::table::{ServeState, UNASKED_PACKETS, unasked};

@@ -40,7 +40,6 @@ pub mod congestion;
 mod counters;
 mod handshake;
 pub mod host;
-mod incoming;
 mod liveness;
 mod parts;
 mod queue;

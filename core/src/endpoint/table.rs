@@ -5,7 +5,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use super::auth::Binding;
 use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
-use super::incoming::Incoming;
+use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
 use super::wheel::TimerEntry;
@@ -271,6 +271,15 @@ pub(super) fn unasked(window: u16, unasked: u8) -> u16 {
 #[inline]
 pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
     if bytes <= payload_bytes { 1 } else { bytes.div_ceil(payload_bytes) }
+}
+
+/// How far the sender of one message may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Packets beyond the first gap.
+    pub(super) packets: u32,
+    /// Packets under way.
+    pub(super) share: u32,
 }
 
 /// A call that this endpoint makes.
