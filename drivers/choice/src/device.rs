@@ -4,9 +4,12 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_cxl::PoolDevice;
 use dmrpc_host::idle::Wait;
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
 
+type PoolRx<'a> = <PoolDevice as Device>::Rx<'a>;
+type PoolTx<'a> = <PoolDevice as Device>::Tx<'a>;
 #[cfg(feature = "dpdk")]
 type DpdkRx<'a> = <dmrpc_dpdk::DpdkDevice as Device>::Rx<'a>;
 #[cfg(feature = "dpdk")]
@@ -17,6 +20,8 @@ type DpdkTx<'a> = <dmrpc_dpdk::DpdkDevice as Device>::Tx<'a>;
 pub enum AnyDevice {
     /// A kernel UDP socket.
     Udp(UdpDevice),
+    /// Rings in a pool.
+    Cxl(PoolDevice),
     /// Ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkDevice),
@@ -26,6 +31,8 @@ pub enum AnyDevice {
 pub enum AnyRx<'a> {
     /// Of a kernel UDP socket.
     Udp(UdpRx<'a>),
+    /// Of rings in a pool.
+    Cxl(PoolRx<'a>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkRx<'a>),
@@ -35,6 +42,8 @@ pub enum AnyRx<'a> {
 pub enum AnyTx<'a> {
     /// Of a kernel UDP socket.
     Udp(UdpTx<'a>),
+    /// Of rings in a pool.
+    Cxl(PoolTx<'a>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkTx<'a>),
@@ -45,6 +54,7 @@ macro_rules! either {
     ($enum:ident, $value:expr, $inner:ident => $do:expr) => {
         match $value {
             $enum::Udp($inner) => $do,
+            $enum::Cxl($inner) => $do,
             #[cfg(feature = "dpdk")]
             $enum::Dpdk($inner) => $do,
         }
@@ -55,6 +65,7 @@ impl std::fmt::Debug for AnyDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Udp(device) => write!(f, "Udp({})", device.local_addr()),
+            Self::Cxl(device) => write!(f, "Cxl({})", device.local_addr()),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => device.fmt(f),
         }
@@ -82,6 +93,10 @@ impl Device for AnyDevice {
             Self::Udp(device) => {
                 let (rx, tx) = device.split();
                 (AnyRx::Udp(rx), AnyTx::Udp(tx))
+            }
+            Self::Cxl(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::Cxl(rx), AnyTx::Cxl(tx))
             }
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => {

@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolDevice};
 
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
@@ -16,6 +20,10 @@ pub enum DriverError {
     /// DPDK, or a port of it, cannot be used.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkError),
+    /// A pool cannot be used.
+    Pool(OpenError),
+    /// No pool was named.
+    PoolNeeded,
     /// DPDK was left out when this program was built.
     NotBuilt,
     /// This process cannot have a network of its own.
@@ -43,10 +51,14 @@ impl DriverError {
     /// Whether the command line is to blame, not the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Udp(_) | Self::NotBuilt | Self::Network(_) | Self::Interface { .. } => false,
+            Self::Udp(_)
+            | Self::Pool(_)
+            | Self::NotBuilt
+            | Self::Network(_)
+            | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
-            Self::WithoutDpdk { .. } | Self::Address { .. } => true,
+            Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
         }
     }
 }
@@ -57,6 +69,10 @@ impl fmt::Display for DriverError {
             Self::Udp(error) => error.fmt(f),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.fmt(f),
+            Self::Pool(error) => error.fmt(f),
+            Self::PoolNeeded => {
+                f.write_str("--driver cxl needs a pool: give --pool and the pool's path")
+            }
             Self::NotBuilt => f.write_str(
                 "this program was built without DPDK: install libdpdk-dev and libclang-dev \
                  (ci/setup does), then cargo build --release --features dpdk",
@@ -87,6 +103,12 @@ impl From<UdpError> for DriverError {
     }
 }
 
+impl From<OpenError> for DriverError {
+    fn from(error: OpenError) -> Self {
+        Self::Pool(error)
+    }
+}
+
 #[cfg(feature = "dpdk")]
 impl From<dmrpc_dpdk::DpdkError> for DriverError {
     fn from(error: dmrpc_dpdk::DpdkError) -> Self {
@@ -97,6 +119,7 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 /// A driver that runs.
 pub struct Driver {
     datagram_bytes: usize,
+    pool: Option<(Arc<Pool>, Option<u32>)>,
     #[cfg(feature = "dpdk")]
     dpdk: Option<dpdk::Ports>,
 }
@@ -112,11 +135,18 @@ impl Driver {
         datagram_bytes: usize,
         queues: u16,
     ) -> Result<Self, DriverError> {
-        match args.driver {
+        match args.kind() {
+            DriverKind::Cxl => {
+                let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
+                let mapping = Mapping::open(path).map_err(OpenError::from)?;
+                let pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
+                Ok(Self::of_pool(Arc::new(pool), args.participant))
+            }
             DriverKind::Udp => match args.first_of_dpdk() {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
                 None => Ok(Self {
                     datagram_bytes,
+                    pool: None,
                     #[cfg(feature = "dpdk")]
                     dpdk: None,
                 }),
@@ -124,13 +154,23 @@ impl Driver {
             #[cfg(feature = "dpdk")]
             DriverKind::Dpdk => {
                 let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
-                Ok(Self { datagram_bytes, dpdk })
+                Ok(Self { datagram_bytes, pool: None, dpdk })
             }
             #[cfg(not(feature = "dpdk"))]
             DriverKind::Dpdk => {
                 let _ = queues;
                 Err(DriverError::NotBuilt)
             }
+        }
+    }
+
+    /// A driver over the rings of a pool that is open: for any participant, or number `index`.
+    pub fn of_pool(pool: Arc<Pool>, index: Option<u32>) -> Self {
+        Self {
+            datagram_bytes: pool.geometry().datagram_bytes as usize,
+            pool: Some((pool, index)),
+            #[cfg(feature = "dpdk")]
+            dpdk: None,
         }
     }
 
@@ -157,9 +197,23 @@ impl Driver {
             return Ok(AnyDevice::Dpdk(ports.device(queue, bind)?));
         }
         let _ = queue;
+        if let Some((pool, index)) = &self.pool {
+            let participant = attach(pool, *index).map_err(OpenError::from)?;
+            return Ok(AnyDevice::Cxl(PoolDevice::new(Arc::clone(pool), participant)?));
+        }
         let mut config = UdpConfig::at(bind);
         config.datagram_bytes_max = self.datagram_bytes;
         Ok(AnyDevice::Udp(UdpDevice::open(config)?))
+    }
+}
+
+/// Becomes a participant; a number that is asked for is taken over from one that is dead.
+fn attach(pool: &Pool, index: Option<u32>) -> Result<Participant, dmrpc_cxl::AttachError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let incarnation = now.as_nanos() as u64;
+    match index {
+        Some(index) => pool.take_over(index, incarnation),
+        None => pool.attach(None, incarnation),
     }
 }
 
