@@ -12,7 +12,8 @@
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `parts`: what both share;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out.
+//! - `transmit`: packets out;
+//! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -43,6 +44,7 @@ mod server;
 mod settle;
 pub mod table;
 mod transmit;
+pub mod view;
 mod wheel;
 mod window;
 

@@ -5,10 +5,12 @@
 //! - [`cluster`]: endpoints with their hosts on such a network, stepped from event to event;
 //! - [`memory`]: two devices joined by a wire in memory, for instruction counts and throughput;
 //! - [`faults`]: what a network may do to packets, and how often it did;
+//! - [`effects`]: how often that mattered;
 //! - [`random`]: the generator behind it.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod effects;
 pub mod faults;
 pub mod memory;
 pub mod network;

@@ -27,6 +27,9 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 /// How long to wait before a call that could not begin is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
 
+/// How often a node dies at a point where it may, parts in a million.
+const DEATH_AT_A_POINT: u32 = 20_000;
+
 /// A call that a program wants to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -41,6 +44,8 @@ pub(crate) struct Wanted {
     /// The token of the call to be executed before.
     pub(crate) after: Option<u64>,
     pub(crate) depth: u8,
+    /// The session that it must be made in; if that is over, so is the call.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl Wanted {
@@ -56,6 +61,7 @@ impl Wanted {
             cancel_after: None,
             after: None,
             depth: 0,
+            session: None,
         }
     }
 }
@@ -100,9 +106,30 @@ struct State {
     answers: Vec<Answer>,
     spawned: Vec<Task>,
     sessions: BTreeMap<usize, SessionId>,
+    /// Which life of the other node each session is with.
+    incarnations: BTreeMap<SessionId, u64>,
+    /// Sessions that are opened to use up a memory node's: with which one, until when.
+    hog: Option<(usize, Duration)>,
+    hogged: Vec<SessionId>,
+    hog_until: Instant,
     connect_at: Instant,
     blocked_until: Instant,
     leave: bool,
+}
+
+/// What a compute node's life is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Temper {
+    /// See [`Handle::tight`].
+    pub(crate) tight: bool,
+    /// See [`Handle::hasty`].
+    pub(crate) hasty: u32,
+    /// See [`Handle::harsh`].
+    pub(crate) harsh: bool,
+    /// See [`Handle::hostile`].
+    pub(crate) hostile: bool,
+    /// It makes no calls to other compute nodes.
+    pub(crate) alone: bool,
 }
 
 /// What programs of a node share with its loop.
@@ -112,8 +139,14 @@ pub(crate) struct Handle {
     pub(crate) memory_nodes: usize,
     /// Nodes in all.
     pub(crate) nodes: usize,
+    /// Nodes `0..partners` are those that it keeps sessions with.
+    pub(crate) partners: usize,
     /// Pools are so small that they run out.
     pub(crate) tight: bool,
+    /// Things happen that may end sessions.
+    pub(crate) harsh: bool,
+    /// It keeps to no rules, and what it is told is not compared with anything.
+    pub(crate) hostile: bool,
     /// Share of calls with a tight deadline or a cancellation, parts in a million.
     pub(crate) hasty: Cell<u32>,
     pub(crate) oracle: SharedOracle,
@@ -140,7 +173,7 @@ impl Cn {
         index: usize,
         memory_nodes: usize,
         nodes: usize,
-        (tight, hasty): (bool, u32),
+        temper: &Temper,
         oracle: SharedOracle,
         random: Random,
     ) -> Self {
@@ -148,8 +181,11 @@ impl Cn {
             index,
             memory_nodes,
             nodes,
-            tight,
-            hasty: Cell::new(hasty),
+            partners: if temper.alone { memory_nodes } else { nodes },
+            tight: temper.tight,
+            harsh: temper.harsh,
+            hostile: temper.hostile,
+            hasty: Cell::new(temper.hasty),
             oracle,
             random: RefCell::new(random),
             running: Cell::new(0),
@@ -213,6 +249,72 @@ impl Cn {
             refs: refs.iter().map(|reference| ArgEntry::Ref(*reference)).collect(),
             parameters: parameters.to_vec(),
             body,
+        });
+    }
+
+    /// The session with a node, if there is one.
+    pub(crate) fn session_with(&self, node: usize) -> Option<SessionId> {
+        self.state.borrow().sessions.get(&node).copied()
+    }
+
+    /// The session that a call was made in.
+    pub(crate) fn session_of(&self, token: u64) -> SessionId {
+        self.state.borrow().named[&token].session
+    }
+
+    /// Which life of a memory node a session is with.
+    pub(crate) fn incarnation_of(&self, session: SessionId) -> u64 {
+        self.state.borrow().incarnations[&session]
+    }
+
+    /// Opens as many sessions as a memory node has, for a while.
+    pub(crate) fn hog(&self, node: usize, span: Duration) {
+        let mut state = self.state.borrow_mut();
+        state.hog = Some((node, span));
+        state.awake = true;
+    }
+
+    fn dies(&self, point: &'static str) -> bool {
+        let mut oracle = self.oracle.borrow_mut();
+        if self.hostile || oracle.deaths_left == 0 || oracle.dying.is_some() {
+            return false;
+        }
+        if !self.random.borrow_mut().happens(DEATH_AT_A_POINT) {
+            return false;
+        }
+        oracle.deaths_left -= 1;
+        oracle.dying = Some((self.index, point));
+        true
+    }
+
+    /// A point at which the node's process may end: then this never returns.
+    pub(crate) async fn may_die(&self, point: &'static str) {
+        if self.dies(point) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The same while a call is under way.
+    pub(crate) async fn may_die_in(&self, token: u64, point: &'static str) {
+        if self.oracle.borrow().deaths_left == 0 {
+            return;
+        }
+        let span = Duration::from_nanos(self.random.borrow_mut().within(1_000..=100_000));
+        self.sleep(span).await;
+        if self.state.borrow().started.contains_key(&token) {
+            self.may_die(point).await;
+        }
+    }
+
+    /// The node may die a moment later, whatever it does then.
+    pub(crate) fn may_die_soon(&self, point: &'static str) {
+        if self.oracle.borrow().deaths_left == 0 {
+            return;
+        }
+        let (cn, span) = (self.clone(), self.random.borrow_mut().within(1_000..=100_000));
+        self.spawn(async move {
+            cn.sleep(Duration::from_nanos(span)).await;
+            cn.may_die(point).await;
         });
     }
 
@@ -289,7 +391,7 @@ impl State {
             return;
         }
         self.connect_at = Instant::FAR_FUTURE;
-        for to in (0..cn.nodes).filter(|to| *to != cn.index) {
+        for to in (0..cn.partners).filter(|to| *to != cn.index) {
             if self.sessions.contains_key(&to) {
                 continue;
             }
@@ -342,11 +444,17 @@ impl State {
         Ok(())
     }
 
-    fn start_wanted(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+    fn start_wanted(&mut self, cn: &Handle, now: Instant, endpoint: &mut Endpoint<'static>) {
         let mut later = VecDeque::new();
         let mut blocked = BTreeSet::new();
         while let Some((token, wanted)) = self.wanted.pop_front() {
             let path = (wanted.to, wanted.depth);
+            let current = self.sessions.get(&wanted.to);
+            if wanted.session.is_some_and(|session| Some(&session) != current) {
+                self.finished.insert(token, Finish::Failed(CallError::SessionLost));
+                self.awake = true;
+                continue;
+            }
             if !blocked.contains(&path) {
                 match self.start(now, endpoint, token, &wanted) {
                     Ok(()) => continue,
@@ -355,7 +463,10 @@ impl State {
                         | StartError::HeadTooLarge { .. }
                         | StartError::MessageTooLarge { .. }),
                     ) => panic!("a program asked for too much: {error}"),
-                    Err(_) => {
+                    Err(error) => {
+                        if error == StartError::NoSlot {
+                            cn.oracle.borrow_mut().count("exhausted slots");
+                        }
                         blocked.insert(path);
                         self.blocked_until = now + RETRY_AFTER;
                     }
@@ -364,6 +475,15 @@ impl State {
             later.push_back((token, wanted));
         }
         self.wanted = later;
+    }
+
+    /// Begins to open sessions that are not needed.
+    fn hog_sessions(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        let Some((node, span)) = self.hog.take() else { return };
+        self.hog_until = now + span;
+        while let Some(session) = endpoint.connect(now, address(node)) {
+            self.hogged.push(session);
+        }
     }
 
     fn give_answers(&mut self, endpoint: &mut Endpoint<'static>) {
@@ -416,7 +536,7 @@ impl Compute {
         }
         self.run_tasks();
         let mut state = self.cn.state.borrow_mut();
-        state.start_wanted(now, endpoint);
+        state.start_wanted(&self.cn, now, endpoint);
         state.give_answers(endpoint);
         let due: Vec<_> = state.cancels.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, token) in due {
@@ -424,11 +544,17 @@ impl Compute {
                 endpoint.cancel(now, *call);
             }
         }
+        state.hog_sessions(now, endpoint);
+        let mut over = Vec::new();
+        if !state.hogged.is_empty() && (state.leave || state.hog_until <= now) {
+            over.append(&mut state.hogged);
+        }
         if state.leave && !state.sessions.is_empty() {
-            let sessions = std::mem::take(&mut state.sessions);
-            drop(state);
-            for session in sessions.into_values() {
-                // Once more for a goodbye that gets lost.
+            over.extend(std::mem::take(&mut state.sessions).into_values());
+        }
+        drop(state);
+        {
+            for session in over {
                 endpoint.disconnect(
                     now,
                     device,
@@ -464,7 +590,8 @@ impl Compute {
         let sleeps = state.sleepers.first().map(|(at, _)| *at);
         let awake = state.awake.then_some(Instant::ZERO);
         let connect = (!state.leave).then_some(state.connect_at);
-        let all = [blocked, cancels, sleeps, awake, connect];
+        let hog = (!state.hogged.is_empty()).then_some(state.hog_until);
+        let all = [blocked, cancels, sleeps, awake, connect, hog];
         all.into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
     }
 }
