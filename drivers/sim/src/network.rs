@@ -45,6 +45,8 @@ struct Shared {
     /// An earlier packet, for splicing.
     earlier: Vec<u8>,
     effects: Effects,
+    /// Who has received something since the last [`Network::receivers`].
+    receivers: Vec<SocketAddrV4>,
     recording: bool,
     record_from: Option<SocketAddrV4>,
     recorded: Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>,
@@ -78,6 +80,7 @@ impl Network {
             burst_left: 0,
             earlier: Vec::new(),
             effects: Effects::default(),
+            receivers: Vec::new(),
             recording: false,
             record_from: None,
             recorded: Vec::new(),
@@ -126,6 +129,12 @@ impl Network {
             shared.deliver(packet);
         }
         shared.now = now;
+    }
+
+    /// Calls `with` for each address that something has arrived at since the last time.
+    pub(crate) fn receivers(&self, mut with: impl FnMut(SocketAddrV4)) {
+        let mut shared = self.shared.borrow_mut();
+        shared.receivers.drain(..).for_each(&mut with);
     }
 
     /// Whether packets wait at `address`.
@@ -351,6 +360,9 @@ impl Shared {
             hash = mix(hash ^ u64::from_le_bytes(word));
         }
         self.hash = mix(hash ^ bytes.len() as u64);
+        if queue.is_empty() {
+            self.receivers.push(to);
+        }
         queue.push_back((from, bytes));
         self.counts.delivered += 1;
     }

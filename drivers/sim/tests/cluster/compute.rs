@@ -24,8 +24,8 @@ mod host;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// How long to wait before a call that could not begin is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
+/// How long to wait before a call that could not begin is tried again, if nothing else happens.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 /// How often a node dies at a point where it may, parts in a million.
 const DEATH_AT_A_POINT: u32 = 20_000;

@@ -20,6 +20,9 @@ use crate::program::any_bytes;
 /// Packets of its own that it remembers.
 const KEPT: usize = 64;
 
+/// Packets, or operations, after which it calms down: a seed is not about it alone.
+const EAGER: u64 = 1_000;
+
 /// Makes bad packets of good ones.
 pub(crate) struct Forger {
     random: Random,
@@ -46,7 +49,8 @@ impl Forger {
         if now < self.next {
             return;
         }
-        self.next = now + Duration::from_nanos(self.random.within(10_000..=3_000_000));
+        let most = if self.sent < EAGER { 3_000_000 } else { 300_000_000 };
+        self.next = now + Duration::from_nanos(self.random.within(10_000..=most));
         for (_, to, bytes) in self.network.recorded() {
             if self.kept.len() == KEPT {
                 self.kept.swap_remove(self.random.below(KEPT as u64) as usize);
@@ -144,7 +148,7 @@ impl Forger {
 pub(crate) async fn program(cn: Cn) {
     let mut refs: Vec<Ref> = Vec::new();
     let mut region = RegionName(1 << 24);
-    loop {
+    for operation in 0_u64.. {
         let node = cn.below(cn.memory_nodes);
         let named = RegionOperand::Named(region);
         let body = any_bytes(&cn, [0, 40, 5_000, 30_000][cn.below(4)]);
@@ -180,6 +184,7 @@ pub(crate) async fn program(cn: Cn) {
             refs.truncate(4);
             region = regions.into_iter().map(RegionName).find(|name| name.0 != 0).unwrap_or(region);
         }
-        cn.sleep(Duration::from_micros(cn.below(3_000) as u64)).await;
+        let most = if operation < EAGER { 3_000 } else { 300_000 };
+        cn.sleep(Duration::from_micros(cn.below(most) as u64)).await;
     }
 }
