@@ -93,7 +93,7 @@ pub fn measure<const N: usize>(
                 if tallies[0].errors >= ERRORS_MAX {
                     return Err(error);
                 }
-                eprintln!("{error}");
+                dmrpc_host::cli::complain("failed", error);
             }
         }
     }

@@ -108,6 +108,11 @@ impl AppError {
 }
 
 impl AppError {
+    /// Whether the reader of the results has gone away.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// Whether nothing was sent because the server has been silent for a while, as it is when the
     /// machine is busy with other things: to be tried again when it is heard of.
     pub fn is_suspicion(&self) -> bool {

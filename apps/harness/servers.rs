@@ -4,7 +4,7 @@
 //! compared has to run on the same core. So one of them runs at a time; the others are stopped
 //! (SIGSTOP) until it is their turn.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -332,7 +332,8 @@ fn show_errors(command: &mut Command) -> Result<JoinHandle<()>, AppError> {
     Ok(std::thread::spawn(move || {
         for line in BufReader::new(reader).lines().map_while(Result::ok) {
             if !line.contains(EVERYDAY) {
-                eprintln!("{line}");
+                // Nobody to read it is no reason to stop measuring.
+                let _ = writeln!(std::io::stderr(), "{line}");
             }
         }
     }))

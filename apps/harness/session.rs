@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
 
 use crate::args::{Args, Driver};
@@ -31,12 +32,15 @@ pub fn main(
 ) -> ExitCode {
     match run(app, args, needed, sharing, work) {
         Ok(errors @ 1..) => {
-            eprintln!("{app}: {errors} operations failed or brought wrong bytes: see the rows");
+            let what = "operations failed or brought wrong bytes: see the rows";
+            cli::complain(app, format_args!("{errors} {what}"));
             ExitCode::FAILURE
         }
         Ok(0) => ExitCode::SUCCESS,
+        // Who reads no further has read enough.
+        Err(error) if error.is_unread() => ExitCode::from(cli::UNREAD),
         Err(error) => {
-            eprintln!("{app}: {error}");
+            cli::complain(app, &error);
             error.exit_code()
         }
     }

@@ -133,7 +133,7 @@ pub fn measure<T: Traffic>(
                     if tally.errors >= ERRORS_MAX {
                         return Err(error);
                     }
-                    eprintln!("{error}");
+                    dmrpc_host::cli::complain("failed", error);
                 }
             }
         }

@@ -53,7 +53,8 @@ pub struct NodeConfig {
     /// Buffers for bodies of calls that do not block, and of requests and answers beyond one
     /// packet, in ascending order of size.
     pub buffers: [BufferClass; BUFFER_CLASSES],
-    /// What the poll loop does when there is nothing to do.
+    /// What the poll loop does when there is nothing to do: by default it yields the core to
+    /// others. [`IdleStrategy::Busy`] is faster on a core of one's own.
     pub idle: IdleStrategy,
     /// Whether checksums cover payloads too.
     pub payload_check: bool,
@@ -83,7 +84,7 @@ impl Default for NodeConfig {
                 BufferClass { count: 16, bytes: 256 << 10 },
                 BufferClass { count: 4, bytes: 8 << 20 },
             ],
-            idle: IdleStrategy::Busy,
+            idle: IdleStrategy::Yield,
             payload_check: true,
             value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
             deadline: Duration::from_millis(1500),

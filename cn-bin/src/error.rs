@@ -148,6 +148,8 @@ pub enum ConnectError {
         /// Why.
         why: Closed,
     },
+    /// The session ended, and its place has another, before anybody asked what became of it.
+    Ended,
     /// This node has no session left.
     NoSession {
         /// How many there are: `NodeConfig::client_sessions`.
@@ -169,6 +171,7 @@ impl fmt::Display for ConnectError {
             Self::Refused { address, why } => {
                 write!(f, "no session with {address}: {}", closed_text(*why))
             }
+            Self::Ended => f.write_str("the session ended while it was being opened: try again"),
             Self::NoSession { limit } => write!(
                 f,
                 "all {limit} sessions of this node are in use: disconnect some, or configure more"

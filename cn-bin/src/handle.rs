@@ -3,6 +3,31 @@
 //! A [`Handle`] hands one operation at a time to the node's poll loop through a ring, and blocks
 //! its thread until the answer comes back through another. Bytes travel as vectors, which the
 //! handle's thread allocates and frees; the poll loop does neither.
+//!
+//! ```no_run
+//! use dmrpc_cn::{Node, NodeConfig};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = Node::open_udp(&NodeConfig::default())?;
+//!     let memory = node.connect("127.0.0.1:7400".parse()?)?;
+//!     let mut handle = node.handle()?;
+//!     let thread = std::thread::spawn(move || -> Result<Vec<u8>, dmrpc_cn::handle::RemoteError> {
+//!         let reference = handle.put(memory, b"four".to_vec())?;
+//!         let region = handle.take_and_write(memory, &reference, 1, b"ive".to_vec())?;
+//!         let bytes = handle.read(region, 0, 4)?;
+//!         handle.free(region)?;
+//!         Ok(bytes)
+//!     });
+//!     // The node's own thread must poll for as long as there are handles at work.
+//!     while !thread.is_finished() {
+//!         node.step();
+//!     }
+//!     assert_eq!(thread.join().expect("no panic")?, b"five");
+//!     Ok(())
+//! }
+//! ```
+
+mod memory;
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -11,13 +36,12 @@ use std::time::Duration as StdDuration;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::message::Method;
-use dmrpc_core::wire::reference::{Ref, Rights};
 use dmrpc_host::idle::{Doorbell, Idle, WaitBoth};
 use dmrpc_host::spsc::{self, Consumer, Producer};
 
 use crate::call::{Arg, CallOptions, Finished, call_spec, entries};
 use crate::error::Error;
-use crate::memory::{MESSAGE_BODY_BYTES_MAX, OperationError, Region, Request, StepBytes};
+use crate::memory::{OperationError, Request, StepBytes};
 use crate::node::{Node, Rest};
 use crate::peers::Peer;
 use crate::pending::{ArgList, Interest, Reply, Ticket};
@@ -303,124 +327,29 @@ impl Handle {
         args: &[Arg<'_>],
         room: usize,
     ) -> Result<(Reply, Vec<u8>), RemoteError> {
+        self.call_with(peer, method, args, room, CallOptions::default())
+    }
+
+    /// As [`Handle::call`], with a deadline or a trace of its own.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn call_with(
+        &mut self,
+        peer: Peer,
+        method: Method,
+        args: &[Arg<'_>],
+        room: usize,
+        options: CallOptions,
+    ) -> Result<(Reply, Vec<u8>), RemoteError> {
         let (arguments, total) = entries(args)?;
         let mut body = vec![0; total];
         crate::hosting::copy_parts(args, 0, &mut body);
-        let ask = Ask::Call { peer, method, arguments, options: CallOptions::default() };
+        let ask = Ask::Call { peer, method, arguments, options };
         let (result, mut out) = self.run(ask, body, room)?;
         let reply = result?.reply;
         out.truncate(reply.body_bytes);
         Ok((reply, out))
-    }
-
-    /// As [`Memory::alloc`](crate::Memory::alloc).
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn alloc(&mut self, peer: Peer, length: u64) -> Result<Region, RemoteError> {
-        let (finished, _) = self.memory(Request::alloc(peer, length), Vec::new(), 0)?;
-        Ok(finished.region()?)
-    }
-
-    /// As [`Memory::free`](crate::Memory::free).
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn free(&mut self, region: Region) -> Result<(), RemoteError> {
-        self.memory(Request::free(region), Vec::new(), 0).map(drop)
-    }
-
-    /// As [`Memory::read`](crate::Memory::read).
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn read(
-        &mut self,
-        region: Region,
-        offset: u64,
-        bytes: usize,
-    ) -> Result<Vec<u8>, RemoteError> {
-        let mut all = Vec::with_capacity(bytes);
-        loop {
-            let part = (bytes - all.len()).min(MESSAGE_BODY_BYTES_MAX);
-            let at = offset.saturating_add(all.len() as u64);
-            let (finished, out) = self.memory(Request::read(region, at, part), Vec::new(), part)?;
-            finished.whole_body()?;
-            all.extend_from_slice(&out);
-            if all.len() == bytes {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// As [`Memory::write`](crate::Memory::write).
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn write(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), RemoteError> {
-        let mut at = 0;
-        loop {
-            let part = &bytes[at..bytes.len().min(at + MESSAGE_BODY_BYTES_MAX)];
-            let request = Request::write(region, offset.saturating_add(at as u64), part.len());
-            self.memory(request, part.to_vec(), 0)?;
-            at += part.len();
-            if at == bytes.len() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// As [`Memory::create_ref`](crate::Memory::create_ref).
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn create_ref(
-        &mut self,
-        region: Region,
-        offset: u64,
-        length: u64,
-        rights: Rights,
-    ) -> Result<Ref, RemoteError> {
-        let request = Request::create_ref(region, offset, length, rights);
-        Ok(self.memory(request, Vec::new(), 0)?.0.reference()?)
-    }
-
-    /// As [`Memory::map_ref`](crate::Memory::map_ref), at the memory node at `peer`.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn map_ref(&mut self, peer: Peer, reference: &Ref) -> Result<Region, RemoteError> {
-        Ok(self.memory(Request::map_ref(peer, reference), Vec::new(), 0)?.0.region()?)
-    }
-
-    /// As [`Memory::drop_ref`](crate::Memory::drop_ref), at the memory node at `peer`.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn drop_ref(&mut self, peer: Peer, reference: &Ref) -> Result<(), RemoteError> {
-        self.memory(Request::drop_ref(peer, reference), Vec::new(), 0).map(drop)
-    }
-
-    /// As [`Memory::put`](crate::Memory::put), at the memory node at `peer`: at most
-    /// [`MESSAGE_BODY_BYTES_MAX`].
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn put(&mut self, peer: Peer, bytes: Vec<u8>) -> Result<Ref, RemoteError> {
-        Ok(self.memory(Request::put(peer, bytes.len()), bytes, 0)?.0.reference()?)
-    }
-
-    /// As [`Memory::take`](crate::Memory::take), at the memory node at `peer`: at most
-    /// [`MESSAGE_BODY_BYTES_MAX`].
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub fn take(&mut self, peer: Peer, reference: &Ref) -> Result<Vec<u8>, RemoteError> {
-        let request = Request::take(peer, reference);
-        let room = request.room(MESSAGE_BODY_BYTES_MAX)?;
-        let (finished, out) = self.memory(request, Vec::new(), room)?;
-        finished.whole_body()?;
-        Ok(out)
     }
 }
 

@@ -98,6 +98,7 @@ pub use dmrpc_core::time::{Duration, Instant};
 pub use dmrpc_core::wire::memory_op::MemoryError;
 pub use dmrpc_core::wire::message::{ArgEntry, Method, Status, TraceId};
 pub use dmrpc_core::wire::reference::{Ref, Rights};
+pub use dmrpc_host::idle::IdleStrategy;
 pub use error::{ConnectError, Error};
 pub use handle::Handle;
 pub use incoming::IncomingCall;

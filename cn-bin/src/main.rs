@@ -10,6 +10,7 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    dmrpc_host::cli::end_with_reader();
     let options: cli::options::Options = match dmrpc_host::cli::parse() {
         Ok(options) => options,
         Err(code) => return code,
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     match cli::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dmrpc-cn: {error}");
+            dmrpc_host::cli::complain("dmrpc-cn", &error);
             if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

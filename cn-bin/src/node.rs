@@ -179,7 +179,8 @@ impl<D: Device> Node<D> {
     /// What became of a session that was asked for; `None` while that is open.
     pub(crate) fn connected(&self, peer: Peer) -> Option<Result<Peer, ConnectError>> {
         let state = self.state.borrow();
-        let entry = state.peers.get(peer)?;
+        // Another session has its place already: waiting would be for ever.
+        let Some(entry) = state.peers.get(peer) else { return Some(Err(ConnectError::Ended)) };
         match entry.state {
             PeerState::Unused | PeerState::Connecting => None,
             PeerState::Up | PeerState::Suspected => Some(Ok(peer)),

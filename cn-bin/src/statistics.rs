@@ -34,11 +34,13 @@ pub enum Operation {
     Put,
     /// `take`.
     Take,
+    /// `take_region` and `take_and_write`.
+    TakeRegion,
 }
 
 impl Operation {
     /// All of them, in the order of [`Statistics::operations`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Call,
         Self::Alloc,
         Self::Free,
@@ -53,6 +55,7 @@ impl Operation {
         Self::ReadRef,
         Self::Put,
         Self::Take,
+        Self::TakeRegion,
     ];
 
     /// The name used everywhere for it.
@@ -72,6 +75,7 @@ impl Operation {
             Self::ReadRef => "read_ref",
             Self::Put => "put",
             Self::Take => "take",
+            Self::TakeRegion => "take_region",
         }
     }
 }

@@ -2,7 +2,11 @@
 
 mod common;
 
+use std::future::{Future, poll_fn};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Instant as StdInstant;
 
 use common::{Server, config, node, pattern};
@@ -309,4 +313,32 @@ fn a_service_that_ends_answers_its_requests() {
     let peer = node.connect(server.address).expect("it runs");
     let reply = node.call(peer, Method(1), &[], &mut []).expect("an answer");
     assert_eq!(reply.status, Status::NESTED_FAILED);
+}
+
+#[test]
+fn whoever_waits_for_a_session_is_told_though_its_place_has_another() {
+    // Two wait for the same session. When nobody answers, the first tries again at once, in the
+    // one place that there is, before the second has looked.
+    let node = Node::open_udp(&NodeConfig { client_sessions: 1, ..config() }).expect("loopback");
+    let nobody = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+    let mut stubborn = pin!(async {
+        node.peer_async(nobody).await.expect_err("nobody");
+        node.peer_async(nobody).await.expect_err("still nobody")
+    });
+    let mut patient = pin!(node.peer_async(nobody));
+    let (mut first, mut second) = (None, None);
+    node.block_on(poll_fn(|context| {
+        if first.is_none()
+            && let Poll::Ready(error) = stubborn.as_mut().poll(context)
+        {
+            first = Some(error);
+        }
+        if second.is_none()
+            && let Poll::Ready(result) = patient.as_mut().poll(context)
+        {
+            second = Some(result.expect_err("nobody"));
+        }
+        if first.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    assert_eq!(second, Some(ConnectError::Ended), "it waits for ever");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Server, node, pattern};
 use dmrpc_cn::handle::RemoteError;
 use dmrpc_cn::memory::ALL_RIGHTS;
-use dmrpc_cn::{Arg, MemoryError, Method};
+use dmrpc_cn::{Arg, CallOptions, MemoryError, Method, Rights, Status};
 
 #[test]
 fn threads_share_a_node() {
@@ -57,6 +57,49 @@ fn threads_share_a_node() {
             node.step();
         }
     });
+    assert_eq!(node.statistics().calls_outstanding, 0);
+}
+
+/// Every operation that a node has, from a thread that is not its own.
+#[test]
+fn handles_lack_nothing() {
+    let (memory_node, node) = (Server::memory_node(), node());
+    let memory = node.connect(memory_node.address).expect("it runs");
+    let mut handle = node.handle().expect("room");
+    let thread = std::thread::spawn(move || {
+        let bytes = pattern(9 << 20, 1);
+        let region = handle.alloc(memory, bytes.len() as u64).expect("room");
+        handle.write(region, 0, &bytes).expect("writable");
+        let length = region.length;
+        let first = handle.create_ref(region, 0, length, ALL_RIGHTS).expect("room");
+        // More than one message carries.
+        let found = handle.read_ref(memory, &first, 5, bytes.len() - 5).expect("readable");
+        assert!(found == bytes[5..]);
+        let narrow = handle.narrow(memory, &first, 100, 10, Rights::MAP).expect("within");
+        let found = handle.read_ref(memory, &narrow, 1, 9).expect("readable");
+        assert_eq!(found, &bytes[101..110]);
+        let claimed = handle.claim_ref(memory, &first).expect("ours");
+        assert!(handle.read_ref(memory, &first, 0, 1).is_err(), "claimed");
+        handle.detach(memory, &claimed).expect("ours");
+        let taken = handle.take_and_write(memory, &claimed, 1, b"xy".to_vec()).expect("detached");
+        let found = handle.read(taken, 0, 4).expect("readable");
+        assert_eq!(found, [bytes[0], b'x', b'y', bytes[3]]);
+        let again = handle.create_ref(region, 0, 3, ALL_RIGHTS).expect("room");
+        let last = handle.take_region(memory, &again).expect("ours");
+        assert_eq!(handle.read(last, 0, 3).expect("readable"), &bytes[..3]);
+        for region in [region, taken, last] {
+            handle.free(region).expect("ours");
+        }
+        let deadline = Some(dmrpc_cn::Duration::from_millis(200));
+        let options = CallOptions { deadline, ..CallOptions::default() };
+        // A memory node knows no other methods than its own.
+        let answer = handle.call_with(memory, Method(77), &[], 0, options);
+        assert_eq!(answer.expect("an answer").0.status, Status::UNKNOWN_METHOD);
+    });
+    while !thread.is_finished() {
+        node.step();
+    }
+    thread.join().expect("no panic");
     assert_eq!(node.statistics().calls_outstanding, 0);
 }
 

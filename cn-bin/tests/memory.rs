@@ -75,6 +75,61 @@ fn put_and_take_of_every_size() {
 }
 
 #[test]
+fn references_become_regions() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let original = pattern(100_000, 3);
+    // Short, of one datagram, of several.
+    for size in [3, 4_000, 50_000] {
+        let (kept, patch) = (memory.put(&original).expect("room"), pattern(size, 4));
+        let source = memory.map_ref(&kept).expect("mappable");
+        let given = memory.create_ref(source, 0, source.length, ALL_RIGHTS).expect("room");
+        let past = memory.take_and_write(&given, 100_000, &patch);
+        let error = past.expect_err("past the end");
+        let end = 100_000 + size as u64;
+        assert_eq!(error.memory(), Some(MemoryError::OutOfRange { end, size: 100_000 }));
+        // That was nothing: the reference is as it was.
+        let region = memory.take_and_write(&given, 10, &patch).expect("ours");
+        assert_eq!((region.length, region.peer), (100_000, memory.peer()));
+        fails(memory.map_ref(&given), MemoryError::StaleReference);
+        let mut bytes = vec![0; 100_000];
+        memory.read(region, 0, &mut bytes).expect("readable");
+        assert!(bytes[..10] == original[..10] && bytes[10..10 + size] == patch[..]);
+        assert!(bytes[10 + size..] == original[10 + size..]);
+        assert!(read_all(memory, &kept) == original, "nobody else sees it");
+        let region_of_kept = memory.take_region(&kept).expect("ours");
+        memory.read(region_of_kept, 0, &mut bytes).expect("readable");
+        assert!(bytes == original);
+        for region in [source, region, region_of_kept] {
+            memory.free(region).expect("ours");
+        }
+        assert!(memory.take_region(&kept).is_err());
+    }
+    let region = memory.alloc(100).expect("room");
+    let weak = memory.create_ref(region, 0, 100, Rights::MAP).expect("room");
+    fails(memory.take_region(&weak), MemoryError::MissingRights { rights: Rights::CONSUME });
+    memory.drop_ref(&weak).expect_err("without the right to");
+    // The same as tickets and as futures.
+    let given = memory.create_ref(region, 0, 100, ALL_RIGHTS).expect("room");
+    let ticket = memory.start().take_and_write(&given, 0, b"ab").expect("room");
+    while node.next_ended() != Some(ticket) {
+        node.step();
+    }
+    let finished = node.try_finish(ticket).expect("it has ended").expect("an answer");
+    let region = finished.region().expect("ours");
+    let given = memory.create_ref(region, 0, 100, ALL_RIGHTS).expect("room");
+    let asynchronous = memory.asynchronous();
+    let mut bytes = [0; 3];
+    node.block_on(async {
+        let region = asynchronous.take_and_write(&given, 1, b"c").await.expect("ours");
+        asynchronous.read(region, 0, &mut bytes).await.expect("readable");
+        let given = asynchronous.create_ref(region, 0, 100, ALL_RIGHTS).await.expect("room");
+        asynchronous.take_region(&given).await.expect("ours");
+    });
+    assert_eq!(&bytes, b"ac\0");
+}
+
+#[test]
 fn errors_name_operation_and_values() {
     let (server, node) = (Server::memory_node(), node());
     let memory = node.memory(node.connect(server.address).expect("it runs"));
@@ -213,4 +268,48 @@ fn a_reference_survives_its_maker_when_detached() {
     let mut out = vec![0; 10_000];
     assert_eq!(memory.take(&reference, &mut out), Ok(10_000));
     assert!(out == pattern(10_000, 8));
+}
+
+#[test]
+fn a_reference_that_no_memory_node_could_have_made_is_a_forgery() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let reference = memory.put(&[1; 100]).expect("room");
+    let mut out = [0; 10];
+    for bad in [Ref { length: 0, ..reference }, Ref { offset: u64::MAX, ..reference }] {
+        fails(memory.map_ref(&bad), MemoryError::Forged);
+        fails(memory.read_ref(&bad, 0, &mut out), MemoryError::Forged);
+        fails(memory.claim_ref(&bad), MemoryError::Forged);
+        fails(memory.detach(&bad), MemoryError::Forged);
+        fails(memory.drop_ref(&bad), MemoryError::Forged);
+        fails(memory.narrow(&bad, 0, 1, Rights::MAP), MemoryError::Forged);
+        let pending = memory.asynchronous();
+        fails(node.block_on(pending.map_ref(&bad)), MemoryError::Forged);
+    }
+    assert_eq!(read_all(memory, &reference), [1; 100]);
+}
+
+#[test]
+fn a_long_transfer_out_of_range_has_no_effect() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let size = MESSAGE_BODY_BYTES_MAX as u64 + 5_000;
+    let region = memory.alloc(size).expect("room");
+    memory.write(region, 0, &[1; 10]).expect("writable");
+    let reference = memory.create_ref(region, 0, size, ALL_RIGHTS).expect("room");
+    // The first message's worth of bytes would be within the region.
+    let mut bytes = vec![2; size as usize];
+    for (offset, end) in [(1, size + 1), (u64::MAX, u64::MAX)] {
+        let expected = MemoryError::OutOfRange { end, size };
+        fails(memory.write(region, offset, &bytes), expected);
+        fails(memory.read(region, offset, &mut bytes), expected);
+        fails(memory.read_ref(&reference, offset, &mut bytes), expected);
+        let pending = memory.asynchronous();
+        fails(node.block_on(pending.write(region, offset, &bytes)), expected);
+        fails(node.block_on(pending.read(region, offset, &mut bytes)), expected);
+        fails(node.block_on(pending.read_ref(&reference, offset, &mut bytes)), expected);
+        assert!(bytes.iter().all(|&byte| byte == 2), "nothing was read");
+    }
+    memory.read(region, 0, &mut bytes).expect("readable");
+    assert!(bytes[..10] == [1; 10] && bytes[10..].iter().all(|&byte| byte == 0));
 }

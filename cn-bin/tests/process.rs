@@ -100,6 +100,25 @@ fn alloc_ping_and_stat() {
     said(&server, &["free", "--ref", &reference]);
 }
 
+/// As any Unix tool in `tool | head`: no panic, no message.
+#[test]
+fn it_ends_quietly_when_nobody_reads() {
+    use std::os::unix::process::ExitStatusExt;
+    const SIGPIPE: i32 = 13;
+    let server = Server::memory_node();
+    let reference = said(&server, &["alloc", "--size", "1MiB"]);
+    let address = server.address.to_string();
+    for arguments in [&["stat"][..], &["read", "--ref", &reference], &["ping", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = program();
+        command.args(arguments).args(["--memory-node", &address]).stdout(writer);
+        let output = command.stderr(Stdio::piped()).output().expect("it was just built");
+        assert_eq!(output.status.signal(), Some(SIGPIPE), "{arguments:?}: {}", output.status);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
+}
+
 /// One line on standard error, an exit code, and no more than two seconds.
 fn fails(command: &mut Command, code: i32, expected: &str) {
     let start = Instant::now();
@@ -108,9 +127,63 @@ fn fails(command: &mut Command, code: i32, expected: &str) {
     assert_eq!(output.status.code(), Some(code), "{error}");
     assert!(error.contains(expected), "{error}");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    if code == 1 {
-        assert_eq!(error.lines().count(), 1, "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn values_out_of_their_range_are_usage_errors() {
+    let nobody = ["--memory-node", "127.0.0.1:9"];
+    for flags in [["--deadline", "0s"], ["--datagram-size", "100"], ["--datagram-size", "70000"]] {
+        fails(program().arg("ping").args(flags).args(nobody), 2, flags[0]);
     }
+    fails(program().args(["serve", "--bind", "127.0.0.1:0", "--report", "0s"]), 2, "--report");
+    let forward = ["serve", "--bind", "127.0.0.1:0", "--forward-to", "127.0.0.1:9"];
+    fails(program().args(forward).args(["--slots", "4"]), 2, "give 8 to 64");
+    fails(&mut program(), 2, "no command is given: give one of ping");
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let scratch = Scratch::new("endless");
+    let pipe = scratch.0.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    for path in [pipe.to_str().expect("text"), "/dev/zero"] {
+        let arguments = ["ref", "--memory-node", "127.0.0.1:9", "--file", path];
+        fails(program().args(arguments), 1, "no regular file");
+    }
+    fails(program().args(["ref", "--memory-node", "127.0.0.1:9", "--file", "/"]), 1, "directory");
+}
+
+#[test]
+fn what_a_forged_reference_claims_is_not_allocated() {
+    let (server, scratch) = (Server::memory_node(), Scratch::new("forged"));
+    let address = server.address.to_string();
+    let out = scratch.file("out", b"as before");
+    let reference = said(&server, &["alloc", "--size", "10"]);
+    // 2^60 bytes; digits 64 to 79 are the length.
+    let forged = format!("{}0000000000000010{}", &reference[..64], &reference[80..]);
+    let read = ["read", "--memory-node", &address, "--ref", &forged];
+    fails(program().args(read), 1, "not made by this memory node");
+    fails(program().args(read).args(["--out", &out]), 1, "not made by this memory node");
+    assert_eq!(scratch.bytes("out"), b"as before");
+    // A long one that is genuine is read a part at a time.
+    let long = said(&server, &["alloc", "--size", "20MiB"]);
+    let output = run(&server, &["read", "--ref", &long, "--offset", "1"]);
+    assert_eq!(output.stdout.len(), (20 << 20) - 1);
+}
+
+#[test]
+fn a_reference_that_nobody_was_told_is_ended() {
+    let server = Server::memory_node();
+    let address = server.address.to_string();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut alloc = program();
+    alloc.args(["alloc", "--size", "1MiB", "--memory-node", &address]).stdout(full);
+    let output = alloc.stderr(Stdio::piped()).spawn().expect("it was just built");
+    let output = output.wait_with_output().expect("our child");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("standard output cannot be written"), "{error}");
+    assert!(said(&server, &["stat", "--json"]).contains("\"detached\":0"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match node::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dmrpc-mn: {error}");
+            dmrpc_host::cli::complain("dmrpc-mn", &error);
             if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

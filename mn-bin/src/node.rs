@@ -1,6 +1,5 @@
 //! From the command line to the poll loop.
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::device::Device;
@@ -39,7 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let signals = Signals::install().map_err(Error::Signals)?;
     let bytes = options.pool_size.0 & !7;
-    let mut pool = pool(bytes, options.huge_pages)?;
+    // No pool is ever shorter than a word; the store says how long one has to be.
+    let mut pool = pool(bytes.max(8), options.huge_pages)?;
     let config = store_config(options, bytes);
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
@@ -82,9 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         address.port(),
         u64::from(config.frames)
     );
-    println!("ready {address}");
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {address}"));
     let interval = options.report.map(|span| span.0);
     serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
     drop(log);
@@ -93,7 +91,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
 /// The pool's memory, if the machine has it.
 fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
-    if let Some(available) = available_bytes().filter(|available| *available < bytes) {
+    // Huge pages are reserved beforehand, so they are not among what is available: whether there
+    // are enough, the mapping tells.
+    let available = if huge_pages { None } else { available_bytes() };
+    if let Some(available) = available.filter(|available| *available < bytes) {
         return Err(Error::PoolTooLarge { wanted: bytes, available });
     }
     map_pool(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {

@@ -4,9 +4,24 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dmrpc_core::time::Duration;
+use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
+use dmrpc_core::wire::packet::HEADER_BYTES;
 use dmrpc_host::affinity::CoreList;
+use dmrpc_host::cli::{size_between, span_between};
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
+use dmrpc_udp::DATAGRAM_BYTES_LIMIT;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a packet needs, and what a UDP datagram can be.
+const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
+    ByteSize(PAYLOAD_BYTES_MIN as u64 + HEADER_BYTES as u64),
+    ByteSize(DATAGRAM_BYTES_LIMIT as u64),
+);
 
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
@@ -76,23 +91,27 @@ pub(crate) struct Options {
     pub(crate) session_quota: Option<ByteSize>,
 
     /// Largest datagram: what all hops to the compute nodes carry whole.
-    #[arg(long, default_value = "9000B", value_name = "SIZE")]
+    #[arg(long, default_value = "9000B", value_name = "SIZE",
+        value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
     pub(crate) datagram_size: ByteSize,
 
     /// How long a silent session keeps its memory.
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(long, default_value = "10s", value_name = "TIME",
+        value_parser = span_between(TimeSpan(SECOND), TimeSpan(DAY)))]
     pub(crate) lease: TimeSpan,
 
     /// How long references outlive their owner, so that receivers can claim them.
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(long, default_value = "10s", value_name = "TIME",
+        value_parser = span_between(TimeSpan(Duration::ZERO), TimeSpan(DAY)))]
     pub(crate) grace: TimeSpan,
 
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
 
-    /// Print rates and pool use to standard error in this interval.
-    #[arg(long, value_name = "TIME")]
+    /// Print rates and pool use to standard error in this interval, such as 1s.
+    #[arg(long, value_name = "TIME",
+        value_parser = span_between(TimeSpan(MILLISECOND), TimeSpan(DAY)))]
     pub(crate) report: Option<TimeSpan>,
 
     /// Reports as JSON, one object a line.

@@ -109,6 +109,29 @@ fn a_pool_that_does_not_fit_is_refused() {
 fn a_pool_too_small_for_its_tables_is_refused() {
     let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "4KiB"];
     refused(&arguments, 2, &["--pool-size 4KiB", "needed"]);
+    for none in ["0", "7B"] {
+        refused(&["--bind", "127.0.0.1:0", "--pool-size", none], 2, &["--pool-size", "needed"]);
+    }
+}
+
+#[test]
+fn values_out_of_their_range_are_usage_errors() {
+    for flags in [
+        ["--lease", "0s"],
+        ["--lease", "5000000h"],
+        ["--report", "0s"],
+        ["--datagram-size", "0"],
+        ["--datagram-size", "70000"],
+    ] {
+        let arguments = [&["--bind", "127.0.0.1:0"], &flags[..]].concat();
+        refused(&arguments, 2, &[flags[0], flags[1], "give"]);
+    }
+}
+
+#[test]
+fn huge_pages_are_not_compared_with_what_is_available_beside_them() {
+    let arguments = ["--bind", "127.0.0.1:0", "--huge-pages", "--pool-size", "900TiB"];
+    refused(&arguments, 1, &["huge pages", "nr_hugepages"]);
 }
 
 #[test]
@@ -178,6 +201,30 @@ fn it_reports_once_a_second_and_on_demand() {
     let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
     assert_eq!(report["frames_in_use"], 0);
     assert!(report["rates"]["write"]["ops_per_s"].is_number());
+}
+
+/// Whoever read the output has gone away: no reason to stop serving, nor to fail at the end.
+#[test]
+fn it_serves_on_when_nobody_reads() {
+    let mut serving = Serving::start(&["--report", "20ms"]);
+    drop(serving.child.stderr.take());
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(serving.child.try_wait().expect("a child").is_none(), "it must serve on");
+    serving.signal("-TERM");
+    assert!(serving.child.wait().expect("a child").success());
+    // Not even the first line can be told.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = command(&["--bind", "127.0.0.1:0", "--pool-size", "8MiB"])
+        .stdout(writer.try_clone().expect("a descriptor"))
+        .stderr(writer)
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().expect("a child").is_none(), "it must serve on");
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(killed.expect("kill").success());
+    assert!(child.wait().expect("a child").success());
 }
 
 #[test]

@@ -64,6 +64,7 @@ enum Role {
 }
 
 fn main() -> ExitCode {
+    dmrpc_host::cli::end_with_reader();
     let options: Options = match dmrpc_host::cli::parse() {
         Ok(options) => options,
         Err(code) => return code,
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: {error}");
+            dmrpc_host::cli::complain("demo", &error);
             if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

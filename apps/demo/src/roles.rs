@@ -1,6 +1,5 @@
 //! The two services: one that only passes requests on, one that works on the bytes.
 
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_cn::memory::ALL_RIGHTS;
@@ -36,9 +35,7 @@ pub(crate) fn open_node() -> Result<MeteredNode, Error> {
 
 /// Tells the producer where this node is.
 fn announce(node: &MeteredNode) {
-    println!("ready {}", node.local_addr());
-    // A producer that is gone takes this process with it.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {}", node.local_addr()));
 }
 
 /// The forwarder: calls `next` with whatever it is called with.
@@ -98,7 +95,7 @@ pub(crate) fn transform(memory_node: Option<SocketAddrV4>) -> Result<(), Error> 
                 _ => work(context, call, peer).await,
             };
             if let Err(error) = answered {
-                eprintln!("transformer: {error}");
+                dmrpc_host::cli::complain("transformer", error);
             }
         });
     service.run(|| signals.stop_requested());
@@ -143,7 +140,7 @@ async fn work<'n>(
     match changed.await {
         Ok(result) => call.reply(Status::OK, &[Arg::Ref(result)]),
         Err(error) => {
-            eprintln!("transformer: {error}");
+            dmrpc_host::cli::complain("transformer", error);
             call.reply(Status::NESTED_FAILED, &[])
         }
     }

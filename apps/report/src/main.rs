@@ -47,6 +47,7 @@ enum Job {
 }
 
 fn main() -> ExitCode {
+    dmrpc_host::cli::end_with_reader();
     let options: Options = match dmrpc_host::cli::parse() {
         Ok(options) => options,
         Err(code) => return code,
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench_report: {error}");
+            dmrpc_host::cli::complain("bench_report", &error);
             ExitCode::FAILURE
         }
     }

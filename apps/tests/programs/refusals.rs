@@ -73,6 +73,25 @@ fn a_pool_that_does_not_fit() {
     assert!(crate::common::text(&output.stderr).contains("900TiB"), "{:?}", output.stderr);
 }
 
+/// As any Unix tool in `tool | head`: no panic, no message.
+#[test]
+fn nobody_reads_the_results() {
+    build_memory_node();
+    for json in ["", " --json"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let line = format!("--local udp --pool-size 64MiB{json}");
+        let mut command = command("simple_test", &line);
+        command.stdout(writer).stderr(Stdio::piped());
+        let program = command.spawn().expect("it starts");
+        // The command has an end of the pipe of its own.
+        drop(command);
+        let output = program.wait_with_output().expect("a child");
+        assert_eq!(output.status.code(), Some(141), "{:?}", crate::common::text(&output.stderr));
+        assert_eq!(crate::common::text(&output.stderr), "");
+    }
+}
+
 /// However a program ends, its children end with it.
 #[test]
 fn no_process_is_left() {

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::net::SocketAddrV4;
 use std::path::Path;
 
-use dmrpc_cn::memory::ALL_RIGHTS;
-use dmrpc_cn::{Memory, Node, Peer, Ref};
+use dmrpc_cn::memory::{ALL_RIGHTS, MESSAGE_BODY_BYTES_MAX};
+use dmrpc_cn::{Memory, Node, OperationError, Peer, Ref};
 use dmrpc_udp::UdpDevice;
 use serde_json::json;
 
@@ -43,8 +43,13 @@ pub(crate) fn run(options: &Options, command: &Command, place: &Place) -> Result
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    let bytes =
-        fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+    let failed = |source| CliError::Read { path: path.to_owned(), source };
+    let about = fs::metadata(path).map_err(failed)?;
+    // A pipe or a device may never end. A directory is refused by the system, in its words.
+    if !about.is_file() && !about.is_dir() {
+        return Err(CliError::NoFile { path: path.to_owned() });
+    }
+    let bytes = fs::read(path).map_err(failed)?;
     if bytes.is_empty() {
         return Err(CliError::Empty { path: path.to_owned() });
     }
@@ -80,7 +85,18 @@ impl Session<'_> {
     fn leave(&self, reference: Ref) -> Result<(), CliError> {
         self.memory.detach(&reference)?;
         let text = HexRef(reference).to_string();
-        self.say(&text, &json!({ "ref": text, "size_bytes": reference.length }))
+        let said = self.say(&text, &json!({ "ref": text, "size_bytes": reference.length }));
+        if said.is_err() {
+            // Nobody has its name, so nobody could ever end it. It failed already; if the memory
+            // node is gone too, so is the reference.
+            let _ = self.end(&reference);
+        }
+        said
+    }
+
+    fn end(&self, reference: &Ref) -> Result<(), OperationError> {
+        let claimed = self.memory.claim_ref(reference)?;
+        self.memory.drop_ref(&claimed)
     }
 
     fn ping(&self, count: u32) -> Result<(), CliError> {
@@ -148,17 +164,44 @@ impl Session<'_> {
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(CliError::Range { offset, length, size });
         }
-        let mut bytes = vec![0; length as usize];
-        self.memory.read_ref(reference, offset, &mut bytes)?;
-        match out {
-            None => io::stdout().lock().write_all(&bytes).map_err(CliError::Output),
-            Some(path) => {
-                let write = |source| CliError::Write { path: path.to_owned(), source };
-                fs::write(path, &bytes).map_err(write)?;
-                let text = format!("{length} bytes read into {}", path.display());
-                self.say(&text, &json!({ "op": "read_ref", "size_bytes": length }))
-            }
+        let Some(path) = out else {
+            let mut stdout = io::stdout().lock();
+            let write = |bytes: &[u8]| stdout.write_all(bytes).map_err(CliError::Output);
+            return self.copy_out(reference, offset, length, write);
+        };
+        let failed = |source| CliError::Write { path: path.to_owned(), source };
+        let mut file = None;
+        self.copy_out(reference, offset, length, |bytes| {
+            // Made when there is something to write: a reference that is refused changes no file.
+            let file = match &mut file {
+                Some(file) => file,
+                none => none.insert(fs::File::create(path).map_err(failed)?),
+            };
+            file.write_all(bytes).map_err(failed)
+        })?;
+        let text = format!("{length} bytes read into {}", path.display());
+        self.say(&text, &json!({ "op": "read_ref", "size_bytes": length }))
+    }
+
+    /// Reads a range a message at a time: its length is what the reference claims, so memory for
+    /// all of it is nothing to ask for.
+    fn copy_out(
+        &self,
+        reference: &Ref,
+        offset: u64,
+        length: u64,
+        mut write: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let room = length.min(MESSAGE_BODY_BYTES_MAX as u64);
+        let mut bytes = vec![0; room as usize];
+        let mut done = 0;
+        while done < length {
+            let part = &mut bytes[..(length - done).min(room) as usize];
+            self.memory.read_ref(reference, offset + done, part)?;
+            write(part)?;
+            done += part.len() as u64;
         }
+        Ok(())
     }
 
     fn write(&self, reference: &Ref, offset: u64, bytes: &[u8]) -> Result<(), CliError> {
@@ -170,8 +213,7 @@ impl Session<'_> {
     }
 
     fn free(&self, reference: &Ref) -> Result<(), CliError> {
-        let claimed = self.memory.claim_ref(reference)?;
-        self.memory.drop_ref(&claimed)?;
+        self.end(reference)?;
         let length = reference.length;
         let text = format!("{length} bytes freed");
         self.say(&text, &json!({ "op": "drop_ref", "size_bytes": length }))

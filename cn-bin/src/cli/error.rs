@@ -24,11 +24,13 @@ pub(crate) enum CliError {
     Operation(OperationError),
     NoStatistics { address: SocketAddrV4, status: Status },
     Read { path: PathBuf, source: io::Error },
+    NoFile { path: PathBuf },
     Empty { path: PathBuf },
     Write { path: PathBuf, source: io::Error },
     Output(io::Error),
     Range { offset: u64, length: u64, size: u64 },
     AnswerSize { given: u64, max: u64 },
+    FewSlots { given: u16, min: u16 },
     Signals(SignalError),
     Log(LogError),
     Thread(io::Error),
@@ -44,7 +46,8 @@ impl CliError {
             | Self::Cluster(_)
             | Self::Cores(_)
             | Self::Range { .. }
-            | Self::AnswerSize { .. } => true,
+            | Self::AnswerSize { .. }
+            | Self::FewSlots { .. } => true,
             _ => false,
         }
     }
@@ -73,6 +76,9 @@ impl fmt::Display for CliError {
             Self::Read { path, source } => {
                 write!(f, "file {} cannot be read: {source}", path.display())
             }
+            Self::NoFile { path } => {
+                write!(f, "{} is no regular file: give one that has an end", path.display())
+            }
             Self::Empty { path } => {
                 write!(f, "file {} is empty: give one of at least 1 byte", path.display())
             }
@@ -87,6 +93,9 @@ impl fmt::Display for CliError {
             ),
             Self::AnswerSize { given, max } => {
                 write!(f, "--answer-size {given} is not possible: give 1B to {max}B")
+            }
+            Self::FewSlots { given, min } => {
+                write!(f, "--slots {given} are too few for --forward-to: give {min} to 64")
             }
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),

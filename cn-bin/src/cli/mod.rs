@@ -11,7 +11,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use dmrpc_cn::{BufferClass, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cluster::{Cluster, Role};
-use dmrpc_host::idle::IdleStrategy;
 
 use error::CliError;
 use options::{Command, Options};
@@ -95,14 +94,5 @@ pub(crate) fn client_config(options: &Options, place: &Place) -> NodeConfig {
     // Blocking calls need no buffers.
     let buffers = [BufferClass { count: 1, bytes: 4096 }; 3];
     let config = node_config(options, place);
-    let idle = if options.idle == IdleStrategy::Busy { IdleStrategy::Busy } else { config.idle };
-    NodeConfig {
-        client_sessions: 4,
-        server_sessions: 1,
-        calls: 16,
-        tasks: 1,
-        buffers,
-        idle,
-        ..config
-    }
+    NodeConfig { client_sessions: 4, server_sessions: 1, calls: 16, tasks: 1, buffers, ..config }
 }

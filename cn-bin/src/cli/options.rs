@@ -8,10 +8,29 @@ use std::str::FromStr;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use dmrpc_cn::Ref;
+use dmrpc_core::time::Duration;
+use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
+use dmrpc_core::wire::packet::HEADER_BYTES;
 use dmrpc_core::wire::reference::REF_BYTES;
 use dmrpc_host::affinity::CoreList;
+use dmrpc_host::cli::{size_between, span_between};
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
+use dmrpc_udp::DATAGRAM_BYTES_LIMIT;
+
+/// What a deadline can be: it travels as microseconds in 32 bits.
+const DEADLINES: (TimeSpan, TimeSpan) =
+    (TimeSpan(Duration::from_micros(1)), TimeSpan(Duration::from_secs(60 * 60)));
+
+/// What an interval between reports can be.
+const INTERVALS: (TimeSpan, TimeSpan) =
+    (TimeSpan(Duration::from_millis(1)), TimeSpan(Duration::from_secs(24 * 60 * 60)));
+
+/// What a packet needs, and what a UDP datagram can be.
+const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
+    ByteSize(PAYLOAD_BYTES_MIN as u64 + HEADER_BYTES as u64),
+    ByteSize(DATAGRAM_BYTES_LIMIT as u64),
+);
 
 /// Round trips of one `ping`: each is kept until the end.
 fn ping_count() -> RangedI64ValueParser<u32> {
@@ -76,11 +95,13 @@ pub(crate) struct Options {
     pub(crate) idle: IdleStrategy,
 
     /// How long each operation waits for its answer.
-    #[arg(long, global = true, default_value = "1500ms", value_name = "TIME")]
+    #[arg(long, global = true, default_value = "1500ms", value_name = "TIME",
+        value_parser = span_between(DEADLINES.0, DEADLINES.1))]
     pub(crate) deadline: TimeSpan,
 
     /// Largest datagram: what all hops to the other nodes carry whole.
-    #[arg(long, global = true, default_value = "9000B", value_name = "SIZE")]
+    #[arg(long, global = true, default_value = "9000B", value_name = "SIZE",
+        value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
     pub(crate) datagram_size: ByteSize,
 
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
@@ -174,15 +195,16 @@ pub(crate) struct Serve {
     #[arg(long, default_value = "16KiB", value_name = "SIZE", requires = "forward_to")]
     pub(crate) answer_size: ByteSize,
 
-    /// Print rates to standard error in this interval.
-    #[arg(long, value_name = "TIME")]
+    /// Print rates to standard error in this interval, such as 1s.
+    #[arg(long, value_name = "TIME", value_parser = span_between(INTERVALS.0, INTERVALS.1))]
     pub(crate) report: Option<TimeSpan>,
 
     /// Most sessions at a time.
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(crate) sessions: usize,
 
-    /// Slots of a session, that is, requests in flight: a power of two up to 64.
+    /// Slots of a session, that is, requests in flight: a power of two up to 64, and at least 8 to
+    /// forward.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) slots: u16,
 }

@@ -1,11 +1,11 @@
 //! `serve`: the echo and forward service.
 
-use std::io::Write;
 use std::net::SocketAddrV4;
 
 use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
+use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
 use dmrpc_udp::UdpDevice;
@@ -23,6 +23,11 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     let max = LARGE_BYTES as u64;
     if !(1..=max).contains(&serve.answer_size.0) {
         return Err(CliError::AnswerSize { given: serve.answer_size.0, max });
+    }
+    // With fewer, services that forward to each other could wait for each other's slots.
+    let min = DEPTH_MAX.into();
+    if serve.forward_to.is_some() && serve.slots < min {
+        return Err(CliError::FewSlots { given: serve.slots, min });
     }
     let config = NodeConfig {
         server_sessions: serve.sessions,
@@ -49,9 +54,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     let room = serve.answer_size.as_usize();
     let service = node.serve(|context, call| answer(context, call, serve.forward_to, room));
     defmt::info!("serving on port {=u16}", node.local_addr().port());
-    println!("ready {}", node.local_addr());
-    // Whoever waits for the line may be a program behind a pipe.
-    let _ = std::io::stdout().flush();
+    dmrpc_host::cli::announce(format_args!("ready {}", node.local_addr()));
     let mut watch = Watch::new(&node, serve, reporter);
     service.run(|| {
         watch.look(&node, signals);

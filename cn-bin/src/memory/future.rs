@@ -90,6 +90,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         if out.is_empty() {
             return self.read_once(&Request::read(region, offset, 0), out).await;
         }
+        if out.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::read(region, offset, out.len()).within(region.length)?;
+        }
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {
             self.read_once(&Request::read(region, at, part.len()), part).await?;
@@ -110,6 +113,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
     ) -> Result<(), OperationError> {
         if bytes.is_empty() {
             return self.run(&Request::write(region, offset, 0), bytes, 0).await.map(drop);
+        }
+        if bytes.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::write(region, offset, bytes.len()).within(region.length)?;
         }
         let mut at = offset;
         for part in bytes.chunks(MESSAGE_BODY_BYTES_MAX) {
@@ -195,6 +201,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         if out.is_empty() {
             return self.read_once(&Request::read_ref(peer, reference, offset, 0), out).await;
         }
+        if out.len() > MESSAGE_BODY_BYTES_MAX {
+            Request::read_ref(peer, reference, offset, out.len()).within(reference.length)?;
+        }
         let mut at = offset;
         for part in out.chunks_mut(MESSAGE_BODY_BYTES_MAX) {
             self.read_once(&Request::read_ref(peer, reference, at, part.len()), part).await?;
@@ -238,5 +247,28 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         self.read_ref(reference, 0, &mut out[..length]).await?;
         let end = Request::end(self.memory.peer, reference);
         self.run(&end, &[], 0).await.map(|_| length)
+    }
+
+    /// As [`Memory::take_region`].
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub async fn take_region(&self, reference: &Ref) -> Result<Region, OperationError> {
+        let request = Request::take_region(self.memory.peer, reference, None);
+        self.run(&request, &[], 0).await?.region()
+    }
+
+    /// As [`Memory::take_and_write`].
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub async fn take_and_write(
+        &self,
+        reference: &Ref,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Region, OperationError> {
+        let request = Request::take_region(self.memory.peer, reference, Some(offset));
+        self.run(&request, bytes, 0).await?.region()
     }
 }

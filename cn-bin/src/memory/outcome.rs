@@ -90,8 +90,14 @@ impl<'n> Finished<'n> {
             return Ok(self);
         }
         let details = parse_failure(&self.reply.parameters).map_or([0; 2], |(_, details)| details);
-        let cause =
-            MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory);
+        let cause = match status {
+            // Steps of this library are well-formed, so it is the reference that is not: no memory
+            // node makes one like that.
+            Status::MALFORMED if self.operation.is_memory() => Cause::Memory(MemoryError::Forged),
+            _ => {
+                MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory)
+            }
+        };
         Err(self.error(cause))
     }
 

@@ -210,6 +210,29 @@ impl<'n, D: Device> Pipeline<'n, D> {
         let bytes = request.room(super::MESSAGE_BODY_BYTES_MAX)?;
         self.begin_read(&request, bytes)
     }
+
+    /// Begins to turn a reference into a region of one's own.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub fn take_region(&self, reference: &Ref) -> Result<Ticket, OperationError> {
+        self.begin(&Request::take_region(self.memory.peer, reference, None), &[], None)
+    }
+
+    /// Begins to turn a reference into a region of one's own and to write a copy of `bytes` from
+    /// byte `offset` of it on.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    pub fn take_and_write(
+        &self,
+        reference: &Ref,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Ticket, OperationError> {
+        let request = Request::take_region(self.memory.peer, reference, Some(offset));
+        self.begin(&request, bytes, None)
+    }
 }
 
 impl<'n, D> Pipeline<'n, D> {

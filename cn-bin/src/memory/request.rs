@@ -1,7 +1,8 @@
 //! Requests to a memory node, as values.
 
 use dmrpc_core::wire::memory_op::{
-    self, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
+    self, MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step,
+    emit_steps,
 };
 use dmrpc_core::wire::message::{ArgEntry, Method};
 use dmrpc_core::wire::reference::{Ref, Rights};
@@ -135,6 +136,20 @@ impl Request {
         Self::on_ref(peer, Operation::Take, reference, (0, length), &steps)
     }
 
+    /// The reference becomes a region of one's own. With `write_at`, the body is written there
+    /// before the reference ends, so what fails leaves all as it was.
+    pub(crate) fn take_region(peer: Peer, reference: &Ref, write_at: Option<u64>) -> Self {
+        let region = RegionOperand::MadeBy(0);
+        let mut steps = heapless::Vec::<Step, STEPS_MAX>::new();
+        let written = write_at.map(|offset| Step::Write { region, offset });
+        let claimed = RefOperand::MadeBy(1 + u8::from(written.is_some()));
+        steps.extend([Step::MapRef { reference: ARGUMENT }]);
+        steps.extend(written);
+        steps
+            .extend([Step::ClaimRef { reference: ARGUMENT }, Step::DropRef { reference: claimed }]);
+        Self::on_ref(peer, Operation::TakeRegion, reference, (0, reference.length), &steps)
+    }
+
     /// Claims and drops.
     pub(crate) fn end(peer: Peer, reference: &Ref) -> Self {
         let steps = [
@@ -167,6 +182,19 @@ impl Request {
     fn error(&self, cause: Cause) -> OperationError {
         let Self { operation, offset, length, .. } = *self;
         OperationError { operation, offset, length, cause }
+    }
+
+    /// Checks the range against the `size` that a handle tells: before a transfer of several
+    /// messages, so that a range that makes no sense has no effect at all.
+    pub(crate) fn within(&self, size: u64) -> Result<(), OperationError> {
+        let end = self.offset.checked_add(self.length);
+        match end {
+            Some(end) if end <= size => Ok(()),
+            _ => {
+                let end = end.unwrap_or(u64::MAX);
+                Err(self.error(Cause::Memory(MemoryError::OutOfRange { end, size })))
+            }
+        }
     }
 
     /// The length as a number of bytes in memory, if the caller has room for it.

@@ -1,16 +1,18 @@
-//! The answering end of requests of several packets.
+//! The answering end of requests that are not executed where they lie: of several packets, or too
+//! early.
 
 use super::Endpoint;
-use super::host::{Admission, Body, Host};
+use super::host::{Admission, Body, Host, RequestHead, Sink};
 use super::parts::{is_part, send_ack};
 use super::server::{Order, head_of, is_probe};
+use super::settle::Refusal;
 use super::table::{Incoming, ServeState, UNASKED_PACKETS};
 use super::transmit::{Io, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::control::Beyond;
-use crate::wire::message::{Arguments, REQUEST_HEADER_BYTES, RequestHeader};
+use crate::wire::message::{Arguments, HEAD_BYTES_MAX, REQUEST_HEADER_BYTES, RequestHeader};
 use crate::wire::packet::{Flags, Header, Kind};
 
 impl Endpoint<'_> {
@@ -42,19 +44,11 @@ impl Endpoint<'_> {
             return self.refuse_malformed(io, index);
         };
         if request.after.is_some_and(|after| self.order(index, after) == Order::Missing) {
-            return self.refuse(io, index);
+            return self.refuse(io, index, Refusal::Early);
         }
         let body = header.message - u32::from(header.head);
-        let admission =
-            io.host.admit(&head_of(now, self.pending_call(index), &request, arguments), body);
-        let sink = match admission {
-            Admission::Accept(sink) => sink,
-            Admission::Busy => return self.refuse(io, index),
-            Admission::Reject(status) => return self.answer(io, index, status),
-            Admission::RejectWith(status, parameters) => {
-                return self.answer_with(io, index, status, &parameters);
-            }
-        };
+        let head_seen = head_of(now, self.pending_call(index), &request, arguments);
+        let Some(sink) = self.admit(io, index, &head_seen, body) else { return };
         let slot = &mut self.server_slots[index];
         slot.outgoing.inline[..head.len()].copy_from_slice(head);
         slot.state = ServeState::Receiving;
@@ -62,6 +56,64 @@ impl Endpoint<'_> {
         let (message, head) = (header.message, header.head);
         slot.incoming = Incoming::new(message, head, payload_bytes, window, Some(sink));
         self.part_of_request(now, io, index, header, payload);
+    }
+
+    /// Asks the host for a place for a body of `bytes` bytes. Without one the request has its
+    /// answer or refusal.
+    fn admit<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        head: &RequestHead<'_>,
+        bytes: u32,
+    ) -> Option<Sink> {
+        match io.host.admit(head, bytes) {
+            Admission::Accept(sink) => return Some(sink),
+            Admission::Busy => self.refuse(io, index, Refusal::NoRoom),
+            Admission::Reject(status) => self.answer(io, index, status),
+            Admission::RejectWith(status, parameters) => {
+                self.answer_with(io, index, status, &parameters);
+            }
+        }
+        None
+    }
+
+    /// A request in one packet that must follow another that is still coming in: it waits in its
+    /// slot's buffer, or, where that is too small for the body, in a place of the host's.
+    #[cold]
+    pub(super) fn keep_whole<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        request: &RequestHeader,
+        head: &[u8],
+        body: &[u8],
+    ) {
+        let arguments = match Arguments::parse(request.args, &head[REQUEST_HEADER_BYTES..]) {
+            Ok(arguments) if head.len() <= HEAD_BYTES_MAX => arguments,
+            _ => return self.refuse_malformed(io, index),
+        };
+        let here = head.len() + body.len() <= HEAD_BYTES_MAX;
+        let sink = if here {
+            None
+        } else {
+            let head_seen = head_of(now, self.pending_call(index), request, arguments);
+            let sink = self.admit(io, index, &head_seen, body.len() as u32);
+            let Some(sink) = sink else { return };
+            io.host.absorb(sink, 0, body);
+            Some(sink)
+        };
+        let slot = &mut self.server_slots[index];
+        slot.outgoing.inline[..head.len()].copy_from_slice(head);
+        if here {
+            slot.outgoing.inline[head.len()..][..body.len()].copy_from_slice(body);
+        }
+        let message = (head.len() + body.len()) as u32;
+        slot.incoming = Incoming::whole(message, head.len() as u16, sink);
+        slot.state = ServeState::Waiting;
+        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
+        self.server_sessions[index >> self.slot_shift].waiting |= bit;
     }
 
     /// A packet of a request that the slot already knows.
@@ -145,7 +197,7 @@ impl Endpoint<'_> {
         }
     }
 
-    /// All of a long request is here: executes it, lets it wait for the one that it must follow,
+    /// All of a request is in its slot: executes it, lets it wait for the one that it must follow,
     /// or refuses it if that has been refused meanwhile. Returns false if it waits.
     pub(super) fn execute_absorbed<T: Tx, H: Host>(
         &mut self,
@@ -156,16 +208,19 @@ impl Endpoint<'_> {
         let slot = &self.server_slots[index];
         // The answer is built in the buffer that holds the head.
         let buffer = slot.outgoing.inline;
-        let head = &buffer[..usize::from(slot.incoming.head)];
-        let bytes = slot.incoming.message - u32::from(slot.incoming.head);
+        let message = slot.incoming.message;
+        let (head, rest) = buffer.split_at(slot.incoming.head.into());
+        let bytes = message - head.len() as u32;
         let bit = 1 << (index & ((1 << self.slot_shift) - 1));
         let request = RequestHeader::parse(head).expect("checked at the first packet");
         let order = request.after.map_or(Order::Over, |after| self.order(index, after));
         match order {
             Order::Over => {
                 self.server_sessions[index >> self.slot_shift].waiting &= !bit;
-                let sink = self.server_slots[index].incoming.sink.take();
-                let body = Body::Absorbed { sink: sink.expect("a long request has a sink"), bytes };
+                let body = match self.server_slots[index].incoming.sink.take() {
+                    Some(sink) => Body::Absorbed { sink, bytes },
+                    None => Body::Whole(&rest[..bytes as usize]),
+                };
                 self.execute(now, io, index, &request, &head[REQUEST_HEADER_BYTES..], body);
                 true
             }
@@ -176,7 +231,7 @@ impl Endpoint<'_> {
             }
             Order::Missing => {
                 self.let_go(io, index);
-                self.refuse(io, index);
+                self.refuse(io, index, Refusal::Early);
                 true
             }
         }

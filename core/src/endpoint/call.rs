@@ -165,6 +165,8 @@ impl Endpoint<'_> {
         slot.backoff = 0;
         slot.cancelled = false;
         slot.refused = false;
+        slot.early = false;
+        slot.admitted = false;
         slot.request = ((slot.request >> ATTEMPT_BITS) + 1) << ATTEMPT_BITS;
         slot.token = call.token;
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);

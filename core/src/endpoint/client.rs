@@ -48,7 +48,7 @@ impl Endpoint<'_> {
             && packet.message() as usize == packet.payload().len()
             && !packet.flags().intersects(Flags::DECLINED.union(Flags::HOLDS))
             && slot.outgoing.source.is_none()
-            && session.parked == 0;
+            && session.parked | session.behind == 0;
         if !straight {
             return self.odd_response(now, io, index, &packet.header(), packet.payload());
         }
@@ -121,11 +121,14 @@ impl Endpoint<'_> {
             slot.outgoing.sending.stop();
             let window = self.config.window_packets;
             *incoming = Incoming::new(header.message, header.head, payload_bytes, window, sink);
+            self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
             return;
         }
         let number = u32::from(header.packet);
+        let slot = &mut self.client_slots[index];
+        let incoming = &mut slot.incoming;
         let arrived = incoming.receiving.arrived(number);
         if arrived == Arrived::Duplicate {
             self.counters.duplicates += 1;
@@ -185,6 +188,7 @@ impl Endpoint<'_> {
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
         slot.state = CallState::Free;
+        slot.admitted = false;
         slot.outgoing.sending.stop();
         if let Some(source) = slot.outgoing.source.take() {
             io.host.release(source);
@@ -193,6 +197,7 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         session.free |= 1 << number;
         session.free_count += 1;
+        session.behind &= !(1 << number);
         self.counters.calls_completed += 1;
         let session = SessionId { index: session_index as u32, generation: session.generation };
         CallId { session, slot: number, request }
@@ -207,8 +212,13 @@ impl Endpoint<'_> {
         if holds {
             self.owe_release(now, session_index, 1 << (index & ((1 << self.slot_shift) - 1)));
         }
-        if self.client_sessions[session_index].parked != 0 {
+        let session = &self.client_sessions[session_index];
+        let (parked, behind) = (session.parked, session.behind);
+        if parked != 0 {
             self.unpark(now, session_index);
+        }
+        if behind != 0 {
+            self.send_behind(now, session_index, 0);
         }
     }
 
@@ -300,6 +310,20 @@ impl Endpoint<'_> {
         if slot.outgoing.sending.due().is_some() {
             self.enqueue_client(index);
         }
+        // A server that has nothing of the request asks for its first packet.
+        if working || header.packet > 0 {
+            self.note_admitted(now, index);
+        }
+    }
+
+    /// The server has a call that others may have to follow.
+    fn note_admitted(&mut self, now: Instant, index: usize) {
+        let session_index = index >> self.slot_shift;
+        self.client_slots[index].admitted = true;
+        if self.client_sessions[session_index].behind != 0 {
+            let bit = 1 << (index - (session_index << self.slot_shift));
+            self.send_behind(now, session_index, bit);
+        }
     }
 
     /// The server had no room: this attempt was not and will not be executed.
@@ -311,26 +335,38 @@ impl Endpoint<'_> {
         header: &Header,
     ) {
         let Some(index) = self.current_call(now, peer, header) else { return };
-        let session = &self.client_sessions[index >> self.slot_shift];
+        let session_index = index >> self.slot_shift;
+        let session = &self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
         if slot.state != CallState::Sent {
             return;
         }
         slot.state = CallState::Unsent;
         slot.refused = true;
+        slot.admitted = false;
         let attempts = (1 << ATTEMPT_BITS) - 1;
         if slot.request & attempts == attempts {
             return self.fail_call(now, io, index, CallError::Busy);
         }
         slot.request += 1;
-        slot.backoff = slot.backoff.saturating_add(1).min(10);
-        // Nothing is granted: not before the timer says so.
+        slot.early = header.flags.contains(Flags::EARLY);
+        if !slot.early {
+            slot.backoff = slot.backoff.saturating_add(1).min(10);
+        }
+        // Nothing is granted: not before the timer says so, or what goes before this call.
         let packets = packets(slot.outgoing.message, session.payload_bytes);
         slot.outgoing.sending.start(packets, 0);
         let wait = Duration::from_nanos(self.config.busy_retry_after.as_nanos() << slot.backoff);
         slot.due = (now + wait.min(self.config.retransmit_max)).min(slot.deadline);
+        let early = slot.early;
         let due = if slot.cancelled { now } else { slot.due };
         self.wheel.arm(index as u32, due);
+        let first = session_index << self.slot_shift;
+        if self.must_wait(first, index) {
+            self.client_sessions[session_index].behind |= 1 << (index - first);
+        } else if early {
+            self.send_again_now(now, index);
+        }
     }
 
     /// The slot of the call that a control packet is about, if it is the current one.

@@ -7,7 +7,7 @@ use super::table::{CallState, UNASKED_PACKETS};
 use super::transmit::{Io, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::message::{Arguments, RequestHeader, Status};
+use crate::wire::message::{After, Arguments, RequestHeader, Status};
 use crate::wire::packet::{Flags, Header, Kind};
 
 impl Endpoint<'_> {
@@ -39,6 +39,11 @@ impl Endpoint<'_> {
         }
         if slot.cancelled && slot.state == CallState::Sent {
             self.send_cancel(io, index);
+        } else if self.is_too_early(index) {
+            let slot = &mut self.client_slots[index];
+            slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+            let due = slot.due;
+            return self.wheel.arm(index as u32, due);
         } else {
             self.repeat(now, io, index);
         }
@@ -83,16 +88,77 @@ impl Endpoint<'_> {
             return self.acknowledge_response(io, index, true);
         }
         self.refresh_deadline(now, index);
-        let session = &self.client_sessions[index >> self.slot_shift];
-        let unasked = session.remote_window.min(UNASKED_PACKETS);
-        let slot = &mut self.client_slots[index];
-        let packets = slot.outgoing.sending.packets;
-        if slot.state == CallState::Unsent || packets == 1 {
-            slot.outgoing.sending.start(packets, unasked.into());
-            self.enqueue_client(index);
+        let slot = &self.client_slots[index];
+        if slot.state == CallState::Unsent || slot.outgoing.sending.packets == 1 {
+            self.send_anew(index);
         } else {
             self.send_probe(io, index);
         }
+    }
+
+    /// Sends a request from its first packet on.
+    fn send_anew(&mut self, index: usize) {
+        let session_index = index >> self.slot_shift;
+        let session = &mut self.client_sessions[session_index];
+        session.behind &= !(1 << (index & ((1 << self.slot_shift) - 1)));
+        let unasked = session.remote_window.min(UNASKED_PACKETS);
+        let sending = &mut self.client_slots[index].outgoing.sending;
+        sending.start(sending.packets, unasked.into());
+        self.enqueue_client(index);
+    }
+
+    /// The call that a slot's call must follow, if any.
+    fn after_of(&self, index: usize) -> Option<After> {
+        RequestHeader::parse(&self.client_slots[index].outgoing.inline).ok()?.after
+    }
+
+    /// Whether a call was refused for order's sake and what it must follow is not there yet, as
+    /// far as is known here: then it is not time that it waits for.
+    fn is_too_early(&self, index: usize) -> bool {
+        let session_index = index >> self.slot_shift;
+        let first = session_index << self.slot_shift;
+        let behind = self.client_sessions[session_index].behind & (1 << (index - first)) != 0;
+        let missing = |after: After| {
+            let other = &self.client_slots[first + usize::from(after.slot)];
+            !other.admitted && !self.is_settled(first, after)
+        };
+        behind && self.client_slots[index].early && self.after_of(index).is_some_and(missing)
+    }
+
+    /// Sends calls again that were refused, if what they must follow is settled, or, where they
+    /// were refused for order's sake, if that is in a slot of `there`. Behind them, in order, come
+    /// those that must follow them.
+    #[cold]
+    pub(super) fn send_behind(&mut self, now: Instant, session_index: usize, mut there: u64) {
+        let first = session_index << self.slot_shift;
+        loop {
+            let behind = self.client_sessions[session_index].behind;
+            let mut left = behind;
+            while left != 0 {
+                let number = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let early = self.client_slots[first + number].early;
+                if self.after_of(first + number).is_none_or(|after| {
+                    early && there & (1 << after.slot) != 0 || self.is_settled(first, after)
+                }) {
+                    there |= 1 << number;
+                    self.send_again_now(now, first + number);
+                }
+            }
+            if self.client_sessions[session_index].behind == behind {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn send_again_now(&mut self, now: Instant, index: usize) {
+        self.counters.packets_resent += 1;
+        self.refresh_deadline(now, index);
+        self.send_anew(index);
+        let slot = &mut self.client_slots[index];
+        slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+        let due = slot.due;
+        self.wheel.arm(index as u32, due);
     }
 
     /// Writes the time left into a request's head before it is sent again.
@@ -142,10 +208,8 @@ impl Endpoint<'_> {
     }
 
     /// Whether the call that a slot's call must follow is not settled.
-    fn must_wait(&self, first: usize, index: usize) -> bool {
-        let header = RequestHeader::parse(&self.client_slots[index].outgoing.inline);
-        let after = header.ok().and_then(|header| header.after);
-        after.is_some_and(|after| !self.is_settled(first, after))
+    pub(super) fn must_wait(&self, first: usize, index: usize) -> bool {
+        self.after_of(index).is_some_and(|after| !self.is_settled(first, after))
     }
 
     /// Asks the server about the parked slots whose wait is over.

@@ -5,6 +5,7 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
+use super::settle::Refusal;
 use super::table::{ServeState, ServerSession, ServerSlot};
 use super::transmit::{Io, whole};
 use crate::device::Tx;
@@ -111,7 +112,7 @@ impl Endpoint<'_> {
                 }
             }
             Outcome::Later => {}
-            Outcome::Busy => return self.refuse(io, index),
+            Outcome::Busy => return self.refuse(io, index, Refusal::NoRoom),
         }
         self.counters.requests_executed += 1;
     }
@@ -207,10 +208,10 @@ impl Endpoint<'_> {
         let Ok(request) = RequestHeader::parse(head) else {
             return self.refuse_malformed(io, index);
         };
-        if let Some(after) = request.after
-            && self.order(index, after) != Order::Over
-        {
-            return self.refuse(io, index);
+        match request.after.map_or(Order::Over, |after| self.order(index, after)) {
+            Order::Over => {}
+            Order::Admitted => return self.keep_whole(now, io, index, &request, head, body),
+            Order::Missing => return self.refuse(io, index, Refusal::Early),
         }
         let rest = &head[REQUEST_HEADER_BYTES..];
         self.execute(now, io, index, &request, rest, Body::Whole(body));
@@ -238,7 +239,7 @@ impl Endpoint<'_> {
         match serve(now, io.host, session, slot, &head, body) {
             Outcome::Replied => self.transmit_reply(io, index),
             Outcome::Later => {}
-            Outcome::Busy => return self.refuse(io, index),
+            Outcome::Busy => return self.refuse(io, index, Refusal::NoRoom),
         }
         self.counters.requests_executed += 1;
     }

@@ -12,6 +12,15 @@ use crate::wire::control::Beyond;
 use crate::wire::message::Status;
 use crate::wire::packet::{Flags, Header, Kind};
 
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The service has no room now.
+    NoRoom,
+    /// What it must follow is not here.
+    Early,
+}
+
 impl Endpoint<'_> {
     /// The client tells what has arrived of an answer.
     pub(super) fn on_response_ack<T: Tx, H: Host>(
@@ -143,8 +152,15 @@ impl Endpoint<'_> {
 
     /// Refuses a request; the refusal is final for its number.
     #[cold]
-    pub(super) fn refuse<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        self.server_slots[index].state = ServeState::Refused;
+    pub(super) fn refuse<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        why: Refusal,
+    ) {
+        let slot = &mut self.server_slots[index];
+        slot.state = ServeState::Refused;
+        slot.early = why == Refusal::Early;
         self.counters.requests_refused += 1;
         self.send_busy(io, index);
     }
@@ -153,6 +169,7 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let mut busy = Header::new(Kind::Busy, session.remote.index, session.remote.generation);
         busy.flags = session_flags(session.features);
+        busy.flags.set(Flags::EARLY, self.server_slots[index].early);
         busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         busy.request = self.server_slots[index].request;
         send(io.tx, self.crc, session.peer, busy, 0, |_| {});

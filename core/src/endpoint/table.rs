@@ -114,6 +114,9 @@ pub struct ClientSession {
     /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
     /// the last one had to follow is not settled: what follows the last one must not overtake.
     pub(super) parked: u64,
+    /// Bit `i`: the call of slot `i` was refused and must follow one that was not settled then:
+    /// the end of that one is a time to try again.
+    pub(super) behind: u64,
     pub(super) last_heard: Instant,
     pub(super) last_asked: Instant,
     pub(super) opened: Instant,
@@ -138,6 +141,7 @@ impl ClientSession {
         unreleased: 0,
         held: 0,
         parked: 0,
+        behind: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
         opened: Instant::ZERO,
@@ -262,6 +266,11 @@ impl Incoming {
         Self { receiving: Receiving::EMPTY, packets, message, head, granted, sink }
     }
 
+    /// A message that came in one packet.
+    pub(super) fn whole(message: u32, head: u16, sink: Option<Sink>) -> Self {
+        Self { receiving: Receiving::WHOLE, packets: 1, message, head, granted: 1, sink }
+    }
+
     /// Whether half of a window of `window` packets is used up and the sender needs a new grant.
     #[inline]
     pub(super) fn wants_grant(&self, window: u16) -> bool {
@@ -286,6 +295,11 @@ pub struct ClientSlot {
     pub(super) cancelled: bool,
     /// The last attempt was refused.
     pub(super) refused: bool,
+    /// It was refused only because what it must follow was not there.
+    pub(super) early: bool,
+    /// The server has told that this attempt is there and will be executed without asking for
+    /// more room: what must follow it may come.
+    pub(super) admitted: bool,
     pub(super) request: u64,
     /// The server has executed the slot's calls up to this one, or never will.
     pub(super) settled: u64,
@@ -305,6 +319,8 @@ impl ClientSlot {
         backoff: 0,
         cancelled: false,
         refused: false,
+        early: false,
+        admitted: false,
         request: 0,
         settled: 0,
         token: 0,
@@ -383,6 +399,8 @@ pub struct ServerSlot {
     pub(super) cancelled: bool,
     /// Answered without being executed.
     pub(super) declined: bool,
+    /// Refused only because what it must follow was not there.
+    pub(super) early: bool,
     /// Number of the last request seen.
     pub(super) request: u64,
     pub(super) incoming: Incoming,
@@ -395,6 +413,7 @@ impl ServerSlot {
         state: ServeState::Idle,
         cancelled: false,
         declined: false,
+        early: false,
         request: 0,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,

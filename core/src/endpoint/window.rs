@@ -97,6 +97,8 @@ pub(super) struct Receiving {
 
 impl Receiving {
     pub(super) const EMPTY: Self = Self { contiguous: 0, beyond: Bits::EMPTY };
+    /// All of a message of one packet.
+    pub(super) const WHOLE: Self = Self { contiguous: 1, beyond: Bits::EMPTY };
 
     /// Takes note of packet `number`.
     pub(super) fn arrived(&mut self, number: u32) -> Arrived {

@@ -97,6 +97,8 @@ bitflags! {
         const HOLDS = 1 << 4;
         /// On a response: the request was answered without being executed.
         const DECLINED = 1 << 5;
+        /// On a refusal: for order's sake only. What the request must follow is not here.
+        const EARLY = 1 << 6;
     }
 }
 

@@ -36,7 +36,8 @@ impl std::error::Error for SignalError {}
 /// The signals of this process: SIGINT and SIGTERM ask it to stop, SIGUSR1 to print its
 /// statistics now.
 ///
-/// A second SIGINT, or a second SIGTERM, ends the process at once.
+/// A second SIGINT, or a second SIGTERM, ends the process at once. SIGPIPE is ignored: a server
+/// goes on when the reader of its reports has gone away.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals(());
 
@@ -52,6 +53,7 @@ impl Signals {
         install(libc::SIGINT, on_stop, true)?;
         install(libc::SIGTERM, on_stop, true)?;
         install(libc::SIGUSR1, on_dump, false)?;
+        sys::ignore_signal(libc::SIGPIPE).map_err(|source| SignalError { source })?;
         Ok(Self(()))
     }
 

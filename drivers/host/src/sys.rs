@@ -58,6 +58,23 @@ pub(crate) fn handle_signal(
     check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })
 }
 
+/// Gives `signal` its default effect.
+pub(crate) fn default_signal(signal: c_int) -> io::Result<()> {
+    disposition(signal, libc::SIG_DFL)
+}
+
+/// Has `signal` ignored.
+pub(crate) fn ignore_signal(signal: c_int) -> io::Result<()> {
+    disposition(signal, libc::SIG_IGN)
+}
+
+fn disposition(signal: c_int, action: libc::sighandler_t) -> io::Result<()> {
+    assert!(matches!(action, libc::SIG_DFL | libc::SIG_IGN), "no handler to be called");
+    // SAFETY: no memory is passed, and as was just checked nothing of ours will be called.
+    let before = unsafe { libc::signal(signal, action) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sends `signal` to the process `pid`, which must be a child not yet waited for, or oneself.
 pub(crate) fn send_signal(pid: u32, signal: c_int) -> io::Result<()> {
     let pid = pid_t::try_from(pid).expect("a process id is positive");

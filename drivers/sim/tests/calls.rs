@@ -329,3 +329,52 @@ fn a_repeated_answer_does_not_leave_as_the_next() {
         world.settle();
     }
 }
+
+/// Calls in a row, most of them long, with as many under way as a session has slots, of which the
+/// service has places for only a few. Returns how long they took.
+fn row_of_calls(seed: u64, faults: &Faults, ordered: bool, places: usize) -> Duration {
+    let mut world = connected(Faults::NONE, 2);
+    world.cluster.network().set_faults(faults.clone());
+    world.peer(1).places_max = places;
+    let started = world.cluster.network().now();
+    let mut last = None;
+    for place in 1..=96 {
+        // As a client does that verifies what it wrote: one packet behind a long one, now and then.
+        let body_bytes = match (place + seed) % 8 {
+            0 => 32,
+            4 => 1_000,
+            _ => 1 << 20,
+        };
+        let chain = u32::from(ordered);
+        let work = Work { chain, place: place as u32, ..Work::default() };
+        last = Some(world.peer(0).plan(Plan { work, body_bytes, after: last, ..to(1) }));
+        last = last.filter(|_| ordered);
+    }
+    world.finish(120);
+    let took = world.cluster.network().now().since(started);
+    assert_eq!(world.oracle.borrow().answered_ok(), 96);
+    world.cluster.network().set_faults(Faults::NONE);
+    world.settle();
+    took
+}
+
+/// That calls must follow each other costs little: one that comes too early waits in its slot, or
+/// comes again as soon as what it must follow is there, not when some timer runs out. What is
+/// lost at the end of a message still waits for a timer, and in a row all others wait with it.
+#[test]
+fn rows_of_long_calls_flow() {
+    for seed in 0..2 {
+        let free = row_of_calls(seed, &Faults::NONE, false, 64).as_nanos();
+        let ordered = row_of_calls(seed, &Faults::NONE, true, 64).as_nanos();
+        assert!(ordered < 2 * free, "{ordered} ns in order, {free} ns else");
+        for (loss, places, times) in [(1_000, 64, 10), (10_000, 64, 50), (0, 3, 4), (1_000, 3, 15)]
+        {
+            let faults = Faults { loss, delay_max: Duration::from_micros(6), ..Faults::NONE };
+            let took = row_of_calls(seed, &faults, true, places).as_nanos();
+            assert!(
+                took < times * ordered,
+                "{took} ns with loss {loss} and {places} places, {ordered} ns without"
+            );
+        }
+    }
+}

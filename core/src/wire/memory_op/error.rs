@@ -199,7 +199,7 @@ impl core::fmt::Display for MemoryError {
                 write!(f, "the reference does not give the rights {rights:?}")
             }
             Self::Exhausted { resource, limit } => {
-                write!(f, "out of {resource:?}: all {limit} are in use")
+                write!(f, "out of {resource:?}: of {limit} in all, fewer are free than it takes")
             }
             Self::Quota { resource, limit } => {
                 write!(f, "quota of {resource:?} used up: the session may have {limit}")

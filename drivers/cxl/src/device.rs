@@ -1,0 +1,424 @@
+//! A [`Device`] over rings in a pool: an endpoint runs through shared memory as over a network.
+//!
+//! A participant's address is made of its number, see [`address_of`]. Up to eight rings are looked
+//! at one after the other; when more participants send to this one, it asks to be rung for, looks
+//! at those rings whose bell rang, and at one other ring a poll, so that a sender that died
+//! between its datagram and the bell delays what it sent, but loses nothing.
+//!
+//! Datagrams are copied out of the ring before they are handed out: what another process can
+//! write is no `&[u8]`. Sent ones are copied into it for the same reason.
+//!
+//! A ring that stays full makes [`Tx::push`] answer `None`; when it stays full for
+//! [`REFUSALS_MAX`] pushes, its receiver is stopped or gone, and what is sent to it is dropped, as
+//! on any network, so that it does not hold up what others are sent.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_core::memory::Memory;
+use dmrpc_host::idle::Wait;
+
+use crate::mapping::PoolMemory;
+use crate::participants::Participant;
+use crate::pool::Pool;
+use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings, Taken};
+use crate::superblock::Geometry;
+
+/// Most datagrams of a burst.
+const BURST_MAX: usize = 32;
+/// Pushes to a full ring that are refused before what follows is dropped.
+pub const REFUSALS_MAX: u32 = 4096;
+/// How long a loop that may sleep does so at a time: nothing wakes it.
+const NAP: Duration = Duration::from_micros(50);
+/// The port of all addresses.
+const PORT: u16 = 7;
+/// The first byte of all addresses, reserved by RFC 1112: no network delivers to such.
+const NETWORK: u8 = 240;
+
+/// The address that participant `index` is reached at through the pool.
+///
+/// # Panics
+/// If `index` needs more than 16 bits.
+pub fn address_of(index: u32) -> SocketAddrV4 {
+    let [high, low] = u16::try_from(index).expect("participants are few").to_be_bytes();
+    SocketAddrV4::new(Ipv4Addr::new(NETWORK, 0, high, low), PORT)
+}
+
+/// The participant that an address is of; `None` for addresses of networks.
+pub fn participant_at(address: SocketAddrV4) -> Option<u32> {
+    match address.ip().octets() {
+        [NETWORK, 0, high, low] if address.port() == PORT => {
+            Some(u16::from_be_bytes([high, low]).into())
+        }
+        _ => None,
+    }
+}
+
+/// The participant has no rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRings {
+    /// The participant.
+    pub index: u32,
+    /// How many have rings, from 0 on.
+    pub ring_participants: u32,
+}
+
+impl std::fmt::Display for NoRings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "participant {} has no rings in this pool: only the first {} do; format a pool with \
+             more",
+            self.index, self.ring_participants
+        )
+    }
+}
+
+impl std::error::Error for NoRings {}
+
+/// Counts since a device was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams dropped because their receiver's ring stayed full.
+    pub dropped_full: u64,
+    /// Datagrams dropped because their address is no participant's.
+    pub dropped_nobody: u64,
+    /// Places of rings that held nonsense.
+    pub nonsense: u64,
+}
+
+/// A device over the rings of one participant.
+#[derive(Debug)]
+pub struct RingDevice<M = PoolMemory> {
+    memory: M,
+    rings: Rings,
+    own: u32,
+    receive: Receive,
+    send: Send,
+}
+
+impl RingDevice<PoolMemory> {
+    /// Opens the rings of a participant of `pool`.
+    ///
+    /// # Errors
+    /// [`NoRings`].
+    pub fn open(pool: &Pool, participant: &Participant) -> Result<Self, NoRings> {
+        Self::new(pool.memory().clone(), pool.geometry(), participant.index())
+    }
+}
+
+impl<M: Memory> RingDevice<M> {
+    /// Opens the rings of participant `own`; nobody else may have them open.
+    ///
+    /// # Errors
+    /// [`NoRings`].
+    pub fn new(memory: M, geometry: &Geometry, own: u32) -> Result<Self, NoRings> {
+        let rings = Rings::new(geometry);
+        let ring_participants = rings.participants();
+        if own >= ring_participants {
+            return Err(NoRings { index: own, ring_participants });
+        }
+        rings.store_wish(&memory, own, false);
+        let all = 0..ring_participants;
+        let consumers = all.clone().map(|peer| Consumer::open(&rings, &memory, peer, own));
+        let receive = Receive::new(consumers.collect(), rings.datagram_bytes as usize);
+        let peers = all.map(|peer| Peer {
+            producer: Producer::open(&rings, &memory, own, peer),
+            refusals: 0,
+            joined: false,
+            touched: false,
+        });
+        let send = Send::new(peers.collect(), rings.datagram_bytes as usize);
+        Ok(Self { memory, rings, own, receive, send })
+    }
+
+    /// The address that others reach this device at.
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        address_of(self.own)
+    }
+
+    /// Counts since it was opened.
+    pub fn stats(&self) -> RingStats {
+        RingStats {
+            received: self.receive.stats.received,
+            nonsense: self.receive.stats.nonsense,
+            ..self.send.stats
+        }
+    }
+}
+
+impl<M: Memory> Device for RingDevice<M> {
+    type Rx<'a>
+        = RingRx<'a, M>
+    where
+        M: 'a;
+    type Tx<'a>
+        = RingTx<'a, M>
+    where
+        M: 'a;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            datagram_bytes_max: self.rings.datagram_bytes as usize,
+            burst_max: BURST_MAX,
+        }
+    }
+
+    #[inline]
+    fn split(&mut self) -> (RingRx<'_, M>, RingTx<'_, M>) {
+        let Self { memory, rings, own, receive, send } = self;
+        (
+            RingRx { memory, rings, own: *own, state: receive },
+            RingTx { memory, rings, own: *own, state: send },
+        )
+    }
+}
+
+impl<M> Wait for RingDevice<M> {
+    /// Naps: memory wakes nobody.
+    fn wait(&self, timeout: Duration) -> bool {
+        std::thread::sleep(timeout.min(NAP));
+        true
+    }
+}
+
+/// A datagram of the current burst.
+#[derive(Clone, Copy, Debug, Default)]
+struct Packet {
+    sender: u32,
+    start: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Receive {
+    consumers: Box<[Consumer]>,
+    datagram_bytes: usize,
+    /// Those that ever sent, a bit each.
+    senders: u64,
+    /// Those whose ring may hold something, a bit each; all senders while they are few.
+    hot: u64,
+    /// Whether senders are asked to ring.
+    wants_bells: bool,
+    /// The ring that is looked at first; also the next one to be looked at without being rung for.
+    first: u32,
+    /// Datagrams of the burst, one behind the other.
+    buffer: Box<[u8]>,
+    packets: [Packet; BURST_MAX],
+    count: usize,
+    used_bytes: usize,
+    stats: RingStats,
+}
+
+impl Receive {
+    fn new(consumers: Box<[Consumer]>, datagram_bytes: usize) -> Self {
+        Self {
+            consumers,
+            datagram_bytes,
+            senders: 0,
+            hot: 0,
+            wants_bells: false,
+            first: 0,
+            buffer: vec![0; BURST_MAX * datagram_bytes.next_multiple_of(8)].into(),
+            packets: [Packet::default(); BURST_MAX],
+            count: 0,
+            used_bytes: 0,
+            stats: RingStats::default(),
+        }
+    }
+
+    /// Takes all that fits into the burst from one ring. Returns whether the ring is empty now.
+    #[inline]
+    fn drain(&mut self, rings: &Rings, memory: &impl Memory, sender: u32) -> bool {
+        let Some(consumer) = self.consumers.get_mut(sender as usize) else { return true };
+        let mut is_empty = false;
+        while self.count < BURST_MAX {
+            let target = &mut self.buffer[self.used_bytes..][..self.datagram_bytes];
+            match consumer.take(rings, memory, target) {
+                Taken::Nothing => {
+                    is_empty = true;
+                    break;
+                }
+                Taken::Nonsense => self.stats.nonsense += 1,
+                Taken::Datagram(bytes) => {
+                    self.packets[self.count] = Packet { sender, start: self.used_bytes, bytes };
+                    self.count += 1;
+                    self.used_bytes += bytes.next_multiple_of(8);
+                    self.stats.received += 1;
+                }
+            }
+        }
+        consumer.tell(rings, memory, is_empty);
+        is_empty
+    }
+
+    /// Learns of new senders, and asks to be rung for once they are many.
+    #[cold]
+    fn meet(&mut self, rings: &Rings, memory: &impl Memory, own: u32, senders: u64) {
+        self.senders = senders;
+        if !self.wants_bells && senders.count_ones() > DIRECT_MAX {
+            self.wants_bells = true;
+            rings.store_wish(memory, own, true);
+        }
+        // Whoever sent before it could know of the wish did not ring: look at all once.
+        self.hot = senders;
+    }
+
+    /// One burst from the rings that may hold something.
+    #[inline]
+    fn receive(&mut self, rings: &Rings, memory: &impl Memory, own: u32) -> usize {
+        (self.count, self.used_bytes) = (0, 0);
+        let senders = rings.load_senders(memory, own);
+        if senders != self.senders {
+            self.meet(rings, memory, own, senders);
+        }
+        if self.wants_bells {
+            // One ring a poll is looked at unasked: its sender may have died before it rang.
+            self.hot |= rings.take_rung(memory, own) | self.senders & (1 << self.first);
+        }
+        // From `first` on, then the rest: nobody is served last for ever.
+        let after = self.hot & (u64::MAX << self.first);
+        for mut bits in [after, self.hot & !after] {
+            while bits != 0 && self.count < BURST_MAX {
+                let sender = bits.trailing_zeros();
+                bits &= bits - 1;
+                let is_empty = self.drain(rings, memory, sender);
+                if self.wants_bells && is_empty {
+                    self.hot &= !(1 << sender);
+                }
+            }
+        }
+        if self.count > 0 || self.wants_bells {
+            self.first = (self.first + 1) % rings.participants();
+        }
+        self.count
+    }
+}
+
+/// The receiving half of a [`RingDevice`].
+#[derive(Debug)]
+pub struct RingRx<'a, M> {
+    memory: &'a M,
+    rings: &'a Rings,
+    own: u32,
+    state: &'a mut Receive,
+}
+
+impl<M: Memory> Rx for RingRx<'_, M> {
+    #[inline]
+    fn receive(&mut self) -> usize {
+        self.state.receive(self.rings, self.memory, self.own)
+    }
+
+    #[inline]
+    fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
+        let Packet { sender, start, bytes } = self.state.packets[..self.state.count][index];
+        (address_of(sender), &self.state.buffer[start..start + bytes])
+    }
+}
+
+/// What is known of a receiver.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    producer: Producer,
+    /// Pushes that found the ring full since one did not.
+    refusals: u32,
+    /// Whether the receiver was told that this participant sends to it.
+    joined: bool,
+    /// Whether something was put since the last flush.
+    touched: bool,
+}
+
+/// The datagram that is being written: its receiver, if there is one, and its length.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    peer: u32,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Send {
+    peers: Box<[Peer]>,
+    buffer: Box<[u8]>,
+    staged: Option<Staged>,
+    stats: RingStats,
+}
+
+impl Send {
+    fn new(peers: Box<[Peer]>, datagram_bytes: usize) -> Self {
+        let buffer = vec![0; datagram_bytes].into();
+        Self { peers, buffer, staged: None, stats: RingStats::default() }
+    }
+
+    /// Puts the datagram that was written last into its ring.
+    #[inline]
+    fn commit(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
+        let Some(Staged { peer: index, bytes }) = self.staged.take() else { return };
+        let Some(peer) = self.peers.get_mut(index as usize) else { return };
+        peer.producer.put(rings, memory, &self.buffer[..bytes]);
+        peer.touched = true;
+        if !peer.joined {
+            peer.joined = true;
+            rings.join(memory, own, index);
+        }
+        self.stats.sent += 1;
+    }
+
+    /// Whether a datagram can be put for participant `index`; `None` to try again later.
+    #[inline]
+    fn admit(&mut self, rings: &Rings, memory: &impl Memory, index: u32) -> Option<bool> {
+        let Some(peer) = self.peers.get_mut(index as usize) else {
+            self.stats.dropped_nobody += 1;
+            return Some(false);
+        };
+        if peer.producer.has_room(rings, memory) {
+            peer.refusals = 0;
+            return Some(true);
+        }
+        if peer.refusals < REFUSALS_MAX {
+            peer.refusals += 1;
+            return None;
+        }
+        self.stats.dropped_full += 1;
+        Some(false)
+    }
+}
+
+/// The sending half of a [`RingDevice`].
+#[derive(Debug)]
+pub struct RingTx<'a, M> {
+    memory: &'a M,
+    rings: &'a Rings,
+    own: u32,
+    state: &'a mut Send,
+}
+
+impl<M: Memory> Tx for RingTx<'_, M> {
+    #[inline]
+    fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
+        let bytes_max = self.state.buffer.len();
+        assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
+        let (state, rings) = (&mut *self.state, self.rings);
+        state.commit(rings, self.memory, self.own);
+        let peer = participant_at(peer).unwrap_or(u32::MAX);
+        let admitted = state.admit(rings, self.memory, peer)?;
+        state.staged = admitted.then_some(Staged { peer, bytes });
+        Some(&mut state.buffer[..bytes])
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        let state = &mut *self.state;
+        state.commit(self.rings, self.memory, self.own);
+        for (index, peer) in state.peers.iter_mut().enumerate() {
+            if std::mem::take(&mut peer.touched) {
+                self.rings.ring_bell(self.memory, self.own, index as u32);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Memory that is slower by a chosen number of nanoseconds, to see what a slower pool would do.
+//!
+//! A load from a line that was not lately used takes as long as was asked for: the wrapper does the
+//! load and then waits for what is missing. Lately used lines are kept in a table of the size of
+//! a first-level cache; loads from those are not delayed, as they would not be on real hardware.
+//! Of a longer range the first new line takes the whole time and each further one an eighth of it,
+//! since processors keep several loads on their way. Stores are posted and cost nothing more; a
+//! compare-and-swap waits as a load does.
+//!
+//! Lines that others write are not forgotten by the table: hand-overs between participants are
+//! faster than they would be on such memory. References straight into the pool are not delayed.
+
+use std::cell::Cell;
+
+use dmrpc_core::memory::{LINE_BYTES, Memory};
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_host::clock::Clock;
+
+/// Lines that are taken for cached: 32 KiB.
+const LINES: usize = 512;
+/// Loads on their way at a time.
+const PARALLEL: u64 = 8;
+/// What a load waits for while its overhead is measured.
+const CALIBRATION_WAIT: Duration = Duration::from_nanos(200);
+/// Loads of a try to measure it.
+const CALIBRATION_LOADS: u64 = 64;
+/// Tries.
+const CALIBRATION_TRIES: u32 = 64;
+
+/// A [`Memory`] whose loads take a chosen time. Used by one thread.
+#[derive(Debug)]
+pub struct Delayed<M> {
+    memory: M,
+    clock: Clock,
+    wait: Duration,
+    /// The line that each place of the table holds, plus one.
+    lines: Box<[Cell<u64>]>,
+}
+
+impl<M: Memory> Delayed<M> {
+    /// Makes a load from `memory` take `latency`, as far as it does not take longer by itself.
+    /// Takes some milliseconds, for calibration: what looking at the clock costs is left out of
+    /// the waits.
+    pub fn new(memory: M, latency: Duration) -> Self {
+        let lines = vec![Cell::new(0); LINES].into();
+        let mut delayed = Self { memory, clock: Clock::new(), wait: CALIBRATION_WAIT, lines };
+        let overhead = delayed.overhead();
+        delayed.wait = Duration::from_nanos(latency.as_nanos().saturating_sub(overhead));
+        delayed
+    }
+
+    /// Nanoseconds that a delayed load takes beyond what was waited for. The least of many tries:
+    /// in the others something else took the core for a while.
+    fn overhead(&self) -> u64 {
+        let tries = (0..CALIBRATION_TRIES).map(|_| {
+            let start = self.clock.now();
+            for _ in 0..CALIBRATION_LOADS {
+                self.lines[0].set(0);
+                std::hint::black_box(self.load_u64(0));
+            }
+            self.clock.now().since(start).as_nanos() / CALIBRATION_LOADS
+        });
+        tries.min().unwrap_or(0).saturating_sub(CALIBRATION_WAIT.as_nanos())
+    }
+
+    /// Whether a line was not lately used; from now on it was.
+    #[inline]
+    fn is_new(&self, line: u64) -> bool {
+        let place = &self.lines[line as usize % LINES];
+        place.replace(line + 1) != line + 1
+    }
+
+    /// Runs `access`, which reads `bytes` bytes at `offset`, for as long as that has to take.
+    #[inline]
+    fn delay<R>(&self, offset: u64, bytes: u64, access: impl FnOnce(&M) -> R) -> R {
+        let last = offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES;
+        let new = (offset / LINE_BYTES..=last).filter(|line| self.is_new(*line)).count() as u64;
+        if new == 0 {
+            return access(&self.memory);
+        }
+        let start = self.clock.now();
+        let result = access(&self.memory);
+        let nanos = self.wait.as_nanos() + (new - 1) * self.wait.as_nanos() / PARALLEL;
+        self.wait_until(start + Duration::from_nanos(nanos));
+        result
+    }
+
+    #[inline]
+    fn wait_until(&self, end: Instant) {
+        while self.clock.now() < end {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// What is stored is in the cache afterwards.
+    fn stored(&self, offset: u64, bytes: u64) {
+        let last = offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES;
+        (offset / LINE_BYTES..=last).for_each(|line| {
+            self.is_new(line);
+        });
+    }
+}
+
+impl<M: Memory> Memory for Delayed<M> {
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    fn load_u32(&self, offset: u64) -> u32 {
+        self.delay(offset, 4, |memory| memory.load_u32(offset))
+    }
+
+    fn load_u64(&self, offset: u64) -> u64 {
+        self.delay(offset, 8, |memory| memory.load_u64(offset))
+    }
+
+    fn store_u32(&self, offset: u64, value: u32) {
+        self.stored(offset, 4);
+        self.memory.store_u32(offset, value);
+    }
+
+    fn store_u64(&self, offset: u64, value: u64) {
+        self.stored(offset, 8);
+        self.memory.store_u64(offset, value);
+    }
+
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        self.delay(offset, 8, |memory| memory.compare_exchange_u64(offset, current, new))
+    }
+
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        let bytes = target.len() as u64;
+        self.delay(offset, bytes, |memory| memory.read(offset, target));
+    }
+
+    fn write(&self, offset: u64, source: &[u8]) {
+        self.stored(offset, source.len() as u64);
+        self.memory.write(offset, source);
+    }
+
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        self.delay(source, len, |memory| memory.copy(source, target, len));
+        self.stored(target, len);
+    }
+
+    fn fill_zero(&self, offset: u64, len: u64) {
+        self.stored(offset, len);
+        self.memory.fill_zero(offset, len);
+    }
+
+    fn flush(&self, offset: u64, len: u64) {
+        let last = offset.saturating_add(len.max(1) - 1) / LINE_BYTES;
+        for line in offset / LINE_BYTES..=last {
+            self.lines[line as usize % LINES].set(0);
+        }
+        self.memory.flush(offset, len);
+    }
+
+    fn fence(&self) {
+        self.memory.fence();
+    }
+}
+
+/// Links lines of `memory` from `offset` on into one ring in random order, for [`chase`].
+///
+/// # Panics
+/// If `lines` is 0 or the memory is smaller.
+pub fn prepare_chase(memory: &impl Memory, offset: u64, lines: u64, seed: u64) {
+    let mut order: Vec<u64> = (0..lines).collect();
+    let mut state = seed | 1;
+    for index in (1..order.len()).rev() {
+        // A xorshift generator: the order need only be one that no prefetcher guesses.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        order.swap(index, (state % (index as u64 + 1)) as usize);
+    }
+    for (position, line) in order.iter().enumerate() {
+        let next = order[(position + 1) % order.len()];
+        memory.store_u64(offset + line * LINE_BYTES, offset + next * LINE_BYTES);
+    }
+}
+
+/// Nanoseconds a load of a pointer chase that [`prepare_chase`] laid out, from `at` on: each load's
+/// address is what the load before found. `at` is where the next chase goes on.
+pub fn chase(memory: &impl Memory, clock: &Clock, at: &mut u64, loads: u32) -> f64 {
+    let start = clock.now();
+    for _ in 0..loads {
+        *at = memory.load_u64(*at);
+    }
+    let span = clock.now().since(start);
+    span.as_nanos() as f64 / f64::from(loads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dmrpc_core::memory::Atomic;
+
+    const MEMORY_BYTES: usize = 8 << 20;
+
+    fn memory() -> Vec<u64> {
+        vec![0; MEMORY_BYTES / 8]
+    }
+
+    #[test]
+    fn a_chase_takes_the_latency_asked_for() {
+        let mut words = memory();
+        let plain = Atomic::new(&mut words);
+        prepare_chase(&plain, 0, MEMORY_BYTES as u64 / LINE_BYTES, 7);
+        let clock = Clock::new();
+        for nanos in [400, 1000, 3000] {
+            let delayed = Delayed::new(&plain, Duration::from_nanos(nanos));
+            // Other processes take the core away now and then: the best of some tries counts.
+            let mut at = 0;
+            let tries = (0..100).map(|_| chase(&delayed, &clock, &mut at, 200));
+            let found = tries.fold(f64::INFINITY, f64::min);
+            let share = found / nanos as f64;
+            assert!((0.8..1.2).contains(&share), "{found:.0} ns instead of {nanos}");
+        }
+    }
+
+    #[test]
+    fn lines_lately_used_are_not_delayed() {
+        let mut words = memory();
+        let plain = Atomic::new(&mut words);
+        let delayed = Delayed::new(&plain, Duration::from_millis(5));
+        let mut target = [0; 64];
+        delayed.store_u64(0, 1);
+        let start = std::time::Instant::now();
+        for _ in 0..1000 {
+            delayed.read(0, &mut target);
+        }
+        assert!(start.elapsed() < std::time::Duration::from_millis(500));
+        delayed.flush(0, 64);
+        let start = std::time::Instant::now();
+        assert_eq!(delayed.compare_exchange_u64(0, 1, 2), Ok(1));
+        assert!(start.elapsed() >= std::time::Duration::from_millis(4), "forgotten by the flush");
+    }
+}

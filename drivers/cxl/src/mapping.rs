@@ -1,0 +1,410 @@
+//! Bytes by path: device-dax, hugetlbfs, tmpfs and memfd, mapped shared.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dmrpc_core::memory::{Atomic, Memory};
+
+use crate::sys;
+
+/// What a pool's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A device-dax: CXL or other memory that the kernel leaves alone.
+    Dax,
+    /// A file of hugetlbfs: huge pages of the host.
+    HugePages,
+    /// A file of tmpfs, or a memfd: pages of the host.
+    Pages,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dax => "device-dax",
+            Self::HugePages => "hugetlbfs",
+            Self::Pages => "tmpfs or memfd",
+        })
+    }
+}
+
+/// `statfs` says so of hugetlbfs (`include/uapi/linux/magic.h`).
+const HUGETLBFS: i64 = 0x9584_58f6;
+/// `statfs` says so of tmpfs, which memfds are on too.
+const TMPFS: i64 = 0x0102_1994;
+/// Mappings of hugetlbfs and, by default, of device-dax are multiples of this.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+/// Mappings of other files are multiples of this.
+const PAGE_BYTES: u64 = 4096;
+
+/// Why a path gives no memory.
+#[derive(Debug)]
+pub enum MapError {
+    /// The path cannot be opened or made.
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is neither a device-dax nor a file of hugetlbfs or tmpfs.
+    Unsuitable {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The device's size or alignment is not to be found in sysfs.
+    Unknown {
+        /// The path.
+        path: PathBuf,
+        /// What was looked for.
+        looked_for: PathBuf,
+    },
+    /// The size asked for is not the file's.
+    Size {
+        /// The path.
+        path: PathBuf,
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The size is no multiple of what the memory is made of, or nothing.
+    Alignment {
+        /// The path.
+        path: PathBuf,
+        /// Bytes asked for or found.
+        bytes: u64,
+        /// What it must be a multiple of.
+        unit: u64,
+    },
+    /// The system does not map it: mostly for want of memory or of huge pages.
+    Map {
+        /// The path.
+        path: PathBuf,
+        /// Bytes asked for.
+        bytes: u64,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The memory cannot be bound to the NUMA node.
+    Node {
+        /// The node asked for.
+        node: u32,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { path, source } => {
+                write!(f, "pool {}: cannot be opened: {source}", path.display())
+            }
+            Self::Unsuitable { path } => write!(
+                f,
+                "pool {}: is neither a device-dax nor a file on hugetlbfs or tmpfs; give a path \
+                 like /dev/dax0.0 or /dev/shm/pool",
+                path.display()
+            ),
+            Self::Unknown { path, looked_for } => write!(
+                f,
+                "pool {}: the kernel does not tell its size in {}; give a device-dax",
+                path.display(),
+                looked_for.display()
+            ),
+            Self::Size { path, wanted, found } => write!(
+                f,
+                "pool {}: has {found} bytes, {wanted} were asked for; leave the size out, or \
+                 remove the file",
+                path.display()
+            ),
+            Self::Alignment { path, bytes, unit } => write!(
+                f,
+                "pool {}: {bytes} bytes cannot be mapped; give a multiple of {unit}",
+                path.display()
+            ),
+            Self::Map { path, bytes, source } => write!(
+                f,
+                "pool {}: {bytes} bytes cannot be had: {source}; give a smaller pool, or reserve \
+                 huge pages in /proc/sys/vm/nr_hugepages",
+                path.display()
+            ),
+            Self::Node { node, source } => write!(
+                f,
+                "the pool cannot be bound to NUMA node {node}: {source}; \
+                 /sys/devices/system/node/online lists those there are"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for MapError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open { source, .. } | Self::Map { source, .. } | Self::Node { source, .. } => {
+                Some(source)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Memory that other processes map too.
+#[derive(Debug)]
+pub struct Mapping {
+    region: Arc<sys::Region>,
+    file: File,
+    path: PathBuf,
+    kind: Kind,
+}
+
+impl Mapping {
+    /// Maps what is at `path`, all of it.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn open(path: &Path) -> Result<Self, MapError> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(|source| MapError::Open { path: path.into(), source })?;
+        let (kind, bytes) = inspect(&file, path)?;
+        Self::map(file, path, kind, bytes)
+    }
+
+    /// Makes a file of `bytes` bytes at `path` and maps it, or maps the device or the file of
+    /// just that size that is there; whether the file was made now is the other result. Its
+    /// memory is taken from the system at once, so that no later touch of it can fail.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn create(path: &Path, bytes: u64) -> Result<(Self, bool), MapError> {
+        let is_new = !path.exists();
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = opened.map_err(|source| MapError::Open { path: path.into(), source })?;
+        if !is_new {
+            let (kind, found) = inspect(&file, path)?;
+            if kind != Kind::Dax && found != bytes {
+                return Err(MapError::Size { path: path.into(), wanted: bytes, found });
+            }
+            if kind == Kind::Dax && found < bytes {
+                return Err(MapError::Size { path: path.into(), wanted: bytes, found });
+            }
+            return Ok((Self::map(file, path, kind, found)?, false));
+        }
+        let made = kind_of(&file, path).and_then(|kind| {
+            aligned(path, kind, bytes)?;
+            sys::reserve(&file, bytes).map_err(|source| MapError::Map {
+                path: path.into(),
+                bytes,
+                source,
+            })?;
+            Self::map(file, path, kind, bytes)
+        });
+        if made.is_err() {
+            // An empty file left behind would be taken for a pool that is too small.
+            let _ = fs::remove_file(path);
+        }
+        Ok((made?, true))
+    }
+
+    /// Makes memory of `bytes` bytes that has no path. Others get at it by
+    /// `/proc/PID/fd/NUMBER` while this process lives, see [`Mapping::path`].
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn memfd(name: &str, bytes: u64) -> Result<Self, MapError> {
+        let path = PathBuf::from(format!("memfd:{name}"));
+        let file = sys::memory_file(name);
+        let file = file.map_err(|source| MapError::Open { path: path.clone(), source })?;
+        aligned(&path, Kind::Pages, bytes)?;
+        sys::reserve(&file, bytes).map_err(|source| MapError::Map {
+            path: path.clone(),
+            bytes,
+            source,
+        })?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let path = PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()));
+        Self::map(file, &path, Kind::Pages, bytes)
+    }
+
+    fn map(file: File, path: &Path, kind: Kind, bytes: u64) -> Result<Self, MapError> {
+        aligned(path, kind, bytes)?;
+        let map_error = |source| MapError::Map { path: path.into(), bytes, source };
+        let length = usize::try_from(bytes).map_err(|error| map_error(io::Error::other(error)))?;
+        let region = sys::Region::map(&file, length).map_err(map_error)?;
+        if kind == Kind::Pages {
+            region.prefer_huge_pages();
+        }
+        Ok(Self { region: Arc::new(region), file, path: path.into(), kind })
+    }
+
+    /// The path that others map it by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes mapped.
+    pub fn bytes(&self) -> u64 {
+        self.region.bytes() as u64
+    }
+
+    /// The open file: for locks.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The `bytes` bytes from `offset` on as pool memory, for any thread and as long as wanted.
+    ///
+    /// # Panics
+    /// If they are not within the mapping, fewer than 8, or `offset` is no multiple of 8.
+    pub fn memory(&self, offset: u64, bytes: u64) -> PoolMemory {
+        let (offset, bytes) = (offset as usize, bytes as usize);
+        let memory = self.region.memory_unbound(offset, bytes);
+        PoolMemory { memory, offset, region: Arc::clone(&self.region) }
+    }
+
+    /// Takes the memory's pages from NUMA node `node`.
+    ///
+    /// # Errors
+    /// [`MapError::Node`].
+    pub fn bind_to_node(&self, node: u32) -> Result<(), MapError> {
+        self.region.bind_to_node(node).map_err(|source| MapError::Node { node, source })
+    }
+
+    /// Reads a byte of every page, so that later accesses find them there.
+    pub fn touch(&self) {
+        let page = if self.kind == Kind::Pages { PAGE_BYTES } else { HUGE_PAGE_BYTES };
+        self.region.touch(page as usize);
+    }
+}
+
+/// A part of a mapping as pool memory. It keeps the mapping alive.
+#[derive(Debug)]
+pub struct PoolMemory {
+    memory: Atomic<'static>,
+    offset: usize,
+    region: Arc<sys::Region>,
+}
+
+impl Clone for PoolMemory {
+    fn clone(&self) -> Self {
+        let memory = self.region.memory_unbound(self.offset, self.memory.len() as usize);
+        Self { memory, offset: self.offset, region: Arc::clone(&self.region) }
+    }
+}
+
+impl Memory for PoolMemory {
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    #[inline(always)]
+    fn load_u32(&self, offset: u64) -> u32 {
+        self.memory.load_u32(offset)
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, offset: u64) -> u64 {
+        self.memory.load_u64(offset)
+    }
+
+    #[inline(always)]
+    fn store_u32(&self, offset: u64, value: u32) {
+        self.memory.store_u32(offset, value);
+    }
+
+    #[inline(always)]
+    fn store_u64(&self, offset: u64, value: u64) {
+        self.memory.store_u64(offset, value);
+    }
+
+    #[inline(always)]
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        self.memory.compare_exchange_u64(offset, current, new)
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        self.memory.read(offset, target);
+    }
+
+    #[inline(always)]
+    fn write(&self, offset: u64, source: &[u8]) {
+        self.memory.write(offset, source);
+    }
+
+    #[inline(always)]
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        self.memory.copy(source, target, len);
+    }
+
+    #[inline(always)]
+    fn fill_zero(&self, offset: u64, len: u64) {
+        self.memory.fill_zero(offset, len);
+    }
+
+    #[inline(always)]
+    fn flush(&self, offset: u64, len: u64) {
+        self.memory.flush(offset, len);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        self.memory.fence();
+    }
+}
+
+/// The kind of `file`.
+fn kind_of(file: &File, path: &Path) -> Result<Kind, MapError> {
+    let open_error = |source| MapError::Open { path: path.into(), source };
+    let metadata = file.metadata().map_err(open_error)?;
+    if metadata.file_type().is_char_device() {
+        return Ok(Kind::Dax);
+    }
+    match sys::file_system(file).map_err(open_error)? {
+        HUGETLBFS => Ok(Kind::HugePages),
+        TMPFS if metadata.file_type().is_file() => Ok(Kind::Pages),
+        _ => Err(MapError::Unsuitable { path: path.into() }),
+    }
+}
+
+/// The kind of `file` and its size in bytes.
+fn inspect(file: &File, path: &Path) -> Result<(Kind, u64), MapError> {
+    let kind = kind_of(file, path)?;
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|source| MapError::Open { path: path.into(), source })?;
+    match kind {
+        // The size of the file is 0 there.
+        Kind::Dax => Ok((kind, dax_attribute(&metadata, path, "size")?)),
+        Kind::HugePages | Kind::Pages => Ok((kind, metadata.len())),
+    }
+}
+
+/// A number that sysfs tells of a device-dax.
+fn dax_attribute(metadata: &fs::Metadata, path: &Path, name: &str) -> Result<u64, MapError> {
+    let (major, minor) = sys::device_numbers(metadata.rdev());
+    let looked_for = PathBuf::from(format!("/sys/dev/char/{major}:{minor}/{name}"));
+    let text = fs::read_to_string(&looked_for).ok();
+    let number = text.and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| MapError::Unknown { path: path.into(), looked_for })
+}
+
+/// Whether `bytes` bytes of that kind can be mapped.
+fn aligned(path: &Path, kind: Kind, bytes: u64) -> Result<(), MapError> {
+    let unit = if kind == Kind::Pages { PAGE_BYTES } else { HUGE_PAGE_BYTES };
+    if bytes == 0 || !bytes.is_multiple_of(unit) {
+        return Err(MapError::Alignment { path: path.into(), bytes, unit });
+    }
+    Ok(())
+}

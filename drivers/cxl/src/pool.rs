@@ -1,0 +1,384 @@
+//! A pool: a mapping with a superblock, participants, rings and room for a store.
+
+use std::fmt;
+use std::fs::TryLockError;
+use std::path::PathBuf;
+
+use dmrpc_core::memory::Memory;
+use dmrpc_core::time::Duration;
+
+use crate::mapping::{Mapping, PoolMemory};
+use crate::participants::{AttachError, Participant, Table, Watch};
+use crate::ring;
+use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
+
+/// How a pool is laid out, beside its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Slots for participants: 2 to 1024. Slot 0 is the memory node's.
+    pub participants: u32,
+    /// How many of them, from the first, have rings to each other: 0 to 64.
+    pub ring_participants: u32,
+    /// Datagrams that a ring holds: a power of two up to 4096.
+    pub ring_slots: u32,
+    /// Bytes of the largest datagram: 64 to 65507.
+    pub datagram_bytes: u32,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { participants: 64, ring_participants: 8, ring_slots: 32, datagram_bytes: 4400 }
+    }
+}
+
+impl PoolConfig {
+    pub(crate) fn check(&self) -> Result<(), PoolError> {
+        let range = |what, given: u32, min, max| match (min..=max).contains(&given) {
+            true => Ok(()),
+            false => Err(PoolError::Range { what, given, min, max }),
+        };
+        range("participants", self.participants, 2, 1024)?;
+        let most = ring::PARTICIPANTS_MAX.min(self.participants);
+        range("participants with rings", self.ring_participants, 0, most)?;
+        range("datagrams in a ring", self.ring_slots, 2, 4096)?;
+        if !self.ring_slots.is_power_of_two() {
+            return Err(PoolError::NotPowerOfTwo { given: self.ring_slots });
+        }
+        range("bytes of a datagram", self.datagram_bytes, 64, 65_507)
+    }
+}
+
+/// Why there is no pool to be had.
+#[derive(Debug)]
+pub enum PoolError {
+    /// The memory is too small.
+    TooSmall {
+        /// The pool's path.
+        path: PathBuf,
+        /// Bytes there are.
+        bytes: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// There is no pool: it is blank.
+    Blank {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It holds something that is no pool.
+    Foreign {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is a pool of another version of the format.
+    OtherVersion {
+        /// The pool's path.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// Its superblock is damaged.
+    Damaged {
+        /// The pool's path.
+        path: PathBuf,
+    },
+    /// It is in another coherence mode.
+    OtherMode {
+        /// The pool's path.
+        path: PathBuf,
+        /// The pool's.
+        found: Mode,
+        /// The one asked for.
+        wanted: Mode,
+    },
+    /// Somebody uses it.
+    InUse {
+        /// The pool's path.
+        path: PathBuf,
+        /// The participant.
+        participant: u32,
+        /// Its process.
+        pid: u32,
+        /// Whether that is on another host, where nobody here can know whether it lives.
+        elsewhere: bool,
+    },
+    /// Somebody else is formatting it.
+    BeingFormatted {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A number of the layout is out of range.
+    Range {
+        /// Which.
+        what: &'static str,
+        /// The number given.
+        given: u32,
+        /// The smallest possible.
+        min: u32,
+        /// The largest possible.
+        max: u32,
+    },
+    /// The number of datagrams in a ring is no power of two.
+    NotPowerOfTwo {
+        /// The number given.
+        given: u32,
+    },
+    /// Too many rings for flush mode, where each has to be polled.
+    RingsInFlushMode {
+        /// The number of participants with rings that was given.
+        given: u32,
+    },
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall { path, bytes, needed } => write!(
+                f,
+                "pool {}: {bytes} bytes are too few: give {needed} or more",
+                path.display()
+            ),
+            Self::Blank { path } => write!(
+                f,
+                "pool {}: is not formatted: start dmrpc-mn --pool on it first",
+                path.display()
+            ),
+            Self::Foreign { path } => write!(
+                f,
+                "pool {}: holds something that is not a pool; to overwrite it, format by force",
+                path.display()
+            ),
+            Self::OtherVersion { path, found } => write!(
+                f,
+                "pool {}: has format version {found}, this program speaks {VERSION}; to overwrite \
+                 it, format by force",
+                path.display()
+            ),
+            Self::Damaged { path } => write!(
+                f,
+                "pool {}: its superblock is damaged; to overwrite it, format by force",
+                path.display()
+            ),
+            Self::OtherMode { path, found, wanted } => write!(
+                f,
+                "pool {}: is in {found} mode, not in {wanted} mode; give --coherence {found}",
+                path.display()
+            ),
+            Self::InUse { path, participant, pid, elsewhere: false } => write!(
+                f,
+                "pool {}: is in use by process {pid} (participant {participant}); end it first",
+                path.display()
+            ),
+            Self::InUse { path, participant, pid, elsewhere: true } => write!(
+                f,
+                "pool {}: is in use by process {pid} of another host (participant {participant}); \
+                 if that host is known to be gone, format by force",
+                path.display()
+            ),
+            Self::BeingFormatted { path } => {
+                write!(f, "pool {}: another process is formatting it", path.display())
+            }
+            Self::Range { what, given, min, max } => {
+                write!(f, "{given} {what} are not possible: give {min} to {max}")
+            }
+            Self::NotPowerOfTwo { given } => {
+                write!(f, "{given} datagrams in a ring are not possible: give a power of two")
+            }
+            Self::RingsInFlushMode { given } => write!(
+                f,
+                "{given} participants with rings are too many in flush mode: give at most {}",
+                ring::DIRECT_MAX
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+/// How far formatting may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Blank memory, and pools that nobody uses.
+    #[default]
+    Unused,
+    /// Also foreign and damaged contents, and pools of participants on other hosts. Never a pool
+    /// that a process of this host uses.
+    Anything,
+}
+
+/// A pool that is mapped and found in order.
+#[derive(Debug)]
+pub struct Pool {
+    mapping: Mapping,
+    memory: PoolMemory,
+    geometry: Geometry,
+}
+
+impl Pool {
+    /// Makes a pool of all of a mapping. Where an error is returned, nothing was written.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub fn format(
+        mapping: Mapping,
+        mode: Mode,
+        config: &PoolConfig,
+        incarnation: u64,
+        overwrite: Overwrite,
+    ) -> Result<Self, PoolError> {
+        config.check()?;
+        if mode == Mode::Flush && config.ring_participants > ring::DIRECT_MAX {
+            return Err(PoolError::RingsInFlushMode { given: config.ring_participants });
+        }
+        let path = || mapping.path().to_owned();
+        // Released when the mapping's file is closed, or at this function's end.
+        match mapping.file().try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(PoolError::BeingFormatted { path: path() });
+            }
+            // A file system without locks: two formatters at once are the operator's care.
+            Err(TryLockError::Error(_)) => {}
+        }
+        let made = Self::format_locked(mapping, mode, config, incarnation, overwrite)?;
+        let _ = made.mapping.file().unlock();
+        Ok(made)
+    }
+
+    fn format_locked(
+        mapping: Mapping,
+        mode: Mode,
+        config: &PoolConfig,
+        incarnation: u64,
+        overwrite: Overwrite,
+    ) -> Result<Self, PoolError> {
+        let bytes = mapping.bytes();
+        let path = || mapping.path().to_owned();
+        let needed = needed_bytes(mode, config);
+        let geometry = Geometry::lay_out(mode, bytes, incarnation, config);
+        let geometry =
+            geometry.ok_or_else(|| PoolError::TooSmall { path: path(), bytes, needed })?;
+        let memory = mapping.memory(0, bytes);
+        let force = overwrite == Overwrite::Anything;
+        match Geometry::find(&memory) {
+            Found::Blank => {}
+            Found::Foreign if force => {}
+            Found::OtherVersion(_) | Found::Damaged if force => {}
+            Found::Foreign => return Err(PoolError::Foreign { path: path() }),
+            Found::OtherVersion(found) => {
+                return Err(PoolError::OtherVersion { path: path(), found });
+            }
+            Found::Damaged => return Err(PoolError::Damaged { path: path() }),
+            Found::Pool(found) if found.pool_bytes <= bytes => {
+                nobody_uses(&mapping, &memory, &found, force)?;
+            }
+            Found::Pool(_) => {}
+        }
+        // The word that makes it a pool goes first and comes back last.
+        memory.store_u64(0, 0);
+        memory.fence();
+        let end = geometry.store_offset.min(bytes);
+        memory.fill_zero(SUPERBLOCK_BYTES, end - SUPERBLOCK_BYTES);
+        memory.fill_zero(0, SUPERBLOCK_BYTES);
+        // The store's first page too: nobody shall find an older pool's store there.
+        memory.fill_zero(geometry.store_offset, SUPERBLOCK_BYTES);
+        memory.flush(0, geometry.store_offset + SUPERBLOCK_BYTES);
+        geometry.write(&memory);
+        Ok(Self { mapping, memory, geometry })
+    }
+
+    /// Opens the pool that is in a mapping. Writes nothing.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub fn open(mapping: Mapping, mode: Mode) -> Result<Self, PoolError> {
+        let path = || mapping.path().to_owned();
+        let bytes = mapping.bytes();
+        let memory = mapping.memory(0, bytes);
+        let geometry = match Geometry::find(&memory) {
+            Found::Blank => return Err(PoolError::Blank { path: path() }),
+            Found::Foreign => return Err(PoolError::Foreign { path: path() }),
+            Found::OtherVersion(found) => {
+                return Err(PoolError::OtherVersion { path: path(), found });
+            }
+            Found::Damaged => return Err(PoolError::Damaged { path: path() }),
+            Found::Pool(geometry) => geometry,
+        };
+        if geometry.pool_bytes > bytes {
+            let needed = geometry.pool_bytes;
+            return Err(PoolError::TooSmall { path: path(), bytes, needed });
+        }
+        if geometry.mode != mode {
+            let found = geometry.mode;
+            return Err(PoolError::OtherMode { path: path(), found, wanted: mode });
+        }
+        Ok(Self { mapping, memory, geometry })
+    }
+
+    /// Whether `mapping` holds a pool of this format, whoever uses it.
+    pub fn is_there(mapping: &Mapping) -> bool {
+        let memory = mapping.memory(0, mapping.bytes());
+        matches!(Geometry::find(&memory), Found::Pool(_))
+    }
+
+    /// Where everything is.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What it is mapped from.
+    pub fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// All of the pool as memory.
+    pub fn memory(&self) -> &PoolMemory {
+        &self.memory
+    }
+
+    /// The part that is the page store's.
+    pub fn store_memory(&self) -> PoolMemory {
+        self.mapping.memory(self.geometry.store_offset, self.geometry.store_bytes)
+    }
+
+    /// Becomes a participant: number `index`, or any but 0, which is the memory node's.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&self, index: Option<u32>, incarnation: u64) -> Result<Participant, AttachError> {
+        Participant::attach(self.table(), index, incarnation)
+    }
+
+    /// Begins to watch all participants but `own`.
+    pub fn watch(&self, own: &Participant, lease: Duration) -> Watch {
+        Watch::new(self.table(), own, lease)
+    }
+
+    fn table(&self) -> Table {
+        Table::new(self.memory.clone(), &self.geometry)
+    }
+}
+
+/// Bytes of the smallest pool of that layout.
+fn needed_bytes(mode: Mode, config: &PoolConfig) -> u64 {
+    const LARGE: u64 = 1 << 60;
+    let laid = Geometry::lay_out(mode, LARGE, 0, config);
+    laid.map_or(LARGE, |geometry| geometry.store_offset + SUPERBLOCK_BYTES)
+}
+
+fn nobody_uses(
+    mapping: &Mapping,
+    memory: &PoolMemory,
+    found: &Geometry,
+    force: bool,
+) -> Result<(), PoolError> {
+    match Table::new(memory.clone(), found).anybody(force) {
+        None => Ok(()),
+        Some((participant, id)) => Err(PoolError::InUse {
+            path: mapping.path().to_owned(),
+            participant,
+            pid: id.pid,
+            elsewhere: id.host != crate::process::own_host(),
+        }),
+    }
+}

@@ -1,0 +1,254 @@
+//! What bad pools get, and who may do what to whose.
+
+use dmrpc_host as _;
+
+use std::path::PathBuf;
+
+use dmrpc_core::memory::Memory;
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_cxl::participants::Event;
+use dmrpc_cxl::pool::Overwrite;
+use dmrpc_cxl::{AttachError, MapError, Mapping, Mode, Pool, PoolConfig, PoolError};
+
+const BYTES: u64 = 32 << 20;
+
+/// A path in tmpfs that is removed at the end.
+struct Path(PathBuf);
+
+impl Path {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from(format!("/dev/shm/dmrpc-cxl-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn format(path: &Path, mode: Mode, overwrite: Overwrite) -> Result<Pool, PoolError> {
+    let (mapping, _) = Mapping::create(&path.0, BYTES).expect("32 MiB of tmpfs");
+    let config = PoolConfig { ring_participants: 4, ..PoolConfig::default() };
+    Pool::format(mapping, mode, &config, 5, overwrite)
+}
+
+fn open(path: &Path, mode: Mode) -> Result<Pool, PoolError> {
+    Pool::open(Mapping::open(&path.0).expect("it is there"), mode)
+}
+
+/// All bytes of the file: to see that a refusal wrote none.
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(&path.0).expect("it is there")
+}
+
+#[test]
+fn a_pool_is_found_again() {
+    let path = Path::new("again");
+    let made = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let found = open(&path, Mode::Coherent).expect("a pool");
+    assert_eq!(made.geometry(), found.geometry());
+    made.store_memory().store_u64(0, 99);
+    assert_eq!(found.store_memory().load_u64(0), 99);
+    assert_eq!(found.store_memory().len(), found.geometry().store_bytes);
+    // Nobody uses it, so it may be made anew.
+    drop((made, found));
+    let anew = format(&path, Mode::Flush, Overwrite::Unused).expect("unused");
+    assert_eq!(anew.store_memory().load_u64(0), 0, "no store of an older pool is found");
+}
+
+#[test]
+fn bad_pools_are_refused_and_nothing_is_written() {
+    let path = Path::new("bad");
+    drop(Mapping::create(&path.0, BYTES).expect("tmpfs"));
+    assert!(matches!(open(&path, Mode::Coherent), Err(PoolError::Blank { .. })));
+    assert!(bytes(&path).iter().all(|byte| *byte == 0));
+
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let error = open(&path, Mode::Flush).expect_err("another mode");
+    assert!(error.to_string().contains("is in coherent mode, not in flush mode"), "{error}");
+
+    let spoil = |offset: u64, mask: u64| {
+        let memory = pool.memory();
+        memory.store_u64(offset, memory.load_u64(offset) ^ mask);
+    };
+    for (offset, mask, part) in [
+        (0, 0xFFFF << 48 | 1, "something that is not a pool"),
+        (0, 3, "format version 2"),
+        (40, 1, "superblock is damaged"),
+    ] {
+        spoil(offset, mask);
+        let before = bytes(&path);
+        for error in [
+            open(&path, Mode::Coherent).expect_err("spoilt"),
+            format(&path, Mode::Coherent, Overwrite::Unused).expect_err("not overwritten"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(part) && text.lines().count() == 1, "{text}");
+        }
+        assert!(bytes(&path) == before, "a refusal wrote into the pool");
+        spoil(offset, mask);
+    }
+    assert!(open(&path, Mode::Coherent).is_ok());
+    spoil(40, 1);
+    assert!(format(&path, Mode::Coherent, Overwrite::Anything).is_ok(), "by force");
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let path = Path::new("size");
+    let (small, is_new) = Mapping::create(&path.0, 1 << 20).expect("tmpfs");
+    assert!(is_new);
+    let config = PoolConfig::default();
+    let error = Pool::format(small, Mode::Coherent, &config, 1, Overwrite::Unused);
+    assert!(matches!(error, Err(PoolError::TooSmall { bytes: 0x10_0000, .. })), "{error:?}");
+    let error = Mapping::create(&path.0, BYTES).expect_err("another size");
+    assert!(matches!(error, MapError::Size { found: 0x10_0000, .. }), "{error}");
+    let odd = Path::new("odd");
+    let error = Mapping::create(&odd.0, 4097).expect_err("no whole pages");
+    assert!(matches!(error, MapError::Alignment { unit: 4096, .. }), "{error}");
+    assert!(!odd.0.exists(), "nothing is left of a file that was not to be");
+    let error = Mapping::open("/etc/passwd".as_ref()).expect_err("a disk");
+    assert!(matches!(error, MapError::Unsuitable { .. } | MapError::Open { .. }), "{error}");
+    let error = Mapping::open("/dev/null".as_ref()).expect_err("no dax");
+    assert!(matches!(error, MapError::Unknown { .. }), "{error}");
+    let error = Mapping::open(&odd.0).expect_err("nothing");
+    assert!(matches!(error, MapError::Open { .. }), "{error}");
+}
+
+#[test]
+fn a_pool_that_became_shorter_is_refused() {
+    let path = Path::new("shorter");
+    drop(format(&path, Mode::Coherent, Overwrite::Unused).expect("room"));
+    let file = std::fs::OpenOptions::new().write(true).open(&path.0).expect("it is there");
+    file.set_len(BYTES / 2).expect("tmpfs");
+    let error = open(&path, Mode::Coherent).expect_err("half is gone");
+    assert!(matches!(error, PoolError::TooSmall { needed: BYTES, .. }), "{error}");
+}
+
+#[test]
+fn numbers_out_of_range_are_named() {
+    let with = |change: fn(&mut PoolConfig), mode| {
+        let mut config = PoolConfig::default();
+        change(&mut config);
+        let mapping = Mapping::memfd("numbers", BYTES).expect("memory");
+        let made = Pool::format(mapping, mode, &config, 1, Overwrite::Unused);
+        made.expect_err("out of range").to_string()
+    };
+    let text = with(|config| config.participants = 1, Mode::Coherent);
+    assert_eq!(text, "1 participants are not possible: give 2 to 1024");
+    let text = with(|config| config.ring_participants = 65, Mode::Coherent);
+    assert_eq!(text, "65 participants with rings are not possible: give 0 to 64");
+    let text = with(|config| config.ring_slots = 48, Mode::Coherent);
+    assert_eq!(text, "48 datagrams in a ring are not possible: give a power of two");
+    let text = with(|config| config.datagram_bytes = 10, Mode::Coherent);
+    assert_eq!(text, "10 bytes of a datagram are not possible: give 64 to 65507");
+    let text = with(|config| config.ring_participants = 9, Mode::Flush);
+    assert!(text.ends_with("give at most 8"), "{text}");
+}
+
+#[test]
+fn a_pool_in_use_is_not_formatted() {
+    let path = Path::new("in-use");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let node = pool.attach(Some(0), 7).expect("the memory node");
+    let before = bytes(&path);
+    for overwrite in [Overwrite::Unused, Overwrite::Anything] {
+        let error = format(&path, Mode::Coherent, overwrite).expect_err("in use");
+        let own = std::process::id();
+        assert!(
+            matches!(error, PoolError::InUse { pid, elsewhere: false, .. } if pid == own),
+            "{error}"
+        );
+    }
+    assert!(bytes(&path) == before, "a refusal wrote into the pool");
+    drop(node);
+    assert!(format(&path, Mode::Coherent, Overwrite::Unused).is_ok());
+}
+
+#[test]
+fn slots_are_taken_once() {
+    let path = Path::new("slots");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let first = pool.attach(None, 1).expect("a slot");
+    let second = pool.attach(None, 2).expect("another");
+    assert_eq!((first.index(), second.index()), (1, 2));
+    assert_eq!((first.life(), first.incarnation()), (1, 1));
+    let error = pool.attach(Some(1), 3).expect_err("taken");
+    assert!(matches!(error, AttachError::Taken { index: 1, gone: false, .. }), "{error}");
+    let error = pool.attach(Some(64), 3).expect_err("no such");
+    assert_eq!(error, AttachError::NoSlot { index: 64, slots: 64 });
+    let all: Vec<_> = (3..64).map(|_| pool.attach(None, 4).expect("free")).collect();
+    assert_eq!(pool.attach(None, 5).map(|_| ()), Err(AttachError::Full { slots: 64 }));
+    // One that left has to be cleaned up behind first.
+    drop(second);
+    assert_eq!(pool.attach(None, 5).map(|_| ()), Err(AttachError::Full { slots: 64 }));
+    let node = pool.attach(Some(0), 6).expect("the memory node");
+    let mut watch = pool.watch(&node, Duration::from_secs(10));
+    let events: Vec<_> = std::iter::from_fn(|| watch.look(Instant::ZERO)).collect();
+    assert!(events.contains(&Event::Left { index: 2 }));
+    assert_eq!(events.len(), 63, "{events:?}");
+    watch.release(2);
+    assert_eq!(watch.look(Instant::ZERO), None);
+    let again = pool.attach(None, 7).expect("free again");
+    assert_eq!((again.index(), again.life()), (2, 2));
+    assert!(first.is_attached() && all.iter().all(|one| one.is_attached()));
+}
+
+#[test]
+fn flush_mode_wants_to_be_told_the_slot() {
+    let path = Path::new("told");
+    let pool = format(&path, Mode::Flush, Overwrite::Unused).expect("room");
+    assert_eq!(pool.attach(None, 1).map(|_| ()), Err(AttachError::SlotNeeded));
+    let mut one = pool.attach(Some(3), 1).expect("free");
+    one.beat();
+    assert_eq!(one.index(), 3);
+}
+
+/// A participant of another host: its slot says so.
+fn make_foreign(pool: &Pool, index: u32) {
+    let host = pool.geometry().participants_offset + 128 * u64::from(index) + 16;
+    pool.memory().store_u64(host, 0xF0F0);
+}
+
+#[test]
+fn a_host_that_is_silent_is_not_dead_before_somebody_confirms_it() {
+    let path = Path::new("silent");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let node = pool.attach(Some(0), 1).expect("the memory node");
+    let mut far = pool.attach(Some(5), 1).expect("free");
+    make_foreign(&pool, 5);
+    let mut watch = pool.watch(&node, Duration::from_secs(10));
+    let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+    assert!(matches!(watch.look(at(0)), Some(Event::Joined { index: 5, .. })));
+    assert_eq!(watch.look(at(9)), None);
+    assert!(!watch.confirm_lost(5), "it was heard of within the lease");
+    assert_eq!(watch.look(at(10)), Some(Event::Silent { index: 5 }));
+    assert_eq!(watch.look(at(1000)), None, "said once");
+    far.beat();
+    assert_eq!(watch.look(at(1001)), Some(Event::Heard { index: 5 }));
+    assert_eq!(watch.look(at(1011)), Some(Event::Silent { index: 5 }));
+    let error = format(&path, Mode::Coherent, Overwrite::Unused).expect_err("may live");
+    assert!(matches!(error, PoolError::InUse { .. }), "{error}");
+    assert!(far.is_attached());
+    assert!(watch.confirm_lost(5));
+    assert!(!far.is_attached(), "it can see that it was given up");
+    assert!(matches!(watch.look(at(1012)), Some(Event::Died { index: 5, .. })));
+    assert_eq!(watch.look(at(1013)), None);
+    watch.release(5);
+    assert_eq!(pool.attach(Some(5), 2).expect("free").life(), 2);
+}
+
+#[test]
+fn a_dead_formatter_and_its_pool_are_no_obstacle() {
+    let path = Path::new("forced");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let far = pool.attach(Some(2), 1).expect("free");
+    make_foreign(&pool, 2);
+    let error = format(&path, Mode::Coherent, Overwrite::Unused).expect_err("may live");
+    assert!(matches!(error, PoolError::InUse { elsewhere: true, .. }), "{error}");
+    assert!(format(&path, Mode::Coherent, Overwrite::Anything).is_ok(), "by force");
+    std::mem::forget(far);
+}
