@@ -135,7 +135,8 @@ impl NodeConfig {
         within("buffers", buffers, usize::from(u16::MAX))
     }
 
-    pub(crate) fn udp(&self) -> UdpConfig {
+    /// How a UDP device for such a node is set up.
+    pub fn udp(&self) -> UdpConfig {
         UdpConfig {
             datagram_bytes_max: self.datagram_bytes,
             send_queue_max: SEND_QUEUE,

@@ -19,6 +19,7 @@ pub(crate) enum Error {
     OneCoreOnly(usize),
     Sessions(usize),
     Device(UdpError),
+    Capture { path: std::path::PathBuf, source: std::io::Error },
     Endpoint(ConfigError),
     PoolTooLarge { wanted: u64, available: u64 },
     PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
@@ -56,6 +57,9 @@ impl fmt::Display for Error {
                 write!(f, "--sessions {count} is out of range; use 1 to 65536")
             }
             Self::Device(error) => error.fmt(f),
+            Self::Capture { path, source } => {
+                write!(f, "--pcap {} cannot be written: {source}", path.display())
+            }
             Self::Endpoint(error) => error.fmt(f),
             Self::PoolTooLarge { wanted, available } => write!(
                 f,

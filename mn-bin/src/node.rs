@@ -9,9 +9,11 @@ use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::captured::Captured;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::log::{self, LogConfig};
@@ -23,7 +25,7 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::Reporter;
+use crate::report::{Reporter, TRACE, dump_trace_on_panic};
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
 const RECLAIM_STEPS_A_POLL: u32 = 32;
@@ -46,7 +48,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
     let mut udp = UdpConfig::at(place.address);
     udp.datagram_bytes_max = options.datagram_size.as_usize();
-    let mut device = UdpDevice::open(udp).map_err(Error::Device)?;
+    let device = UdpDevice::open(udp).map_err(Error::Device)?;
+    let address = device.local_addr();
+    let mut device = Captured::new(device, address, options.pcap.as_deref()).map_err(|source| {
+        Error::Capture { path: options.pcap.clone().unwrap_or_default(), source }
+    })?;
 
     let incarnation = wall_clock_ns();
     let mut key = [0; 16];
@@ -56,7 +62,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let limits = Limits { pages, ..Limits::NONE };
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); config.stages as usize];
-    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let mut node = Traced::new(node, &TRACE);
+    dump_trace_on_panic();
 
     let clock = Clock::new();
     let endpoint_config =
@@ -75,7 +83,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     if let Some(core) = place.core {
         pin_to_core(core).map_err(Error::Cores)?;
     }
-    let address = device.local_addr();
     defmt::info!(
         "memory node {=u32} on port {=u16}: {=u64} frames",
         place.memory_node,
@@ -125,8 +132,8 @@ fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usiz
 /// The poll loop.
 fn serve(
     endpoint: &mut Endpoint<'_>,
-    device: &mut UdpDevice,
-    node: &mut MemoryNode<'_, Plain<'_>>,
+    device: &mut Captured<UdpDevice>,
+    node: &mut Traced<'_, MemoryNode<'_, Plain<'_>>>,
     options: &Options,
     reporter: &Reporter,
     interval: Option<Duration>,
@@ -139,15 +146,17 @@ fn serve(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
             if signals.stop_requested() {
                 return;
             }
-            if signals.take_dump_request() || now >= next_report {
-                reporter.publish(now, node, endpoint.counters());
+            node.host.observe(endpoint.counters());
+            let dump = signals.take_dump_request();
+            if dump || now >= next_report {
+                reporter.publish(now, &node.host, endpoint, dump);
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
         }

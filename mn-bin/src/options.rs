@@ -25,8 +25,8 @@ const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
 
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
-/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates and pool use at
-/// once; SIGINT or SIGTERM stops it cleanly.
+/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates, pool use,
+/// sessions, counters and the last events at once; SIGINT or SIGTERM stops it cleanly.
 #[derive(Debug, Parser)]
 #[command(
     name = "dmrpc-mn",
@@ -113,6 +113,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME",
         value_parser = span_between(TimeSpan(MILLISECOND), TimeSpan(DAY)))]
     pub(crate) report: Option<TimeSpan>,
+
+    /// Write all datagrams to this file, for Wireshark; tools/wireshark/dmrpc.lua explains them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Reports as JSON, one object a line.
     #[arg(long)]

@@ -7,19 +7,18 @@ use std::path::Path;
 
 use dmrpc_cn::memory::{ALL_RIGHTS, MESSAGE_BODY_BYTES_MAX};
 use dmrpc_cn::{Memory, Node, OperationError, Peer, Ref};
-use dmrpc_udp::UdpDevice;
 use serde_json::json;
 
 use super::error::CliError;
 use super::options::{Command, HexRef, Options};
-use super::{Place, client_config};
+use super::{CliDevice, Place, client_config, open};
 
 /// One command at work.
 struct Session<'n> {
-    node: &'n Node<UdpDevice>,
+    node: &'n Node<CliDevice>,
     address: SocketAddrV4,
     peer: Peer,
-    memory: Memory<'n, UdpDevice>,
+    memory: Memory<'n, CliDevice>,
     json: bool,
 }
 
@@ -32,7 +31,7 @@ pub(crate) fn run(options: &Options, command: &Command, place: &Place) -> Result
         _ => Vec::new(),
     };
     place.pin()?;
-    let node = Node::open_udp(&client_config(options, place))?;
+    let node = open(options, &client_config(options, place))?;
     let peer = node.connect(address)?;
     let memory = node.memory(peer);
     let session = Session { node: &node, address, peer, memory, json: options.json };

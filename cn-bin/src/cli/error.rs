@@ -23,6 +23,7 @@ pub(crate) enum CliError {
     Call(Error),
     Operation(OperationError),
     NoStatistics { address: SocketAddrV4, status: Status },
+    Capture { path: PathBuf, source: io::Error },
     Read { path: PathBuf, source: io::Error },
     NoFile { path: PathBuf },
     Empty { path: PathBuf },
@@ -73,6 +74,9 @@ impl fmt::Display for CliError {
                 "{address} gives no statistics (status {}): give the address of a memory node",
                 status.0
             ),
+            Self::Capture { path, source } => {
+                write!(f, "--pcap {} cannot be written: {source}", path.display())
+            }
             Self::Read { path, source } => {
                 write!(f, "file {} cannot be read: {source}", path.display())
             }

@@ -8,9 +8,11 @@ mod serve;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_cn::{BufferClass, NodeConfig};
+use dmrpc_cn::{BufferClass, Node, NodeConfig, OpenError};
 use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::captured::Captured;
 use dmrpc_host::cluster::{Cluster, Role};
+use dmrpc_udp::UdpDevice;
 
 use error::CliError;
 use options::{Command, Options};
@@ -75,6 +77,21 @@ impl Place {
     fn pin(&self) -> Result<(), CliError> {
         self.core.map_or(Ok(()), |core| Ok(pin_to_core(core)?))
     }
+}
+
+/// The device of this process.
+pub(crate) type CliDevice = Captured<UdpDevice>;
+
+/// Opens the node of this process.
+pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<CliDevice>, CliError> {
+    let device = UdpDevice::open(config.udp()).map_err(OpenError::Udp)?;
+    let local = device.local_addr();
+    let path = options.pcap.as_deref();
+    let device = Captured::new(device, local, path).map_err(|source| CliError::Capture {
+        path: options.pcap.clone().unwrap_or_default(),
+        source,
+    })?;
+    Ok(Node::new(device, local, config)?)
 }
 
 /// How the node of this process is set up.

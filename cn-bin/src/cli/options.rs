@@ -108,6 +108,10 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
 
+    /// Write all datagrams to this file, for Wireshark; tools/wireshark/dmrpc.lua explains them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -8,12 +8,11 @@ use dmrpc_cn::{
 use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::UdpDevice;
 
 use super::error::CliError;
 use super::options::{Options, Serve};
 use super::report::Reporter;
-use super::{Place, node_config};
+use super::{CliDevice, Place, node_config, open};
 
 /// Longest body of a message, in bytes.
 const LARGE_BYTES: usize = dmrpc_cn::memory::MESSAGE_BODY_BYTES_MAX;
@@ -41,7 +40,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
         ..node_config(options, place)
     };
     let signals = Signals::install()?;
-    let node = Node::open_udp(&config)?;
+    let node = open(options, &config)?;
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }
@@ -67,8 +66,8 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
 
 /// Answers one request: by itself, or by what the next service answers.
 async fn answer(
-    context: Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: Context<'_, CliDevice>,
+    call: IncomingCall<'_, CliDevice>,
     forward_to: Option<SocketAddrV4>,
     room: usize,
 ) {
@@ -88,8 +87,8 @@ async fn answer(
 struct Failed;
 
 async fn forward(
-    context: &Context<'_, UdpDevice>,
-    call: IncomingCall<'_, UdpDevice>,
+    context: &Context<'_, CliDevice>,
+    call: IncomingCall<'_, CliDevice>,
     address: SocketAddrV4,
     room: usize,
 ) -> Result<(), Failed> {
@@ -118,13 +117,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(node: &Node<UdpDevice>, serve: &Serve, reporter: Reporter) -> Self {
+    fn new(node: &Node<CliDevice>, serve: &Serve, reporter: Reporter) -> Self {
         let interval = serve.report.map(|span| span.0);
         let next_report = interval.map_or(Instant::FAR_FUTURE, |span| node.now() + span);
         Self { reporter, interval, next_report, slow_steps: 0 }
     }
 
-    fn look(&mut self, node: &Node<UdpDevice>, signals: Signals) {
+    fn look(&mut self, node: &Node<CliDevice>, signals: Signals) {
         if signals.take_dump_request() {
             self.reporter.publish(node.now(), node.statistics(), true);
         }

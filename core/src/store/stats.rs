@@ -1,6 +1,8 @@
 //! How full a store is.
 
-use super::records::{Table, superblock};
+use super::error::Result;
+use super::ids::HolderId;
+use super::records::{Table, holder as field, superblock};
 use super::{Memory, Store};
 
 /// Use of one table.
@@ -41,7 +43,31 @@ pub struct Stats {
     pub version_number: u64,
 }
 
+/// What one holder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HolderUsage {
+    /// Pages on its account, see [`Limits::pages`](super::Limits::pages).
+    pub pages: u64,
+    /// Regions.
+    pub regions: u32,
+    /// References that it owns.
+    pub entries: u32,
+}
+
 impl<M: Memory> Store<M> {
+    /// What a holder has.
+    ///
+    /// # Errors
+    /// [`Error::Stale`](super::Error::Stale).
+    pub fn holder_usage(&self, holder: HolderId) -> Result<HolderUsage> {
+        let at = self.holder_at(holder)?;
+        Ok(HolderUsage {
+            pages: self.mem.load_u64(at + field::PAGES),
+            regions: self.mem.load_u32(at + field::REGION_COUNT),
+            entries: self.mem.load_u32(at + field::ENTRY_COUNT),
+        })
+    }
+
     /// Reads all the counters.
     pub fn stats(&self) -> Stats {
         let usage = |table: Table| Usage {

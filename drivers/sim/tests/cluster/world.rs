@@ -187,6 +187,9 @@ impl<'m> World<'m> {
         self.cluster.network().set_faults(Faults::NONE);
         self.oracle.borrow_mut().deaths_left = 0;
         self.end_hostile();
+        self.wait("programs to end without faults", 300, |cluster| {
+            cluster.nodes().all(|node| incidents::is_over(&node.actor))
+        });
         for index in self.compute_nodes() {
             let cn = self.cn(index);
             cn.hasty.set(0);
