@@ -341,11 +341,15 @@ impl Cn {
     /// What is under way, for a person.
     pub(crate) fn describe(&self) -> String {
         let state = self.state.borrow();
+        let wanted = state.wanted.iter().take(3);
+        let wanted: Vec<_> =
+            wanted.map(|(token, wanted)| (token, wanted.to, wanted.method)).collect();
         format!(
-            "compute node {}: {} programs, wanted {:?}, started {:?}, {} sources, {} places, {:?}",
+            "compute node {}: {} programs, wanted {wanted:?} of {}, started {:?}, {} sources, {} \
+             places, {:?}",
             self.index,
             self.running.get(),
-            state.wanted,
+            state.wanted.len(),
             state.started,
             state.sources.len(),
             state.places.len(),
