@@ -6,15 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use dmrpc_apps::args::Args;
 use dmrpc_apps::bandwidth::{Beside, Program, TrafficOf};
-use dmrpc_apps::client::{Client, wait_up};
+use dmrpc_apps::client::Client;
 use dmrpc_apps::error::AppError;
 use dmrpc_apps::frames::Exchange;
-use dmrpc_apps::places::Places;
-use dmrpc_apps::raw::RAW_SERVERS;
-use dmrpc_apps::servers::{Server, Sharing};
-use dmrpc_apps::session;
+use dmrpc_apps::lanes::{Lanes, room};
+use dmrpc_apps::servers::Server;
 use dmrpc_apps::window::{Begun, Ended, Traffic};
-use dmrpc_cn::memory::Cause;
 use dmrpc_cn::{Error, Finished, Peer};
 
 /// Measures how many bytes a second are read from a memory node, with many reads in flight.
@@ -35,6 +32,7 @@ struct Options {
 }
 
 const PROGRAM: Program = Program {
+    name: "bandwidth_read_test",
     op: "read",
     server: Server::MemoryNode,
     exchange: |bytes| Exchange::memory(0, bytes),
@@ -48,11 +46,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let mut needed = vec![Server::MemoryNode];
-    needed.extend(RAW_SERVERS);
-    session::main("bandwidth_read_test", &options.args, &needed, Sharing::InTurns, |session| {
-        PROGRAM.run(session, Reads)
-    })
+    PROGRAM.main(&options.args, Reads)
 }
 
 struct Reads;
@@ -67,39 +61,25 @@ impl TrafficOf for Reads {
         seed: u64,
         bytes: usize,
     ) -> Result<Read<'c>, AppError> {
-        let lanes = peers.iter().map(|&peer| Places::new(client, peer, seed, bytes));
-        Ok(Read { client, lanes: lanes.collect::<Result<_, _>>()?, next: 0 })
+        Ok(Read(Lanes::new(client, peers, seed, bytes)?))
     }
 }
 
 /// Reads of random places.
-struct Read<'c> {
-    client: &'c Client,
-    /// The places of each session.
-    lanes: Vec<Places>,
-    /// The session whose turn it is.
-    next: usize,
-}
+struct Read<'c>(Lanes<'c>);
 
 impl Traffic for Read<'_> {
     /// The session and the place.
     type Context = (usize, usize);
 
     fn begin(&mut self) -> Result<Begun<(usize, usize)>, AppError> {
-        for _ in 0..self.lanes.len() {
-            let lane = self.next;
-            self.next = (lane + 1) % self.lanes.len();
-            let places = &mut self.lanes[lane];
+        let begun = self.0.begin(|client, lane, places| {
             let place = places.choose();
             let (region, offset, bytes) = (places.region(), places.offset(place), places.bytes());
-            let pipeline = self.client.memory(region.peer).start();
-            match pipeline.read(region, offset, bytes) {
-                Ok(ticket) => return Ok(Begun::Operation(ticket, (lane, place))),
-                Err(error) if matches!(error.cause, Cause::Call(error) if error.is_room()) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Begun::Full)
+            let ticket = room(client.memory(region.peer).start().read(region, offset, bytes))?;
+            Ok(ticket.map(|ticket| Begun::Operation(ticket, (lane, place))))
+        });
+        Ok(begun?.unwrap_or(Begun::Full))
     }
 
     fn end(
@@ -110,7 +90,7 @@ impl Traffic for Read<'_> {
     ) -> Result<Ended, AppError> {
         let buffer = result?.bytes_read()?;
         if verify {
-            let places = &self.lanes[lane];
+            let places = self.0.places(lane);
             let found = buffer.as_deref().unwrap_or_default();
             places.check("read", places.sequence(place), found)?;
         }
@@ -118,6 +98,6 @@ impl Traffic for Read<'_> {
     }
 
     fn prepare(&mut self) {
-        self.lanes.iter().for_each(|places| wait_up(self.client, places.region().peer));
+        self.0.wait_up();
     }
 }

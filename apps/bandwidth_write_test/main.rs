@@ -9,9 +9,7 @@ use clap::Parser;
 use dmrpc_apps::args::Args;
 use dmrpc_apps::bandwidth::{Beside, Program};
 use dmrpc_apps::frames::Exchange;
-use dmrpc_apps::raw::RAW_SERVERS;
-use dmrpc_apps::servers::{Server, Sharing};
-use dmrpc_apps::session;
+use dmrpc_apps::servers::Server;
 
 /// Measures how many bytes a second are written to a memory node, with many writes in flight.
 #[derive(Debug, Parser)]
@@ -31,6 +29,7 @@ struct Options {
 }
 
 const PROGRAM: Program = Program {
+    name: "bandwidth_write_test",
     op: "write",
     server: Server::MemoryNode,
     exchange: |bytes| Exchange::memory(bytes, 0),
@@ -44,9 +43,5 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let mut needed = vec![Server::MemoryNode];
-    needed.extend(RAW_SERVERS);
-    session::main("bandwidth_write_test", &options.args, &needed, Sharing::InTurns, |session| {
-        PROGRAM.run(session, traffic::Writes)
-    })
+    PROGRAM.main(&options.args, traffic::Writes)
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use dmrpc_choice::{DriverArgs, DriverKind};
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
@@ -15,6 +16,8 @@ use crate::role::Role;
 pub enum Driver {
     /// Kernel UDP sockets on loopback.
     Udp,
+    /// Memory shared by two processes, as DPDK's net_memif: a link for each server.
+    Memif,
 }
 
 impl Driver {
@@ -22,6 +25,7 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
+            Self::Memif => "memif",
         }
     }
 }
@@ -94,9 +98,9 @@ pub struct Args {
     #[arg(long)]
     pub no_payload_check: bool,
 
-    /// Largest datagram.
-    #[arg(long, default_value = "9000B", value_name = "SIZE")]
-    pub datagram_size: ByteSize,
+    /// Largest datagram: 9000B over UDP, 1472B over DPDK if not given.
+    #[arg(long, value_name = "SIZE")]
+    pub datagram_size: Option<ByteSize>,
 
     /// Pool of the memory node that --local brings up.
     #[arg(long, default_value = "512MiB", value_name = "SIZE")]
@@ -113,6 +117,10 @@ pub struct Args {
     /// Where a child binds.
     #[arg(long, hide = true, default_value = "127.0.0.1:0")]
     pub bind: SocketAddrV4,
+
+    /// What carries the packets of a process of a cluster.
+    #[command(flatten)]
+    pub driver: DriverArgs,
 }
 
 /// Most blocks of a row.
@@ -178,11 +186,28 @@ impl Args {
         if !(1..=BLOCKS_MAX).contains(&self.blocks) {
             return range("--blocks", self.blocks.to_string(), "1 to 10000");
         }
-        let size = self.datagram_size.0;
-        if !(1200..=65_507).contains(&size) {
-            return range("--datagram-size", self.datagram_size.to_string(), "1200B to 65507B");
+        if let Some(size) = self.datagram_size.filter(|size| !(1200..=65_507).contains(&size.0)) {
+            return range("--datagram-size", size.to_string(), "1200B to 65507B");
         }
         Ok(())
+    }
+
+    /// Largest datagram in bytes.
+    pub fn datagram_bytes(&self) -> usize {
+        let usual = match self.local {
+            Some(Driver::Memif) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
+            _ => self.driver.datagram_bytes(),
+        };
+        self.datagram_size.map_or(usual, |size| size.as_usize())
+    }
+
+    /// The name of the driver in results.
+    pub fn driver_name(&self) -> &'static str {
+        match (self.local, self.driver.driver) {
+            (Some(local), _) => local.name(),
+            (None, DriverKind::Udp) => "udp",
+            (None, DriverKind::Dpdk) => "dpdk",
+        }
     }
 
     /// The sizes to measure, in bytes: those given, else `default`.

@@ -1,19 +1,22 @@
 //! Sizes and numbers in flight, row by row: what `bandwidth_read_test`, `bandwidth_write_test` and
 //! `rpc_test` have in common.
 
+use std::process::ExitCode;
+
 use dmrpc_cn::Peer;
 use dmrpc_host::clock::Clock;
 
+use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
 use crate::client::{self, Client};
 use crate::error::AppError;
 use crate::frames::{Exchange, Frames};
 use crate::interleave::Compare;
 use crate::pattern::Random;
-use crate::raw::{Raw, RawDevices};
+use crate::raw::{RAW_SERVERS, Raw, RawDevices};
 use crate::row::Subject;
-use crate::servers::Server;
-use crate::session::Session;
+use crate::servers::{Server, Sharing};
+use crate::session::{self, Session};
 use crate::window::{self, Traffic};
 
 /// Most operations in flight.
@@ -42,6 +45,8 @@ pub enum Beside {
 /// A program: its operation, its server, and its yardstick.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
+    /// Its name.
+    pub name: &'static str,
     /// The operation.
     pub op: &'static str,
     /// Who answers.
@@ -68,12 +73,19 @@ struct Yardstick {
 }
 
 impl Program {
+    /// Runs the program: brings up what it needs, measures all rows, says how the process is to
+    /// end.
+    pub fn main(&self, args: &Args, traffic: impl TrafficOf) -> ExitCode {
+        let mut needed = vec![self.server];
+        needed.extend(RAW_SERVERS);
+        session::main(self.name, args, &needed, Sharing::InTurns, |session| {
+            self.run(session, traffic)
+        })
+    }
+
     /// Measures all rows. `traffic` makes the operations of one row: of so many bytes, in these
     /// sessions.
-    ///
-    /// # Errors
-    /// Whatever goes wrong.
-    pub fn run<F>(&self, session: &mut Session<'_>, mut traffic: F) -> Result<(), AppError>
+    fn run<F>(&self, session: &mut Session<'_>, mut traffic: F) -> Result<(), AppError>
     where
         F: TrafficOf,
     {
@@ -179,7 +191,7 @@ impl RowRun<'_> {
         let all = (&mut random, true);
         let warm = window::measure(traffic, client, (&session.clock, block), concurrency, all)?;
 
-        let yardstick = self.program.yardstick(self.bytes, args.datagram_size.as_usize());
+        let yardstick = self.program.yardstick(self.bytes, args.datagram_bytes());
         let exchange = (self.program.exchange)(self.bytes);
         let server = self.program.server;
         let ours = |clock: &Clock, block: &mut Block| {
@@ -203,11 +215,7 @@ impl RowRun<'_> {
         let mut tally: Tally = turns.ours[0].clone();
         tally.verified += warm.verified;
         tally.errors += warm.errors;
-        session.row(
-            self.subject(exchange, args.datagram_size.as_usize()),
-            &tally,
-            turns.ratio(0),
-        )?;
+        session.row(self.subject(exchange, args.datagram_bytes()), &tally, turns.ratio(0))?;
         if has_raw {
             let subject = Subject {
                 op: yardstick.op,

@@ -1,15 +1,17 @@
 //! The node that makes the operations.
 
+use std::net::SocketAddrV4;
+
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
-use dmrpc_udp::UdpDevice;
 
 use crate::error::AppError;
 use crate::servers::Server;
 use crate::session::Session;
 
 /// The node of a program.
-pub type Client = Node<UdpDevice>;
+pub type Client = Node<AnyDevice>;
 
 /// The method that an echo is called by. It answers any.
 pub const ECHO: Method = Method(1);
@@ -22,6 +24,8 @@ const SESSIONS: usize = 32;
 const CALLS_LOCAL: usize = 32;
 /// Calls at a time in a session with another server, which may give no more than 16 slots.
 const CALLS_CLUSTER: usize = 8;
+/// Small buffers of a node.
+const SMALL_COUNT: usize = 64;
 /// Longest answer that is small, in bytes: with its head it fits the smallest buffer.
 const SMALL_BYTES: usize = 4 << 10;
 /// How long a server that was stopped may take to be heard of again.
@@ -32,11 +36,29 @@ const RECOVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`AppError::Open`].
 pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
+    open_at(session, session.servers.client_address(), count, bytes)
+}
+
+/// Opens another node beside the one that [`open`] has opened, on a port of the kernel's choice.
+///
+/// # Errors
+/// [`AppError::Open`].
+pub fn open_beside(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
+    let address = SocketAddrV4::new(*session.servers.client_address().ip(), 0);
+    open_at(session, address, count, bytes)
+}
+
+fn open_at(
+    session: &Session<'_>,
+    address: SocketAddrV4,
+    count: usize,
+    bytes: usize,
+) -> Result<Client, AppError> {
     let none = BufferClass { count: 0, bytes: 0 };
-    let small = BufferClass { count: 8, bytes: SMALL_BYTES.min(bytes) };
+    let small = BufferClass { count: SMALL_COUNT, bytes: SMALL_BYTES.min(bytes) };
     let args = session.args;
     let config = NodeConfig {
-        datagram_bytes: args.datagram_size.as_usize(),
+        datagram_bytes: args.datagram_bytes(),
         client_sessions: SESSIONS,
         server_sessions: 1,
         slots: SLOTS,
@@ -46,9 +68,11 @@ pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client,
         idle: args.idle,
         payload_check: !args.no_payload_check,
         deadline: args.deadline.0,
-        ..NodeConfig::at(session.servers.client_address())
+        ..NodeConfig::at(address)
     };
-    Ok(Node::open_udp(&config)?)
+    let device = session.servers.device(address)?;
+    let local = device.local_addr();
+    Ok(Node::new(device, local, &config)?)
 }
 
 /// Connects to a server, which must be running.

@@ -6,6 +6,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::memory::Cause;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError};
 use dmrpc_host::affinity::CoreError;
@@ -13,7 +14,6 @@ use dmrpc_host::cluster::ClusterError;
 use dmrpc_host::local::LocalError;
 use dmrpc_host::raw::RawError;
 use dmrpc_host::signals::SignalError;
-use dmrpc_udp::UdpError;
 
 use crate::args::ArgsError;
 
@@ -55,7 +55,7 @@ pub enum AppError {
         source: io::Error,
     },
     /// A device cannot be opened.
-    Device(UdpError),
+    Device(DriverError),
     /// This program's node cannot be opened.
     Open(OpenError),
     /// There is no session with a server.
@@ -102,6 +102,7 @@ impl AppError {
             Self::Args(_) | Self::Cluster(_) | Self::Cores(_) | Self::NoServer { .. } => {
                 ExitCode::from(2)
             }
+            Self::Device(error) if error.is_usage() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -190,7 +191,7 @@ from! {
     Cores(CoreError),
     Local(LocalError),
     Signal(SignalError),
-    Device(UdpError),
+    Device(DriverError),
     Raw(RawError),
     Open(OpenError),
     Connect(ConnectError),

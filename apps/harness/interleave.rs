@@ -4,6 +4,8 @@
 //! it is nearly the same, so the median of the blocks' ratios holds where a ratio of sums would
 //! not.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::block::Tally;
@@ -41,11 +43,20 @@ impl Ratio {
     }
 }
 
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, lower_quartile, upper_quartile, .. } = self;
+        write!(f, "{median:.3} ({lower_quartile:.3}-{upper_quartile:.3})")
+    }
+}
+
 /// What a ratio compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
     /// Median times: 1.25 means a quarter slower than the bare device.
     Medians,
+    /// The same the other way round: 2 means twice as fast as the other.
+    Speedup,
     /// Bytes a second, of operations of the given numbers of bytes (ours, the bare device's): 0.8
     /// means four fifths of what the bare device carries.
     Rates(u64, u64),
@@ -56,6 +67,7 @@ impl Compare {
     pub fn ratio(self, ours: &Tally, bare: &Tally) -> f64 {
         match self {
             Self::Medians => ours.median_ns() as f64 / bare.median_ns() as f64,
+            Self::Speedup => bare.median_ns() as f64 / ours.median_ns() as f64,
             Self::Rates(our_bytes, bare_bytes) => {
                 ours.ops_per_s() * our_bytes as f64 / (bare.ops_per_s() * bare_bytes as f64)
             }
@@ -135,5 +147,7 @@ mod tests {
         assert!((ratio.median - 1.2).abs() < 0.01, "{ratio:?}");
         let rates = Compare::Rates(800, 1000).ratio(&tally(1000), &tally(1000));
         assert!((rates - 0.8).abs() < 1e-9);
+        let speedup = Compare::Speedup.ratio(&tally(1000), &tally(15_000));
+        assert!((speedup - 15.0).abs() < 0.1, "{speedup}");
     }
 }

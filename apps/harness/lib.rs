@@ -14,8 +14,9 @@
 //!   bare device in turns, and the ratio of the two.
 //! * [`frames`]: how long the datagrams of an operation are. [`raw`], [`train`]: the same datagrams
 //!   over the bare device.
-//! * [`bandwidth`]: sizes and numbers in flight, row by row.
-//! * [`pattern`]: bytes that say where they belong, for verification; [`places`]: a region of them.
+//! * [`bandwidth`]: sizes and numbers in flight, row by row. [`echo`]: calls of an echo.
+//! * [`pattern`]: bytes that say where they belong, for verification; [`places`]: a region of them;
+//!   [`lanes`]: such regions of several sessions.
 //! * [`row`], [`output`]: results, for people and for programs.
 #![forbid(unsafe_code)]
 
@@ -24,9 +25,11 @@ pub mod bandwidth;
 pub mod block;
 pub mod client;
 pub mod cycle;
+pub mod echo;
 pub mod error;
 pub mod frames;
 pub mod interleave;
+pub mod lanes;
 pub mod output;
 pub mod pattern;
 pub mod places;

@@ -6,7 +6,7 @@ use dmrpc_host::size::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::AppError;
-use crate::row::Row;
+use crate::row::{Details, Row};
 
 /// Where results go.
 pub struct Output {
@@ -87,11 +87,9 @@ fn table_line(row: &Row) -> String {
     let size = ByteSize(row.size_bytes).to_string();
     let gbit =
         if row.gbit_per_s == 0.0 { "-".to_owned() } else { format!("{:.3}", row.gbit_per_s) };
-    let ratio = row.ratio_to_raw.map_or(String::new(), |ratio| {
-        format!("{:.3} ({:.3}-{:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
-    });
+    let details = details_text(&row.details);
     let line = format!(
-        "{:<10} {size:>7} {:>7} {:>10} {:>6} {:>10} {:>10} {:>10} {:>12.0} {gbit:>8}  {ratio}",
+        "{:<10} {size:>7} {:>7} {:>10} {:>6} {:>10} {:>10} {:>10} {:>12.0} {gbit:>8}  {details}",
         row.op,
         row.concurrency,
         row.count,
@@ -102,4 +100,21 @@ fn table_line(row: &Row) -> String {
         row.ops_per_s,
     );
     line.trim_end().to_owned()
+}
+
+/// Ratios, and what tells rows of one size apart.
+fn details_text(details: &Details) -> String {
+    let ratios = [
+        ("", details.ratio_to_raw),
+        ("rpc ", details.ratio_to_rpc),
+        ("copy ", details.ratio_to_copy),
+    ];
+    let ratios = ratios.into_iter();
+    let mut texts: Vec<_> =
+        ratios.filter_map(|(name, ratio)| ratio.map(|ratio| format!("{name}{ratio}"))).collect();
+    if let (Some(pages), Some(bytes)) = (details.pages, details.write_bytes) {
+        texts.push(format!("{} in each of {pages} pages", ByteSize(bytes as u64)));
+    }
+    texts.extend(details.way.map(|way| format!("by {way}")));
+    texts.join(", ")
 }

@@ -2,21 +2,22 @@
 //!
 //! | `op` | what | over |
 //! |---|---|---|
-//! | `raw_rtt` | one round trip at a time | the bare socket; for several datagrams, the device |
+//! | `raw_rtt` | one round trip at a time | the bare socket where there is one; else the device |
 //! | `raw_echo` | several round trips at a time, one datagram each way | the device |
 //! | `raw_oneway` | as fast as the device takes it, one way | the device |
 
+use std::net::SocketAddrV4;
+
+use dmrpc_choice::AnyDevice;
 use dmrpc_core::time::Duration;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::raw::socket::RawSocket;
 use dmrpc_host::raw::{RawClient, RawResult};
-use dmrpc_udp::UdpDevice;
 
-use crate::args::Args;
+use crate::args::{Args, Driver};
 use crate::block::{Block, Budget, Tally};
 use crate::error::AppError;
 use crate::frames::{Exchange, Frames};
-use crate::role::open_device;
 use crate::servers::{Server, Servers};
 use crate::train::TrainClient;
 
@@ -26,18 +27,18 @@ const CHUNK: u64 = 16;
 const ONEWAY_SPAN_MIN: Duration = Duration::from_millis(5);
 
 /// This side's sockets.
+#[derive(Default)]
 pub struct RawDevices {
-    socket: RawSocket,
-    device: UdpDevice,
-    datagram_bytes_max: usize,
+    /// Where there is a socket below the device.
+    socket: Option<RawSocket>,
+    device: Option<AnyDevice>,
 }
 
 /// This side of the bare device.
 pub struct Raw<'a> {
-    socket: &'a mut RawSocket,
-    socket_peer: std::net::SocketAddrV4,
-    device: RawClient<'a, UdpDevice>,
-    train: TrainClient<UdpDevice>,
+    socket: Option<(&'a mut RawSocket, SocketAddrV4)>,
+    device: RawClient<'a, AnyDevice>,
+    train: TrainClient<AnyDevice>,
     datagram_bytes_max: usize,
 }
 
@@ -45,17 +46,17 @@ pub struct Raw<'a> {
 pub const RAW_SERVERS: [Server; 3] = [Server::RawSocket, Server::RawDevice, Server::RawTrain];
 
 impl RawDevices {
-    /// Opens the sockets.
+    /// Opens the sockets, if there are any below the device.
     ///
     /// # Errors
     /// Loopback has no port left.
     pub fn open(args: &Args) -> Result<Self, AppError> {
         let os = |source| AppError::Bind { address: args.bind, source };
-        Ok(Self {
-            socket: RawSocket::bind(args.bind).map_err(os)?,
-            device: open_device(args)?,
-            datagram_bytes_max: args.datagram_size.as_usize(),
-        })
+        let socket = match args.local {
+            Some(Driver::Udp) => Some(RawSocket::bind(args.bind).map_err(os)?),
+            _ => None,
+        };
+        Ok(Self { socket, device: None })
     }
 
     /// What measures against the raw servers of `servers`.
@@ -63,12 +64,17 @@ impl RawDevices {
     /// # Errors
     /// They were not asked for, or a socket cannot be opened.
     pub fn connect(&mut self, args: &Args, servers: &Servers) -> Result<Raw<'_>, AppError> {
+        let socket = match &mut self.socket {
+            Some(socket) => Some((socket, servers.address(Server::RawSocket)?)),
+            None => None,
+        };
+        let device = self.device.insert(servers.raw_device(args, Server::RawDevice)?);
+        let train = servers.raw_device(args, Server::RawTrain)?;
         Ok(Raw {
-            socket: &mut self.socket,
-            socket_peer: servers.address(Server::RawSocket)?,
-            device: RawClient::new(&mut self.device, servers.address(Server::RawDevice)?),
-            train: TrainClient::new(open_device(args)?, servers.address(Server::RawTrain)?),
-            datagram_bytes_max: self.datagram_bytes_max,
+            socket,
+            device: RawClient::new(device, servers.address(Server::RawDevice)?),
+            train: TrainClient::new(train, servers.address(Server::RawTrain)?),
+            datagram_bytes_max: args.datagram_bytes(),
         })
     }
 }
@@ -83,7 +89,8 @@ impl Raw<'_> {
     pub fn rtt_server(&self, exchange: Exchange) -> Server {
         let (request, answer) = self.frames(exchange);
         match (request.count, answer.count) {
-            (1, 1) => Server::RawSocket,
+            (1, 1) if self.socket.is_some() => Server::RawSocket,
+            (1, 1) => Server::RawDevice,
             _ => Server::RawTrain,
         }
     }
@@ -109,7 +116,10 @@ impl Raw<'_> {
                 Budget::Span(_) => CHUNK,
             };
             let (request, answer) = (request.last_bytes, answer.last_bytes);
-            let result = self.socket.rtt(clock, self.socket_peer, request, answer, chunk)?;
+            let result = match &mut self.socket {
+                Some((socket, peer)) => socket.rtt(clock, *peer, request, answer, chunk)?,
+                None => self.device.rtt(request, answer, chunk)?,
+            };
             tally.merge(&of_result(&result));
         }
         Ok(tally)

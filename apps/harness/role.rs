@@ -4,11 +4,11 @@ use std::io::Write;
 use std::net::SocketAddrV4;
 
 use clap::ValueEnum;
+use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::raw::{self, socket::RawSocket};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::{UdpConfig, UdpDevice};
 
 use crate::args::Args;
 use crate::error::AppError;
@@ -21,9 +21,9 @@ pub enum Role {
     Echo,
     /// Answers over a socket with `sendto` and `recvfrom`.
     RawSocket,
-    /// Answers over the UDP device.
+    /// Answers over the device.
     RawDevice,
-    /// Answers trains over the UDP device.
+    /// Answers trains over the device.
     RawTrain,
 }
 
@@ -34,13 +34,11 @@ impl Role {
     /// The address cannot be bound, or the core is not there.
     pub fn play(self, args: &Args) -> Result<(), AppError> {
         let signals = Signals::install()?;
-        if let Some(core) = args.cores.as_ref().and_then(|list| list.cores().first()) {
-            pin_to_core(*core)?;
-        }
         let stop = || signals.stop_requested();
         match self {
             Self::Echo => echo(args, stop)?,
             Self::RawSocket => {
+                pin(args)?;
                 let bind = args.bind;
                 let os = |source| AppError::Bind { address: bind, source };
                 let mut socket = RawSocket::bind(bind).map_err(os)?;
@@ -49,16 +47,27 @@ impl Role {
             }
             Self::RawDevice => {
                 let mut device = open_device(args)?;
+                pin(args)?;
                 ready(device.local_addr())?;
                 raw::respond(&mut device, stop);
             }
             Self::RawTrain => {
                 let mut device = open_device(args)?;
+                pin(args)?;
                 ready(device.local_addr())?;
                 train::respond(&mut device, stop);
             }
         }
         Ok(())
+    }
+}
+
+/// Pins this thread as the command line says. After the device was opened, whose own threads would
+/// inherit the core.
+fn pin(args: &Args) -> Result<(), AppError> {
+    match args.cores.as_ref().and_then(|list| list.cores().first()) {
+        Some(core) => Ok(pin_to_core(*core)?),
+        None => Ok(()),
     }
 }
 
@@ -72,7 +81,7 @@ const ECHO_BUFFERS: [BufferClass; 3] = [
 /// Serves as a compute node.
 fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
     let config = NodeConfig {
-        datagram_bytes: args.datagram_size.as_usize(),
+        datagram_bytes: args.datagram_bytes(),
         slots: 64,
         tasks: 128,
         buffers: ECHO_BUFFERS,
@@ -80,7 +89,10 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         payload_check: !args.no_payload_check,
         ..NodeConfig::at(args.bind)
     };
-    let node = Node::open_udp(&config)?;
+    let device = open_device(args)?;
+    let local = device.local_addr();
+    pin(args)?;
+    let node = Node::new(device, local, &config)?;
     let service = node.serve(|_, incoming| async move {
         // What cannot be answered answers for itself: the caller sees a failure.
         let _ = incoming.echo();
@@ -94,10 +106,9 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn open_device(args: &Args) -> Result<UdpDevice, AppError> {
-    let mut config = UdpConfig::at(args.bind);
-    config.datagram_bytes_max = args.datagram_size.as_usize();
-    Ok(UdpDevice::open(config)?)
+pub fn open_device(args: &Args) -> Result<AnyDevice, AppError> {
+    let driver = Driver::start(&args.driver, args.datagram_bytes(), 1)?;
+    Ok(driver.device(0, args.bind)?)
 }
 
 /// Tells the parent where this child is.

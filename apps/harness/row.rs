@@ -46,10 +46,35 @@ pub struct Row {
     /// For a row of the bare device: the operation that it was measured beside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beside: Option<&'static str>,
-    /// How this relates to the bare device, in blocks measured in turns: of times for
-    /// `latency_test`, of rates elsewhere.
+    /// What not every row has.
+    #[serde(flatten)]
+    pub details: Details,
+}
+
+/// What not every row has. Ratios are to what was measured in turns with it: of times, 1.25 is a
+/// quarter slower; of rates, 1.25 is a quarter faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Details {
+    /// Pages that one operation writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<usize>,
+    /// Bytes that it writes to each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bytes: Option<usize>,
+    /// How the receiver came to bytes of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<&'static str>,
+    /// To the bare device: of times for one operation at a time (`latency_test`, `fork_speed`), of
+    /// rates elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_raw: Option<Ratio>,
+    /// To a call of 64 bytes: of times for one at a time, of rates for many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_rpc: Option<Ratio>,
+    /// How many times faster than copying where ours makes a reference: of times for one at a
+    /// time, of rates for many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_copy: Option<Ratio>,
 }
 
 /// What was on while a row was measured.
@@ -82,12 +107,18 @@ pub struct Subject {
     pub datagram_bytes: usize,
 }
 
-/// Operations that move no bytes of the caller's, whatever the size of their region.
-const MOVE_NOTHING: [&str; 5] = ["alloc", "create_ref", "map_ref", "drop_ref", "free"];
+/// Operations that are not measured by the bytes of the caller's that they move, whatever the size
+/// of their region.
+const MOVE_NOTHING: [&str; 7] =
+    ["alloc", "create_ref", "map_ref", "drop_ref", "free", "cow_write", "copy_write"];
 
 impl Subject {
     fn bytes_moved(&self) -> usize {
-        let operation = self.beside.unwrap_or(self.op);
+        let operation = match self.beside {
+            // The bare device moves nothing of the caller's if the operation does not.
+            Some(beside) if self.op.starts_with("raw_") => beside,
+            _ => self.op,
+        };
         if MOVE_NOTHING.contains(&operation) { 0 } else { self.size_bytes }
     }
 }
@@ -99,7 +130,7 @@ impl Row {
         subject: Subject,
         tally: &Tally,
         switches: Switches,
-        ratio_to_raw: Option<Ratio>,
+        details: Details,
     ) -> Self {
         let quantile = |q| match tally.histogram.is_empty() {
             true => 0,
@@ -125,7 +156,7 @@ impl Row {
             beside: subject.beside,
             datagrams: subject.datagrams as u64,
             datagram_bytes: subject.datagram_bytes as u64,
-            ratio_to_raw,
+            details,
         }
     }
 }
@@ -148,7 +179,7 @@ mod tests {
             datagram_bytes: 4272,
         };
         let about = ("latency_test", "udp", "busy".to_owned());
-        let row = Row::new(about, subject, &tally, Switches::default(), None);
+        let row = Row::new(about, subject, &tally, Switches::default(), Details::default());
         let value = serde_json::to_value(&row).expect("plain data");
         for name in [
             "app",

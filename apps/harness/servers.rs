@@ -11,12 +11,13 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dmrpc_choice::{AnyDevice, Driver, LocalLinks};
 use dmrpc_host::affinity::{CoreError, CoreList, available_cores};
 use dmrpc_host::cluster::{Cluster, Role as ClusterRole};
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::local::{LocalError, LocalProcess};
 
-use crate::args::Args;
+use crate::args::{Args, Driver as LocalDriver};
 use crate::error::AppError;
 
 /// How long a child may take until it serves.
@@ -87,6 +88,16 @@ pub struct Servers {
     sharing: Sharing,
     client_core: Option<usize>,
     client_address: SocketAddrV4,
+    /// Dropped last: children are gone before their links are.
+    network: Network,
+}
+
+/// What carries packets between this program and its servers.
+enum Network {
+    /// What the command line says.
+    Driver(Driver),
+    /// A link to each child, which has its place among the children as its number.
+    Links(LocalLinks),
 }
 
 impl Servers {
@@ -133,6 +144,7 @@ impl Servers {
             sharing: Sharing::Together,
             client_core,
             client_address: client.address,
+            network: Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
         })
     }
 
@@ -144,13 +156,24 @@ impl Servers {
             sharing,
             client_core: Some(cores.0),
             client_address: args.bind,
+            network: match args.local {
+                Some(LocalDriver::Memif) => {
+                    Network::Links(LocalLinks::start(&args.driver, args.datagram_bytes())?)
+                }
+                _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
+            },
         };
-        for &server in needed.iter().filter(|server| args.raw || !server.is_raw()) {
+        for (server, endpoints) in servers.wanted(args, needed) {
             let idle = match sharing {
                 Sharing::InTurns => args.idle,
                 Sharing::Together => IdleStrategy::Sleep,
             };
             let mut command = command(server, args, cores.1, idle)?;
+            let number = servers.children.len();
+            match &servers.network {
+                Network::Links(links) => command.args(links.flags(number, endpoints)),
+                Network::Driver(_) => command.args(["--bind", "127.0.0.1:0"]),
+            };
             let errors = show_errors(&mut command)?;
             let mut process = LocalProcess::spawn(server.name(), command)?;
             let line = match process.wait_line("ready ", READY_TIMEOUT) {
@@ -164,6 +187,9 @@ impl Servers {
             };
             let address = line["ready ".len()..].trim().parse();
             let address = address.map_err(|_| AppError::BadReady { line })?;
+            if let Network::Links(links) = &mut servers.network {
+                links.connect(number, endpoints)?;
+            }
             servers.children.push(Child { server, address, process, paused: false });
             if sharing == Sharing::InTurns {
                 // Otherwise the next one would wait for its core.
@@ -171,7 +197,60 @@ impl Servers {
                 child.pause()?;
             }
         }
+        if let Network::Links(links) = &mut servers.network {
+            links.seal();
+        }
         Ok(servers)
+    }
+
+    /// The servers to bring up, each once, and to how many endpoints of ours: as often as it is
+    /// named.
+    fn wanted(&self, args: &Args, needed: &[Server]) -> Vec<(Server, usize)> {
+        let mut wanted: Vec<(Server, usize)> = Vec::new();
+        for &server in needed.iter().filter(|server| args.raw || !server.is_raw()) {
+            let sockets = matches!(self.network, Network::Driver(_));
+            if server == Server::RawSocket && !sockets {
+                continue;
+            }
+            match wanted.iter_mut().find(|(known, _)| *known == server) {
+                Some((_, endpoints)) => *endpoints += 1,
+                None => wanted.push((server, 1)),
+            }
+        }
+        wanted
+    }
+
+    /// Opens a device that reaches all servers but the raw ones, at `bind` unless its links say
+    /// where it is.
+    ///
+    /// # Errors
+    /// [`AppError::Device`].
+    pub fn device(&self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
+        self.open_device(bind, |server| !server.is_raw())
+    }
+
+    /// Opens a device that reaches one of the raw servers.
+    ///
+    /// # Errors
+    /// [`AppError::Device`].
+    pub fn raw_device(&self, args: &Args, server: Server) -> Result<AnyDevice, AppError> {
+        self.open_device(args.bind, |other| other == server)
+    }
+
+    fn open_device(
+        &self,
+        bind: SocketAddrV4,
+        reaches: impl Fn(Server) -> bool,
+    ) -> Result<AnyDevice, AppError> {
+        match &self.network {
+            Network::Driver(driver) => Ok(driver.device(0, bind)?),
+            Network::Links(links) => {
+                let children = self.children.iter().enumerate();
+                let children = children.filter(|(_, child)| reaches(child.server));
+                let numbers: Vec<usize> = children.map(|(number, _)| number).collect();
+                Ok(links.device(&numbers)?)
+            }
+        }
     }
 
     /// The core that this program is to run on, if it matters.
@@ -292,12 +371,12 @@ fn command(
     core: usize,
     idle: IdleStrategy,
 ) -> Result<Command, AppError> {
-    let datagram_size = args.datagram_size.to_string();
+    let datagram_size = format!("{}B", args.datagram_bytes());
     let (core, idle) = (core.to_string(), idle.to_string());
     let mut command = match server {
         Server::MemoryNode => {
             let mut command = Command::new(sibling("dmrpc-mn", "dmrpc-mn")?);
-            command.args(["--bind", "127.0.0.1:0", "--idle", &idle, "--lease", LOCAL_LEASE]);
+            command.args(["--idle", &idle, "--lease", LOCAL_LEASE]);
             command.args(["--pool-size", &args.pool_size.to_string()]);
             if args.no_payload_check {
                 command.arg("--no-payload-check");

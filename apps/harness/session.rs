@@ -7,12 +7,12 @@ use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
 
-use crate::args::{Args, Driver};
+use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
 use crate::error::AppError;
 use crate::interleave::{Compare, Ratio, Turns};
 use crate::output::Output;
-use crate::row::{Row, Subject, Switches};
+use crate::row::{Details, Row, Subject, Switches};
 use crate::servers::{Server, Servers, Sharing};
 
 /// Longest block in seconds: a server that is stopped for longer is suspected to be gone.
@@ -126,33 +126,72 @@ impl Session<'_> {
     pub fn in_turns<const N: usize>(
         &mut self,
         what: &str,
+        ours: (Server, impl FnMut(&Clock, &mut Block) -> Result<[Tally; N], AppError>),
+        bare: Option<(Server, &mut BareBlock<'_>)>,
+        compare: Compare,
+    ) -> Result<Turns<N>, AppError> {
+        match bare {
+            None => {
+                let mut alone = Turns::default();
+                self.rounds(what, ours, &mut [], |tallies, _| alone.add(tallies, None, compare))?;
+                Ok(alone)
+            }
+            Some((server, block)) => {
+                let mut other = [Companion { server, block, compare }];
+                self.in_turns_with(what, ours, &mut other).map(|[turns]| turns)
+            }
+        }
+    }
+
+    /// As [`Session::in_turns`], with several yardsticks or competitors in each round. Returns for
+    /// each of them what ours did and how the two relate.
+    ///
+    /// # Errors
+    /// What the closures say, or that a server has ended.
+    pub fn in_turns_with<const N: usize, const M: usize>(
+        &mut self,
+        what: &str,
+        ours: (Server, impl FnMut(&Clock, &mut Block) -> Result<[Tally; N], AppError>),
+        others: &mut [Companion<'_, '_>; M],
+    ) -> Result<[Turns<N>; M], AppError> {
+        let mut turns: [Turns<N>; M] = std::array::from_fn(|_| Turns::default());
+        let compare = others.each_ref().map(|other| other.compare);
+        self.rounds(what, ours, others, |tallies, others| {
+            for ((turns, other), compare) in turns.iter_mut().zip(others).zip(compare) {
+                turns.add(tallies, Some(other), compare);
+            }
+        })?;
+        Ok(turns)
+    }
+
+    /// The rounds of a row: a block of ours, then one of each other.
+    fn rounds<const N: usize>(
+        &mut self,
+        what: &str,
         (server, mut ours): (
             Server,
             impl FnMut(&Clock, &mut Block) -> Result<[Tally; N], AppError>,
         ),
-        bare: Option<(Server, &mut BareBlock<'_>)>,
-        compare: Compare,
-    ) -> Result<Turns<N>, AppError> {
-        let mut turns = Turns::default();
+        others: &mut [Companion<'_, '_>],
+        mut add: impl FnMut(&[Tally; N], &[Tally]),
+    ) -> Result<(), AppError> {
         let budget = self.block_budget();
         let blocks = self.blocks();
         self.output.expect(what, blocks);
-        let mut bare = bare;
+        let mut tallies = Vec::with_capacity(others.len());
         for _ in 0..blocks {
             self.servers.activate(server)?;
-            let tallies = ours(&self.clock, &mut Block::start(&self.clock, budget))?;
-            let raw = match &mut bare {
-                None => None,
-                Some((server, bare)) => {
-                    self.servers.activate(*server)?;
-                    Some(bare(&self.clock, &mut Block::start(&self.clock, budget))?)
-                }
-            };
-            turns.add(&tallies, raw.as_ref(), compare);
+            let own = ours(&self.clock, &mut Block::start(&self.clock, budget))?;
+            tallies.clear();
+            for other in others.iter_mut() {
+                self.servers.activate(other.server)?;
+                let block = &mut Block::start(&self.clock, budget);
+                tallies.push((other.block)(&self.clock, block)?);
+            }
+            add(&own, &tallies);
             self.output.step();
         }
-        self.servers.activate(server)?;
-        Ok(turns)
+        self.servers.activate(server)
     }
 
     /// Prints a row, and remembers its errors for the exit code.
@@ -165,12 +204,24 @@ impl Session<'_> {
         tally: &Tally,
         ratio: Option<Ratio>,
     ) -> Result<(), AppError> {
+        self.row_with(subject, tally, Details { ratio_to_raw: ratio, ..Details::default() })
+    }
+
+    /// As [`Session::row`], with ratios to more than the bare device.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn row_with(
+        &mut self,
+        subject: Subject,
+        tally: &Tally,
+        details: Details,
+    ) -> Result<(), AppError> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let switches = Switches { integrity, ..Switches::default() };
-        let driver = self.args.local.unwrap_or(Driver::Udp).name();
-        let about = (self.app, driver, self.args.idle.to_string());
-        let row = Row::new(about, subject, tally, switches, ratio);
+        let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
+        let row = Row::new(about, subject, tally, switches, details);
         if !bare {
             self.errors += tally.errors;
         }
@@ -178,5 +229,15 @@ impl Session<'_> {
     }
 }
 
-/// A block of the bare device.
+/// A yardstick or a competitor that is measured in the rounds of a row.
+pub struct Companion<'a, 'b> {
+    /// The server that must be running.
+    pub server: Server,
+    /// A block of it.
+    pub block: &'a mut BareBlock<'b>,
+    /// What the ratio of ours to it compares.
+    pub compare: Compare,
+}
+
+/// A block of the bare device, or of what else ours is compared with.
 pub type BareBlock<'a> = dyn FnMut(&Clock, &mut Block) -> Result<Tally, AppError> + 'a;

@@ -10,6 +10,7 @@ use dmrpc_apps::args::Args;
 use dmrpc_apps::block::{Block, Tally};
 use dmrpc_apps::client::{self, Client};
 use dmrpc_apps::cycle::{self, Cycle};
+use dmrpc_apps::echo::Rpc;
 use dmrpc_apps::error::AppError;
 use dmrpc_apps::frames::Exchange;
 use dmrpc_apps::interleave::Compare;
@@ -20,7 +21,7 @@ use dmrpc_apps::servers::{Server, Sharing};
 use dmrpc_apps::session::{self, Session};
 use dmrpc_host::clock::Clock;
 
-use ops::{REFERENCE_OPS, Read, References, Rpc, Write};
+use ops::{REFERENCE_OPS, Read, References, Write};
 
 /// Measures how long operations take, one at a time.
 ///
@@ -189,7 +190,7 @@ impl Bench<'_, '_, '_, '_> {
         beside: Option<&'static str>,
         exchange: Exchange,
     ) -> Subject {
-        let (request, answer) = exchange.frames(self.session.args.datagram_size.as_usize());
+        let (request, answer) = exchange.frames(self.session.args.datagram_bytes());
         Subject {
             op,
             size_bytes: self.bytes,

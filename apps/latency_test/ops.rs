@@ -1,58 +1,14 @@
 //! The operations, one at a time.
 
-use dmrpc_apps::client::{Client, ECHO, wait_up};
+use dmrpc_apps::client::{Client, wait_up};
 use dmrpc_apps::cycle::Cycle;
 use dmrpc_apps::error::AppError;
 use dmrpc_apps::pattern;
 use dmrpc_apps::places::{PLACE_BYTES_MIN, Places};
+use dmrpc_cn::Peer;
 use dmrpc_cn::memory::ALL_RIGHTS;
-use dmrpc_cn::{Arg, Peer};
 use dmrpc_core::time::Duration;
 use dmrpc_host::clock::Clock;
-
-/// `rpc`: a call of an echo with one inline argument.
-pub(crate) struct Rpc<'a> {
-    client: &'a Client,
-    peer: Peer,
-    seed: u64,
-    sequence: u64,
-    request: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-impl<'a> Rpc<'a> {
-    pub(crate) fn new(client: &'a Client, peer: Peer, seed: u64, bytes: usize) -> Self {
-        let mut request = vec![0; bytes];
-        pattern::fill(seed, &mut request);
-        Self { client, peer, seed, sequence: 0, request, answer: vec![0; bytes] }
-    }
-}
-
-impl Cycle<1> for Rpc<'_> {
-    fn run(&mut self, clock: &Clock, verify: bool) -> Result<[Duration; 1], AppError> {
-        self.sequence += 1;
-        pattern::stamp(self.sequence, &mut self.request);
-        let start = clock.now();
-        let args = [Arg::Inline(&self.request)];
-        let reply = self.client.call(self.peer, ECHO, &args, &mut self.answer)?;
-        let span = clock.now().since(start);
-        let bytes = self.request.len();
-        if reply.body_bytes != bytes {
-            return Err(AppError::WrongBytes { op: "rpc", bytes, at: reply.body_bytes });
-        }
-        if verify {
-            match pattern::first_unstamped(self.seed, self.sequence, &self.answer) {
-                None => {}
-                Some(at) => return Err(AppError::WrongBytes { op: "rpc", bytes, at }),
-            }
-        }
-        Ok([span])
-    }
-
-    fn prepare(&mut self) {
-        wait_up(self.client, self.peer);
-    }
-}
 
 /// `read`: of a random place of a region.
 pub(crate) struct Read<'a> {

@@ -3,9 +3,9 @@
 use dmrpc_apps::client::{Client, ECHO};
 use dmrpc_apps::error::AppError;
 use dmrpc_apps::pattern;
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::memory::ALL_RIGHTS;
 use dmrpc_cn::{Arg, Peer, Ref, Region, Rights};
-use dmrpc_udp::UdpDevice;
 
 use crate::checks::Checks;
 
@@ -17,7 +17,7 @@ const OFFSET: u64 = 5_003;
 const FIRST: u64 = 1;
 const SECOND: u64 = 2;
 
-type Memory<'n> = dmrpc_cn::Memory<'n, UdpDevice>;
+type Memory<'n> = dmrpc_cn::Memory<'n, AnyDevice>;
 
 fn content(name: u64, bytes: usize) -> Vec<u8> {
     let mut content = vec![0; bytes];

@@ -256,15 +256,15 @@ impl<D: Device> Node<D> {
     /// The end of a call; `None` before it.
     pub(crate) fn finish(&self, ticket: Ticket) -> Option<Result<Finished<'_>, Error>> {
         let mut state = self.state.borrow_mut();
-        let State { pending, pool, peers, .. } = &mut *state;
+        let State { pending, pool, .. } = &mut *state;
         let Some(entry) = pending.get(ticket) else { return Some(Err(Error::StaleTicket)) };
         if entry.phase != Phase::Done {
             return None;
         }
         if let Some(error) = entry.error {
-            let (peer, method) = (entry.peer, entry.method);
-            let error = match peers.get(peer) {
-                Some(peer) => Error::Call { address: peer.address, method, error },
+            let method = entry.method;
+            let error = match entry.address {
+                Some(address) => Error::Call { address, method, error },
                 None => Error::StalePeer,
             };
             state.drop_call(ticket);

@@ -135,8 +135,7 @@ impl NodeConfig {
         within("buffers", buffers, usize::from(u16::MAX))
     }
 
-    /// How a UDP device for such a node is set up.
-    pub fn udp(&self) -> UdpConfig {
+    pub(crate) fn udp(&self) -> UdpConfig {
         UdpConfig {
             datagram_bytes_max: self.datagram_bytes,
             send_queue_max: SEND_QUEUE,

@@ -65,8 +65,9 @@ fn copy_to(out: &mut [u8], offset: u32, bytes: &[u8]) {
 impl PollHost<'_, '_> {
     /// Stores the end of a call in its entry.
     fn finish(&mut self, entry: u64, completion: &Completion<'_>) {
-        let State { pending, pool, operations, .. } = &mut *self.state;
+        let State { pending, pool, operations, peers, .. } = &mut *self.state;
         let Some((_, entry)) = pending.by_token(entry) else { return };
+        let address = |entry: &Pending| peers.get(entry.peer).map(|peer| peer.address);
         let count = &mut operations[entry.operation as usize];
         entry.phase = Phase::Done;
         match &completion.result {
@@ -75,6 +76,7 @@ impl PollHost<'_, '_> {
                     Body::Absorbed { bytes, .. } => bytes as usize,
                     Body::Whole(body) => {
                         if !keep_body(entry, body, pool, &mut self.user) {
+                            entry.address = address(entry);
                             count.failed += 1;
                             return;
                         }
@@ -88,6 +90,7 @@ impl PollHost<'_, '_> {
             }
             Err(error) => {
                 entry.error = Some(*error);
+                entry.address = address(entry);
                 count.failed += 1;
             }
         }

@@ -20,6 +20,7 @@
 //!     memory.take(&result, &mut bytes)?;
 //!     std::fs::write("result.jpg", &bytes)?;
 //!     memory.drop_ref(&picture)?;
+//!     node.disconnect_all();
 //!     Ok(())
 //! }
 //! ```

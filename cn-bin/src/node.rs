@@ -200,6 +200,17 @@ impl<D: Device> Node<D> {
         endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
     }
 
+    /// Ends all sessions in which this node makes calls, as [`Node::disconnect`] does: to be called
+    /// before a program ends, so that its memory comes back at once. A node that just goes silent
+    /// keeps it until its lease is over.
+    pub fn disconnect_all(&self) {
+        loop {
+            let peer = self.state.borrow().peers.open_ones().next();
+            let Some(peer) = peer else { return };
+            self.disconnect(peer);
+        }
+    }
+
     /// Takes a buffer with room for `bytes` bytes; its contents are that long.
     ///
     /// # Errors

@@ -76,6 +76,17 @@ impl Peers {
         Some(Peer { session: SessionId { index: index as u32, generation } })
     }
 
+    /// All sessions that are open or being opened.
+    pub(crate) fn open_ones(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.0.iter().enumerate().filter_map(|(index, entry)| match entry.state {
+            PeerState::Unused | PeerState::Closed(_) => None,
+            _ => {
+                let session = SessionId { index: index as u32, generation: entry.generation };
+                Some(Peer { session })
+            }
+        })
+    }
+
     pub(crate) fn event(&mut self, session: SessionId, event: SessionEvent) {
         let Some(entry) = self.0.get_mut(session.index as usize) else { return };
         if entry.generation != session.generation {

@@ -1,5 +1,6 @@
 //! Calls that have begun and are not finished by their caller.
 
+use std::net::SocketAddrV4;
 use std::task::Waker;
 
 use dmrpc_core::endpoint::host::{CallError, CallId, Response};
@@ -121,6 +122,8 @@ pub(crate) struct Pending {
     /// Bytes that the call carries to its service.
     pub(crate) bytes_out: u64,
     pub(crate) error: Option<CallError>,
+    /// Whom a call that failed was for: its session may have a successor when that is asked.
+    pub(crate) address: Option<SocketAddrV4>,
     pub(crate) reply: Reply,
     /// For tasks of other executors.
     pub(crate) waker: Option<Waker>,
@@ -173,6 +176,7 @@ impl PendingTable {
             length: 0,
             bytes_out: 0,
             error: None,
+            address: None,
             reply: Reply::EMPTY,
             waker: None,
         };
@@ -197,7 +201,7 @@ impl PendingTable {
         (entry.place, entry.room) = (place, room);
         (entry.offset, entry.length, entry.bytes_out) =
             (begin.offset, begin.length, begin.bytes_out);
-        (entry.call, entry.error, entry.waker) = (None, None, None);
+        (entry.call, entry.error, entry.address, entry.waker) = (None, None, None, None);
         self.outstanding += 1;
         Some(Ticket { index, generation: entry.generation })
     }

@@ -342,3 +342,29 @@ fn whoever_waits_for_a_session_is_told_though_its_place_has_another() {
     }));
     assert_eq!(second, Some(ConnectError::Ended), "it waits for ever");
 }
+
+#[test]
+fn doubt_is_told_though_the_session_has_a_successor() {
+    let silent = Server::node(|node, stop| {
+        let service = node.serve(|_, call| async move {
+            std::future::pending::<()>().await;
+            drop(call);
+        });
+        service.run(|| stop.load(Ordering::Relaxed));
+    });
+    let echo = Server::echo();
+    // One place for a session, so that the next one takes it.
+    let node = Node::open_udp(&NodeConfig { client_sessions: 1, ..config() }).expect("loopback");
+    let peer = node.connect(silent.address).expect("it runs");
+    let options = CallOptions { deadline: Some(Duration::from_secs(30)), ..CallOptions::default() };
+    let ticket = node.start_call(peer, Method(1), &[], None, options).expect("begun");
+    let begin = StdInstant::now();
+    while begin.elapsed().as_millis() < 50 {
+        node.step();
+    }
+    node.disconnect(peer);
+    node.connect(echo.address).expect("it runs");
+    let error = node.try_finish(ticket).expect("ended").expect_err("no answer");
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert!(error.to_string().contains(&silent.address.to_string()), "{error}");
+}

@@ -130,6 +130,24 @@ fn references_become_regions() {
 }
 
 #[test]
+fn a_goodbye_gives_all_memory_back_at_once() {
+    let server = Server::memory_node();
+    for _ in 0..3 {
+        // Each takes more than half of the pool, in two sessions.
+        let node = node();
+        for _ in 0..2 {
+            let memory = node.memory(node.connect(server.address).expect("it runs"));
+            memory.alloc(common::POOL_BYTES / 3).expect("the one before has gone");
+        }
+        node.disconnect_all();
+        let peer = node.connect(server.address).expect("a node may connect again");
+        assert!(node.is_up(peer));
+        node.disconnect_all();
+        assert!(!node.is_up(peer));
+    }
+}
+
+#[test]
 fn errors_name_operation_and_values() {
     let (server, node) = (Server::memory_node(), node());
     let memory = node.memory(node.connect(server.address).expect("it runs"));

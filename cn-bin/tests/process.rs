@@ -191,6 +191,7 @@ fn errors_are_one_line_that_helps() {
     let nobody = ["--memory-node", "127.0.0.1:9"];
     fails(program().arg("ping").args(nobody), 1, "nobody answers at 127.0.0.1:9");
     fails(program().arg("ping"), 2, "--memory-node");
+    fails(program().args(["ping", "--memory-node", "here"]), 2, "such as 127.0.0.1:7400");
     fails(program().args(["read", "--ref", "abc"]).args(nobody), 2, "128 hexadecimal digits");
     fails(program().args(["alloc", "--size", "lots"]).args(nobody), 2, "64KiB");
     fails(program().args(["ref", "--file", "/nowhere"]).args(nobody), 1, "/nowhere");

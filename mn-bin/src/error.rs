@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dmrpc_choice::DriverError;
 use dmrpc_core::endpoint::ConfigError;
 use dmrpc_core::store::FormatError;
 use dmrpc_host::affinity::CoreError;
@@ -9,7 +10,6 @@ use dmrpc_host::cluster::ClusterError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 use dmrpc_host::size::ByteSize;
-use dmrpc_udp::UdpError;
 
 /// Why the memory node does not run.
 #[derive(Debug)]
@@ -18,8 +18,7 @@ pub(crate) enum Error {
     Cores(CoreError),
     OneCoreOnly(usize),
     Sessions(usize),
-    Device(UdpError),
-    Capture { path: std::path::PathBuf, source: std::io::Error },
+    Device(DriverError),
     Endpoint(ConfigError),
     PoolTooLarge { wanted: u64, available: u64 },
     PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
@@ -33,6 +32,9 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the command line is to blame, not the machine.
     pub(crate) fn is_usage(&self) -> bool {
+        if let Self::Device(error) = self {
+            return error.is_usage();
+        }
         matches!(
             self,
             Self::Cluster(_)
@@ -57,9 +59,6 @@ impl fmt::Display for Error {
                 write!(f, "--sessions {count} is out of range; use 1 to 65536")
             }
             Self::Device(error) => error.fmt(f),
-            Self::Capture { path, source } => {
-                write!(f, "--pcap {} cannot be written: {source}", path.display())
-            }
             Self::Endpoint(error) => error.fmt(f),
             Self::PoolTooLarge { wanted, available } => write!(
                 f,

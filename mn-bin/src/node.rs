@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
@@ -13,12 +14,10 @@ use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
-use dmrpc_host::captured::Captured;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
-use dmrpc_udp::{UdpConfig, UdpDevice};
 use memmap2::MmapMut;
 
 use crate::error::Error;
@@ -46,13 +45,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
         .map_err(|source| Error::PoolFormat { bytes, source })?;
 
-    let mut udp = UdpConfig::at(place.address);
-    udp.datagram_bytes_max = options.datagram_size.as_usize();
-    let device = UdpDevice::open(udp).map_err(Error::Device)?;
-    let address = device.local_addr();
-    let mut device = Captured::new(device, address, options.pcap.as_deref()).map_err(|source| {
-        Error::Capture { path: options.pcap.clone().unwrap_or_default(), source }
-    })?;
+    let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
+    let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
+    let driver = Driver::start(&options.driver, datagram_bytes, 1).map_err(Error::Device)?;
+    let mut device = driver.device(0, place.address).map_err(Error::Device)?;
 
     let incarnation = wall_clock_ns();
     let mut key = [0; 16];
@@ -83,6 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     if let Some(core) = place.core {
         pin_to_core(core).map_err(Error::Cores)?;
     }
+    let address = device.local_addr();
     defmt::info!(
         "memory node {=u32} on port {=u16}: {=u64} frames",
         place.memory_node,
@@ -132,7 +129,7 @@ fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usiz
 /// The poll loop.
 fn serve(
     endpoint: &mut Endpoint<'_>,
-    device: &mut Captured<UdpDevice>,
+    device: &mut AnyDevice,
     node: &mut Traced<'_, MemoryNode<'_, Plain<'_>>>,
     options: &Options,
     reporter: &Reporter,

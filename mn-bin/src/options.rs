@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::Parser;
+use dmrpc_choice::DriverArgs;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -90,10 +91,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE")]
     pub(crate) session_quota: Option<ByteSize>,
 
-    /// Largest datagram: what all hops to the compute nodes carry whole.
-    #[arg(long, default_value = "9000B", value_name = "SIZE",
+    /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
+    /// over DPDK if not given.
+    #[arg(long, value_name = "SIZE",
         value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
-    pub(crate) datagram_size: ByteSize,
+    pub(crate) datagram_size: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverArgs,
 
     /// How long a silent session keeps its memory.
     #[arg(long, default_value = "10s", value_name = "TIME",
@@ -113,10 +118,6 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME",
         value_parser = span_between(TimeSpan(MILLISECOND), TimeSpan(DAY)))]
     pub(crate) report: Option<TimeSpan>,
-
-    /// Write all datagrams to this file, for Wireshark; tools/wireshark/dmrpc.lua explains them.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pcap: Option<PathBuf>,
 
     /// Reports as JSON, one object a line.
     #[arg(long)]

@@ -10,41 +10,80 @@ use crate::results::{Results, Row};
 /// Changes smaller than this share are not worth a line.
 const CHANGE_MIN: f64 = 0.1;
 
-/// One line for each row that changed by a tenth or more. Ratios to the bare device are compared
-/// where there are any, rates elsewhere.
-pub(crate) fn text(before: &Results, now: &Results) -> String {
-    let mut text = String::new();
-    for file in &now.files {
-        let Some(earlier) = before.file(&file.name) else { continue };
-        for row in file.rows.iter().filter(|row| !row.is_raw()) {
-            let earlier_row = earlier.rows.iter().find(|earlier| earlier.key() == row.key());
-            let Some(change) = earlier_row.and_then(|earlier| change(earlier, row)) else {
-                continue;
-            };
-            let size = ByteSize(row.size_bytes);
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                text,
-                "{}: {} of {size}, {} in flight: {change}",
-                file.name, row.op, row.concurrency
-            );
-        }
+/// A row that was measured before and now.
+struct Change {
+    what: &'static str,
+    before: f64,
+    now: f64,
+}
+
+impl Change {
+    /// Ratios to the bare device are compared where there are any, rates elsewhere.
+    fn of(before: &Row, now: &Row) -> Self {
+        let (what, before, now) = match (&before.ratio_to_raw, &now.ratio_to_raw) {
+            (Some(before), Some(now)) => ("ratio to the bare device", before.median, now.median),
+            _ => ("a second", before.ops_per_s, now.ops_per_s),
+        };
+        Self { what, before, now }
     }
-    if text.is_empty() {
-        "no change of a tenth or more since the results before\n".into()
-    } else {
-        text
+
+    fn ratio(&self) -> f64 {
+        self.now / self.before
     }
 }
 
-fn change(before: &Row, now: &Row) -> Option<String> {
-    let (what, before, now) = match (&before.ratio_to_raw, &now.ratio_to_raw) {
-        (Some(before), Some(now)) => ("ratio to the bare device", before.median, now.median),
-        _ => ("operations a second", before.ops_per_s, now.ops_per_s),
-    };
-    let share = now / before - 1.0;
-    (share.abs() >= CHANGE_MIN)
-        .then(|| format!("{what} {before:.3} before, {now:.3} now ({:+.0} %)", share * 100.0))
+/// A table with one line for each row that changed by a tenth or more.
+pub(crate) fn table(before: &Results, now: &Results) -> String {
+    let mut lines = String::new();
+    let (mut same, mut new) = (0, 0);
+    for file in &now.files {
+        let earlier = before.file(&file.name);
+        for row in file.rows.iter().filter(|row| !row.is_raw()) {
+            let found = earlier
+                .and_then(|earlier| earlier.rows.iter().find(|earlier| earlier.key() == row.key()));
+            let Some(earlier_row) = found else {
+                new += 1;
+                continue;
+            };
+            let change = Change::of(earlier_row, row);
+            if (change.ratio() - 1.0).abs() < CHANGE_MIN {
+                same += 1;
+                continue;
+            }
+            let pages = row.pages.map_or(String::new(), |pages| {
+                format!(", {} in each of {pages} pages", ByteSize(row.write_bytes.unwrap_or(0)))
+            });
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                lines,
+                "| {} | `{}` {}{pages} | {} | {} | {} | {} | {:.2} |",
+                file.name,
+                row.op,
+                ByteSize(row.size_bytes),
+                row.concurrency,
+                change.what,
+                number(change.before),
+                number(change.now),
+                change.ratio()
+            );
+        }
+    }
+    let commit = before.files.first().map_or("", |file| &file.header.commit);
+    let mut text = format!(
+        "## Since the results before\n\nThose of commit `{commit}`. {same} rows changed by less \
+         than a tenth, {new} are new.\n\n"
+    );
+    if !lines.is_empty() {
+        text += "| results | of | in flight | figure | before | now | now over before |\n\
+                 |---|---|---|---|---|---|---|\n";
+        text += &lines;
+        text.push('\n');
+    }
+    text
+}
+
+fn number(value: f64) -> String {
+    if value < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }
 
 #[cfg(test)]
@@ -65,12 +104,15 @@ mod tests {
             }),
             ..Row::default()
         };
-        let results = |row| Results {
-            files: vec![File { name: "x".into(), rows: vec![row], ..File::default() }],
-        };
-        let before = results(row(100.0, 1.2));
-        assert!(text(&before, &results(row(50.0, 1.25))).starts_with("no change"));
-        let changed = text(&before, &results(row(100.0, 1.5)));
-        assert!(changed.contains("1.200 before, 1.500 now (+25 %)"), "{changed}");
+        let results =
+            |rows| Results { files: vec![File { name: "x".into(), rows, ..File::default() }] };
+        let before = results(vec![row(100.0, 1.2)]);
+        let same = table(&before, &results(vec![row(50.0, 1.25)]));
+        assert!(same.contains("1 rows changed by less") && !same.contains("| x |"), "{same}");
+        let changed = table(&before, &results(vec![row(100.0, 1.5)]));
+        assert!(changed.contains("| 1.200 | 1.500 | 1.25 |"), "{changed}");
+        let other = Row { pages: Some(2), ..row(100.0, 1.2) };
+        let new = table(&before, &results(vec![other]));
+        assert!(new.contains("0 rows changed by less than a tenth, 1 are new"), "{new}");
     }
 }

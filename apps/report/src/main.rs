@@ -1,9 +1,12 @@
 //! `bench_report`: turns the rows that the programs print into tables, plots and verdicts.
 #![forbid(unsafe_code)]
 
+mod bars;
 mod check;
 mod compare;
+mod forks;
 mod header;
+mod instructions;
 mod plot;
 mod results;
 mod tables;
@@ -39,10 +42,18 @@ enum Job {
         #[arg(long)]
         previous: Option<PathBuf>,
     },
-    /// Fail if a row in a folder has errors, no rate, or bytes that nobody compared.
+    /// Fail if a row in a folder has errors, no rate, bytes that nobody compared, or a void raw
+    /// probe.
     Check {
         /// The folder.
         folder: PathBuf,
+    },
+    /// Fail if an instruction count has grown by more than 5 %.
+    Instructions {
+        /// What ci/instructions printed before.
+        committed: PathBuf,
+        /// What it prints now.
+        now: PathBuf,
     },
 }
 
@@ -58,6 +69,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Job::Report { folder, previous } => report(&folder, previous.as_deref()),
+        Job::Instructions { committed, now } => instructions::check(&committed, &now),
         Job::Check { folder } => Results::load(&folder).and_then(|results| check::all(&results)),
     };
     match result {
@@ -73,11 +85,13 @@ fn main() -> ExitCode {
 fn report(folder: &Path, previous: Option<&Path>) -> Result<(), Error> {
     let results = Results::load(folder)?;
     let plots = plot::all(&results, folder)?;
-    let text = tables::readme(&results, &plots);
+    let changes = match previous {
+        Some(previous) => compare::table(&Results::load(previous)?, &results),
+        None => String::new(),
+    };
+    let text = tables::readme(&results, &plots, &changes);
     let path = folder.join("README.md");
     std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
-    if let Some(previous) = previous {
-        print!("{}", compare::text(&Results::load(previous)?, &results));
-    }
+    print!("{changes}");
     Ok(())
 }

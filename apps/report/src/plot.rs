@@ -36,7 +36,9 @@ const SIZE: (u32, u32) = (760, 460);
 pub(crate) fn all(results: &Results, folder: &Path) -> Result<Vec<Plot>, Error> {
     let mut plots = Vec::new();
     for file in &results.files {
-        let one_at_a_time = file.rows.iter().all(|row| row.concurrency == 1);
+        let is_a_rate = |row: &Row| row.concurrency > 1 && row.gbit_per_s > 0.0;
+        // What moves no bytes has no throughput.
+        let one_at_a_time = !file.rows.iter().any(|row| is_a_rate(row) && row.beside.is_none());
         let (lines, unit) =
             if one_at_a_time { (times(file), "us") } else { (rates(file), "Gbit/s") };
         if lines.iter().all(|line| line.points.len() < 2) {
@@ -69,13 +71,17 @@ fn line(
     Line { name, raw, points }
 }
 
-/// Median times of what moves bytes.
+/// Median times of what moves bytes; of references, for the program that is about those.
 fn times(file: &File) -> Vec<Line> {
     let micros = |row: &Row| row.p50_ns as f64 / 1e3;
     let mut lines = Vec::new();
-    for op in ["rpc", "read", "write"] {
-        lines.push(line(file, op.to_owned(), false, |row| row.op == op, micros));
-        let beside = |row: &Row| row.beside.as_deref() == Some(op);
+    let is_alone = |row: &Row| row.concurrency == 1 && row.pages.is_none();
+    let forks = file.rows.iter().any(|row| row.app == "fork_speed");
+    let ops: &[&str] = if forks { &["create_ref", "map_ref"] } else { &["rpc", "read", "write"] };
+    for &op in ops {
+        let ours = |row: &Row| row.op == op && row.beside.is_none() && is_alone(row);
+        lines.push(line(file, op.to_owned(), false, ours, micros));
+        let beside = |row: &Row| row.is_raw() && row.beside.as_deref() == Some(op) && is_alone(row);
         lines.push(line(file, format!("bare socket, as {op}"), true, beside, micros));
     }
     lines

@@ -29,9 +29,16 @@ pub(crate) struct Row {
     pub(crate) integrity: bool,
     pub(crate) beside: Option<String>,
     pub(crate) ratio_to_raw: Option<Ratio>,
+    pub(crate) ratio_to_rpc: Option<Ratio>,
+    pub(crate) ratio_to_copy: Option<Ratio>,
+    pub(crate) pages: Option<u64>,
+    pub(crate) write_bytes: Option<u64>,
+    pub(crate) way: Option<String>,
+    /// Of the bare device: it did less than it can, so nothing may be compared with it.
+    pub(crate) void: bool,
 }
 
-/// A ratio to the bare device.
+/// A ratio taken block by block.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
@@ -40,6 +47,17 @@ pub(crate) struct Ratio {
     pub(crate) blocks: u64,
 }
 
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, lower_quartile, upper_quartile, .. } = self;
+        write!(f, "{median:.2} ({lower_quartile:.2}-{upper_quartile:.2})")
+    }
+}
+
+/// What tells rows of one file apart: operation, what it stands beside, size, number in flight,
+/// pages written and bytes in each.
+pub(crate) type Key<'r> = (&'r str, &'r str, u64, u64, Option<u64>, Option<u64>);
+
 impl Row {
     /// Whether it is of the bare device.
     pub(crate) fn is_raw(&self) -> bool {
@@ -47,9 +65,10 @@ impl Row {
     }
 
     /// What tells rows of one file apart.
-    pub(crate) fn key(&self) -> (&str, &str, u64, u64) {
+    pub(crate) fn key(&self) -> Key<'_> {
         let beside = self.beside.as_deref().unwrap_or_default();
-        (&self.op, beside, self.size_bytes, self.concurrency)
+        let Self { op, size_bytes, concurrency, pages, write_bytes, .. } = self;
+        (op, beside, *size_bytes, *concurrency, *pages, *write_bytes)
     }
 }
 
@@ -79,6 +98,8 @@ pub(crate) enum Error {
     Line { path: PathBuf, line: usize, source: serde_json::Error },
     /// A folder has no results.
     Empty { path: PathBuf },
+    /// A file has no instruction counts.
+    NoCounts { path: PathBuf },
     /// A plot cannot be drawn.
     Plot { path: PathBuf, reason: String },
     /// Rows are not as they should be.
@@ -100,6 +121,11 @@ impl fmt::Display for Error {
             Self::Empty { path } => write!(
                 f,
                 "{} has no files of results (*.jsonl): run ci/bench to make them",
+                path.display()
+            ),
+            Self::NoCounts { path } => write!(
+                f,
+                "{} has no instruction counts: give what ci/instructions prints",
                 path.display()
             ),
             Self::Plot { path, reason } => {
@@ -163,13 +189,6 @@ impl File {
         }
         Ok(file)
     }
-
-    /// The row of an operation, not of the bare device.
-    pub(crate) fn row(&self, op: &str, size_bytes: u64, concurrency: u64) -> Option<&Row> {
-        self.rows.iter().find(|row| {
-            row.op == op && row.size_bytes == size_bytes && row.concurrency == concurrency
-        })
-    }
 }
 
 #[cfg(test)]
@@ -188,7 +207,8 @@ mod tests {
         let results = Results::load(&folder).expect("legal");
         let file = results.file("rpc_test").expect("there");
         assert_eq!(file.header.command, "x");
-        assert_eq!(file.row("rpc", 32, 4).map(|row| row.count), Some(9));
+        assert_eq!(file.rows[0].key(), ("rpc", "", 32, 4, None, None));
+        assert_eq!(file.rows[0].count, 9);
         std::fs::write(&path, format!("{header}\n{row}\nnonsense\n")).expect("a temporary file");
         let error = Results::load(&folder).expect_err("no row").to_string();
         assert!(error.contains("rpc_test.jsonl, line 3"), "{error}");

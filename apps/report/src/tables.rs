@@ -4,23 +4,21 @@ use std::fmt::Write;
 
 use dmrpc_host::size::ByteSize;
 
+use crate::bars;
+use crate::forks;
 use crate::header::Header;
 use crate::plot::Plot;
-use crate::results::{File, Results, Row};
-
-/// A bar: a file's operation of a size, and the ratio of its median time to that of the bare
-/// socket that it must not exceed.
-const BARS: [(&str, &str, u64, f64); 2] =
-    [("latency_test", "rpc", 64, 1.25), ("latency_test", "read", 4096, 1.25)];
+use crate::results::{File, Ratio, Results, Row};
 
 /// The text of README.md.
-pub(crate) fn readme(results: &Results, plots: &[Plot]) -> String {
+pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String {
     let mut text = String::from(
         "# Results\n\n\
          Made by `ci/bench`; do not edit by hand. Each file `*.jsonl` has a header line (commit, \
          machine, versions, command) and a row a line, as the programs print them with `--json`. \
-         All processes ran on this one machine, over loopback UDP, the client pinned to one core \
-         and its server to another.\n\n\
+         All processes ran on this one machine, the client pinned to one core and its server to \
+         another, over loopback UDP where the name does not say another driver. Instruction counts \
+         (`ci/instructions`) are in `instructions.txt`.\n\n\
          The machine is shared and noisy, so absolute figures differ from day to day. Ratios are \
          taken block by block, ours and the bare device's in turns: the median, and the quartiles \
          in brackets. The bare device carries the same datagrams, on the same cores, in the same \
@@ -29,7 +27,8 @@ pub(crate) fn readme(results: &Results, plots: &[Plot]) -> String {
     if let Some(file) = results.files.first() {
         machine(&mut text, &file.header);
     }
-    bars(&mut text, results);
+    bars::table(&mut text, results);
+    text += changes;
     for file in &results.files {
         section(&mut text, file, plots);
     }
@@ -47,29 +46,16 @@ fn machine(text: &mut String, header: &Header) {
     );
 }
 
-fn bars(text: &mut String, results: &Results) {
-    let _ = writeln!(text, "## Bars\n\n| | bar | measured | |\n|---|---|---|---|");
-    for (name, op, bytes, bar) in BARS {
-        let row = results.file(name).and_then(|file| file.row(op, bytes, 1));
-        let Some(ratio) = row.and_then(|row| row.ratio_to_raw) else { continue };
-        let verdict = if ratio.median <= bar { "met" } else { "**missed**" };
-        let _ = writeln!(
-            text,
-            "| median of a {} `{op}` to the bare socket's round trip | at most {bar} | {} | \
-             {verdict} |",
-            ByteSize(bytes),
-            ratio_text(Some(ratio))
-        );
-    }
-    text.push('\n');
-}
-
 fn section(text: &mut String, file: &File, plots: &[Plot]) {
     let _ = writeln!(text, "## {}\n\n`{}`\n", file.name, file.header.command);
     for plot in plots.iter().filter(|plot| plot.of == file.name) {
         let _ = writeln!(text, "![{}]({})\n", plot.title, plot.file);
     }
     let one_at_a_time = file.rows.iter().all(|row| row.concurrency == 1);
+    if let Some(table) = forks::table(&file.rows) {
+        text.push_str(&table);
+        return text.push('\n');
+    }
     if one_at_a_time {
         let _ = writeln!(
             text,
@@ -129,19 +115,17 @@ fn rate_line(row: &Row, raw: Option<&Row>) -> String {
     )
 }
 
-fn ratio_text(ratio: Option<crate::results::Ratio>) -> String {
-    ratio.map_or(String::new(), |ratio| {
-        format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
-    })
+pub(crate) fn ratio_text(ratio: Option<Ratio>) -> String {
+    ratio.map_or(String::new(), |ratio| ratio.to_string())
 }
 
-fn micros(nanos: u64) -> String {
+pub(crate) fn micros(nanos: u64) -> String {
     let micros = nanos as f64 / 1e3;
     if micros < 100.0 { format!("{micros:.2} us") } else { format!("{micros:.0} us") }
 }
 
 /// A whole number with a comma between thousands.
-fn thousands(number: f64) -> String {
+pub(crate) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -156,7 +140,6 @@ fn thousands(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Ratio;
 
     #[test]
     fn numbers_for_people() {
@@ -183,7 +166,8 @@ mod tests {
             row("raw_rtt", 7_700, None),
         ];
         let file = File { name: "latency_test".into(), rows, ..File::default() };
-        let text = readme(&Results { files: vec![file] }, &[]);
+        let text = readme(&Results { files: vec![file] }, &[], "what changed");
+        assert!(text.contains("what changed"), "{text}");
         assert!(text.contains("| at most 1.25 | 1.20 (1.10-1.30) | met |"), "{text}");
         let rpc = text.lines().find(|line| line.starts_with("| `rpc`")).expect("a row");
         assert!(rpc.contains("7.50 us") && rpc.ends_with("| 1.20 (1.10-1.30) |"), "{rpc}");

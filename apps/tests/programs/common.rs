@@ -18,6 +18,8 @@ pub(crate) fn program(name: &str) -> &'static str {
         "latency_test" => env!("CARGO_BIN_EXE_latency_test"),
         "bandwidth_read_test" => env!("CARGO_BIN_EXE_bandwidth_read_test"),
         "bandwidth_write_test" => env!("CARGO_BIN_EXE_bandwidth_write_test"),
+        "fork_speed" => env!("CARGO_BIN_EXE_fork_speed"),
+        "fork_test" => env!("CARGO_BIN_EXE_fork_test"),
         "rpc_test" => env!("CARGO_BIN_EXE_rpc_test"),
         other => panic!("no program {other}"),
     }
@@ -34,6 +36,7 @@ pub(crate) fn build_memory_node() {
         let profile = if debug.ends_with("release") { "release" } else { "test" };
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "dmrpc-mn", "--profile", profile])
+            .args(if cfg!(feature = "dpdk") { &["--features", "dpdk"][..] } else { &[] })
             .status()
             .expect("cargo runs");
         assert!(status.success(), "dmrpc-mn must build");

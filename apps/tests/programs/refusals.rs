@@ -8,8 +8,15 @@ use crate::common::{
     ClusterFile, build_memory_node, children_of, command, free_port, refused, runs,
 };
 
-const PROGRAMS: [&str; 5] =
-    ["simple_test", "latency_test", "bandwidth_read_test", "bandwidth_write_test", "rpc_test"];
+const PROGRAMS: [&str; 7] = [
+    "simple_test",
+    "latency_test",
+    "bandwidth_read_test",
+    "bandwidth_write_test",
+    "rpc_test",
+    "fork_speed",
+    "fork_test",
+];
 
 #[test]
 fn wrong_flags() {
@@ -26,6 +33,9 @@ fn wrong_flags() {
     }
     refused("rpc_test", "--local udp --sizes 9MiB", 2, &["--sizes 9MiB", "8MiB"]);
     refused("rpc_test", "--local udp --concurrency 0", 2, &["--concurrency 0", "1 to 128"]);
+    refused("fork_test", "--local udp --sizes 1KiB", 2, &["--sizes 1KiB", "4KiB to 8MiB"]);
+    refused("fork_test", "--local udp --sizes 8KiB --pages 3", 2, &["--pages 3", "1 to 2"]);
+    refused("fork_test", "--local udp --write-sizes 5KiB", 2, &["--write-sizes 5KiB", "4KiB"]);
     refused("latency_test", "--local udp --ops fork", 2, &["fork", "references"]);
 }
 

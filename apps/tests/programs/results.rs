@@ -111,6 +111,36 @@ fn rpc_test_echoes() {
 }
 
 #[test]
+fn fork_speed_measures_references_beside_a_call() {
+    let rows = rows("fork_speed", &format!("{BRIEF} --raw --sizes 4KiB,32MiB --concurrency 1,40"));
+    check("fork_speed", &rows);
+    let of_a_size =
+        ["create_ref", "map_ref", "rpc", "raw_rtt", "create_ref", "rpc", "raw_echo"].repeat(2);
+    assert_eq!(ops(&rows), of_a_size);
+    for row in rows.iter().filter(|row| row["op"] == "create_ref") {
+        assert_eq!(row["ratio_to_rpc"]["blocks"], 3, "{row}");
+        assert!(row["ratio_to_raw"]["median"].as_f64() > Some(0.0), "{row}");
+    }
+}
+
+#[test]
+fn fork_test_compares_with_copying() {
+    let line = "--raw --sizes 32KiB,200KiB --pages 1,8 --write-sizes 4B,4KiB --concurrency 1,3";
+    let rows = rows("fork_test", &format!("{BRIEF} {line}"));
+    check("fork_test", &rows);
+    assert_eq!(ops(&rows).len(), 2 * 2 * 2 * 2 * 3);
+    for rows in rows.chunks(3) {
+        let raw = if rows[0]["concurrency"] == 1 { "raw_rtt" } else { "raw_echo" };
+        assert_eq!(ops(rows), ["cow_write", "copy_write", raw]);
+        assert!(rows[0]["ratio_to_copy"]["median"].as_f64() > Some(0.0), "{}", rows[0]);
+        assert_eq!(rows[0]["way"], "reference");
+        let way = rows[1]["way"].as_str().expect("a way");
+        assert!(["value", "memory node"].contains(&way), "{way}");
+        assert!(rows.iter().all(|row| row["pages"].is_number() && row["write_bytes"].is_number()));
+    }
+}
+
+#[test]
 fn switches_and_counts_are_taken() {
     let line = "--local udp --ops rpc --sizes 64B --count 50 --warmup 5 --blocks 5 --idle sleep \
                 --no-payload-check";

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::memory::{ALL_RIGHTS, Cause};
 use dmrpc_cn::{
     CallError, CallOptions, Error, IdleStrategy, Memory, Node, NodeConfig, OperationError, Peer,
     Ref,
 };
 use dmrpc_host::captured::Captured;
-use dmrpc_udp::UdpDevice;
+use dmrpc_udp::{UdpConfig, UdpDevice};
 
 use super::{Common, Random};
-
-type Device = Captured<UdpDevice>;
 
 /// References that it keeps at most.
 const KEEP: usize = 8;
@@ -34,8 +33,8 @@ struct Account {
 }
 
 struct Client<'n> {
-    node: &'n Node<Device>,
-    memory: Memory<'n, Device>,
+    node: &'n Node<AnyDevice>,
+    memory: Memory<'n, AnyDevice>,
     random: Random,
     kept: Vec<(Ref, Vec<u8>)>,
     account: Account,
@@ -47,9 +46,17 @@ pub(super) fn run(common: &Common, pcap: Option<&Path>) {
     let any = "0.0.0.0:0".parse().expect("an address");
     let config =
         NodeConfig { idle: IdleStrategy::Sleep, datagram_bytes: 1472, ..NodeConfig::at(any) };
-    let device = UdpDevice::open(config.udp()).expect("a socket");
+    let mut udp = UdpConfig::at(any);
+    udp.datagram_bytes_max = config.datagram_bytes;
+    let device = UdpDevice::open(udp).expect("a socket");
     let local = device.local_addr();
-    let device = Captured::new(device, local, pcap).expect("a capture file");
+    let device = match pcap {
+        None => AnyDevice::Udp(device),
+        Some(path) => {
+            let captured = Captured::new(device, local, path);
+            AnyDevice::UdpCaptured(captured.expect("a capture file"))
+        }
+    };
     let node = Node::new(device, local, &config).expect("a node");
     let until = Instant::now() + Duration::from_secs(common.seconds);
     let mut random = Random(common.seed);

@@ -5,20 +5,21 @@ use std::io::{self, Write};
 use std::net::SocketAddrV4;
 use std::path::Path;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::memory::{ALL_RIGHTS, MESSAGE_BODY_BYTES_MAX};
 use dmrpc_cn::{Memory, Node, OperationError, Peer, Ref};
 use serde_json::json;
 
 use super::error::CliError;
 use super::options::{Command, HexRef, Options};
-use super::{CliDevice, Place, client_config, open};
+use super::{Place, client_config};
 
 /// One command at work.
 struct Session<'n> {
-    node: &'n Node<CliDevice>,
+    node: &'n Node<AnyDevice>,
     address: SocketAddrV4,
     peer: Peer,
-    memory: Memory<'n, CliDevice>,
+    memory: Memory<'n, AnyDevice>,
     json: bool,
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn run(options: &Options, command: &Command, place: &Place) -> Result
         _ => Vec::new(),
     };
     place.pin()?;
-    let node = open(options, &client_config(options, place))?;
+    let node = super::open(options, &client_config(options, place))?;
     let peer = node.connect(address)?;
     let memory = node.memory(peer);
     let session = Session { node: &node, address, peer, memory, json: options.json };

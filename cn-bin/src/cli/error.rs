@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
@@ -17,13 +18,13 @@ pub(crate) enum CliError {
     NoMemoryNode,
     OneCoreOnly { given: usize },
     Open(OpenError),
+    Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
     Connect(ConnectError),
     Call(Error),
     Operation(OperationError),
     NoStatistics { address: SocketAddrV4, status: Status },
-    Capture { path: PathBuf, source: io::Error },
     Read { path: PathBuf, source: io::Error },
     NoFile { path: PathBuf },
     Empty { path: PathBuf },
@@ -42,6 +43,7 @@ impl CliError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Udp(_)),
+            Self::Driver(error) => error.is_usage(),
             Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
@@ -64,6 +66,7 @@ impl fmt::Display for CliError {
                 write!(f, "--cores names {given} cores: a compute node over UDP uses one")
             }
             Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
@@ -74,9 +77,6 @@ impl fmt::Display for CliError {
                 "{address} gives no statistics (status {}): give the address of a memory node",
                 status.0
             ),
-            Self::Capture { path, source } => {
-                write!(f, "--pcap {} cannot be written: {source}", path.display())
-            }
             Self::Read { path, source } => {
                 write!(f, "file {} cannot be read: {source}", path.display())
             }
@@ -121,6 +121,7 @@ macro_rules! from {
 
 from! {
     OpenError => Open,
+    DriverError => Driver,
     ClusterError => Cluster,
     CoreError => Cores,
     ConnectError => Connect,

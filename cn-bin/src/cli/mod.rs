@@ -8,11 +8,10 @@ mod serve;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_cn::{BufferClass, Node, NodeConfig, OpenError};
+use dmrpc_choice::{AnyDevice, Driver};
+use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
-use dmrpc_host::captured::Captured;
 use dmrpc_host::cluster::{Cluster, Role};
-use dmrpc_udp::UdpDevice;
 
 use error::CliError;
 use options::{Command, Options};
@@ -79,31 +78,29 @@ impl Place {
     }
 }
 
-/// The device of this process.
-pub(crate) type CliDevice = Captured<UdpDevice>;
-
-/// Opens the node of this process.
-pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<CliDevice>, CliError> {
-    let device = UdpDevice::open(config.udp()).map_err(OpenError::Udp)?;
-    let local = device.local_addr();
-    let path = options.pcap.as_deref();
-    let device = Captured::new(device, local, path).map_err(|source| CliError::Capture {
-        path: options.pcap.clone().unwrap_or_default(),
-        source,
-    })?;
-    Ok(Node::new(device, local, config)?)
-}
-
 /// How the node of this process is set up.
 pub(crate) fn node_config(options: &Options, place: &Place) -> NodeConfig {
     let config = NodeConfig::at(place.bind);
     NodeConfig {
-        datagram_bytes: options.datagram_size.as_usize(),
+        datagram_bytes: datagram_bytes(options),
         idle: options.idle,
         payload_check: !options.no_payload_check,
         deadline: options.deadline.0,
         ..config
     }
+}
+
+/// The largest datagram, in bytes.
+fn datagram_bytes(options: &Options) -> usize {
+    options.datagram_size.map_or(options.driver.datagram_bytes(), |size| size.as_usize())
+}
+
+/// Opens a node over the driver that the command line chooses.
+pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDevice>, CliError> {
+    let driver = Driver::start(&options.driver, config.datagram_bytes, 1)?;
+    let device = driver.device(0, config.bind)?;
+    let local = device.local_addr();
+    Ok(Node::new(device, local, config)?)
 }
 
 /// The same for a node that makes a few calls and ends.

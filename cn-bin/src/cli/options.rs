@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
+use dmrpc_choice::DriverArgs;
 use dmrpc_cn::Ref;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
@@ -99,18 +100,18 @@ pub(crate) struct Options {
         value_parser = span_between(DEADLINES.0, DEADLINES.1))]
     pub(crate) deadline: TimeSpan,
 
-    /// Largest datagram: what all hops to the other nodes carry whole.
-    #[arg(long, global = true, default_value = "9000B", value_name = "SIZE",
+    /// Largest datagram: what all hops to the other nodes carry whole. 9000B over UDP, 1472B over
+    /// DPDK if not given.
+    #[arg(long, global = true, value_name = "SIZE",
         value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
-    pub(crate) datagram_size: ByteSize,
+    pub(crate) datagram_size: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverArgs,
 
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
-
-    /// Write all datagrams to this file, for Wireshark; tools/wireshark/dmrpc.lua explains them.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) pcap: Option<PathBuf>,
 
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
@@ -12,7 +13,7 @@ use dmrpc_host::signals::Signals;
 use super::error::CliError;
 use super::options::{Options, Serve};
 use super::report::Reporter;
-use super::{CliDevice, Place, node_config, open};
+use super::{Place, node_config};
 
 /// Longest body of a message, in bytes.
 const LARGE_BYTES: usize = dmrpc_cn::memory::MESSAGE_BODY_BYTES_MAX;
@@ -40,7 +41,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
         ..node_config(options, place)
     };
     let signals = Signals::install()?;
-    let node = open(options, &config)?;
+    let node = super::open(options, &config)?;
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }
@@ -66,8 +67,8 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
 
 /// Answers one request: by itself, or by what the next service answers.
 async fn answer(
-    context: Context<'_, CliDevice>,
-    call: IncomingCall<'_, CliDevice>,
+    context: Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     forward_to: Option<SocketAddrV4>,
     room: usize,
 ) {
@@ -87,8 +88,8 @@ async fn answer(
 struct Failed;
 
 async fn forward(
-    context: &Context<'_, CliDevice>,
-    call: IncomingCall<'_, CliDevice>,
+    context: &Context<'_, AnyDevice>,
+    call: IncomingCall<'_, AnyDevice>,
     address: SocketAddrV4,
     room: usize,
 ) -> Result<(), Failed> {
@@ -117,13 +118,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(node: &Node<CliDevice>, serve: &Serve, reporter: Reporter) -> Self {
+    fn new(node: &Node<AnyDevice>, serve: &Serve, reporter: Reporter) -> Self {
         let interval = serve.report.map(|span| span.0);
         let next_report = interval.map_or(Instant::FAR_FUTURE, |span| node.now() + span);
         Self { reporter, interval, next_report, slow_steps: 0 }
     }
 
-    fn look(&mut self, node: &Node<CliDevice>, signals: Signals) {
+    fn look(&mut self, node: &Node<AnyDevice>, signals: Signals) {
         if signals.take_dump_request() {
             self.reporter.publish(node.now(), node.statistics(), true);
         }

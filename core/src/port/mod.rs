@@ -172,10 +172,21 @@ impl<D: FrameDevice> EthernetPort<D> {
         PortCounters { unresolved: self.unresolved, ..self.counters }
     }
 
+    /// Remembers a neighbour's hardware address, as if it had said so itself.
+    pub fn learn(&self, neighbour: Ipv4Addr, hardware: [u8; 6]) {
+        self.neighbours.learn(&self.address, neighbour, EthernetAddress(hardware));
+    }
+
+    /// Whether [`EthernetPort::maintain`] has something to do.
+    #[inline]
+    pub fn needs_maintenance(&self) -> bool {
+        self.wanted.is_some() || !self.slow.is_idle()
+    }
+
     /// Does the slow path's work: answers ARP and ICMP, asks for unknown neighbours. To be called
     /// now and then, such as after each poll; costs next to nothing when there is nothing to do.
     pub fn maintain(&mut self, now: Instant) {
-        if self.wanted.is_none() && self.slow.is_idle() {
+        if !self.needs_maintenance() {
             return;
         }
         let (_, mut tx) = self.driver.split();

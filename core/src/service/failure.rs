@@ -44,6 +44,8 @@ impl Failure {
 pub(super) fn translate(error: Error) -> Option<MemoryError> {
     Some(match error {
         Error::Pending => return None,
+        // Pins come back as soon as the answers that they are for have arrived.
+        Error::OutOf { what: Pool::Pins, .. } => return None,
         Error::OutOf { what, limit, .. } => {
             MemoryError::Exhausted { resource: resource(what), limit }
         }

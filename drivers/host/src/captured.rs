@@ -3,19 +3,18 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 
+use crate::idle::Wait;
 use crate::pcap::Pcap;
 
-/// Any device, and perhaps a file with all that it sends and receives.
+/// Any device, and a file with all that it sends and receives.
 ///
-/// With a file, each datagram is copied on its way out: that is for looking, not for measuring.
-/// Without one, nothing is done but to ask whether there is one. When the file cannot be written
-/// any more, that is said once, and the device goes on.
+/// Each datagram is copied on its way out: this is for looking, not for measuring. When the file
+/// cannot be written any more, that is said once, and the device goes on.
 #[derive(Debug)]
 pub struct Captured<D> {
     device: D,
@@ -27,19 +26,24 @@ pub struct Captured<D> {
 }
 
 impl<D: Device> Captured<D> {
-    /// Wraps `device`, whose own address is `local`, and creates the file, if there is to be one.
+    /// Wraps `device`, whose own address is `local`, and creates the file.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn new(device: D, local: SocketAddrV4, path: Option<&Path>) -> io::Result<Self> {
-        let file = RefCell::new(path.map(Pcap::create).transpose()?);
-        let bytes = vec![0; path.map_or(0, |_| device.capabilities().datagram_bytes_max)];
+    pub fn new(device: D, local: SocketAddrV4, path: &Path) -> io::Result<Self> {
+        let file = RefCell::new(Some(Pcap::create(path)?));
+        let bytes = vec![0; device.capabilities().datagram_bytes_max];
         Ok(Self { device, local, file, staged: None, bytes })
     }
 
     /// The device.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// The address that the device is reached at.
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        self.local
     }
 }
 
@@ -66,9 +70,17 @@ impl<D: Device> Device for Captured<D> {
     }
 }
 
-impl<D: AsFd> AsFd for Captured<D> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+impl<D: Wait> Wait for Captured<D> {
+    fn announce(&self) {
+        self.device.announce();
+    }
+
+    fn retract(&self) {
+        self.device.retract();
+    }
+
+    fn wait(&self, timeout: Duration) -> bool {
+        self.device.wait(timeout)
     }
 }
 

@@ -98,6 +98,12 @@ where
     Ok(value)
 }
 
+/// What clap says of a socket address that is none, and what would be right.
+const ADDRESS: (&str, &str) = (
+    "invalid IPv4 socket address syntax",
+    "give an IPv4 address and a port, such as 127.0.0.1:7400",
+);
+
 /// clap's explanation without its layout.
 fn one_line(explanation: &str) -> String {
     let mut line = String::new();
@@ -115,7 +121,7 @@ fn one_line(explanation: &str) -> String {
         // Writing to a string does not fail.
         let _ = write!(line, "{separator}{part}");
     }
-    line + "; --help tells more"
+    line.replace(ADDRESS.0, ADDRESS.1) + "; --help tells more"
 }
 
 #[cfg(test)]
@@ -130,6 +136,9 @@ mod tests {
         /// Where.
         #[arg(long)]
         place: String,
+        /// To whom.
+        #[arg(long)]
+        peer: Option<std::net::SocketAddrV4>,
     }
 
     fn refusal(arguments: &[&str]) -> String {
@@ -159,7 +168,10 @@ mod tests {
         assert!(value.contains("'many'") && value.contains("--count"), "{value}");
         let missing = refusal(&["--count", "1"]);
         assert!(missing.contains("--place"), "{missing}");
-        for line in [unknown, value, missing] {
+        let address = refusal(&["--count", "1", "--place", "here", "--peer", "localhost:7400"]);
+        assert!(address.contains("'localhost:7400'"), "{address}");
+        assert!(address.contains("such as 127.0.0.1:7400"), "{address}");
+        for line in [unknown, value, missing, address] {
             assert_eq!(line.lines().count(), 1, "{line}");
             assert!(line.ends_with("; --help tells more"), "{line}");
         }

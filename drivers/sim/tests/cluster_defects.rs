@@ -5,9 +5,13 @@ use dmrpc_host as _;
 
 mod pair;
 
+use dmrpc_core::endpoint::Call;
+use dmrpc_core::endpoint::host::Sink;
 use dmrpc_core::store::Config;
 use dmrpc_core::time::Duration;
-use dmrpc_core::wire::memory_op::{MemoryError, RefOperand, RegionOperand, Resource, Step, put};
+use dmrpc_core::wire::memory_op::{
+    MemoryError, RefOperand, RegionOperand, Resource, STEP_BYTES, STEPS_MAX, Step, emit_steps, put,
+};
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_core::wire::reference::Rights;
 use pair::{FIRST, MADE, Pair, Refused, named};
@@ -267,4 +271,32 @@ fn a_long_write_is_refused_with_the_same_details_as_a_short_one() {
         let overflow = MemoryError::OutOfRange { end: u64::MAX, size: 100 };
         assert_eq!(refused, Err(Refused::Memory(overflow)));
     }
+}
+
+#[test]
+fn reads_wait_for_each_other_s_snapshots() {
+    let mut pair = Pair::new(Config { pins: 1, ..pool() });
+    let session = pair.connect();
+    let length = 20_000;
+    let region = pair.alloc(session, length);
+    let mut out = [0; STEPS_MAX * STEP_BYTES];
+    let steps = [Step::Read { region: named(region), offset: 0, length }];
+    let parameters = emit_steps(&steps, &mut out);
+    let before = pair.caller.counts;
+    for _ in 0..6 {
+        let call = Call {
+            parameters,
+            sink: Some((Sink(0), length as u32)),
+            deadline: Some(Duration::from_secs(5)),
+            ..Call::new(Method::MEMORY)
+        };
+        pair.client.call(pair.now, session, &call).expect("a free slot");
+    }
+    for _ in 0..100_000 {
+        pair.step();
+    }
+    let (ended, refused) = pair.caller.counts;
+    assert_eq!((ended - before.0, refused - before.1), (6, 0), "none is refused");
+    pair.free(session, region);
+    pair.settle();
 }

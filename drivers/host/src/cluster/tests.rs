@@ -66,3 +66,13 @@ fn files_without_processes() {
     let error = Cluster::load(Path::new("/no/such/file")).expect_err("not there").to_string();
     assert!(error.contains("/no/such/file"), "{error}");
 }
+
+#[test]
+fn the_file_of_the_readme_is_good() {
+    let readme = include_str!("../../../../README.md");
+    let (_, after) = readme.split_once("```toml\n").expect("a cluster file");
+    let (text, _) = after.split_once("```").expect("its end");
+    let cluster = parse(text).expect("good");
+    assert!(cluster.select(0, Role::MemoryNode).is_ok());
+    assert!((1..3).all(|index| cluster.select(index, Role::ComputeNode).is_ok()));
+}

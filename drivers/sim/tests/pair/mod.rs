@@ -63,6 +63,8 @@ pub(crate) struct Caller {
     pub(crate) body: Vec<u8>,
     pub(crate) room: Vec<u8>,
     ended: Option<Result<Answer, Refused>>,
+    /// Calls that ended so far, and those of them that were refused.
+    pub(crate) counts: (u32, u32),
     connected: u32,
 }
 
@@ -97,6 +99,9 @@ impl Host for Caller {
     fn release(&mut self, _: Source) {}
 
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
+        self.counts.0 += 1;
+        self.counts.1 +=
+            u32::from(!completion.result.is_ok_and(|response| response.status == Status::OK));
         let response = match completion.result {
             Ok(response) => response,
             Err(error) => {
@@ -174,6 +179,7 @@ impl Pair {
                 body: vec![0; BODY_BYTES_MAX],
                 room: vec![0; BODY_BYTES_MAX],
                 ended: None,
+                counts: (0, 0),
                 connected: 0,
             },
             server: endpoint(1, Instant::ZERO),

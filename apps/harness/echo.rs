@@ -1,0 +1,147 @@
+//! Calls of an echo: one at a time for `latency_test`, many for `rpc_test`, and beside others.
+
+use dmrpc_cn::{Arg, CallOptions, Error, Finished, Peer, Status};
+use dmrpc_core::time::Duration;
+use dmrpc_host::clock::Clock;
+
+use crate::bandwidth::TrafficOf;
+use crate::client::{Client, ECHO, wait_up};
+use crate::cycle::Cycle;
+use crate::error::AppError;
+use crate::pattern;
+use crate::window::{Begun, Ended, Traffic};
+
+/// `rpc`: a call of an echo with one inline argument.
+pub struct Rpc<'a> {
+    client: &'a Client,
+    peer: Peer,
+    seed: u64,
+    sequence: u64,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl<'a> Rpc<'a> {
+    /// Calls of `bytes` bytes.
+    pub fn new(client: &'a Client, peer: Peer, seed: u64, bytes: usize) -> Self {
+        let mut request = vec![0; bytes];
+        pattern::fill(seed, &mut request);
+        Self { client, peer, seed, sequence: 0, request, answer: vec![0; bytes] }
+    }
+}
+
+impl Cycle<1> for Rpc<'_> {
+    fn run(&mut self, clock: &Clock, verify: bool) -> Result<[Duration; 1], AppError> {
+        self.sequence += 1;
+        pattern::stamp(self.sequence, &mut self.request);
+        let start = clock.now();
+        let args = [Arg::Inline(&self.request)];
+        let reply = self.client.call(self.peer, ECHO, &args, &mut self.answer)?;
+        let span = clock.now().since(start);
+        let bytes = self.request.len();
+        if reply.body_bytes != bytes {
+            return Err(AppError::WrongBytes { op: "rpc", bytes, at: reply.body_bytes });
+        }
+        if verify {
+            match pattern::first_unstamped(self.seed, self.sequence, &self.answer) {
+                None => {}
+                Some(at) => return Err(AppError::WrongBytes { op: "rpc", bytes, at }),
+            }
+        }
+        Ok([span])
+    }
+
+    fn prepare(&mut self) {
+        wait_up(self.client, self.peer);
+    }
+}
+
+/// Calls of an echo, many at a time.
+#[derive(Debug)]
+pub struct Echoes;
+
+impl TrafficOf for Echoes {
+    type Traffic<'c> = Echo<'c>;
+
+    fn of<'c>(
+        &mut self,
+        client: &'c Client,
+        peers: &[Peer],
+        seed: u64,
+        bytes: usize,
+    ) -> Result<Echo<'c>, AppError> {
+        Ok(Echo::new(client, peers, seed, bytes))
+    }
+}
+
+/// Calls of an echo, in several sessions in turns.
+pub struct Echo<'c> {
+    client: &'c Client,
+    peers: Vec<Peer>,
+    /// The session whose turn it is.
+    next: usize,
+    seed: u64,
+    sequence: u64,
+    content: Vec<u8>,
+}
+
+impl<'c> Echo<'c> {
+    /// Calls of `bytes` bytes in the sessions `peers`.
+    pub fn new(client: &'c Client, peers: &[Peer], seed: u64, bytes: usize) -> Self {
+        let mut content = vec![0; bytes];
+        pattern::fill(seed, &mut content);
+        Self { client, peers: peers.to_vec(), next: 0, seed, sequence: 0, content }
+    }
+}
+
+impl Traffic for Echo<'_> {
+    /// What the request was stamped with.
+    type Context = u64;
+
+    fn begin(&mut self) -> Result<Begun<u64>, AppError> {
+        let sequence = self.sequence + 1;
+        pattern::stamp(sequence, &mut self.content);
+        for _ in 0..self.peers.len() {
+            let peer = self.peers[self.next];
+            self.next = (self.next + 1) % self.peers.len();
+            let reply = match self.client.buffer(self.content.len()) {
+                Ok(buffer) => buffer,
+                Err(error) if error.is_room() => return Ok(Begun::Full),
+                Err(error) => return Err(error.into()),
+            };
+            let args = [Arg::Inline(&self.content)];
+            let options = CallOptions::default();
+            match self.client.start_call(peer, ECHO, &args, Some(reply), options) {
+                Ok(ticket) => {
+                    self.sequence = sequence;
+                    return Ok(Begun::Operation(ticket, sequence));
+                }
+                Err(error) if error.is_room() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Begun::Full)
+    }
+
+    fn end(
+        &mut self,
+        sequence: u64,
+        result: Result<Finished<'_>, Error>,
+        verify: bool,
+    ) -> Result<Ended, AppError> {
+        let finished = result?;
+        let bytes = self.content.len();
+        let found = finished.buffer.as_deref().unwrap_or_default();
+        if finished.reply.status != Status::OK || found.len() != bytes {
+            return Err(AppError::WrongBytes { op: "rpc", bytes, at: found.len() });
+        }
+        if verify && let Some(at) = pattern::first_unstamped(self.seed, sequence, found) {
+            return Err(AppError::WrongBytes { op: "rpc", bytes, at });
+        }
+        Ok(Ended::Counted { verified: verify })
+    }
+
+    fn prepare(&mut self) {
+        self.peers.iter().for_each(|peer| wait_up(self.client, *peer));
+    }
+}

@@ -1,0 +1,93 @@
+//! The flags that choose a driver.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use dmrpc_host::size::{ByteSize, TimeSpan};
+
+/// Drivers for networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DriverKind {
+    /// A kernel UDP socket.
+    #[default]
+    Udp,
+    /// A port of DPDK's.
+    Dpdk,
+}
+
+/// Flags that choose a driver and set it up.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Driver")]
+pub struct DriverArgs {
+    /// What carries the packets.
+    #[arg(long, global = true, value_name = "DRIVER", default_value = "udp")]
+    pub driver: DriverKind,
+
+    /// Write all datagrams to this file, for Wireshark: tools/wireshark/dmrpc.lua explains them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    /// Make a virtual device of DPDK's and use its port, such as
+    /// net_af_packet0,iface=veth0 or net_memif0,role=client,id=0,socket=/run/x.sock,
+    /// socket-abstract=no (the other end has role=server). Several are links to several neighbours.
+    #[arg(long, global = true, value_name = "NAME[,KEY=VALUE...]")]
+    pub dpdk_vdev: Vec<String>,
+
+    /// Use the port of this PCI device, which has to be bound to a driver that DPDK knows.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub dpdk_pci: Vec<String>,
+
+    /// Further arguments for DPDK's EAL, separated by blanks.
+    #[arg(long, global = true, value_name = "ARGUMENTS", allow_hyphen_values = true)]
+    pub dpdk_eal: Option<String>,
+
+    /// Do without huge pages.
+    #[arg(long, global = true)]
+    pub dpdk_no_huge: bool,
+
+    /// Memory for packet buffers where there are no huge pages.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
+    pub dpdk_memory: ByteSize,
+
+    /// Entries of the port's rings. net_memif takes the argument rsize (a power of two's exponent)
+    /// of its virtual device instead.
+    #[arg(long, global = true, value_name = "N", default_value_t = 1024)]
+    pub dpdk_ring: u16,
+
+    /// How long to wait for the port's link at the start.
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s")]
+    pub dpdk_link_wait: TimeSpan,
+
+    /// Leading bits of --bind's address that all neighbours of DPDK's port share.
+    #[arg(long, global = true, value_name = "N", default_value_t = 24,
+        value_parser = clap::value_parser!(u8).range(0..=32))]
+    pub prefix_bits: u8,
+
+    /// Where DPDK's port sends what is for nobody in the neighbourhood.
+    #[arg(long, global = true, value_name = "IP")]
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl DriverArgs {
+    /// Largest datagram unless another is asked for, in bytes.
+    pub fn datagram_bytes(&self) -> usize {
+        match self.driver {
+            DriverKind::Udp => crate::UDP_DATAGRAM_BYTES,
+            DriverKind::Dpdk => crate::DPDK_DATAGRAM_BYTES,
+        }
+    }
+
+    /// The first flag for DPDK that was given, if any.
+    pub(crate) fn first_of_dpdk(&self) -> Option<&'static str> {
+        [
+            (!self.dpdk_vdev.is_empty(), "--dpdk-vdev"),
+            (!self.dpdk_pci.is_empty(), "--dpdk-pci"),
+            (self.dpdk_eal.is_some(), "--dpdk-eal"),
+            (self.dpdk_no_huge, "--dpdk-no-huge"),
+            (self.gateway.is_some(), "--gateway"),
+        ]
+        .into_iter()
+        .find_map(|(given, flag)| given.then_some(flag))
+    }
+}

@@ -1,0 +1,173 @@
+//! What the flags start.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use dmrpc_host::captured::Captured;
+use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
+
+use crate::args::{DriverArgs, DriverKind};
+use crate::device::AnyDevice;
+
+/// Why a driver cannot be started, or a device not be opened.
+#[derive(Debug)]
+pub enum DriverError {
+    /// A UDP socket cannot be opened.
+    Udp(UdpError),
+    /// DPDK, or a port of it, cannot be used.
+    #[cfg(feature = "dpdk")]
+    Dpdk(dmrpc_dpdk::DpdkError),
+    /// DPDK was left out when this program was built.
+    NotBuilt,
+    /// A flag for DPDK was given without asking for it.
+    WithoutDpdk {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The capture file cannot be written.
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// DPDK's port cannot have this address.
+    Address {
+        /// The address given.
+        given: SocketAddrV4,
+    },
+}
+
+impl DriverError {
+    /// Whether the command line is to blame, not the machine.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Udp(_) | Self::NotBuilt | Self::Capture { .. } => false,
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(error) => error.is_usage(),
+            Self::WithoutDpdk { .. } | Self::Address { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(error) => error.fmt(f),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(error) => error.fmt(f),
+            Self::NotBuilt => f.write_str(
+                "this program was built without DPDK: install libdpdk-dev and libclang-dev \
+                 (ci/setup does), then cargo build --release --features dpdk",
+            ),
+            Self::WithoutDpdk { flag } => {
+                write!(f, "{flag} is for DPDK: give --driver dpdk too, or leave it out")
+            }
+            Self::Capture { path, source } => {
+                write!(f, "--pcap {} cannot be written: {source}", path.display())
+            }
+            Self::Address { given } => write!(
+                f,
+                "DPDK's port cannot be {given}: give --bind an address of its network and a port, \
+                 such as 10.0.0.1:7400"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+impl From<UdpError> for DriverError {
+    fn from(error: UdpError) -> Self {
+        Self::Udp(error)
+    }
+}
+
+#[cfg(feature = "dpdk")]
+impl From<dmrpc_dpdk::DpdkError> for DriverError {
+    fn from(error: dmrpc_dpdk::DpdkError) -> Self {
+        Self::Dpdk(error)
+    }
+}
+
+/// A driver that runs.
+pub struct Driver {
+    datagram_bytes: usize,
+    pcap: Option<PathBuf>,
+    #[cfg(feature = "dpdk")]
+    dpdk: Option<dpdk::Ports>,
+}
+
+impl Driver {
+    /// Starts what the flags ask for: devices for datagrams of up to `datagram_bytes` bytes, for as
+    /// many poll loops as `queues`.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn start(
+        args: &DriverArgs,
+        datagram_bytes: usize,
+        queues: u16,
+    ) -> Result<Self, DriverError> {
+        match args.driver {
+            DriverKind::Udp => match args.first_of_dpdk() {
+                Some(flag) => Err(DriverError::WithoutDpdk { flag }),
+                None => Ok(Self {
+                    datagram_bytes,
+                    pcap: args.pcap.clone(),
+                    #[cfg(feature = "dpdk")]
+                    dpdk: None,
+                }),
+            },
+            #[cfg(feature = "dpdk")]
+            DriverKind::Dpdk => {
+                let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
+                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), dpdk })
+            }
+            #[cfg(not(feature = "dpdk"))]
+            DriverKind::Dpdk => {
+                let _ = queues;
+                Err(DriverError::NotBuilt)
+            }
+        }
+    }
+
+    /// Opens the device of poll loop `queue` at `bind`.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
+        #[cfg(feature = "dpdk")]
+        if let Some(ports) = &self.dpdk {
+            let device = ports.device(queue, bind)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Dpdk(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::DpdkCaptured(captured));
+        }
+        let mut config = UdpConfig::at(bind);
+        config.datagram_bytes_max = self.datagram_bytes;
+        let device = UdpDevice::open(config)?;
+        let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Udp(device)) };
+        let local = device.local_addr();
+        let captured = Captured::new(device, local, &path);
+        let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+        Ok(AnyDevice::UdpCaptured(captured))
+    }
+
+    /// The capture file of a poll loop: loops after the first have their number in its name.
+    fn capture(&self, queue: u16) -> Option<PathBuf> {
+        let path = self.pcap.clone()?;
+        if queue == 0 {
+            return Some(path);
+        }
+        let mut name = path.into_os_string();
+        name.push(format!(".{queue}"));
+        Some(name.into())
+    }
+}
+
+#[cfg(feature = "dpdk")]
+pub(crate) mod dpdk;

@@ -1,0 +1,54 @@
+/* What the driver needs of DPDK's static inline functions, a burst a call. */
+#ifndef DMRPC_SHIM_H
+#define DMRPC_SHIM_H
+
+#include <stdio.h>
+#include <rte_alarm.h>
+#include <rte_bus.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* Where the bytes of a packet lie. */
+struct shim_frame {
+	uint8_t *data;
+	uint32_t bytes;
+	/* Whether all of them lie there; else only the first `bytes` of the packet's first buffer. */
+	uint32_t whole;
+};
+
+/* Room that every buffer keeps in front of a packet, in bytes. */
+uint16_t shim_headroom(void);
+
+/* The release that this was compiled against, such as "22.11": what shares one ABI. */
+const char *shim_compiled_release(void);
+
+/* The error that the last call on this thread left, as a positive errno. */
+int shim_errno(void);
+
+/* Receives up to `count` packets. */
+uint16_t shim_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+		      struct shim_frame *frames, uint16_t count);
+
+/* Makes one piece of a packet of several buffers, if the first has room. Returns whether it did. */
+int shim_linearize(struct rte_mbuf *mbuf, struct shim_frame *frame);
+
+/* Takes `count` empty buffers from a pool, all or none. Returns whether it did. */
+int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **data,
+		  uint16_t count);
+
+/* A copy of the first `bytes` bytes of a packet that is not sent yet; null if the pool is empty. */
+struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool);
+
+/* Sends packets of the given lengths, which lie at the start of their buffers. Returns how many
+ * the device took: those are its own from then on. */
+uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
+		   uint16_t count);
+
+#endif

@@ -1,0 +1,336 @@
+//! A port: its queue pairs, its pools of buffers, its link.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dpdk_sys as dpdk;
+
+use crate::eal::{Eal, c_string};
+use crate::error::DpdkError;
+use crate::macs::Mac;
+use crate::queue::{BURST_MAX, QueuePair, SEND_QUEUE};
+use crate::{log, sys};
+
+/// How a port is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct PortConfig {
+    /// Queue pairs: one for each core.
+    pub queues: u16,
+    /// Longest frame in bytes, from the Ethernet header on, without the frame check sequence.
+    pub frame_bytes_max: usize,
+    /// Length of the rings of each queue pair, where the port lets us choose. For `net_memif` the
+    /// argument `rsize` of the virtual device says it.
+    pub ring: u16,
+    /// How long to wait for the link, and for what is at its other end. `None` does not wait: the
+    /// listening side of a `net_memif` link has none before the other side comes.
+    pub link_timeout: Option<Duration>,
+}
+
+impl Default for PortConfig {
+    /// One queue pair for frames of 1514 bytes, rings of 1024, 5 s for the link.
+    fn default() -> Self {
+        Self {
+            queues: 1,
+            frame_bytes_max: 1514,
+            ring: 1024,
+            link_timeout: Some(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Buffers in a thread's cache: a few bursts.
+const CACHED: u32 = 256;
+/// Frames up to this length always fit, in bytes.
+const ETHERNET_FRAME_BYTES: usize = 1514;
+/// Ethernet header, in bytes: the part of a frame that an MTU does not count.
+const HEADER_BYTES: usize = 14;
+/// How often a link that is awaited is looked at.
+const LINK_POLL: Duration = Duration::from_millis(5);
+
+/// A port that runs. Closed when dropped.
+#[derive(Debug)]
+pub struct Port {
+    id: u16,
+    name: String,
+    driver: String,
+    frame_bytes_max: usize,
+    hardware: Mac,
+    socket: Option<u32>,
+    started: AtomicBool,
+    taken: Vec<AtomicBool>,
+    /// Dropped last, after the port was closed.
+    pools: Vec<sys::Pool>,
+}
+
+impl Port {
+    /// Sets up and starts the port of that name, and waits for its link.
+    ///
+    /// # Errors
+    /// [`DpdkError`]: no such port, more than it can do, no memory, no link.
+    pub fn open(eal: &Eal, name: &str, config: &PortConfig) -> Result<Arc<Self>, DpdkError> {
+        let id = sys::port_by_name(&c_string(name)?)
+            .ok_or_else(|| DpdkError::NoPort { name: name.to_owned() })?;
+        log::take();
+        let failed = |doing| {
+            move |source| DpdkError::Port {
+                port: name.to_owned(),
+                doing,
+                source,
+                said: log::take(),
+            }
+        };
+        let info = sys::info(id).map_err(failed("asking"))?;
+        let driver = sys::driver_name(&info);
+        let most = info.max_rx_queues.min(info.max_tx_queues);
+        if config.queues > most {
+            let (port, asked) = (name.to_owned(), config.queues);
+            return Err(DpdkError::Queues { port, asked, most });
+        }
+        check_frame(name, &driver, &info, config.frame_bytes_max)?;
+        let mut conf = dpdk::rte_eth_conf::default();
+        conf.rxmode.mtu = mtu(&driver, &info, config.frame_bytes_max);
+        sys::configure(id, config.queues, &conf).map_err(failed("configuring"))?;
+
+        let socket = sys::socket(id);
+        let receive_ring = clamp_ring(config.ring, &info.rx_desc_lim);
+        let send_ring = clamp_ring(config.ring, &info.tx_desc_lim);
+        let mut port = Self {
+            id,
+            name: name.to_owned(),
+            driver,
+            frame_bytes_max: config.frame_bytes_max,
+            hardware: [0; 6],
+            socket,
+            started: AtomicBool::new(false),
+            taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
+            pools: Vec::new(),
+        };
+        for queue in 0..config.queues {
+            let rings = (receive_ring, send_ring);
+            let pool = new_pool(eal, rings, config.frame_bytes_max, socket)?;
+            sys::set_up_queue(id, queue, rings, &pool).map_err(failed("setting up a queue of"))?;
+            port.pools.push(pool);
+        }
+        port.hardware = sys::hardware_address(id).map_err(failed("asking"))?;
+        port.bring_up(config.link_timeout)?;
+        sys::take_all(id);
+        Ok(Arc::new(port))
+    }
+
+    /// Starts the port and waits for its link.
+    fn bring_up(&self, timeout: Option<Duration>) -> Result<(), DpdkError> {
+        let begin = Instant::now();
+        loop {
+            let result = self.start();
+            let late = timeout.is_none_or(|timeout| begin.elapsed() >= timeout);
+            let up = result.is_ok() && (timeout.is_none() || sys::link_is_up(self.id));
+            if up {
+                return Ok(());
+            }
+            if !late {
+                thread::sleep(LINK_POLL);
+                continue;
+            }
+            let port = self.name.clone();
+            return Err(match result {
+                // A memif client is refused as long as nobody listens.
+                Err(source) if !self.is_memif() => {
+                    DpdkError::Port { port, doing: "starting", source, said: log::take() }
+                }
+                _ => {
+                    let waited_ms = timeout.unwrap_or_default().as_millis() as u64;
+                    DpdkError::NoLink { port, waited_ms }
+                }
+            });
+        }
+    }
+
+    fn is_memif(&self) -> bool {
+        self.driver == "net_memif"
+    }
+
+    fn start(&self) -> io::Result<()> {
+        if self.started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        sys::start_port(self.id)?;
+        self.started.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Looks after the link: one that was lost because its other end went away is asked for again.
+    /// Returns whether it is up. To be called now and then by the one thread that polls.
+    pub(crate) fn look_after(&self) -> bool {
+        if sys::link_is_up(self.id) {
+            return true;
+        }
+        // Only memif's connecting side has to ask again, and it does so at its start. Other queue
+        // pairs of a port that is stopped receive and send nothing.
+        if self.is_memif() {
+            if self.started.swap(false, Ordering::Relaxed) {
+                let _ = sys::stop_port(self.id);
+            }
+            let _ = self.start();
+            // What it says about a peer that is not there would only pile up.
+            log::take();
+        }
+        false
+    }
+
+    /// The port's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The driver of the port, such as `net_memif`.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The port's hardware address.
+    pub fn hardware(&self) -> [u8; 6] {
+        self.hardware
+    }
+
+    /// The NUMA node that the port is on, if it is on one, and that its pools were made on.
+    pub fn socket(&self) -> Option<u32> {
+        self.socket
+    }
+
+    /// Longest frame in bytes.
+    pub fn frame_bytes_max(&self) -> usize {
+        self.frame_bytes_max
+    }
+
+    /// Whether the link is up.
+    pub fn link_is_up(&self) -> bool {
+        sys::link_is_up(self.id)
+    }
+
+    /// How many queue pairs the port has.
+    pub fn queues(&self) -> u16 {
+        self.taken.len() as u16
+    }
+
+    /// Buffers of queue pair `queue` that are neither with the port nor with us.
+    ///
+    /// # Panics
+    /// If the port has no such queue pair.
+    pub fn buffers_available(&self, queue: u16) -> u32 {
+        self.pools[usize::from(queue)].available()
+    }
+
+    /// Packets that the port dropped on their way in because we were late, by its own count.
+    pub fn missed(&self) -> u64 {
+        sys::stats(self.id).map_or(0, |stats| stats.imissed + stats.rx_nombuf)
+    }
+
+    /// Takes queue pair `queue` for the calling thread; it comes back when dropped.
+    ///
+    /// # Errors
+    /// [`DpdkError::NoQueue`]: there is none of that number, or it is taken.
+    pub fn queue(self: &Arc<Self>, queue: u16) -> Result<QueuePair, DpdkError> {
+        let free = self.taken.get(usize::from(queue));
+        let free = free.is_some_and(|taken| !taken.swap(true, Ordering::Acquire));
+        match free {
+            true => Ok(QueuePair::new(Arc::clone(self), queue)),
+            false => Err(DpdkError::NoQueue { port: self.name.clone() }),
+        }
+    }
+
+    pub(crate) fn give_back(&self, queue: u16) {
+        self.taken[usize::from(queue)].store(false, Ordering::Release);
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(crate) fn pool(&self, queue: u16) -> &sys::Pool {
+        &self.pools[usize::from(queue)]
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        if self.started.load(Ordering::Relaxed) {
+            let _ = sys::stop_port(self.id);
+        }
+        sys::close_port(self.id);
+        if let Ok(name) = c_string(&self.name) {
+            // It fails for what is not a virtual device.
+            let _ = sys::remove_vdev(&name);
+        }
+        log::take();
+    }
+}
+
+/// Whether a driver chains buffers for frames of any length, whatever it states as its limit.
+fn chains(driver: &str) -> bool {
+    driver == "net_memif"
+}
+
+/// The longest frame that a port states, in bytes.
+fn longest_frame(info: &dpdk::rte_eth_dev_info) -> usize {
+    let by_mtu = match info.max_mtu {
+        0 | u16::MAX => usize::MAX,
+        mtu => usize::from(mtu) + HEADER_BYTES,
+    };
+    by_mtu.min(info.max_rx_pktlen as usize).max(ETHERNET_FRAME_BYTES)
+}
+
+fn check_frame(
+    name: &str,
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    asked: usize,
+) -> Result<(), DpdkError> {
+    let most = if chains(driver) { usize::from(u16::MAX) } else { longest_frame(info) };
+    let most = most.min(usize::from(u16::MAX) - usize::from(crate::queue::headroom()));
+    match asked <= most {
+        true => Ok(()),
+        false => Err(DpdkError::FrameSize { port: name.to_owned(), asked, most }),
+    }
+}
+
+/// The MTU to configure; 0 is the default.
+fn mtu(driver: &str, info: &dpdk::rte_eth_dev_info, frame_bytes_max: usize) -> u32 {
+    let usual = frame_bytes_max <= ETHERNET_FRAME_BYTES;
+    if usual || chains(driver) || info.max_mtu == 0 {
+        return 0;
+    }
+    (frame_bytes_max - HEADER_BYTES) as u32
+}
+
+fn clamp_ring(wanted: u16, limit: &dpdk::rte_eth_desc_lim) -> u16 {
+    let most = if limit.nb_max == 0 { u16::MAX } else { limit.nb_max };
+    let align = limit.nb_align.max(1);
+    let ring = wanted.clamp(limit.nb_min.min(most), most);
+    (ring / align * align).max(align)
+}
+
+/// A pool for one queue pair: what both rings, the send queue, a burst and the caches may hold.
+fn new_pool(
+    eal: &Eal,
+    (receive_ring, send_ring): (u16, u16),
+    frame_bytes_max: usize,
+    socket: Option<u32>,
+) -> Result<sys::Pool, DpdkError> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("dmrpc-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let buffers = u32::from(receive_ring)
+        + u32::from(send_ring)
+        + SEND_QUEUE as u32
+        + 2 * BURST_MAX as u32
+        // A cache may fill to one and a half times its size before it gives back.
+        + 2 * CACHED;
+    // What memif writes into one buffer is what it has for one; others want 2 KiB.
+    let bytes =
+        frame_bytes_max.next_multiple_of(64).max(2048) + usize::from(crate::queue::headroom());
+    sys::Pool::new(&c_string(&name)?, buffers, CACHED, bytes as u16, socket).map_err(|source| {
+        DpdkError::Pool { buffers, bytes, huge_pages: eal.has_huge_pages(), source }
+    })
+}

@@ -1,0 +1,301 @@
+//! DPDK's calls that start it and set up ports, each behind a safe function.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::path::PathBuf;
+use std::ptr;
+use std::ptr::NonNull;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard};
+
+use dpdk_sys as dpdk;
+
+/// The error number that a negative result stands for.
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}
+
+/// Held through every call that sets something up or ends it: DPDK's lists are not locked.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The error that DPDK's last call on this thread left.
+fn last_error() -> io::Error {
+    // SAFETY: reads a thread-local variable.
+    io::Error::from_raw_os_error(unsafe { dpdk::shim_errno() })
+}
+
+/// What a pointer to a constant text says.
+///
+/// # Safety
+/// `text` must point to a text that ends with a zero byte and stays as it is.
+unsafe fn text(text: *const c_char) -> String {
+    // SAFETY: as promised by the caller.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// The release compiled against, and what the libraries that were found say they are.
+pub(crate) fn versions() -> (String, String) {
+    // SAFETY: both return constant texts.
+    unsafe { (text(dpdk::shim_compiled_release()), text(dpdk::rte_version())) }
+}
+
+/// Starts the environment.
+pub(crate) fn start(arguments: &[CString]) -> io::Result<()> {
+    // DPDK may reorder the pointers and keeps some of the texts, so they are never freed.
+    let mut pointers: Vec<*mut c_char> =
+        arguments.iter().map(|argument| argument.clone().into_raw()).collect();
+    pointers.push(ptr::null_mut());
+    let pointers = pointers.leak();
+    // SAFETY: as many texts as is said, then a null pointer, all of which live for ever.
+    let used = unsafe { dpdk::rte_eal_init(arguments.len() as c_int, pointers.as_mut_ptr()) };
+    if used < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// The folder where DPDK keeps files of this process.
+pub(crate) fn runtime_folder() -> PathBuf {
+    // SAFETY: returns a text that stays as it is once the environment was started.
+    PathBuf::from(unsafe { text(dpdk::rte_eal_get_runtime_dir()) })
+}
+
+/// Makes a virtual device.
+pub(crate) fn add_vdev(name: &CStr, arguments: &CStr) -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: three texts that live through the call.
+    check(unsafe { dpdk::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) })
+}
+
+/// Unmakes a virtual device.
+pub(crate) fn remove_vdev(name: &CStr) -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: two texts that live through the call.
+    check(unsafe { dpdk::rte_eal_hotplug_remove(c"vdev".as_ptr(), name.as_ptr()) })
+}
+
+/// Makes the calling thread one that DPDK knows, with caches of its own in pools.
+pub(crate) fn register_thread() -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: no memory is passed.
+    if unsafe { dpdk::rte_thread_register() } < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// The number of the port of that name.
+pub(crate) fn port_by_name(name: &CStr) -> Option<u16> {
+    let _one = one_at_a_time();
+    let mut port = 0;
+    // SAFETY: a text, and a number that the call writes.
+    let result = unsafe { dpdk::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut port) };
+    (result == 0).then_some(port)
+}
+
+/// The name of a port.
+pub(crate) fn port_name(port: u16) -> Option<String> {
+    let _one = one_at_a_time();
+    // RTE_ETH_NAME_MAX_LEN is 64.
+    let mut name = [0 as c_char; 128];
+    // SAFETY: the call writes a text of at most 64 bytes, its end included.
+    unsafe {
+        let result = dpdk::rte_eth_dev_get_name_by_port(port, name.as_mut_ptr());
+        (result == 0).then(|| text(name.as_ptr()))
+    }
+}
+
+/// All ports that there are.
+pub(crate) fn ports() -> Vec<u16> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    loop {
+        // SAFETY: no memory is passed. The owner 0 is nobody.
+        let next = unsafe { dpdk::rte_eth_find_next_owned_by(from, 0) };
+        // RTE_MAX_ETHPORTS is small: the end is a number far beyond.
+        let Ok(port) = u16::try_from(next) else { return found };
+        if port_name(port).is_none() {
+            return found;
+        }
+        found.push(port);
+        from = port + 1;
+    }
+}
+
+/// What a port can do.
+pub(crate) fn info(port: u16) -> io::Result<dpdk::rte_eth_dev_info> {
+    let _one = one_at_a_time();
+    let mut info = dpdk::rte_eth_dev_info::default();
+    // SAFETY: the call fills in the structure.
+    check(unsafe { dpdk::rte_eth_dev_info_get(port, &raw mut info) })?;
+    Ok(info)
+}
+
+/// The name of the driver in a port's description.
+pub(crate) fn driver_name(info: &dpdk::rte_eth_dev_info) -> String {
+    if info.driver_name.is_null() {
+        return String::new();
+    }
+    // SAFETY: DPDK points to a constant text of the driver's.
+    unsafe { text(info.driver_name) }
+}
+
+/// The NUMA node that a port is on, if it is on one.
+pub(crate) fn socket(port: u16) -> Option<u32> {
+    // SAFETY: no memory is passed.
+    u32::try_from(unsafe { dpdk::rte_eth_dev_socket_id(port) }).ok()
+}
+
+/// Sets how many queues a port has, and what it does with packets.
+pub(crate) fn configure(port: u16, queues: u16, config: &dpdk::rte_eth_conf) -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: the structure lives through the call, which copies it.
+    check(unsafe { dpdk::rte_eth_dev_configure(port, queues, queues, config) })
+}
+
+/// A pool of packet buffers. Freed when dropped, so only after all queues that use it.
+#[derive(Debug)]
+pub(crate) struct Pool(NonNull<dpdk::rte_mempool>);
+
+// SAFETY: DPDK's pools may be used by any thread at any time.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// A pool of `buffers` buffers with `room_bytes` bytes each, on NUMA node `socket`.
+    pub(crate) fn new(
+        name: &CStr,
+        buffers: u32,
+        cached: u32,
+        room_bytes: u16,
+        socket: Option<u32>,
+    ) -> io::Result<Self> {
+        let _one = one_at_a_time();
+        let socket = socket.map_or(-1, |socket| socket as c_int);
+        // SAFETY: a text that lives through the call, which copies it.
+        let pool = unsafe {
+            dpdk::rte_pktmbuf_pool_create(name.as_ptr(), buffers, cached, 0, room_bytes, socket)
+        };
+        NonNull::new(pool).map(Self).ok_or_else(last_error)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut dpdk::rte_mempool {
+        self.0.as_ptr()
+    }
+
+    /// Buffers that are in the pool and its caches.
+    pub(crate) fn available(&self) -> u32 {
+        // SAFETY: the pool is there until this is dropped.
+        unsafe { dpdk::rte_mempool_avail_count(self.as_ptr()) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _one = one_at_a_time();
+        // SAFETY: made by `new`, freed once; whoever used it is gone.
+        unsafe { dpdk::rte_mempool_free(self.as_ptr()) }
+    }
+}
+
+/// Sets up queue pair `queue` of a port with rings of the given lengths, receiving into `pool`.
+pub(crate) fn set_up_queue(
+    port: u16,
+    queue: u16,
+    (receive_ring, send_ring): (u16, u16),
+    pool: &Pool,
+) -> io::Result<()> {
+    let _one = one_at_a_time();
+    let node = socket(port).map_or(u32::MAX, |socket| socket);
+    // SAFETY: null pointers ask for the defaults; the pool outlives the port's queues: a port
+    // closes itself before it drops its pools.
+    unsafe {
+        check(dpdk::rte_eth_rx_queue_setup(
+            port,
+            queue,
+            receive_ring,
+            node,
+            ptr::null(),
+            pool.as_ptr(),
+        ))?;
+        check(dpdk::rte_eth_tx_queue_setup(port, queue, send_ring, node, ptr::null()))
+    }
+}
+
+/// A call for DPDK's control thread, and where its result goes.
+type ControlJob = (Box<dyn FnOnce() -> c_int + Send>, Sender<c_int>);
+
+extern "C" fn run_job(job: *mut c_void) {
+    // SAFETY: `on_control_thread` made it of a box, and the callback comes once.
+    let (work, result) = *unsafe { Box::from_raw(job.cast::<ControlJob>()) };
+    // Who asked waits for it.
+    let _ = result.send(work());
+}
+
+/// Runs `work` on DPDK's control thread. There `net_memif` handles what its peers say: when both
+/// ends of a link go at once, it must not do that on two threads.
+fn on_control_thread(work: impl FnOnce() -> c_int + Send + 'static) -> io::Result<()> {
+    let (sender, result) = mpsc::channel();
+    let job: Box<ControlJob> = Box::new((Box::new(work), sender));
+    let job = Box::into_raw(job).cast::<c_void>();
+    // SAFETY: the callback gets the job, once; if it is not to be called, the box is taken back.
+    unsafe {
+        let set = dpdk::rte_eal_alarm_set(1, Some(run_job), job);
+        if set < 0 {
+            drop(Box::from_raw(job.cast::<ControlJob>()));
+            return check(set);
+        }
+    }
+    check(result.recv().map_err(|_| io::Error::other("DPDK's control thread is gone"))?)
+}
+
+/// Starts a port.
+pub(crate) fn start_port(port: u16) -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: no memory is passed.
+    on_control_thread(move || unsafe { dpdk::rte_eth_dev_start(port) })
+}
+
+/// Stops a port.
+pub(crate) fn stop_port(port: u16) -> io::Result<()> {
+    let _one = one_at_a_time();
+    // SAFETY: no memory is passed.
+    on_control_thread(move || unsafe { dpdk::rte_eth_dev_stop(port) })
+}
+
+/// Ends a port.
+pub(crate) fn close_port(port: u16) {
+    let _one = one_at_a_time();
+    // SAFETY: no memory is passed. What fails has failed for good.
+    let _ = on_control_thread(move || unsafe { dpdk::rte_eth_dev_close(port) });
+}
+
+/// Whether a port's link is up.
+pub(crate) fn link_is_up(port: u16) -> bool {
+    let mut link = dpdk::rte_eth_link::default();
+    // SAFETY: the call fills in the structure.
+    let result = unsafe { dpdk::rte_eth_link_get_nowait(port, &raw mut link) };
+    result == 0 && link.link_status() == 1
+}
+
+/// A port's hardware address.
+pub(crate) fn hardware_address(port: u16) -> io::Result<[u8; 6]> {
+    let _one = one_at_a_time();
+    let mut address = dpdk::rte_ether_addr::default();
+    // SAFETY: the call fills in the structure.
+    check(unsafe { dpdk::rte_eth_macaddr_get(port, &raw mut address) })?;
+    Ok(address.addr_bytes)
+}
+
+/// Has a port take in what is for others too. Ports that cannot do so do it always.
+pub(crate) fn take_all(port: u16) {
+    let _one = one_at_a_time();
+    // SAFETY: no memory is passed.
+    let _ = unsafe { dpdk::rte_eth_promiscuous_enable(port) };
+}
+
+/// A port's own counters.
+pub(crate) fn stats(port: u16) -> io::Result<dpdk::rte_eth_stats> {
+    let mut stats = dpdk::rte_eth_stats::default();
+    // SAFETY: the call fills in the structure.
+    check(unsafe { dpdk::rte_eth_stats_get(port, &raw mut stats) })?;
+    Ok(stats)
+}

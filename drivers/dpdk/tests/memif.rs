@@ -1,0 +1,73 @@
+//! The suite that every driver passes, over `net_memif`.
+#![cfg(feature = "dpdk")]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dmrpc_conformance::{CountingAllocator, Harness, ZeroSize};
+use dmrpc_dpdk::{DpdkDevice, PortConfig, SEND_QUEUE};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// A link, and the devices that were opened over it.
+struct Memif {
+    more: &'static str,
+    frame_bytes_max: usize,
+    socket: Option<common::Socket>,
+}
+
+impl Memif {
+    fn new(frame_bytes_max: usize, more: &'static str) -> Self {
+        Self { more, frame_bytes_max, socket: None }
+    }
+}
+
+impl Harness for Memif {
+    type Device = DpdkDevice;
+
+    fn open(&mut self, count: usize) -> Vec<(DpdkDevice, SocketAddrV4)> {
+        assert_eq!(count, 2, "a link has two ends");
+        let config = PortConfig { frame_bytes_max: self.frame_bytes_max, ..PortConfig::default() };
+        let (socket, ports) = common::memif_pair(self.more, config);
+        self.socket = Some(socket);
+        common::devices(&ports)
+    }
+
+    fn devices_max(&self) -> usize {
+        2
+    }
+
+    fn depth(&self) -> usize {
+        // Less than the ring even where a frame takes five of its places.
+        SEND_QUEUE
+    }
+
+    fn zero_size(&self) -> ZeroSize {
+        ZeroSize::Delivered
+    }
+
+    fn nobody(&self) -> Option<SocketAddrV4> {
+        Some(SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 77), 9))
+    }
+}
+
+mod ethernet_size {
+    use super::*;
+
+    dmrpc_conformance::conformance!(Memif::new(1514, ""));
+    dmrpc_conformance::conformance_allocations!(Memif::new(1514, ""));
+}
+
+mod jumbo_in_several_buffers {
+    use super::*;
+
+    dmrpc_conformance::conformance!(Memif::new(9042, ""));
+}
+
+mod jumbo_in_one_buffer {
+    use super::*;
+
+    dmrpc_conformance::conformance!(Memif::new(9042, ",bsize=10240"));
+}
