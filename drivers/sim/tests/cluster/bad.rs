@@ -57,7 +57,7 @@ fn check(cn: &Cn, end: End, what: &str, expected: impl Fn(MemoryError) -> bool) 
             let holders = Resource::Holders;
             let no_holder =
                 matches!(error, MemoryError::Exhausted { resource, .. } if resource == holders);
-            let right = expected(error) || (cn.tight || cn.harsh) && no_holder;
+            let right = expected(error) || cn.tight && no_holder;
             assert!(right, "{what} was refused: {error} ({error:?})");
         }
         End::Not | End::Unknown => {}

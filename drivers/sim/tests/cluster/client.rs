@@ -192,9 +192,8 @@ impl Cn {
 
     /// A refusal that is the pool's fault, or this program's.
     fn check_shortage(&self, error: MemoryError) {
-        // What lost sessions held comes back late.
         assert!(
-            (self.tight || self.harsh) && matches!(error, MemoryError::Exhausted { .. }),
+            self.tight && matches!(error, MemoryError::Exhausted { .. }),
             "node {} was refused: {error} ({error:?})",
             self.index
         );

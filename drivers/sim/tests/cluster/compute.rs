@@ -122,6 +122,8 @@ struct State {
 pub(crate) struct Temper {
     /// See [`Handle::tight`].
     pub(crate) tight: bool,
+    /// Nodes die.
+    pub(crate) mortal: bool,
     /// See [`Handle::hasty`].
     pub(crate) hasty: u32,
     /// See [`Handle::harsh`].
@@ -141,7 +143,7 @@ pub(crate) struct Handle {
     pub(crate) nodes: usize,
     /// Nodes `0..partners` are those that it keeps sessions with.
     pub(crate) partners: usize,
-    /// Pools are so small that they run out.
+    /// Pools are so small that they run out, or what dead nodes held comes back late.
     pub(crate) tight: bool,
     /// Things happen that may end sessions.
     pub(crate) harsh: bool,
@@ -182,7 +184,7 @@ impl Cn {
             memory_nodes,
             nodes,
             partners: if temper.alone { memory_nodes } else { nodes },
-            tight: temper.tight,
+            tight: temper.tight || temper.mortal || temper.harsh,
             harsh: temper.harsh,
             hostile: temper.hostile,
             hasty: Cell::new(temper.hasty),

@@ -70,6 +70,7 @@ impl Plan {
         let nodes = memory_nodes + compute_nodes + usize::from(hostile);
         let temper = Temper {
             tight: shrinking || random.below(4) == 0,
+            mortal: deaths > 0,
             hasty: [0, 0, 10_000, 100_000][random.below(4) as usize],
             harsh: faults.clog > 0 || clocks || incast || !incidents.is_empty(),
             hostile: false,
