@@ -22,6 +22,9 @@ pub(crate) const FIRST_INCARNATION: u64 = 7_000;
 /// How long the references of a client that is gone stay usable.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
+/// Most of what there is to be little of.
+const FEW_MAX: u32 = 12;
+
 /// What a memory node lies in.
 pub(crate) struct PoolMemory {
     words: Vec<u64>,
@@ -44,7 +47,7 @@ impl PoolMemory {
         // Many small regions take more nodes than a pool has for its size.
         config.nodes = config.nodes.max(if tight.is_none() { 1_024 } else { 0 });
         if let Some(random) = tight {
-            let few = random.within(2..=12) as u32;
+            let few = random.within(2..=FEW_MAX.into()) as u32;
             match random.below(10) {
                 0 => config.regions = few,
                 1 => config.versions = few,
@@ -91,6 +94,7 @@ impl PoolMemory {
             number,
             oracle,
             fresh: false,
+            few: self.config.pins <= FEW_MAX || self.config.stages <= 3,
             known: BTreeMap::new(),
             closed: Vec::new(),
             budget: [1, 4, 32, 1000][random.below(4) as usize],
@@ -113,6 +117,8 @@ pub(crate) struct Server<'m> {
     pub(crate) node: MemoryNode<'m, Plain<'m>>,
     number: usize,
     oracle: SharedOracle,
+    /// Pins or staged writes are few.
+    few: bool,
     /// A session was accepted since `known` was filled in.
     fresh: bool,
     /// Compute node, and its name of the session.
@@ -165,8 +171,24 @@ impl Server<'_> {
         }
     }
 
+    /// Whoever finds no pin, or no room for a staged write, waits and is told nothing.
+    fn note_waits(&mut self) {
+        if self.few {
+            let stats = self.node.store().stats();
+            let mut oracle = self.oracle.borrow_mut();
+            for (usage, name) in
+                [(stats.pins, "exhausted pins"), (stats.stages, "exhausted stages")]
+            {
+                if usage.in_use == usage.limit {
+                    oracle.count(name);
+                }
+            }
+        }
+    }
+
     pub(crate) fn act(&mut self, now: Instant, endpoint: &Endpoint<'_>) {
         self.tell(endpoint);
+        self.note_waits();
         let done = self.node.reclaim(now, self.budget);
         let wait = if done == self.budget { 1_000 } else { 50_000_000 };
         self.next = now + Duration::from_nanos(wait);

@@ -138,7 +138,9 @@ impl World<'_> {
             Incident::MemoryPause(span) => {
                 if let Some(index) = self.any_of(memory_nodes) {
                     self.cluster.pause(index, span);
-                    self.later(span, Todo::Resume(index));
+                    // Before it takes in what has come meanwhile.
+                    let nearly = Duration::from_nanos(span.as_nanos().saturating_sub(1_000));
+                    self.later(nearly, Todo::Resume(index));
                 }
             }
             Incident::MemoryCrash(away) => {
