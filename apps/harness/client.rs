@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
+use dmrpc_host::key;
 
 use crate::error::AppError;
 use crate::servers::Server;
@@ -67,6 +68,7 @@ fn open_at(
         buffers: [none, small, BufferClass { count, bytes }],
         idle: args.idle,
         payload_check: !args.no_payload_check,
+        key: key::load_from_environment()?,
         deadline: args.deadline.0,
         ..NodeConfig::at(address)
     };

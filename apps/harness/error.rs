@@ -11,6 +11,7 @@ use dmrpc_cn::memory::Cause;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::local::LocalError;
 use dmrpc_host::raw::RawError;
 use dmrpc_host::signals::SignalError;
@@ -26,6 +27,8 @@ pub enum AppError {
     Cluster(ClusterError),
     /// Cores are not there.
     Cores(CoreError),
+    /// The pre-shared key cannot be had.
+    Key(KeyLoadError),
     /// The cluster has no process of the kind that the program needs among `--server-index`.
     NoServer {
         /// What is needed.
@@ -99,9 +102,11 @@ impl AppError {
     /// Exit code: 2 if the command line is to blame, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Args(_) | Self::Cluster(_) | Self::Cores(_) | Self::NoServer { .. } => {
-                ExitCode::from(2)
-            }
+            Self::Args(_)
+            | Self::Cluster(_)
+            | Self::Cores(_)
+            | Self::Key(_)
+            | Self::NoServer { .. } => ExitCode::from(2),
             Self::Device(error) if error.is_usage() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
@@ -132,6 +137,7 @@ impl fmt::Display for AppError {
             Self::Args(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
             Self::NoServer { needed } => {
                 write!(f, "no {needed} among --server-index: name one of the cluster file")
             }
@@ -189,6 +195,7 @@ from! {
     Args(ArgsError),
     Cluster(ClusterError),
     Cores(CoreError),
+    Key(KeyLoadError),
     Local(LocalError),
     Signal(SignalError),
     Device(DriverError),

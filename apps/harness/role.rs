@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
+use dmrpc_host::key;
 use dmrpc_host::raw::{self, socket::RawSocket};
 use dmrpc_host::signals::Signals;
 
@@ -87,6 +88,7 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         buffers: ECHO_BUFFERS,
         idle: args.idle,
         payload_check: !args.no_payload_check,
+        key: key::load_from_environment()?,
         ..NodeConfig::at(args.bind)
     };
     let device = open_device(args)?;

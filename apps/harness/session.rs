@@ -6,6 +6,7 @@ use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cli;
 use dmrpc_host::clock::Clock;
+use dmrpc_host::key;
 
 use crate::args::Args;
 use crate::block::{Block, Budget, Tally};
@@ -61,7 +62,9 @@ fn run(
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
     }
+    let keyed = key::load_from_environment()?.is_some();
     let mut session = Session {
+        keyed,
         app,
         args,
         servers,
@@ -88,6 +91,8 @@ pub struct Session<'a> {
     pub clock: Clock,
     /// Where results go.
     pub output: Output,
+    /// Whether sessions are authenticated.
+    keyed: bool,
     errors: u64,
 }
 
@@ -219,7 +224,9 @@ impl Session<'_> {
     ) -> Result<(), AppError> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
-        let switches = Switches { integrity, ..Switches::default() };
+        let auth = !bare && self.keyed;
+        let congestion = !bare;
+        let switches = Switches { integrity, auth, congestion, ..Switches::default() };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);
         if !bare {

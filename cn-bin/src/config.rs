@@ -5,10 +5,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::endpoint;
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::Features;
 use dmrpc_host::idle::IdleStrategy;
+use dmrpc_host::key::random_secret;
 use dmrpc_udp::{BURST_MAX, UdpConfig, UdpError};
 
 /// Most calls that a node may have outstanding.
@@ -58,6 +61,10 @@ pub struct NodeConfig {
     pub idle: IdleStrategy,
     /// Whether checksums cover payloads too.
     pub payload_check: bool,
+    /// How senders of long messages are slowed down when the network delays them.
+    pub congestion: Congestion,
+    /// With a key, only nodes that have the same one are spoken to.
+    pub key: Option<Key>,
     /// Arguments of at least so many bytes are passed by reference by
     /// [`Node::pass`](crate::Node::pass). For how the default was found see there.
     pub value_threshold_bytes: usize,
@@ -86,6 +93,8 @@ impl Default for NodeConfig {
             ],
             idle: IdleStrategy::Yield,
             payload_check: true,
+            congestion: Congestion::default(),
+            key: None,
             value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
             deadline: Duration::from_millis(1500),
             incarnation: now.as_nanos() as u64,
@@ -143,13 +152,16 @@ impl NodeConfig {
         }
     }
 
-    pub(crate) fn endpoint(&self, datagram_bytes: usize) -> endpoint::Config {
+    pub(crate) fn endpoint(&self, datagram_bytes: usize) -> Result<endpoint::Config, OpenError> {
         let features = if self.payload_check { Features::PAYLOAD_CHECK } else { Features::empty() };
-        endpoint::Config {
+        Ok(endpoint::Config {
             slots_per_session: self.slots,
             features,
+            congestion: self.congestion,
+            key: self.key,
+            secret: random_secret().map_err(OpenError::Random)?,
             ..endpoint::Config::new(self.incarnation, datagram_bytes)
-        }
+        })
     }
 }
 
@@ -172,6 +184,8 @@ pub enum OpenError {
     },
     /// The endpoint cannot be set up so.
     Endpoint(endpoint::ConfigError),
+    /// The system gives no random numbers.
+    Random(std::io::Error),
     /// The socket cannot be opened.
     Udp(UdpError),
 }
@@ -186,6 +200,7 @@ impl fmt::Display for OpenError {
                 write!(f, "buffers of {given:?} bytes: give them in ascending order of size")
             }
             Self::Endpoint(error) => error.fmt(f),
+            Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Udp(error) => error.fmt(f),
         }
     }

@@ -148,6 +148,11 @@ pub enum ConnectError {
         /// Why.
         why: Closed,
     },
+    /// Nobody can be reached at such an address: it names no machine, or no port.
+    NoAddress {
+        /// The address given.
+        address: SocketAddrV4,
+    },
     /// The session ended, and its place has another, before anybody asked what became of it.
     Ended,
     /// This node has no session left.
@@ -171,6 +176,11 @@ impl fmt::Display for ConnectError {
             Self::Refused { address, why } => {
                 write!(f, "no session with {address}: {}", closed_text(*why))
             }
+            Self::NoAddress { address } => write!(
+                f,
+                "nobody can be reached at {address}: give the address of one machine, such as \
+                 127.0.0.1, and the port"
+            ),
             Self::Ended => f.write_str("the session ended while it was being opened: try again"),
             Self::NoSession { limit } => write!(
                 f,
@@ -191,6 +201,7 @@ pub(crate) fn closed_text(why: Closed) -> &'static str {
         Closed::NoSessions => "the peer has no session left",
         Closed::StaleIncarnation => "the peer knows a later life of this node",
         Closed::Unreachable => "no answer",
+        Closed::NotAuthenticated => "the two ends do not have the same key",
         Closed::Superseded => "a later life of this node has taken over",
     }
 }

@@ -89,7 +89,7 @@ impl<D: Device> Node<D> {
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes),
+            config.endpoint(datagram_bytes)?,
             config.client_sessions,
             config.server_sessions,
             clock.now(),
@@ -166,6 +166,11 @@ impl<D: Device> Node<D> {
 
     /// Asks for a session.
     pub(crate) fn start_connect(&self, address: SocketAddrV4) -> Result<Peer, ConnectError> {
+        let ip = address.ip();
+        if ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || address.port() == 0 {
+            // An answer, if one came, would come from another address.
+            return Err(ConnectError::NoAddress { address });
+        }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let now = self.clock.now();

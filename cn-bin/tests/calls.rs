@@ -274,7 +274,9 @@ fn a_lost_session_is_typed_and_the_next_works() {
     let again = node.connect(server.address).expect("it runs");
     node.call(again, Method(1), &[], &mut []).expect("an echo");
     let error = node.call(peer, Method(1), &[], &mut []).expect_err("stale");
-    assert_eq!(error, Error::StalePeer);
+    // Its place may be another session's by now, or still be saying goodbye.
+    let lost = Error::SessionLost { address: server.address, why: Closed::Bye };
+    assert!(error == Error::StalePeer || error == lost, "{error}");
 }
 
 #[test]

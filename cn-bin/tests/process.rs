@@ -137,6 +137,9 @@ fn values_out_of_their_range_are_usage_errors() {
         fails(program().arg("ping").args(flags).args(nobody), 2, flags[0]);
     }
     fails(program().args(["serve", "--bind", "127.0.0.1:0", "--report", "0s"]), 2, "--report");
+    for address in ["0.0.0.0:7400", "127.0.0.1:0", "255.255.255.255:7400"] {
+        fails(program().args(["ping", "--memory-node", address]), 2, "nobody can be reached");
+    }
     let forward = ["serve", "--bind", "127.0.0.1:0", "--forward-to", "127.0.0.1:9"];
     fails(program().args(forward).args(["--slots", "4"]), 2, "give 8 to 64");
     fails(&mut program(), 2, "no command is given: give one of ping");

@@ -22,6 +22,7 @@ pub(crate) fn session(side: Side, session: SessionId, event: SessionEvent) {
             Closed::NoSessions => "refused: the server has no session left",
             Closed::StaleIncarnation => "refused: the server knows a later life of this client",
             Closed::Unreachable => "closed: nobody answered the handshake",
+            Closed::NotAuthenticated => "refused: the two ends do not have the same key",
             Closed::Superseded => "closed: a later life of the client took over",
         },
     };

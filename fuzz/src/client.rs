@@ -13,7 +13,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello, HelloAck};
+use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello, HelloAck, PROOF_BYTES};
 use dmrpc_core::wire::message::{Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 
@@ -23,7 +23,7 @@ use crate::device::{DATAGRAM_BYTES, Hands, PEER};
 const SESSIONS: usize = 2;
 const SLOTS: u16 = 8;
 const PAYLOAD_BYTES: usize = DATAGRAM_BYTES - HEADER_BYTES;
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Response,
     Kind::Response,
     Kind::RequestAck,
@@ -32,6 +32,7 @@ const KINDS: [Kind; 14] = [
     Kind::HelloAck,
     Kind::Refuse,
     Kind::Reset,
+    Kind::Challenge,
     Kind::Request,
     Kind::ResponseAck,
     Kind::Hello,
@@ -216,6 +217,8 @@ impl World {
             window,
             features: Features::PAYLOAD_CHECK,
             lease_ms: 10_000,
+            nonce: 1,
+            proof: [0; PROOF_BYTES],
         };
         let header = Header::new(Kind::HelloAck, session, generation);
         self.hands.inject_sealed(header, &ack.to_bytes(), self.crc);

@@ -13,7 +13,7 @@ use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, Store};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello};
+use dmrpc_core::wire::control::{BEYOND_BYTES, Challenge, Features, Hello, PROOF_BYTES};
 use dmrpc_core::wire::memory_op::{
     RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
 };
@@ -32,7 +32,7 @@ const SLOTS: u16 = 4;
 /// Packets' payload in the sessions here.
 const PAYLOAD_BYTES: usize = DATAGRAM_BYTES - HEADER_BYTES;
 /// Kinds of packet, by number on the wire.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Request,
     Kind::Request,
     Kind::ResponseAck,
@@ -47,6 +47,7 @@ const KINDS: [Kind; 14] = [
     Kind::HelloAck,
     Kind::Refuse,
     Kind::Reset,
+    Kind::Challenge,
 ];
 
 thread_local! {
@@ -62,6 +63,8 @@ struct Known {
     /// The last request number of each slot, whatever the session.
     requests: [u64; SLOTS as usize],
     last_slot: u16,
+    /// From the last challenge.
+    cookie: u64,
 }
 
 struct World<'m> {
@@ -157,6 +160,9 @@ impl World<'_> {
                 let ack = dmrpc_core::wire::control::HelloAck::parse(payload).expect("an answer");
                 keep(&mut self.known.sessions, (ack.session, ack.generation));
             }
+            Kind::Challenge => {
+                self.known.cookie = Challenge::parse(payload).expect("a challenge").cookie;
+            }
             Kind::Response if header.packet == 0 => {
                 let head = &payload[..usize::from(header.head)];
                 let response = ResponseHeader::parse(head).expect("a response");
@@ -176,7 +182,7 @@ impl World<'_> {
     }
 
     fn hello(&mut self, incarnation: u64, session: u32, generation: u32) {
-        let hello = Hello {
+        let mut hello = Hello {
             incarnation,
             session,
             generation,
@@ -184,8 +190,15 @@ impl World<'_> {
             slots: SLOTS,
             window: 16,
             features: Features::PAYLOAD_CHECK,
+            nonce: 1,
+            cookie: 0,
+            proof: [0; PROOF_BYTES],
         };
         let header = Header::new(Kind::Hello, 0, 0);
+        self.hands.inject_sealed(header, &hello.to_bytes(), self.crc);
+        self.poll();
+        // Again, with the cookie of the server's answer.
+        hello.cookie = self.known.cookie;
         self.hands.inject_sealed(header, &hello.to_bytes(), self.crc);
         self.poll();
     }

@@ -1,7 +1,7 @@
 //! Every parser of bytes from the wire: none panics, and what one accepts it writes back the same.
 
 use dmrpc_core::crc32c::Crc32c;
-use dmrpc_core::wire::control::{Beyond, Hello, HelloAck, Refusal};
+use dmrpc_core::wire::control::{Beyond, Challenge, Hello, HelloAck, Refusal};
 use dmrpc_core::wire::memory_op::{
     MemoryError, STEP_BYTES, STEPS_MAX, Steps, emit_steps, parse_failure,
 };
@@ -46,6 +46,9 @@ fn packet(data: &[u8]) {
 }
 
 fn control(data: &[u8]) {
+    if let Ok(challenge) = Challenge::parse(data) {
+        assert_eq!(challenge.to_bytes(), data);
+    }
     if let Ok(hello) = Hello::parse(data) {
         assert_eq!(Hello::parse(&hello.to_bytes()), Ok(hello));
     }

@@ -7,6 +7,7 @@ use dmrpc_core::endpoint::ConfigError;
 use dmrpc_core::store::FormatError;
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 use dmrpc_host::size::ByteSize;
@@ -23,7 +24,8 @@ pub(crate) enum Error {
     PoolTooLarge { wanted: u64, available: u64 },
     PoolMap { bytes: u64, huge_pages: bool, source: std::io::Error },
     PoolFormat { bytes: u64, source: FormatError },
-    Random(getrandom::Error),
+    Key(KeyLoadError),
+    Random(std::io::Error),
     Signals(SignalError),
     Log(LogError),
     Thread(std::io::Error),
@@ -42,6 +44,7 @@ impl Error {
                 | Self::OneCoreOnly(_)
                 | Self::Sessions(_)
                 | Self::Endpoint(_)
+                | Self::Key(_)
                 | Self::PoolFormat { .. }
         )
     }
@@ -79,6 +82,7 @@ impl fmt::Display for Error {
             Self::PoolFormat { bytes, source } => {
                 write!(f, "--pool-size {} cannot be used: {source}", ByteSize(*bytes))
             }
+            Self::Key(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),

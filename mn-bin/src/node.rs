@@ -16,6 +16,7 @@ use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
+use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
 use memmap2::MmapMut;
@@ -51,9 +52,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut device = driver.device(0, place.address).map_err(Error::Device)?;
 
     let incarnation = wall_clock_ns();
-    let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(Error::Random)?;
-    let identity = Identity { memory_node: place.memory_node, incarnation, key: RefKey(key) };
+    let key = RefKey(random_secret().map_err(Error::Random)?);
+    let identity = Identity { memory_node: place.memory_node, incarnation, key };
     let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
     let limits = Limits { pages, ..Limits::NONE };
     let mut holders = vec![SessionHolder::default(); options.sessions];
@@ -63,8 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     dump_trace_on_panic();
 
     let clock = Clock::new();
-    let endpoint_config =
-        endpoint_config(options, incarnation, device.capabilities().datagram_bytes_max);
+    let datagram_bytes_max = device.capabilities().datagram_bytes_max;
+    let endpoint_config = endpoint_config(options, incarnation, datagram_bytes_max)?;
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
@@ -116,14 +116,21 @@ fn store_config(options: &Options, pool_bytes: u64) -> StoreConfig {
     config
 }
 
-fn endpoint_config(options: &Options, incarnation: u64, datagram_bytes_max: usize) -> Config {
+fn endpoint_config(
+    options: &Options,
+    incarnation: u64,
+    datagram_bytes_max: usize,
+) -> Result<Config, Error> {
     let mut config = Config::new(incarnation, datagram_bytes_max);
+    config.key = key::load(options.key_file.as_deref()).map_err(Error::Key)?;
+    config.secret = random_secret().map_err(Error::Random)?;
     config.slots_per_session = options.slots;
     config.lease = options.lease.0;
+    config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
     }
-    config
+    Ok(config)
 }
 
 /// The poll loop.

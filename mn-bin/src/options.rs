@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dmrpc_choice::DriverArgs;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -45,9 +46,10 @@ Then, from another terminal:
   dmrpc-cn ping --memory-node 127.0.0.1:7400"
 )]
 pub(crate) struct Options {
-    /// Address and port to serve on; port 0 lets the kernel choose.
-    #[arg(long, env = "DMRPC_BIND", default_value = "127.0.0.1:7400", value_name = "IP:PORT")]
-    pub(crate) bind: SocketAddrV4,
+    /// Address and port to serve on; port 0 lets the kernel choose. By default that of the cluster
+    /// file, else 127.0.0.1:7400.
+    #[arg(long, env = "DMRPC_BIND", value_name = "IP:PORT")]
+    pub(crate) bind: Option<SocketAddrV4>,
 
     /// Take the address (and the core, if given there) from this cluster file.
     #[arg(long, env = "DMRPC_CLUSTER", value_name = "FILE", requires = "server_index")]
@@ -113,6 +115,15 @@ pub(crate) struct Options {
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
+
+    /// How senders of long writes are slowed down when the network delays them: swift or none.
+    #[arg(long, default_value = "swift", value_name = "NAME")]
+    pub(crate) congestion: Congestion,
+
+    /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
+    /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 
     /// Print rates and pool use to standard error in this interval, such as 1s.
     #[arg(long, value_name = "TIME",

@@ -1,11 +1,14 @@
 //! Where a memory node is in its cluster.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_host::cluster::{Cluster, Role};
 
 use crate::error::Error;
 use crate::options::Options;
+
+/// Where a memory node serves if nothing says otherwise.
+const SERVE_AT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7400);
 
 /// Where this memory node is in its cluster.
 pub(crate) struct Place {
@@ -17,12 +20,12 @@ pub(crate) struct Place {
 impl Place {
     /// From the command line and the cluster file.
     pub(crate) fn of(options: &Options) -> Result<Self, Error> {
-        let mut place =
-            Self { address: options.bind, core: None, memory_node: options.memory_node };
+        let address = options.bind.unwrap_or(SERVE_AT);
+        let mut place = Self { address, core: None, memory_node: options.memory_node };
         if let (Some(path), Some(index)) = (&options.cluster, options.server_index) {
             let cluster = Cluster::load(path).map_err(Error::Cluster)?;
             let process = cluster.select(index, Role::MemoryNode).map_err(Error::Cluster)?;
-            place.address = process.address;
+            place.address = options.bind.unwrap_or(process.address);
             place.core = process.core;
             let before = cluster.processes()[..index].iter();
             let before = before.filter(|process| process.role == Role::MemoryNode).count();

@@ -245,3 +245,17 @@ fn noise_from_the_network_does_not_end_it() {
     serving.signal("-TERM");
     assert_eq!(serving.end().0, Some(0));
 }
+
+#[test]
+fn an_address_on_the_command_line_beats_the_cluster_file_s() {
+    let name = format!("dmrpc-mn-test-bind-{}.toml", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let elsewhere = "[[process]]\nname = \"a\"\nrole = \"mn\"\naddress = \"192.0.2.1:7400\"\n";
+    std::fs::write(&path, elsewhere).expect("a temporary file");
+    let path_text = path.to_string_lossy().into_owned();
+    let flags = ["--cluster", &path_text, "--server-index", "0"];
+    refused(&flags, 1, &["192.0.2.1"]);
+    let serving = Serving::start(&flags);
+    assert!(serving.address.starts_with("127.0.0.1:"), "{}", serving.address);
+    std::fs::remove_file(&path).expect("it was written");
+}

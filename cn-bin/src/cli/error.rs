@@ -9,6 +9,7 @@ use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
+use dmrpc_host::key::KeyLoadError;
 use dmrpc_host::log::LogError;
 use dmrpc_host::signals::SignalError;
 
@@ -21,6 +22,7 @@ pub(crate) enum CliError {
     Driver(DriverError),
     Cluster(ClusterError),
     Cores(CoreError),
+    Key(KeyLoadError),
     Connect(ConnectError),
     Call(Error),
     Operation(OperationError),
@@ -42,12 +44,14 @@ impl CliError {
     /// Whether the command line is to blame, not the machine or the other end.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Open(error) => !matches!(error, OpenError::Udp(_)),
+            Self::Open(error) => !matches!(error, OpenError::Udp(_) | OpenError::Random(_)),
             Self::Driver(error) => error.is_usage(),
-            Self::NoMemoryNode
+            Self::Connect(ConnectError::NoAddress { .. })
+            | Self::NoMemoryNode
             | Self::OneCoreOnly { .. }
             | Self::Cluster(_)
             | Self::Cores(_)
+            | Self::Key(_)
             | Self::Range { .. }
             | Self::AnswerSize { .. }
             | Self::FewSlots { .. } => true,
@@ -69,6 +73,7 @@ impl fmt::Display for CliError {
             Self::Driver(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::Call(error) => error.fmt(f),
             Self::Operation(error) => error.fmt(f),

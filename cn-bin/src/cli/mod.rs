@@ -12,6 +12,7 @@ use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cluster::{Cluster, Role};
+use dmrpc_host::key;
 
 use error::CliError;
 use options::{Command, Options};
@@ -79,15 +80,17 @@ impl Place {
 }
 
 /// How the node of this process is set up.
-pub(crate) fn node_config(options: &Options, place: &Place) -> NodeConfig {
+pub(crate) fn node_config(options: &Options, place: &Place) -> Result<NodeConfig, CliError> {
     let config = NodeConfig::at(place.bind);
-    NodeConfig {
+    Ok(NodeConfig {
+        key: key::load(options.key_file.as_deref()).map_err(CliError::Key)?,
         datagram_bytes: datagram_bytes(options),
         idle: options.idle,
         payload_check: !options.no_payload_check,
+        congestion: options.congestion,
         deadline: options.deadline.0,
         ..config
-    }
+    })
 }
 
 /// The largest datagram, in bytes.
@@ -104,9 +107,16 @@ pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDev
 }
 
 /// The same for a node that makes a few calls and ends.
-pub(crate) fn client_config(options: &Options, place: &Place) -> NodeConfig {
+pub(crate) fn client_config(options: &Options, place: &Place) -> Result<NodeConfig, CliError> {
     // Blocking calls need no buffers.
     let buffers = [BufferClass { count: 1, bytes: 4096 }; 3];
-    let config = node_config(options, place);
-    NodeConfig { client_sessions: 4, server_sessions: 1, calls: 16, tasks: 1, buffers, ..config }
+    let config = node_config(options, place)?;
+    Ok(NodeConfig {
+        client_sessions: 4,
+        server_sessions: 1,
+        calls: 16,
+        tasks: 1,
+        buffers,
+        ..config
+    })
 }

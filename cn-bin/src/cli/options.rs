@@ -9,6 +9,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use dmrpc_choice::DriverArgs;
 use dmrpc_cn::Ref;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::PAYLOAD_BYTES_MIN;
 use dmrpc_core::wire::packet::HEADER_BYTES;
@@ -112,6 +113,15 @@ pub(crate) struct Options {
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
+
+    /// How senders of long answers are slowed down when the network delays them: swift or none.
+    #[arg(long, global = true, default_value = "swift", value_name = "NAME")]
+    pub(crate) congestion: Congestion,
+
+    /// Speak only to nodes that have the same pre-shared key: the contents of this file, at least
+    /// 16 bytes. Without it, the environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, global = true, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]

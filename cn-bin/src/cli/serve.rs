@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
             BufferClass { count: 64, bytes: 256 << 10 },
             BufferClass { count: 8, bytes: LARGE_BYTES },
         ],
-        ..node_config(options, place)
+        ..node_config(options, place)?
     };
     let signals = Signals::install()?;
     let node = super::open(options, &config)?;

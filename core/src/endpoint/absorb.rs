@@ -2,12 +2,13 @@
 //! early.
 
 use super::Endpoint;
+use super::congestion::Controller;
 use super::host::{Admission, Body, Host, RequestHead, Sink};
-use super::parts::{is_part, send_ack};
+use super::parts::{arriving_window, is_part, send_ack};
 use super::server::{Order, head_of, is_probe};
 use super::settle::Refusal;
-use super::table::{Incoming, ServeState, UNASKED_PACKETS};
-use super::transmit::{Io, session_flags};
+use super::table::{Incoming, ServeState, UNASKED_PACKETS, unasked};
+use super::transmit::{Io, Seal, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -52,9 +53,10 @@ impl Endpoint<'_> {
         let slot = &mut self.server_slots[index];
         slot.outgoing.inline[..head.len()].copy_from_slice(head);
         slot.state = ServeState::Receiving;
-        let window = self.config.window_packets;
+        let granted = self.config.window_packets.min(UNASKED_PACKETS).into();
         let (message, head) = (header.message, header.head);
-        slot.incoming = Incoming::new(message, head, payload_bytes, window, Some(sink));
+        slot.incoming = Incoming::new(message, head, payload_bytes, granted, Some(sink));
+        self.traffic.begins(false);
         self.part_of_request(now, io, index, header, payload);
     }
 
@@ -129,7 +131,7 @@ impl Endpoint<'_> {
         let state = self.server_slots[index].state;
         if state == ServeState::Receiving {
             return if probe {
-                self.acknowledge_request(io, index, true);
+                self.acknowledge_request(now, io, index, Flags::PROBE);
             } else {
                 self.part_of_request(now, io, index, header, payload);
             };
@@ -143,12 +145,13 @@ impl Endpoint<'_> {
         match state {
             ServeState::Idle | ServeState::Receiving => {}
             ServeState::Waiting | ServeState::Executing => {
-                self.acknowledge_request(io, index, false);
+                self.acknowledge_request(now, io, index, Flags::empty());
             }
             ServeState::Answered => {
                 self.counters.packets_resent += 1;
+                let unasked_packets = self.server_slots[index].unasked;
                 let sending = &mut self.server_slots[index].outgoing.sending;
-                sending.resend_first(UNASKED_PACKETS.into());
+                sending.resend_first(unasked(UNASKED_PACKETS, unasked_packets).into());
                 self.enqueue_server(index);
             }
             ServeState::Refused => self.send_busy(io, index),
@@ -178,7 +181,7 @@ impl Endpoint<'_> {
             Arrived::Fresh { gap } => gap,
             Arrived::Duplicate => {
                 self.counters.duplicates += 1;
-                return self.acknowledge_request(io, index, false);
+                return self.acknowledge_request(now, io, index, Flags::DUPLICATE);
             }
             Arrived::Beyond => return,
         };
@@ -189,11 +192,18 @@ impl Endpoint<'_> {
         } else {
             io.host.absorb(sink, number * payload_bytes - head, payload);
         }
-        let wants_grant = incoming.wants_grant(self.config.window_packets);
+        let session = &mut self.server_sessions[index >> self.slot_shift];
+        if let Some(delay) = incoming.grant_delay(number, now) {
+            session.control.on_delay(now, delay);
+        }
+        let window = arriving_window(&self.config, self.traffic, &session.control);
+        let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
+            self.traffic.arriving -= 1;
+            slot.state = ServeState::Waiting;
             self.execute_absorbed(now, io, index);
         } else if gap || wants_grant {
-            self.acknowledge_request(io, index, false);
+            self.acknowledge_request(now, io, index, Flags::empty());
         }
     }
 
@@ -240,26 +250,29 @@ impl Endpoint<'_> {
     /// Tells the client what has arrived of its request, or that the service is at work.
     pub(super) fn acknowledge_request<T: Tx, H: Host>(
         &mut self,
+        now: Instant,
         io: &mut Io<'_, T, H>,
         index: usize,
-        probe: bool,
+        flags: Flags,
     ) {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         let incoming = &mut slot.incoming;
         let mut ack =
             Header::new(Kind::RequestAck, session.remote.index, session.remote.generation);
-        ack.flags = session_flags(session.features);
-        ack.flags.set(Flags::PROBE, probe);
+        ack.flags = session_flags(session.features) | flags;
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         if slot.state == ServeState::Receiving {
             ack.packet = incoming.receiving.contiguous as u16;
-            ack.grant = incoming.grant(self.config.window_packets);
-            send_ack(io.tx, self.crc, session.peer, ack, incoming.receiving.beyond());
+            let window = arriving_window(&self.config, self.traffic, &session.control);
+            ack.grant = incoming.grant(now, window);
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
         } else {
             ack.flags |= Flags::WORKING;
-            send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send_ack(io.tx, seal, session.peer, ack, Beyond::default());
         }
     }
 
@@ -278,6 +291,7 @@ impl Endpoint<'_> {
         ack.slot = header.slot;
         ack.request = header.request;
         ack.grant = self.config.window_packets.min(UNASKED_PACKETS).into();
-        send_ack(io.tx, self.crc, session.peer, ack, Beyond::default());
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send_ack(io.tx, seal, session.peer, ack, Beyond::default());
     }
 }

@@ -1,8 +1,9 @@
 //! The calling end's beginning: calls are made and cancelled here.
 
 use super::Endpoint;
+use super::congestion::share;
 use super::host::{CallId, SessionId, Sink, Source};
-use super::table::{CallState, ClientState};
+use super::table::{CallState, ClientState, UNASKED_PACKETS};
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
     After, ArgEntry, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES,
@@ -170,8 +171,15 @@ impl Endpoint<'_> {
         slot.request = ((slot.request >> ATTEMPT_BITS) + 1) << ATTEMPT_BITS;
         slot.token = call.token;
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-        slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+        slot.due = (now + session.rtt.timeout).min(slot.deadline);
+        session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
         slot.sink = call.sink;
+        slot.unasked = 0;
+        if call.sink.is_some() {
+            self.traffic.expected += 1;
+            let share = share(self.config.arriving_packets, self.traffic.expected);
+            slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
+        }
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,

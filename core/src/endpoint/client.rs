@@ -3,11 +3,13 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
+use super::congestion::Controller;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
-use super::parts::{is_part, send_ack};
-use super::table::{CallState, ClientState, Incoming, packets};
-use super::transmit::{Io, send, session_flags};
+use super::parts::{arriving_window, is_part, report, send_ack};
+use super::table::{CallState, ClientState, Incoming, packets, unasked};
+use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -36,6 +38,10 @@ impl Endpoint<'_> {
             self.counters.unknown_session += 1;
             return;
         };
+        if !is_authentic(&self.keys, session.binding, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         session.last_heard = now;
         let number = packet.slot();
         let index = (session_index << self.slot_shift) + usize::from(number);
@@ -53,7 +59,12 @@ impl Endpoint<'_> {
             return self.odd_response(now, io, index, &packet.header(), packet.payload());
         }
         let request = slot.request >> ATTEMPT_BITS;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.answered(number, now, min, max);
         slot.state = CallState::Free;
+        if slot.sink.take().is_some() {
+            self.traffic.expected -= 1;
+        }
         slot.settled = request;
         slot.outgoing.sending.stop();
         session.free |= 1 << number;
@@ -118,9 +129,12 @@ impl Endpoint<'_> {
             }
             // The request has done its work; its buffer becomes that of the answer's head.
             slot.state = CallState::Answering;
+            let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+            self.client_sessions[index >> self.slot_shift].rtt.answered(header.slot, now, min, max);
             slot.outgoing.sending.stop();
-            let window = self.config.window_packets;
-            *incoming = Incoming::new(header.message, header.head, payload_bytes, window, sink);
+            let granted = unasked(self.config.window_packets, slot.unasked).into();
+            *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
+            self.traffic.begins(sink.is_some());
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
@@ -133,7 +147,12 @@ impl Endpoint<'_> {
         if arrived == Arrived::Duplicate {
             self.counters.duplicates += 1;
         }
-        let Arrived::Fresh { gap } = arrived else { return };
+        let Arrived::Fresh { gap } = arrived else {
+            if arrived == Arrived::Duplicate {
+                self.acknowledge_response(now, io, index, Flags::DUPLICATE);
+            }
+            return;
+        };
         let head = usize::from(header.head);
         let sink = incoming.sink.expect("a longer answer has a sink");
         if number == 0 {
@@ -143,12 +162,17 @@ impl Endpoint<'_> {
             io.host.absorb(sink, number * payload_bytes - u32::from(header.head), payload);
         }
         slot.backoff = 0;
-        slot.due = (now + self.config.retransmit_after).min(slot.deadline);
-        let wants_grant = incoming.wants_grant(self.config.window_packets);
+        let session = &mut self.client_sessions[index >> self.slot_shift];
+        slot.due = (now + session.rtt.timeout).min(slot.deadline);
+        if let Some(delay) = incoming.grant_delay(number, now) {
+            session.control.on_delay(now, delay);
+        }
+        let window = arriving_window(&self.config, self.traffic, &session.control);
+        let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
             self.end_of_response(now, io, index, header.flags.contains(Flags::HOLDS));
         } else if gap || wants_grant {
-            self.acknowledge_response(io, index, false);
+            self.acknowledge_response(now, io, index, Flags::empty());
         }
     }
 
@@ -187,6 +211,12 @@ impl Endpoint<'_> {
         let session_index = index >> self.slot_shift;
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
+        let awaited = slot.sink.take().is_some();
+        if slot.state == CallState::Answering {
+            self.traffic.arriving -= 1;
+        } else if awaited {
+            self.traffic.expected -= 1;
+        }
         slot.state = CallState::Free;
         slot.admitted = false;
         slot.outgoing.sending.stop();
@@ -195,6 +225,7 @@ impl Endpoint<'_> {
         }
         let request = slot.request >> ATTEMPT_BITS;
         let session = &mut self.client_sessions[session_index];
+        session.rtt.forget(number);
         session.free |= 1 << number;
         session.free_count += 1;
         session.behind &= !(1 << number);
@@ -254,29 +285,33 @@ impl Endpoint<'_> {
             done.flags = session_flags(session.features);
             done.slot = header.slot;
             done.request = header.request;
-            send(io.tx, self.crc, session.peer, done, 0, |_| {});
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            send(io.tx, seal, session.peer, done, 0, |_| {});
         }
     }
 
-    /// Tells the server what has arrived of an answer. A probe asks for all that is missing.
+    /// Tells the server what has arrived of an answer. With [`Flags::PROBE`] it asks for all that
+    /// is missing.
     pub(super) fn acknowledge_response<T: Tx, H: Host>(
         &mut self,
+        now: Instant,
         io: &mut Io<'_, T, H>,
         index: usize,
-        probe: bool,
+        flags: Flags,
     ) {
         let session = &self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
         let incoming = &mut slot.incoming;
         let mut ack =
             Header::new(Kind::ResponseAck, session.remote.index, session.remote.generation);
-        ack.flags = session_flags(session.features);
-        ack.flags.set(Flags::PROBE, probe);
+        ack.flags = session_flags(session.features) | flags;
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
-        ack.grant = incoming.grant(self.config.window_packets);
-        send_ack(io.tx, self.crc, session.peer, ack, incoming.receiving.beyond());
+        let window = arriving_window(&self.config, self.traffic, &session.control);
+        ack.grant = incoming.grant(now, window);
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
     }
 
     /// The server tells what has arrived of a request.
@@ -296,22 +331,19 @@ impl Endpoint<'_> {
         if slot.state != CallState::Sent || slot.cancelled {
             return;
         }
-        let working = header.flags.contains(Flags::WORKING);
-        let progress = slot.outgoing.sending.acknowledge(
-            header.packet.into(),
-            header.grant,
-            beyond,
-            header.flags.contains(Flags::PROBE) && !working,
-        );
-        if progress {
+        let session = &mut self.client_sessions[index >> self.slot_shift];
+        let report = report(header, beyond);
+        if slot.outgoing.sending.acknowledge(&report, &mut session.reordering) {
             slot.backoff = 0;
-            slot.due = (now + self.config.retransmit_after).min(slot.deadline);
+            let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+            session.rtt.answered(header.slot, now, min, max);
+            slot.due = (now + session.rtt.timeout).min(slot.deadline);
         }
         if slot.outgoing.sending.due().is_some() {
             self.enqueue_client(index);
         }
         // A server that has nothing of the request asks for its first packet.
-        if working || header.packet > 0 {
+        if header.flags.contains(Flags::WORKING) || header.packet > 0 {
             self.note_admitted(now, index);
         }
     }

@@ -1,5 +1,7 @@
 //! How an endpoint is set up.
 
+use super::auth::Key;
+use super::congestion::Congestion;
 use super::table::StorageSize;
 use crate::time::Duration;
 use crate::wire::control::{Features, PAYLOAD_BYTES_MIN, SLOTS_MAX, WINDOW_PACKETS_MAX};
@@ -19,10 +21,24 @@ pub struct Config {
     /// Packets of one message that this endpoint takes ahead of its acknowledgement: at most what
     /// the device's receive queue holds.
     pub window_packets: u16,
+    /// Packets of all messages that come in here which may be under way at a time: about what the
+    /// link holds in a round trip, and half as much again. Small windows each, if there are many.
+    pub arriving_packets: u32,
+    /// How sessions react to delay in the network.
+    pub congestion: Congestion,
     /// What to ask for, and agree to.
     pub features: Features,
-    /// How long the first packet of a call waits for any answer before it is sent again.
+    /// With a key, sessions are opened only with endpoints that have the same one, and their
+    /// packets are tagged.
+    pub key: Option<Key>,
+    /// Random bytes, other ones in each life, that no one else knows: what cookies and nonces are
+    /// made of. [`Config::new`] makes them of the incarnation, which is enough for a simulation.
+    pub secret: [u8; 16],
+    /// How long the first packet of a call waits for any answer before it is sent again: until
+    /// answers have shown how long they take, and at most.
     pub retransmit_after: Duration,
+    /// The same at least, however fast answers come: some times what either end may pause.
+    pub retransmit_min: Duration,
     /// Longest wait between repetitions.
     pub retransmit_max: Duration,
     /// How long a request that was refused for want of room waits before it is tried again.
@@ -49,8 +65,13 @@ impl Config {
             slots_per_session: 16,
             payload_bytes_max: payload as u32,
             window_packets: 32,
+            arriving_packets: 128,
+            congestion: Congestion::Swift,
             features: Features::PAYLOAD_CHECK,
+            key: None,
+            secret: u128::from(incarnation).to_le_bytes(),
             retransmit_after: Duration::from_millis(5),
+            retransmit_min: Duration::from_micros(500),
             retransmit_max: Duration::from_millis(200),
             busy_retry_after: Duration::from_micros(200),
             release_after: Duration::from_micros(500),

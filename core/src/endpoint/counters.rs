@@ -33,6 +33,10 @@ pub struct Counters {
     pub bad_version: u64,
     /// Datagrams dropped: a wrong checksum.
     pub bad_checksum: u64,
+    /// Packets dropped because their tag, or a handshake's proof, was wrong or missing.
+    pub bad_tag: u64,
+    /// Hellos without a fresh cookie, answered with one.
+    pub challenges: u64,
     /// Packets that the device had no room for.
     pub device_full: u64,
     /// Sessions that ended because their peer fell silent.

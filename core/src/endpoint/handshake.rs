@@ -3,12 +3,19 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::{Binding, Parties};
+use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
+use super::rtt::Rtt;
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
+use super::window::Reordering;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::control::{Features, Hello, HelloAck, Refusal, SLOTS_MAX};
+use crate::wire::control::{
+    Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, REFUSAL_BYTES, Refusal,
+    SLOTS_MAX,
+};
 use crate::wire::packet::{Flags, Header, Kind, Template};
 
 /// How long a hello waits for its answer before it is sent again.
@@ -34,14 +41,17 @@ impl Endpoint<'_> {
     /// Begins to open a session with the endpoint at `peer`. [`SessionEvent::Connected`] or
     /// [`SessionEvent::Closed`] follows. `None` if all client sessions are in use.
     pub fn connect(&mut self, now: Instant, peer: SocketAddrV4) -> Option<SessionId> {
-        let index =
-            self.client_sessions.iter().position(|session| session.state == ClientState::Free)?;
+        let of = |state| self.client_sessions.iter().position(|session| session.state == state);
+        // A goodbye is not worth more than a greeting.
+        let index = of(ClientState::Free).or_else(|| of(ClientState::Leaving))?;
         let generation = self.client_sessions[index].generation.wrapping_add(1);
         self.client_sessions[index] = ClientSession {
             state: ClientState::Connecting,
             generation,
             peer,
             opened: now,
+            rtt: Rtt::new(self.config.retransmit_after),
+            control: Control::new(self.config.congestion),
             due: now,
             ..ClientSession::EMPTY
         };
@@ -50,7 +60,8 @@ impl Endpoint<'_> {
     }
 
     /// Ends a client session. Its outstanding calls end at once; the server frees what the session
-    /// holds as soon as it hears of it, or when the lease expires.
+    /// holds as soon as it hears of it, or when the lease expires. An endpoint that is polled on
+    /// repeats the news until the server has confirmed it, for as long as it would try to connect.
     pub fn disconnect<D: crate::device::Device, H: Host>(
         &mut self,
         now: Instant,
@@ -68,6 +79,13 @@ impl Endpoint<'_> {
             self.ask(now, &mut io, index, Kind::Bye);
         }
         self.close_client(now, &mut io, index, Closed::Bye);
+        if state != ClientState::Connecting {
+            let session = &mut self.client_sessions[index];
+            session.state = ClientState::Leaving;
+            session.opened = now;
+            session.due = now + HELLO_AGAIN_AFTER;
+            self.wheel.arm(self.client_session_timer_id(index), now + HELLO_AGAIN_AFTER);
+        }
         io.tx.flush();
     }
 
@@ -107,21 +125,95 @@ impl Endpoint<'_> {
 
     pub(super) fn send_hello<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let session = &self.client_sessions[index];
+        let id = SessionId { index: index as u32, generation: session.generation };
         let hello = Hello {
             incarnation: self.config.incarnation,
-            session: index as u32,
-            generation: session.generation,
+            session: id.index,
+            generation: id.generation,
             payload_bytes_max: self.config.payload_bytes_max,
             slots: self.config.slots_per_session,
             window: self.config.window_packets,
             features: self.config.features,
+            nonce: self.secret.client_nonce(id),
+            cookie: session.cookie,
+            proof: [0; PROOF_BYTES],
         };
-        let mut header = Header::new(Kind::Hello, 0, 0);
+        let mut bytes = hello.to_bytes();
+        if let Some(keys) = &self.keys {
+            let proof = keys.hello_proof(&bytes[..PROVED_BYTES]);
+            bytes[PROVED_BYTES..].copy_from_slice(&proof);
+        }
+        self.send_greeting(io, session.peer, Header::new(Kind::Hello, 0, 0), &bytes);
+    }
+
+    /// Sends a packet of the handshake.
+    fn send_greeting<T: Tx, H: Host>(
+        &self,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        mut header: Header,
+        bytes: &[u8],
+    ) {
         header.flags = Flags::PAYLOAD_CHECK;
-        let bytes = hello.to_bytes();
-        send(io.tx, self.crc, session.peer, header, bytes.len(), |payload| {
-            payload.copy_from_slice(&bytes);
+        send(io.tx, Seal::plain(self.crc), peer, header, bytes.len(), |payload| {
+            payload.copy_from_slice(bytes);
         });
+    }
+
+    /// Whether a hello may leave anything behind. If not, its sender is told what it lacks.
+    fn is_welcome<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        hello: &Hello,
+        payload: &[u8],
+    ) -> bool {
+        if !self.secret.knows(now, peer, hello) {
+            self.counters.challenges += 1;
+            let cookie = self.secret.fresh_cookie(now, peer, hello);
+            let challenge = Challenge { nonce: hello.nonce, cookie };
+            let header = Header::new(Kind::Challenge, hello.session, hello.generation);
+            self.send_greeting(io, peer, header, &challenge.to_bytes());
+            return false;
+        }
+        let shown = match &self.keys {
+            Some(keys) => keys.hello_proof(&payload[..PROVED_BYTES]) == hello.proof,
+            None => !hello.features.contains(Features::AUTHENTICATED),
+        };
+        if !shown {
+            self.counters.bad_tag += 1;
+            self.send_refusal(io, peer, hello, Refusal::NotAuthenticated);
+        }
+        shown
+    }
+
+    /// The server wants to see that we receive at our address.
+    pub(super) fn on_challenge<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let Ok(challenge) = Challenge::parse(payload) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let id = SessionId { index: header.session, generation: header.generation };
+        let Some(index) = self.client_session_of(peer, header).filter(|index| {
+            self.client_sessions[*index].state == ClientState::Connecting
+                && challenge.nonce == self.secret.client_nonce(id)
+        }) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let session = &mut self.client_sessions[index];
+        session.cookie = challenge.cookie;
+        session.last_asked = now;
+        session.due = now + HELLO_AGAIN_AFTER;
+        self.send_hello(io, index);
     }
 
     pub(super) fn on_hello<T: Tx, H: Host>(
@@ -135,6 +227,9 @@ impl Endpoint<'_> {
             self.counters.malformed += 1;
             return;
         };
+        if !self.is_welcome(now, io, peer, &hello, payload) {
+            return;
+        }
         let mut free = None;
         for index in 0..self.server_sessions.len() {
             let session = &self.server_sessions[index];
@@ -182,6 +277,16 @@ impl Endpoint<'_> {
         let remote = SessionId { index: hello.session, generation: hello.generation };
         // Checks are left out only where neither end asks for them.
         let features = hello.features | self.config.features;
+        let server = SessionId { index: index as u32, generation };
+        let parties = Parties {
+            client_incarnation: hello.incarnation,
+            client: remote,
+            client_nonce: hello.nonce,
+            server_incarnation: self.config.incarnation,
+            server,
+            server_nonce: self.secret.server_nonce(server),
+        };
+        let keyed = self.keys.as_ref().map(|keys| keys.session(&parties));
         self.server_sessions[index] = ServerSession {
             open: true,
             suspected: false,
@@ -194,6 +299,10 @@ impl Endpoint<'_> {
             slots: hello.slots.min(self.config.slots_per_session),
             features,
             template: template(Kind::Response, remote, features),
+            binding: keyed.map(|(binding, _)| binding),
+            secret: keyed.map_or([0; 16], |(_, secret)| secret),
+            control: Control::new(self.config.congestion),
+            reordering: Reordering::NONE,
             waiting: 0,
             last_heard: now,
         };
@@ -203,33 +312,40 @@ impl Endpoint<'_> {
             *slot = ServerSlot::EMPTY;
             (slot.outgoing.queued, slot.outgoing.next_ready) = queued;
         }
-        let id = SessionId { index: index as u32, generation };
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
-        io.tell(now, Side::Server, id, event);
+        io.tell(now, Side::Server, server, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
         self.send_hello_ack(io, index);
     }
 
     fn send_hello_ack<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let session = &self.server_sessions[index];
+        let id = SessionId { index: index as u32, generation: session.generation };
         let ack = HelloAck {
             incarnation: self.config.incarnation,
             client_incarnation: session.remote_incarnation,
-            session: index as u32,
-            generation: session.generation,
+            session: id.index,
+            generation: id.generation,
             payload_bytes_max: session.payload_bytes,
             slots: session.slots,
             window: self.config.window_packets,
             features: session.features,
             lease_ms: (self.config.lease.as_nanos() / 1_000_000) as u32,
+            nonce: self.secret.server_nonce(id),
+            proof: [0; PROOF_BYTES],
         };
-        let mut header =
-            Header::new(Kind::HelloAck, session.remote.index, session.remote.generation);
-        header.flags = Flags::PAYLOAD_CHECK;
-        let bytes = ack.to_bytes();
-        send(io.tx, self.crc, session.peer, header, bytes.len(), |payload| {
-            payload.copy_from_slice(&bytes);
-        });
+        let mut bytes = ack.to_bytes();
+        if let Some(keys) = &self.keys {
+            let proof = keys.ack_proof(&session.secret, &bytes[..PROVED_BYTES]);
+            bytes[PROVED_BYTES..].copy_from_slice(&proof);
+        }
+        let SessionId { index, generation } = session.remote;
+        self.send_greeting(
+            io,
+            session.peer,
+            Header::new(Kind::HelloAck, index, generation),
+            &bytes,
+        );
     }
 
     fn send_refusal<T: Tx, H: Host>(
@@ -239,9 +355,38 @@ impl Endpoint<'_> {
         hello: &Hello,
         refusal: Refusal,
     ) {
-        let mut header = Header::new(Kind::Refuse, hello.session, hello.generation);
-        header.flags = Flags::PAYLOAD_CHECK;
-        send(io.tx, self.crc, peer, header, 1, |payload| payload[0] = refusal as u8);
+        let client = SessionId { index: hello.session, generation: hello.generation };
+        let mut bytes = [0; REFUSAL_BYTES];
+        bytes[0] = refusal as u8;
+        if let Some(keys) = &self.keys {
+            let proof = keys.refusal_proof(client, hello.nonce, refusal as u8);
+            bytes[1..].copy_from_slice(&proof);
+        }
+        let header = Header::new(Kind::Refuse, hello.session, hello.generation);
+        self.send_greeting(io, peer, header, &bytes);
+    }
+
+    /// The binding of the session that a hello's answer grants: `Err` if the answer does not show
+    /// that the server has our key, or speaks of one where we have none.
+    fn granted_binding(
+        &self,
+        client: SessionId,
+        ack: &HelloAck,
+        payload: &[u8],
+    ) -> Result<Option<Binding>, ()> {
+        let tagged = ack.features.contains(Features::AUTHENTICATED);
+        let Some(keys) = &self.keys else { return if tagged { Err(()) } else { Ok(None) } };
+        let parties = Parties {
+            client_incarnation: self.config.incarnation,
+            client,
+            client_nonce: self.secret.client_nonce(client),
+            server_incarnation: ack.incarnation,
+            server: SessionId { index: ack.session, generation: ack.generation },
+            server_nonce: ack.nonce,
+        };
+        let (binding, secret) = keys.session(&parties);
+        let proved = tagged && keys.ack_proof(&secret, &payload[..PROVED_BYTES]) == ack.proof;
+        if proved { Ok(Some(binding)) } else { Err(()) }
     }
 
     pub(super) fn on_hello_ack<T: Tx, H: Host>(
@@ -256,9 +401,14 @@ impl Endpoint<'_> {
             self.counters.malformed += 1;
             return;
         };
+        let client = SessionId { index: header.session, generation: header.generation };
+        let Ok(binding) = self.granted_binding(client, &ack, payload) else {
+            self.counters.bad_tag += 1;
+            return;
+        };
         let Some(index) = self.client_session_of(peer, header) else {
             self.counters.unknown_session += 1;
-            return self.decline(io, peer, &ack);
+            return self.decline(io, peer, &ack, binding);
         };
         let slots_max = self.config.slots_per_session;
         let session = &mut self.client_sessions[index];
@@ -269,7 +419,7 @@ impl Endpoint<'_> {
         if session.state != ClientState::Connecting || !ours {
             self.counters.stale += 1;
             if session.remote != remote {
-                self.decline(io, peer, &ack);
+                self.decline(io, peer, &ack, binding);
             }
             return;
         }
@@ -281,9 +431,12 @@ impl Endpoint<'_> {
         session.slots = ack.slots;
         session.features = ack.features;
         session.template = template(Kind::Request, remote, ack.features);
+        session.binding = binding;
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
         session.last_heard = now;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.sample(now.since(session.last_asked), min, max);
         session.last_asked = now;
         session.due = now + self.config.keep_alive;
         let id = SessionId { index: index as u32, generation: session.generation };
@@ -297,10 +450,12 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
         ack: &HelloAck,
+        binding: Option<Binding>,
     ) {
         let mut bye = Header::new(Kind::Bye, ack.session, ack.generation);
         bye.flags = session_flags(ack.features);
-        send(io.tx, self.crc, peer, bye, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, binding);
+        send(io.tx, seal, peer, bye, 0, |_| {});
     }
 
     pub(super) fn on_refuse<T: Tx, H: Host>(
@@ -319,12 +474,25 @@ impl Endpoint<'_> {
             self.counters.stale += 1;
             return;
         }
-        match Refusal::parse(payload) {
-            Ok(Refusal::NoSessions) => self.close_client(now, io, index, Closed::NoSessions),
-            Ok(Refusal::StaleIncarnation) => {
-                self.close_client(now, io, index, Closed::StaleIncarnation);
-            }
-            Err(error) => self.counters.wire_error(error),
+        let (refusal, proof) = match Refusal::parse(payload) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.counters.wire_error(error),
+        };
+        let client = SessionId { index: header.session, generation: header.generation };
+        let nonce = self.secret.client_nonce(client);
+        if let Some(keys) = &self.keys
+            && proof != keys.refusal_proof(client, nonce, refusal as u8)
+        {
+            // Anybody may have said that. The real server may still answer.
+            self.counters.bad_tag += 1;
+            self.client_sessions[index].refused = true;
+            return;
         }
+        let why = match refusal {
+            Refusal::NoSessions => Closed::NoSessions,
+            Refusal::StaleIncarnation => Closed::StaleIncarnation,
+            Refusal::NotAuthenticated => Closed::NotAuthenticated,
+        };
+        self.close_client(now, io, index, why);
     }
 }

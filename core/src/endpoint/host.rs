@@ -192,6 +192,8 @@ pub enum Closed {
     Unreachable,
     /// A later life of the same client has taken over.
     Superseded,
+    /// One end has a key and the other has another one, or none.
+    NotAuthenticated,
 }
 
 /// Something happened to a session.

@@ -3,16 +3,19 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::{Keys, is_authentic};
 use super::handshake::HELLO_AGAIN_AFTER;
 use super::host::{CallError, Closed, Host, SessionEvent, SessionId, Side};
-use super::table::{CallState, ClientState, ServeState};
-use super::transmit::{Io, send, session_flags};
+use super::table::{CallState, ClientSession, ClientState, ServeState};
+use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{Header, Kind};
+use crate::wire::packet::{Header, Kind, Packet};
 
 /// An unanswered ping is repeated after the keep-alive interval divided by this.
 const PINGS_A_KEEP_ALIVE: u64 = 4;
+/// Resets that answer nothing we asked are looked into no more often than this.
+const RESET_HEEDED_EVERY: Duration = Duration::from_micros(100);
 
 impl Endpoint<'_> {
     pub(super) fn client_session_timer<T: Tx, H: Host>(
@@ -29,11 +32,21 @@ impl Endpoint<'_> {
             let due = session.due;
             return self.wheel.arm(self.client_session_timer_id(index), due);
         }
+        let tried = now.since(session.opened) >= self.config.connect_timeout;
         let due = if session.state == ClientState::Connecting {
-            if now.since(session.opened) >= self.config.connect_timeout {
-                return self.close_client(now, io, index, Closed::Unreachable);
+            if tried {
+                let refused = session.refused;
+                let why = if refused { Closed::NotAuthenticated } else { Closed::Unreachable };
+                return self.close_client(now, io, index, why);
             }
             self.send_hello(io, index);
+            now + HELLO_AGAIN_AFTER
+        } else if session.state == ClientState::Leaving {
+            if tried {
+                session.state = ClientState::Free;
+                return;
+            }
+            self.ask(now, io, index, Kind::Bye);
             now + HELLO_AGAIN_AFTER
         } else {
             let silence = now.since(session.last_heard);
@@ -101,9 +114,12 @@ impl Endpoint<'_> {
     ) {
         let session = &mut self.client_sessions[index];
         session.last_asked = now;
+        let id = SessionId { index: index as u32, generation: session.generation };
         let mut header = Header::new(kind, session.remote.index, session.remote.generation);
         header.flags = session_flags(session.features);
-        send(io.tx, self.crc, session.peer, header, 0, |_| {});
+        header.request = self.secret.ping_nonce(id);
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, header, 0, |_| {});
     }
 
     fn send_done<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize, slot: u16) {
@@ -112,7 +128,8 @@ impl Endpoint<'_> {
         done.flags = session_flags(session.features);
         done.slot = slot;
         done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
-        send(io.tx, self.crc, session.peer, done, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, done, 0, |_| {});
     }
 
     pub(super) fn on_ping<T: Tx, H: Host>(
@@ -143,7 +160,8 @@ impl Endpoint<'_> {
         pong.flags = session_flags(session.features);
         pong.slot = asked.slot;
         pong.request = asked.request;
-        send(io.tx, self.crc, session.peer, pong, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, pong, 0, |_| {});
     }
 
     pub(super) fn on_pong<T: Tx, H: Host>(
@@ -182,28 +200,57 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         header: &Header,
     ) {
-        match self.server_session_of(peer, header) {
-            Some(index) => self.close_server(now, io, index, Closed::Bye),
-            None => self.counters.unknown_session += 1,
+        if let Some(index) = self.server_session_of(peer, header) {
+            self.close_server(now, io, index, Closed::Bye);
         }
+        // Confirms it, also where it was heard before.
+        self.send_reset(io, peer, header);
     }
 
-    /// The server does not know the session that it names: it has restarted, or given us up.
+    /// The server does not know the session that it names: it has restarted, or given us up, or
+    /// has heard our goodbye. That holds only if it answers a question of this very session;
+    /// otherwise the question is asked.
     pub(super) fn on_reset<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
-        header: &Header,
+        packet: Packet<'_>,
     ) {
+        let header = packet.header();
+        if !is_authentic(&self.keys, self.keys.as_ref().map(Keys::outside), packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         let remote = SessionId { index: header.session, generation: header.generation };
-        let open = |state| matches!(state, ClientState::Up | ClientState::Suspected);
-        let index = self.client_sessions.iter().position(|session| {
-            open(session.state) && session.peer == peer && session.remote == remote
-        });
-        match index {
-            Some(index) => self.close_client(now, io, index, Closed::PeerRestarted),
-            None => self.counters.stale += 1,
+        let is_meant = |session: &ClientSession| {
+            !matches!(session.state, ClientState::Free | ClientState::Connecting)
+                && session.peer == peer
+                && session.remote == remote
+        };
+        let named = header.request as u32;
+        if let Some(session) = self.client_sessions.get_mut(named as usize)
+            && is_meant(session)
+            && header.request
+                == self
+                    .secret
+                    .ping_nonce(SessionId { index: named, generation: session.generation })
+        {
+            if session.state == ClientState::Leaving {
+                session.state = ClientState::Free;
+            } else {
+                self.close_client(now, io, named as usize, Closed::PeerRestarted);
+            }
+            return;
+        }
+        self.counters.stale += 1;
+        if now < self.reset_heeded_at {
+            // Looking for the session takes time that a flood must not cost.
+            return;
+        }
+        self.reset_heeded_at = now + RESET_HEEDED_EVERY;
+        if let Some(index) = self.client_sessions.iter().position(is_meant) {
+            self.ask(now, io, index, Kind::Ping);
         }
     }
 

@@ -7,10 +7,12 @@
 //!
 //! - [`host`]: what the endpoint asks of the code around it;
 //! - [`table`]: what it keeps for sessions and slots;
-//! - `window`: which packets have arrived, which must be sent again;
+//! - `window`: which packets have arrived, which must be sent again; `rtt`: when to ask;
+//! - [`congestion`]: how much may be under way;
 //! - `wheel`: timers;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `parts`: what both share;
+//! - [`auth`]: keys, cookies, tags;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out;
 //! - [`view`]: who is connected, for accounts of an endpoint.
@@ -31,15 +33,18 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+pub mod auth;
 mod call;
 mod client;
 mod config;
+pub mod congestion;
 mod counters;
 mod handshake;
 pub mod host;
 mod liveness;
 mod parts;
 mod retry;
+mod rtt;
 mod server;
 mod settle;
 pub mod table;
@@ -57,10 +62,15 @@ pub use wheel::TimerEntry;
 use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx};
 use crate::time::Instant;
+use crate::wire::control::Features;
 use crate::wire::packet::{Header, Kind, Packet};
+use auth::{Keys, Secret, is_authentic};
+use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
-use table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize};
+use table::{
+    ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
+};
 use transmit::{Io, Ready};
 use wheel::Wheel;
 
@@ -86,6 +96,12 @@ impl Polled {
 pub struct Endpoint<'m> {
     config: Config,
     crc: Crc32c,
+    /// If the configuration has a key.
+    keys: Option<Keys>,
+    secret: Secret,
+    traffic: Traffic,
+    /// When a reset that proves nothing is looked at next.
+    reset_heeded_at: Instant,
     /// Slots of a session, as a power of two.
     slot_shift: u32,
     counters: Counters,
@@ -102,8 +118,13 @@ impl<'m> Endpoint<'m> {
     ///
     /// # Errors
     /// A configuration out of its limits, or storage whose lengths do not fit each other.
-    pub fn new(config: Config, storage: Storage<'m>, now: Instant) -> Result<Self, ConfigError> {
+    pub fn new(
+        mut config: Config,
+        storage: Storage<'m>,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
         config.check()?;
+        config.features.set(Features::AUTHENTICATED, config.key.is_some());
         let slots = usize::from(config.slots_per_session);
         let got = storage.size();
         let needed = StorageSize::new(got.client_sessions, got.server_sessions, slots);
@@ -121,6 +142,10 @@ impl<'m> Endpoint<'m> {
         Ok(Self {
             config,
             crc: Crc32c::detect(),
+            keys: config.key.as_ref().map(Keys::new),
+            secret: Secret(config.secret),
+            traffic: Traffic::default(),
+            reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             counters: Counters::default(),
             wheel: Wheel::new(timers, now),
@@ -203,7 +228,7 @@ impl<'m> Endpoint<'m> {
         match packet.kind() {
             Kind::Request => self.on_request(now, io, peer, packet),
             Kind::Response => self.on_response(now, io, peer, packet),
-            _ => self.control(now, io, peer, &packet.header(), packet.payload()),
+            _ => self.control(now, io, peer, packet),
         }
     }
 
@@ -213,9 +238,13 @@ impl<'m> Endpoint<'m> {
         now: Instant,
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
-        header: &Header,
-        payload: &[u8],
+        packet: Packet<'_>,
     ) {
+        let (header, payload) = (&packet.header(), packet.payload());
+        if !self.is_from_peer(peer, header, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         match header.kind {
             Kind::Request | Kind::Response => unreachable!("not control packets"),
             Kind::RequestAck => self.on_request_ack(now, peer, header, payload),
@@ -229,8 +258,26 @@ impl<'m> Endpoint<'m> {
             Kind::Ping => self.on_ping(now, io, peer, header),
             Kind::Pong => self.on_pong(now, io, peer, header),
             Kind::Bye => self.on_bye(now, io, peer, header),
-            Kind::Reset => self.on_reset(now, io, peer, header),
+            Kind::Reset => self.on_reset(now, io, peer, packet),
+            Kind::Challenge => self.on_challenge(now, io, peer, header, payload),
         }
+    }
+
+    /// Whether a control packet of a session is from the session's peer, as far as the session can
+    /// tell. Packets outside of sessions bring proofs of their own.
+    fn is_from_peer(&self, peer: SocketAddrV4, header: &Header, packet: Packet<'_>) -> bool {
+        let binding = match header.kind {
+            Kind::RequestAck | Kind::Busy | Kind::Pong => {
+                let index = self.client_session_of(peer, header);
+                index.and_then(|index| self.client_sessions[index].binding)
+            }
+            Kind::ResponseAck | Kind::Cancel | Kind::Done | Kind::Ping | Kind::Bye => {
+                let index = self.server_session_of(peer, header);
+                index.and_then(|index| self.server_sessions[index].binding)
+            }
+            _ => None,
+        };
+        is_authentic(&self.keys, binding, packet)
     }
 
     /// Serves timers that are due. Ids are client slots, then client sessions, then server
@@ -267,7 +314,7 @@ impl<'m> Endpoint<'m> {
         let session = self.client_sessions.get(index)?;
         let known = session.generation == header.generation
             && session.peer == peer
-            && session.state != table::ClientState::Free;
+            && session.state != ClientState::Free;
         known.then_some(index)
     }
 
@@ -288,7 +335,8 @@ impl<'m> Endpoint<'m> {
 
     fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
         self.client_sessions.get(id.index as usize).filter(|session| {
-            session.generation == id.generation && session.state != table::ClientState::Free
+            let over = matches!(session.state, ClientState::Free | ClientState::Leaving);
+            session.generation == id.generation && !over
         })
     }
 }

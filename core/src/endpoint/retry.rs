@@ -4,7 +4,7 @@ use super::Endpoint;
 use super::call::deadline_us;
 use super::host::{Body, CallError, Completion, Host, Response};
 use super::table::{CallState, UNASKED_PACKETS};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{After, Arguments, RequestHeader, Status};
@@ -47,8 +47,11 @@ impl Endpoint<'_> {
         } else {
             self.repeat(now, io, index);
         }
+        let session = &mut self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
-        let wait = self.config.retransmit_after.as_nanos() << slot.backoff.min(16);
+        let wait = session.rtt.timeout.as_nanos() << slot.backoff.min(16);
+        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
+        session.rtt.ran_out(number, self.config.retransmit_after);
         slot.backoff = slot.backoff.saturating_add(1);
         let wait = Duration::from_nanos(wait).min(self.config.retransmit_max);
         slot.due = (now + wait).min(slot.deadline);
@@ -78,14 +81,15 @@ impl Endpoint<'_> {
         cancel.flags = session_flags(session.features);
         cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         cancel.request = slot.request;
-        send(io.tx, self.crc, session.peer, cancel, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, cancel, 0, |_| {});
     }
 
     /// Nothing was heard of a call for too long: repeat, or ask.
     fn repeat<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>, index: usize) {
         self.counters.packets_resent += 1;
         if self.client_slots[index].state == CallState::Answering {
-            return self.acknowledge_response(io, index, true);
+            return self.acknowledge_response(now, io, index, Flags::PROBE);
         }
         self.refresh_deadline(now, index);
         let slot = &self.client_slots[index];
@@ -249,6 +253,7 @@ impl Endpoint<'_> {
         probe.request = slot.request;
         probe.message = slot.outgoing.message;
         probe.head = slot.outgoing.head;
-        send(io.tx, self.crc, session.peer, probe, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, probe, 0, |_| {});
     }
 }

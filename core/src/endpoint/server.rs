@@ -3,11 +3,12 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::settle::Refusal;
-use super::table::{ServeState, ServerSession, ServerSlot};
-use super::transmit::{Io, whole};
+use super::table::{ServeState, ServerSession, ServerSlot, unasked};
+use super::transmit::{Io, Seal, whole};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -78,6 +79,10 @@ impl Endpoint<'_> {
         }) else {
             return self.reset(io, peer, &packet.header());
         };
+        if !is_authentic(&self.keys, session.binding, packet) {
+            self.counters.bad_tag += 1;
+            return;
+        }
         session.last_heard = now;
         let number = packet.slot();
         let index = (session_index << self.slot_shift) + usize::from(number);
@@ -97,12 +102,14 @@ impl Endpoint<'_> {
             return self.odd_request(now, io, index, &packet.header(), packet.payload());
         };
         slot.request = packet.request();
+        slot.unasked = packet.unasked();
         match serve(now, io.host, session, slot, &head, body) {
             Outcome::Replied => {
                 let turn = if slot.outgoing.is_whole() {
-                    let (crc, template) = (self.crc, &session.template);
+                    let template = &session.template;
+                    let seal = Seal::new(self.crc, &self.keys, session.binding);
                     let request = call.request;
-                    whole(io.tx, crc, peer, template, request, number, &mut slot.outgoing)
+                    whole(io.tx, seal, peer, template, request, number, &mut slot.outgoing)
                 } else {
                     self.transmit_server(io, index)
                 };
@@ -135,6 +142,7 @@ impl Endpoint<'_> {
             self.more_of_request(now, io, index, header, payload);
         } else if header.message as usize == payload.len() {
             self.begin(io, index, header.request);
+            self.server_slots[index].unasked = header.grant.min(u8::MAX.into()) as u8;
             self.whole_request(now, io, index, header, payload);
         } else if is_probe(header, payload) {
             self.acknowledge_unseen(io, session_index, header);
@@ -154,6 +162,7 @@ impl Endpoint<'_> {
         }
         let slot = &mut self.server_slots[index];
         slot.request = request;
+        slot.unasked = 0;
         slot.state = ServeState::Idle;
     }
 
@@ -176,7 +185,8 @@ impl Endpoint<'_> {
         match self.server_slots[index].state {
             ServeState::Idle | ServeState::Answered | ServeState::Refused => {}
             ServeState::Executing => self.tell_cancelled(io, index),
-            ServeState::Receiving | ServeState::Waiting => {
+            state @ (ServeState::Receiving | ServeState::Waiting) => {
+                self.traffic.arriving -= u32::from(state == ServeState::Receiving);
                 if let Some(sink) = self.server_slots[index].incoming.sink.take() {
                     io.host.abandon(sink);
                 }
@@ -372,7 +382,8 @@ fn serve<H: Host>(
 fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) {
     let Finished { head, inline, source } = finished;
     slot.state = ServeState::Answered;
-    slot.outgoing.start(head, inline, source, session.payload_bytes, session.remote_window);
+    let window = unasked(session.remote_window, slot.unasked);
+    slot.outgoing.start(head, inline, source, session.payload_bytes, window);
 }
 
 /// Whether a packet asks what has arrived of a long request.

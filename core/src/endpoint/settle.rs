@@ -3,12 +3,14 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::Keys;
 use super::host::Host;
+use super::parts::report;
 use super::table::{ServeState, UNASKED_PACKETS};
-use super::transmit::{Io, send, session_flags};
+use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::Instant;
-use crate::wire::control::Beyond;
+use crate::wire::control::{Beyond, Features};
 use crate::wire::message::Status;
 use crate::wire::packet::{Flags, Header, Kind};
 
@@ -40,12 +42,9 @@ impl Endpoint<'_> {
         if slot.state != ServeState::Answered {
             return;
         }
-        slot.outgoing.sending.acknowledge(
-            header.packet.into(),
-            header.grant,
-            beyond,
-            header.flags.contains(Flags::PROBE),
-        );
+        let report = report(header, beyond);
+        let session = &mut self.server_sessions[index >> self.slot_shift];
+        slot.outgoing.sending.acknowledge(&report, &mut session.reordering);
         if slot.outgoing.sending.due().is_some() {
             self.enqueue_server(index);
         }
@@ -99,7 +98,7 @@ impl Endpoint<'_> {
             self.begin(io, index, header.request);
             self.answer(io, index, Status::CANCELLED);
         } else {
-            self.cancel_current(io, index);
+            self.cancel_current(now, io, index);
         }
         if self.server_sessions[session_index].waiting != 0 {
             self.wake(now, io, session_index);
@@ -107,7 +106,12 @@ impl Endpoint<'_> {
     }
 
     /// Cancels the request that a slot is about.
-    fn cancel_current<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+    fn cancel_current<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
         match self.server_slots[index].state {
             ServeState::Receiving | ServeState::Waiting => {
                 self.let_go(io, index);
@@ -116,7 +120,7 @@ impl Endpoint<'_> {
             ServeState::Refused => self.answer(io, index, Status::CANCELLED),
             ServeState::Executing => {
                 self.tell_cancelled(io, index);
-                self.acknowledge_request(io, index, false);
+                self.acknowledge_request(now, io, index, Flags::empty());
             }
             ServeState::Answered => {
                 let sending = &mut self.server_slots[index].outgoing.sending;
@@ -172,7 +176,8 @@ impl Endpoint<'_> {
         busy.flags.set(Flags::EARLY, self.server_slots[index].early);
         busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         busy.request = self.server_slots[index].request;
-        send(io.tx, self.crc, session.peer, busy, 0, |_| {});
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        send(io.tx, seal, session.peer, busy, 0, |_| {});
     }
 
     #[cold]
@@ -216,7 +221,22 @@ impl Endpoint<'_> {
         header: &Header,
     ) {
         self.counters.unknown_session += 1;
-        let reset = Header::new(Kind::Reset, header.session, header.generation);
-        send(io.tx, self.crc, peer, reset, 0, |_| {});
+        self.send_reset(io, peer, header);
+    }
+
+    /// The same, uncounted. What it answers is named: that is how a client knows that the reset is
+    /// not older than its question.
+    #[cold]
+    pub(super) fn send_reset<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        asked: &Header,
+    ) {
+        let mut reset = Header::new(Kind::Reset, asked.session, asked.generation);
+        reset.flags = session_flags(self.config.features & Features::AUTHENTICATED);
+        reset.request = asked.request;
+        let seal = Seal::new(self.crc, &self.keys, self.keys.as_ref().map(Keys::outside));
+        send(io.tx, seal, peer, reset, 0, |_| {});
     }
 }

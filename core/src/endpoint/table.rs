@@ -2,10 +2,13 @@
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
+use super::auth::Binding;
+use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
+use super::rtt::Rtt;
 use super::wheel::TimerEntry;
-use super::window::{Receiving, Sending};
-use crate::time::Instant;
+use super::window::{Receiving, Reordering, Sending};
+use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::packet::Template;
@@ -85,6 +88,8 @@ pub(super) enum ClientState {
     Connecting,
     Up,
     Suspected,
+    /// Over here; the server is told until it says that it has heard.
+    Leaving,
 }
 
 /// A session in which this endpoint makes calls.
@@ -103,6 +108,18 @@ pub struct ClientSession {
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    /// From the server's challenge; zero before.
+    pub(super) cookie: u64,
+    /// Refused by somebody who has not shown that they have the key.
+    pub(super) refused: bool,
+    /// How long its answers take.
+    pub(super) rtt: Rtt,
+    /// How much of its answers may be under way.
+    pub(super) control: Control,
+    /// How its requests' packets are reordered on their way.
+    pub(super) reordering: Reordering,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) free_count: u8,
@@ -136,6 +153,12 @@ impl ClientSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        binding: None,
+        cookie: 0,
+        refused: false,
+        rtt: Rtt::new(Duration::from_millis(5)),
+        control: Control::None,
+        reordering: Reordering::NONE,
         free: 0,
         free_count: 0,
         unreleased: 0,
@@ -225,10 +248,27 @@ impl Outgoing {
 /// Packets of a message that may be sent before the receiver has granted any.
 pub(super) const UNASKED_PACKETS: u16 = 8;
 
+/// Packets of an answer that may be sent unasked to a receiver with this window, if the request
+/// has said `unasked`; zero says nothing.
+#[inline]
+pub(super) fn unasked(window: u16, unasked: u8) -> u16 {
+    let usual = window.min(UNASKED_PACKETS);
+    if unasked == 0 { usual } else { usual.min(unasked.into()) }
+}
+
 /// Packets of a message of `bytes` bytes. Divides only where there are several.
 #[inline]
 pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
     if bytes <= payload_bytes { 1 } else { bytes.div_ceil(payload_bytes) }
+}
+
+/// How far the sender of one message may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Packets beyond the first gap.
+    pub(super) packets: u32,
+    /// Packets under way.
+    pub(super) share: u32,
 }
 
 /// A message on its way in.
@@ -240,6 +280,9 @@ pub(super) struct Incoming {
     pub(super) head: u16,
     /// Packets that the sender may send in all, as far as we have told it.
     pub(super) granted: u32,
+    /// The first packet that a grant allowed which was given at `marked_at`; zero without one.
+    mark: u32,
+    marked_at: Instant,
     pub(super) sink: Option<Sink>,
 }
 
@@ -250,39 +293,65 @@ impl Incoming {
         message: 0,
         head: 0,
         granted: 0,
+        mark: 0,
+        marked_at: Instant::ZERO,
         sink: None,
     };
 
-    /// A message of which nothing is here yet, for a receiver whose window is `window` packets.
+    /// A message of which nothing is here yet, and `granted` packets may be sent.
     pub(super) fn new(
         message: u32,
         head: u16,
         payload_bytes: u32,
-        window: u16,
+        granted: u32,
         sink: Option<Sink>,
     ) -> Self {
         let packets = packets(message, payload_bytes);
-        let granted = window.min(UNASKED_PACKETS).into();
-        Self { receiving: Receiving::EMPTY, packets, message, head, granted, sink }
+        Self { packets, message, head, granted, sink, ..Self::EMPTY }
     }
 
     /// A message that came in one packet.
     pub(super) fn whole(message: u32, head: u16, sink: Option<Sink>) -> Self {
-        Self { receiving: Receiving::WHOLE, packets: 1, message, head, granted: 1, sink }
+        let receiving = Receiving::WHOLE;
+        Self { receiving, packets: 1, message, head, granted: 1, sink, ..Self::EMPTY }
     }
 
-    /// Whether half of a window of `window` packets is used up and the sender needs a new grant.
+    /// Packets that the sender may send in all: no further than a window beyond the first gap,
+    /// and no more under way than the message's share.
     #[inline]
-    pub(super) fn wants_grant(&self, window: u16) -> bool {
-        self.granted < self.packets
-            && self.granted < self.receiving.contiguous + u32::from(window).div_ceil(2)
+    fn limit(&self, window: Window) -> u32 {
+        (self.receiving.contiguous + window.packets).min(self.receiving.received + window.share)
     }
 
-    /// Grants a full window beyond what has arrived.
+    /// Whether a quarter of what may be under way is used up: one grant may be lost and the next
+    /// still comes before the sender stops.
     #[inline]
-    pub(super) fn grant(&mut self, window: u16) -> u32 {
-        self.granted = self.granted.max(self.receiving.contiguous + u32::from(window));
+    pub(super) fn wants_grant(&self, window: Window) -> bool {
+        let quarter = window.packets.min(window.share) / 4;
+        self.granted < self.packets && self.granted + quarter < self.limit(window)
+    }
+
+    /// Grants what the limits allow.
+    #[inline]
+    pub(super) fn grant(&mut self, now: Instant, window: Window) -> u32 {
+        let granted = self.limit(window);
+        if granted > self.granted {
+            if self.mark == 0 {
+                (self.mark, self.marked_at) = (self.granted, now);
+            }
+            self.granted = granted;
+        }
         self.granted
+    }
+
+    /// How long a grant took to bring the first packet that it allowed, if `number` is that one.
+    #[inline]
+    pub(super) fn grant_delay(&mut self, number: u32, now: Instant) -> Option<Duration> {
+        if self.mark == 0 || number < self.mark {
+            return None;
+        }
+        self.mark = 0;
+        Some(now.since(self.marked_at))
     }
 }
 
@@ -303,6 +372,8 @@ pub struct ClientSlot {
     pub(super) request: u64,
     /// The server has executed the slot's calls up to this one, or never will.
     pub(super) settled: u64,
+    /// Packets of the answer that may be sent unasked; zero for the usual number.
+    pub(super) unasked: u8,
     pub(super) token: u64,
     pub(super) deadline: Instant,
     pub(super) due: Instant,
@@ -323,6 +394,7 @@ impl ClientSlot {
         admitted: false,
         request: 0,
         settled: 0,
+        unasked: 0,
         token: 0,
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
@@ -349,6 +421,14 @@ pub struct ServerSession {
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    /// The session's secret bytes; zeros without a key.
+    pub(super) secret: [u8; 16],
+    /// How much of its requests may be under way.
+    pub(super) control: Control,
+    /// How its answers' packets are reordered on their way.
+    pub(super) reordering: Reordering,
     /// Bit `i`: slot `i` waits for another to be executed.
     pub(super) waiting: u64,
     pub(super) last_heard: Instant,
@@ -368,6 +448,10 @@ impl ServerSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        binding: None,
+        secret: [0; 16],
+        control: Control::None,
+        reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,
     };
@@ -399,6 +483,8 @@ pub struct ServerSlot {
     pub(super) cancelled: bool,
     /// Answered without being executed.
     pub(super) declined: bool,
+    /// Packets of the answer that may be sent unasked; zero for the usual number.
+    pub(super) unasked: u8,
     /// Refused only because what it must follow was not there.
     pub(super) early: bool,
     /// Number of the last request seen.
@@ -413,6 +499,7 @@ impl ServerSlot {
         state: ServeState::Idle,
         cancelled: false,
         declined: false,
+        unasked: 0,
         early: false,
         request: 0,
         incoming: Incoming::EMPTY,

@@ -3,6 +3,7 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::{Binding, Keys, put_tag};
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::table::{CallState, Outgoing};
 use crate::crc32c::Crc32c;
@@ -55,12 +56,39 @@ impl Ready {
     }
 }
 
+/// What seals the packets of a session.
+#[derive(Clone, Copy)]
+pub(super) struct Seal<'a> {
+    crc: Crc32c,
+    tag: Option<(&'a Keys, Binding)>,
+}
+
+impl<'a> Seal<'a> {
+    #[inline(always)]
+    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys>, binding: Option<Binding>) -> Self {
+        Self { crc, tag: binding.and_then(|binding| Some((keys.as_ref()?, binding))) }
+    }
+
+    /// For packets that bring proofs of their own, or need none.
+    pub(super) fn plain(crc: Crc32c) -> Self {
+        Self { crc, tag: None }
+    }
+
+    /// Puts the tag in, if the session has tags: the last thing that happens to a header.
+    #[inline(always)]
+    fn tag(self, header: &mut [u8; HEADER_BYTES]) {
+        if let Some((keys, binding)) = self.tag {
+            put_tag(keys, binding, header);
+        }
+    }
+}
+
 /// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.
 /// Returns false if the device has no room.
 #[inline]
 pub(super) fn send<T: Tx>(
     tx: &mut T,
-    crc: Crc32c,
+    seal: Seal<'_>,
     peer: SocketAddrV4,
     mut header: Header,
     bytes: usize,
@@ -71,7 +99,8 @@ pub(super) fn send<T: Tx>(
     };
     fill(&mut datagram[HEADER_BYTES..]);
     header.payload = bytes as u16;
-    header.emit(datagram, crc);
+    header.emit(datagram, seal.crc);
+    seal.tag(datagram.first_chunk_mut().expect("room for a header"));
     true
 }
 
@@ -79,7 +108,7 @@ pub(super) fn send<T: Tx>(
 #[inline]
 pub(super) fn send_packet<T: Tx, H: Host>(
     io: &mut Io<'_, T, H>,
-    crc: Crc32c,
+    seal: Seal<'_>,
     peer: SocketAddrV4,
     mut header: Header,
     outgoing: &Outgoing,
@@ -93,7 +122,7 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let bytes = payload_bytes.min(outgoing.message - start);
     let inline = u32::from(outgoing.inline_bytes);
     let host = &mut *io.host;
-    send(io.tx, crc, peer, header, bytes as usize, |payload| {
+    send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
         let (inline_part, rest) = payload.split_at_mut(here);
         inline_part.copy_from_slice(&outgoing.inline[start.min(inline) as usize..][..here]);
@@ -108,7 +137,10 @@ pub(super) fn send_packet<T: Tx, H: Host>(
 /// Flags that every packet of a session carries.
 #[inline]
 pub(super) fn session_flags(features: Features) -> Flags {
-    if features.contains(Features::PAYLOAD_CHECK) { Flags::PAYLOAD_CHECK } else { Flags::empty() }
+    let mut flags = Flags::empty();
+    flags.set(Flags::PAYLOAD_CHECK, features.contains(Features::PAYLOAD_CHECK));
+    flags.set(Flags::AUTHENTICATED, features.contains(Features::AUTHENTICATED));
+    flags
 }
 
 impl Endpoint<'_> {
@@ -195,15 +227,17 @@ impl Endpoint<'_> {
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let outgoing = &mut slot.outgoing;
         let (peer, template) = (session.peer, &session.template);
-        let turn = if outgoing.is_whole() {
-            whole(io.tx, self.crc, peer, template, slot.request, number, outgoing)
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let turn = if outgoing.is_whole() && slot.unasked == 0 {
+            whole(io.tx, seal, peer, template, slot.request, number, outgoing)
         } else {
             let remote = session.remote;
             let mut header = Header::new(Kind::Request, remote.index, remote.generation);
             header.flags = session_flags(session.features);
             header.request = slot.request;
             header.slot = number;
-            several(io, self.crc, peer, header, outgoing, session.payload_bytes)
+            header.grant = slot.unasked.into();
+            several(io, seal, peer, header, outgoing, session.payload_bytes)
         };
         if turn.packets > 0 {
             slot.state = CallState::Sent;
@@ -227,7 +261,8 @@ impl Endpoint<'_> {
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        several(io, self.crc, session.peer, header, &mut slot.outgoing, session.payload_bytes)
+        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
 
@@ -246,7 +281,7 @@ pub(super) struct Turn {
 #[inline(always)]
 pub(super) fn whole<T: Tx>(
     tx: &mut T,
-    crc: Crc32c,
+    seal: Seal<'_>,
     peer: SocketAddrV4,
     template: &Template,
     request: u64,
@@ -262,7 +297,8 @@ pub(super) fn whole<T: Tx>(
         };
         let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
         payload.copy_from_slice(&outgoing.inline[..bytes]);
-        template.seal_whole(header, payload, request, slot, outgoing.head, crc);
+        template.seal_whole(header, payload, request, slot, outgoing.head, seal.crc);
+        seal.tag(header);
         outgoing.sending.sent(0);
         packets = 1;
     }
@@ -272,7 +308,7 @@ pub(super) fn whole<T: Tx>(
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
 fn several<T: Tx, H: Host>(
     io: &mut Io<'_, T, H>,
-    crc: Crc32c,
+    seal: Seal<'_>,
     peer: SocketAddrV4,
     header: Header,
     outgoing: &mut Outgoing,
@@ -282,7 +318,7 @@ fn several<T: Tx, H: Host>(
     let mut packets = 0;
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.sending.due() else { break };
-        if !send_packet(io, crc, peer, header, outgoing, number, payload_bytes) {
+        if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, full: true, more: true, next_ready };
         }
         outgoing.sending.sent(number);

@@ -3,8 +3,55 @@
 
 use crate::wire::control::{Beyond, WINDOW_PACKETS_MAX};
 
-/// Packets further along than a missing one by this many mean that it is lost, not late.
-const REORDER_PACKETS: u32 = 3;
+/// Packets further along than a missing one by this many mean that it is lost, not late, on a
+/// network that is not known to reorder.
+const REORDER_PACKETS: u16 = 3;
+/// The same at most: a third of the largest window, so that repairs still fit it.
+const REORDER_PACKETS_MAX: u16 = 96;
+/// Repairs in a row without a needless one after which the tolerance is halved.
+const CALM_REPAIRS: u8 = 16;
+
+/// How much reordering a session's network is taken to do. Grows when a packet was sent again
+/// needlessly, as RFC 8985 (6.2) has it for time; here packets, which need no clock, are counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reordering {
+    packets: u16,
+    calm: u8,
+}
+
+impl Reordering {
+    pub(super) const NONE: Self = Self { packets: REORDER_PACKETS, calm: 0 };
+
+    /// A packet that was taken for lost was only late.
+    fn grow(&mut self) {
+        self.packets = (self.packets * 2).min(REORDER_PACKETS_MAX);
+        self.calm = 0;
+    }
+
+    /// Packets were taken for lost.
+    fn repaired(&mut self) {
+        self.calm += 1;
+        if self.calm >= CALM_REPAIRS {
+            self.packets = (self.packets / 2).max(REORDER_PACKETS);
+            self.calm = 0;
+        }
+    }
+}
+
+/// What a receiver says of one message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    /// Packets that have arrived without a gap.
+    pub(super) contiguous: u32,
+    /// Packets that may be sent in all.
+    pub(super) granted: u32,
+    /// What has arrived beyond the gap.
+    pub(super) beyond: Beyond,
+    /// Whether all that is missing is to be sent again.
+    pub(super) probe: bool,
+    /// Whether a packet arrived that had arrived before.
+    pub(super) duplicate: bool,
+}
 
 /// Bits of a window: bit `i` stands for packet `base + i`, where the base is kept elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +102,10 @@ impl Bits {
         Self(core::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
+    fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+
     fn and_not(&self, other: &Self) -> Self {
         Self(core::array::from_fn(|i| self.0[i] & !other.0[i]))
     }
@@ -92,13 +143,15 @@ pub(super) enum Arrived {
 pub(super) struct Receiving {
     /// Packets that have arrived without a gap.
     pub(super) contiguous: u32,
+    /// Packets that have arrived in all.
+    pub(super) received: u32,
     beyond: Bits,
 }
 
 impl Receiving {
-    pub(super) const EMPTY: Self = Self { contiguous: 0, beyond: Bits::EMPTY };
+    pub(super) const EMPTY: Self = Self { contiguous: 0, received: 0, beyond: Bits::EMPTY };
     /// All of a message of one packet.
-    pub(super) const WHOLE: Self = Self { contiguous: 1, beyond: Bits::EMPTY };
+    pub(super) const WHOLE: Self = Self { contiguous: 1, received: 1, beyond: Bits::EMPTY };
 
     /// Takes note of packet `number`.
     pub(super) fn arrived(&mut self, number: u32) -> Arrived {
@@ -112,6 +165,7 @@ impl Receiving {
             return Arrived::Duplicate;
         }
         self.beyond.set(ahead);
+        self.received += 1;
         if ahead == 0 {
             let run = self.beyond.run();
             self.contiguous += run;
@@ -140,8 +194,11 @@ pub(super) struct Sending {
     repairing: bool,
     /// To be sent again.
     resend: Bits,
-    /// Sent again since the last probe: a late acknowledgement doesn't send them a third time.
-    resent: Bits,
+    /// Sent again, and neither arrived nor lost again as far as is known: first those sent again
+    /// before packet `mark` was sent for the first time, then those of later. Once packets behind
+    /// the mark have arrived, what is still missing of the first is lost again.
+    resent: [Bits; 2],
+    mark: u32,
 }
 
 impl Sending {
@@ -152,7 +209,8 @@ impl Sending {
         acknowledged: 0,
         repairing: false,
         resend: Bits::EMPTY,
-        resent: Bits::EMPTY,
+        resent: [Bits::EMPTY; 2],
+        mark: 0,
     };
 
     /// A message of `packets` packets, of which the first `granted` may be sent.
@@ -175,18 +233,13 @@ impl Sending {
         if !self.repairing {
             self.repairing = true;
             self.resend = Bits::EMPTY;
-            self.resent = Bits::EMPTY;
+            self.resent = [Bits::EMPTY; 2];
         }
     }
 
     /// Takes in what the receiver says. Returns whether it is progress.
-    pub(super) fn acknowledge(
-        &mut self,
-        contiguous: u32,
-        granted: u32,
-        beyond: Beyond,
-        probe: bool,
-    ) -> bool {
+    pub(super) fn acknowledge(&mut self, report: &Report, reordering: &mut Reordering) -> bool {
+        let &Report { contiguous, granted, beyond, probe, duplicate } = report;
         if contiguous < self.acknowledged || contiguous > self.next {
             // Old news, or a claim to packets that were never sent.
             return false;
@@ -198,19 +251,46 @@ impl Sending {
         if !self.repairing && !probe && beyond.is_empty() {
             return progress;
         }
+        if duplicate && self.repairing {
+            reordering.grow();
+        }
         self.repair();
-        self.resend.advance(advance);
-        self.resent.advance(advance);
         let there = Bits(beyond.0);
+        self.resend.advance(advance);
+        for resent in &mut self.resent {
+            resent.advance(advance);
+            *resent = resent.and_not(&there);
+        }
         let lost = if probe {
-            self.resent = Bits::EMPTY;
+            self.resent = [Bits::EMPTY; 2];
             Bits::first(self.next - contiguous).and_not(&there)
         } else {
-            let sure = there.highest().map_or(0, |high| (high + 1).saturating_sub(REORDER_PACKETS));
-            Bits::first(sure.min(self.next - contiguous)).and_not(&there).and_not(&self.resent)
+            self.lost(&there, reordering)
         };
         self.resend = self.resend.or(&lost).and_not(&there);
         progress
+    }
+
+    /// The packets that are lost by what has arrived, `there`, and are not under way again.
+    fn lost(&mut self, there: &Bits, reordering: &mut Reordering) -> Bits {
+        // No more than a window can show.
+        let span = (self.next - self.acknowledged) * 3 / 4;
+        let tolerance = u32::from(reordering.packets).min(span).max(REORDER_PACKETS.into());
+        let arrived = there.highest().map_or(0, |highest| highest + 1);
+        let [first, later] = self.resent;
+        let mut again = Bits::EMPTY;
+        if first.is_empty() || self.acknowledged + arrived >= self.mark + tolerance {
+            again = first;
+            self.resent = [later, Bits::EMPTY];
+            self.mark = self.next;
+        }
+        let sure = arrived.saturating_sub(tolerance).min(self.next - self.acknowledged);
+        let under_way = first.or(&later);
+        let lost = Bits::first(sure).and_not(there).and_not(&under_way).and_not(&self.resend);
+        if !lost.is_empty() {
+            reordering.repaired();
+        }
+        lost.or(&again)
     }
 
     /// Whether a message of one packet is to be sent.
@@ -238,7 +318,7 @@ impl Sending {
             && at < u32::from(WINDOW_PACKETS_MAX)
         {
             self.resend.clear(at);
-            self.resent.set(at);
+            self.resent[1].set(at);
         }
     }
 
@@ -247,7 +327,7 @@ impl Sending {
         self.repair();
         let sent = (self.next - self.acknowledged).min(limit);
         self.resend = self.resend.or(&Bits::first(sent));
-        self.resent = Bits::EMPTY;
+        self.resent = [Bits::EMPTY; 2];
     }
 }
 
@@ -258,6 +338,64 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+
+    fn report(receiver: &Receiving, window: u32, probe: bool) -> Report {
+        Report {
+            contiguous: receiver.contiguous,
+            granted: receiver.contiguous + window,
+            beyond: receiver.beyond(),
+            probe,
+            duplicate: false,
+        }
+    }
+
+    /// A sender with `sent` packets under way of a long message.
+    fn under_way(sent: u32) -> Sending {
+        let mut sender = Sending::EMPTY;
+        sender.start(1_000, 1_000);
+        (0..sent).for_each(|number| sender.sent(number));
+        sender
+    }
+
+    /// All before `upto` have arrived but those in `missing`.
+    fn all_but(missing: &[u32], upto: u32) -> Report {
+        let mut receiver = Receiving::EMPTY;
+        for number in (0..upto).filter(|number| !missing.contains(number)) {
+            receiver.arrived(number);
+        }
+        report(&receiver, 1_000, false)
+    }
+
+    #[test]
+    fn a_repair_that_is_lost_is_repaired_without_a_probe() {
+        let (mut sender, mut reordering) = (under_way(20), Reordering::NONE);
+        sender.acknowledge(&all_but(&[5], 8), &mut reordering);
+        assert_eq!(sender.due(), Some(20), "two behind it may have overtaken it");
+        sender.acknowledge(&all_but(&[5], 9), &mut reordering);
+        assert_eq!(sender.due(), Some(5));
+        sender.sent(5);
+        sender.acknowledge(&all_but(&[5], 20), &mut reordering);
+        assert_eq!(sender.due(), Some(20), "it is under way");
+        (20..30).for_each(|number| sender.sent(number));
+        sender.acknowledge(&all_but(&[5], 22), &mut reordering);
+        assert_eq!(sender.due(), Some(30));
+        sender.acknowledge(&all_but(&[5], 23), &mut reordering);
+        assert_eq!(sender.due(), Some(5), "three that were sent after it have arrived");
+    }
+
+    #[test]
+    fn needless_repairs_make_the_sender_more_patient() {
+        let (mut sender, mut reordering) = (under_way(40), Reordering::NONE);
+        sender.acknowledge(&all_but(&[5], 9), &mut reordering);
+        assert_eq!(sender.due(), Some(5));
+        sender.sent(5);
+        let late = Report { duplicate: true, ..all_but(&[], 10) };
+        sender.acknowledge(&late, &mut reordering);
+        sender.acknowledge(&all_but(&[15], 21), &mut reordering);
+        assert_eq!(sender.due(), Some(40), "five behind it are not enough now");
+        sender.acknowledge(&all_but(&[15], 22), &mut reordering);
+        assert_eq!(sender.due(), Some(15));
+    }
 
     proptest! {
         /// Sender and receiver over a network that loses and reorders: everything arrives exactly
@@ -274,6 +412,7 @@ mod tests {
                 random
             };
             let mut sender = Sending::EMPTY;
+            let mut reordering = Reordering::NONE;
             sender.start(packets, window.min(8));
             let mut receiver = Receiving::EMPTY;
             let mut seen = vec![0; packets as usize];
@@ -289,9 +428,7 @@ mod tests {
                         flight.push(number);
                     }
                 } else if flight.is_empty() {
-                    let ack = receiver.beyond();
-                    let arrived = receiver.contiguous;
-                    sender.acknowledge(arrived, arrived + window, ack, true);
+                    sender.acknowledge(&report(&receiver, window, true), &mut reordering);
                 }
                 if !flight.is_empty() && draw() % 2 == 0 {
                     let number = flight.swap_remove(draw() as usize % flight.len());
@@ -301,8 +438,7 @@ mod tests {
                         Arrived::Beyond => prop_assert!(false, "{number} was not granted"),
                     }
                     if draw() % 4 == 0 {
-                        let granted = receiver.contiguous + window;
-                        sender.acknowledge(receiver.contiguous, granted, receiver.beyond(), false);
+                        sender.acknowledge(&report(&receiver, window, false), &mut reordering);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::WireError;
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
 
 bitflags! {
     /// What a client asks of a session, and what the server agrees to.
@@ -11,6 +11,8 @@ bitflags! {
     pub struct Features: u32 {
         /// The checksum covers payloads too.
         const PAYLOAD_CHECK = 1;
+        /// Packets have an authentication tag. Follows from the key, not from what is asked for.
+        const AUTHENTICATED = 1 << 1;
     }
 }
 
@@ -31,10 +33,20 @@ pub struct Hello {
     pub window: u16,
     /// Features wanted.
     pub features: Features,
+    /// A number that the client has not used for another session.
+    pub nonce: u64,
+    /// What the server has answered a hello like this one with ([`Challenge`]); zero before.
+    pub cookie: u64,
+    /// Shows that the client has the key: covers the fields before. Zeros without a key.
+    pub proof: [u8; PROOF_BYTES],
 }
 
-/// Length of a [`Hello`], in bytes. The last eight are reserved for a challenge's answer.
-pub const HELLO_BYTES: usize = 40;
+/// Length of a proof, in bytes.
+pub const PROOF_BYTES: usize = 16;
+/// Length of a [`Hello`], in bytes.
+pub const HELLO_BYTES: usize = 64;
+/// The part of a [`Hello`] or [`HelloAck`] that its proof covers, in bytes.
+pub const PROVED_BYTES: usize = 48;
 
 impl Hello {
     /// Parses a hello.
@@ -51,6 +63,9 @@ impl Hello {
             slots: u16_at(bytes, 20),
             window: u16_at(bytes, 22),
             features: Features::from_bits_truncate(u32_at(bytes, 24)),
+            nonce: u64_at(bytes, 32),
+            cookie: u64_at(bytes, 40),
+            proof: array_at(bytes, PROVED_BYTES),
         };
         check_limits(hello.slots, hello.window, hello.payload_bytes_max)?;
         Ok(hello)
@@ -66,6 +81,9 @@ impl Hello {
         put(&mut bytes, 20, self.slots.to_le_bytes());
         put(&mut bytes, 22, self.window.to_le_bytes());
         put(&mut bytes, 24, self.features.bits().to_le_bytes());
+        put(&mut bytes, 32, self.nonce.to_le_bytes());
+        put(&mut bytes, 40, self.cookie.to_le_bytes());
+        put(&mut bytes, PROVED_BYTES, self.proof);
         bytes
     }
 }
@@ -91,10 +109,14 @@ pub struct HelloAck {
     pub features: Features,
     /// How long the server keeps a silent session, in milliseconds.
     pub lease_ms: u32,
+    /// A number that the server has not used for another session.
+    pub nonce: u64,
+    /// Shows that the server has the key: covers the fields before. Zeros without a key.
+    pub proof: [u8; PROOF_BYTES],
 }
 
 /// Length of a [`HelloAck`], in bytes.
-pub const HELLO_ACK_BYTES: usize = 40;
+pub const HELLO_ACK_BYTES: usize = 64;
 
 impl HelloAck {
     /// Parses a hello's answer.
@@ -113,6 +135,8 @@ impl HelloAck {
             window: u16_at(bytes, 30),
             features: Features::from_bits_truncate(u32_at(bytes, 32)),
             lease_ms: u32_at(bytes, 36),
+            nonce: u64_at(bytes, 40),
+            proof: array_at(bytes, PROVED_BYTES),
         };
         check_limits(ack.slots, ack.window, ack.payload_bytes_max)?;
         Ok(ack)
@@ -130,6 +154,40 @@ impl HelloAck {
         put(&mut bytes, 30, self.window.to_le_bytes());
         put(&mut bytes, 32, self.features.bits().to_le_bytes());
         put(&mut bytes, 36, self.lease_ms.to_le_bytes());
+        put(&mut bytes, 40, self.nonce.to_le_bytes());
+        put(&mut bytes, PROVED_BYTES, self.proof);
+        bytes
+    }
+}
+
+/// Asks whoever sent a hello to send it again with this cookie, which shows that it receives at
+/// the address that it sends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The hello's nonce.
+    pub nonce: u64,
+    /// What the next hello must have.
+    pub cookie: u64,
+}
+
+/// Length of a [`Challenge`], in bytes.
+pub const CHALLENGE_BYTES: usize = 16;
+
+impl Challenge {
+    /// Parses a challenge.
+    ///
+    /// # Errors
+    /// A wrong length.
+    pub fn parse(payload: &[u8]) -> Result<Self, WireError> {
+        let bytes: &[u8; CHALLENGE_BYTES] = exactly(payload)?;
+        Ok(Self { nonce: u64_at(bytes, 0), cookie: u64_at(bytes, 8) })
+    }
+
+    /// The challenge as bytes.
+    pub fn to_bytes(&self) -> [u8; CHALLENGE_BYTES] {
+        let mut bytes = [0; CHALLENGE_BYTES];
+        put(&mut bytes, 0, self.nonce.to_le_bytes());
+        put(&mut bytes, 8, self.cookie.to_le_bytes());
         bytes
     }
 }
@@ -142,20 +200,27 @@ pub enum Refusal {
     NoSessions = 1,
     /// It has already met a later life of this client.
     StaleIncarnation = 2,
+    /// It has a key, and the client has not shown that it has the same; or the other way round.
+    NotAuthenticated = 3,
 }
 
+/// Length of a refusal, in bytes: the reason, and a proof as in [`HelloAck`].
+pub const REFUSAL_BYTES: usize = 1 + PROOF_BYTES;
+
 impl Refusal {
-    /// Parses a refusal.
+    /// Parses a refusal: the reason, and the proof that comes with it.
     ///
     /// # Errors
-    /// Anything but one known byte.
-    pub fn parse(payload: &[u8]) -> Result<Self, WireError> {
-        match payload {
-            [1] => Ok(Self::NoSessions),
-            [2] => Ok(Self::StaleIncarnation),
-            [other] => Err(WireError::Value { field: "refusal", value: (*other).into() }),
-            _ => Err(WireError::Length { claimed: 1, got: payload.len() }),
-        }
+    /// A wrong length, or an unknown reason.
+    pub fn parse(payload: &[u8]) -> Result<(Self, [u8; PROOF_BYTES]), WireError> {
+        let bytes: &[u8; REFUSAL_BYTES] = exactly(payload)?;
+        let refusal = match bytes[0] {
+            1 => Self::NoSessions,
+            2 => Self::StaleIncarnation,
+            3 => Self::NotAuthenticated,
+            other => return Err(WireError::Value { field: "refusal", value: other.into() }),
+        };
+        Ok((refusal, array_at(bytes, 1)))
     }
 }
 
@@ -230,24 +295,31 @@ mod tests {
         fn hello_round_trips(
             ids in any::<(u64, u32, u32)>(), payload_bytes_max in PAYLOAD_BYTES_MIN..65_536,
             slots in 1..=SLOTS_MAX, window in 1..=WINDOW_PACKETS_MAX, check in any::<bool>(),
+            shown in any::<(u64, u64, [u8; PROOF_BYTES])>(),
         ) {
+            let (nonce, cookie, proof) = shown;
             let features = if check { Features::PAYLOAD_CHECK } else { Features::empty() };
             let (incarnation, session, generation) = ids;
             let hello = Hello {
                 incarnation, session, generation, payload_bytes_max, slots, window, features,
+                nonce, cookie, proof,
             };
             prop_assert_eq!(Hello::parse(&hello.to_bytes()), Ok(hello));
             let ack = HelloAck {
                 incarnation, client_incarnation: !incarnation, session, generation,
-                payload_bytes_max, slots, window, features, lease_ms: 10_000,
+                payload_bytes_max, slots, window, features, lease_ms: 10_000, nonce,
+                proof,
             };
             prop_assert_eq!(HelloAck::parse(&ack.to_bytes()), Ok(ack));
+            let challenge = Challenge { nonce, cookie };
+            prop_assert_eq!(Challenge::parse(&challenge.to_bytes()), Ok(challenge));
         }
 
         #[test]
         fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Hello::parse(&noise);
             let _ = HelloAck::parse(&noise);
+            let _ = Challenge::parse(&noise);
             let _ = Refusal::parse(&noise);
             let _ = Beyond::parse(&noise);
         }

@@ -9,8 +9,9 @@
 //! 40 packet u16 (number)   42 head u16 (bytes)  44 check u32
 //! ```
 //!
-//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it and, unless the session
-//! has negotiated the payload check away, the payload after it.
+//! `check` is CRC32C (RFC 3720, appendix B.4) over the header before it without the tag and,
+//! unless the session has negotiated the payload check away, the payload after it. The tag covers
+//! the header without itself, the checksum included.
 
 use bitflags::bitflags;
 
@@ -24,6 +25,8 @@ pub const PROTOCOL_VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum lies: everything in front of it is covered.
 const CHECK_AT: usize = 44;
+/// Where the authentication tag lies, which is set last.
+const TAG_AT: usize = 16;
 
 /// What a packet is for. The comment names who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub enum Kind {
     Bye = 13,
     /// Server to client: the session named, by the server's index, is not known here.
     Reset = 14,
+    /// Server to client: say hello again, with the cookie in the payload.
+    Challenge = 15,
 }
 
 impl Kind {
@@ -76,6 +81,7 @@ impl Kind {
             12 => Self::Pong,
             13 => Self::Bye,
             14 => Self::Reset,
+            15 => Self::Challenge,
             _ => return Err(WireError::Value { field: "kind", value: value.into() }),
         })
     }
@@ -99,6 +105,8 @@ bitflags! {
         const DECLINED = 1 << 5;
         /// On a refusal: for order's sake only. What the request must follow is not here.
         const EARLY = 1 << 6;
+        /// On an acknowledgement: a packet has arrived that had arrived before.
+        const DUPLICATE = 1 << 7;
     }
 }
 
@@ -113,7 +121,8 @@ pub struct Header {
     pub session: u32,
     /// The receiver's generation of that index: tells a session from its predecessors.
     pub generation: u32,
-    /// In acknowledgements: how many packets of the message may be sent in all.
+    /// In acknowledgements: how many packets of the message may be sent in all. In requests: how
+    /// many packets of the answer may be sent unasked, up to 255; zero for the usual number.
     pub grant: u32,
     /// Authentication tag; zero without [`Flags::AUTHENTICATED`].
     pub tag: u64,
@@ -175,7 +184,7 @@ impl Header {
         put(bytes, 4, self.session.to_le_bytes());
         put(bytes, 8, self.generation.to_le_bytes());
         put(bytes, 12, self.grant.to_le_bytes());
-        put(bytes, 16, self.tag.to_le_bytes());
+        put(bytes, TAG_AT, self.tag.to_le_bytes());
         put(bytes, 24, self.request.to_le_bytes());
         put(bytes, 32, self.slot.to_le_bytes());
         put(bytes, 34, self.payload.to_le_bytes());
@@ -219,6 +228,10 @@ impl<'a> Packet<'a> {
         if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
             return Err(WireError::Checksum);
         }
+        // Nothing else covers a tag that nobody checks.
+        if u64_at(bytes, TAG_AT) != 0 && !flags.contains(Flags::AUTHENTICATED) {
+            return Err(WireError::Checksum);
+        }
         Ok(Self { kind: Kind::from_wire(bytes[1])?, bytes, payload })
     }
 
@@ -232,6 +245,12 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn flags(&self) -> Flags {
         Flags::from_bits_truncate(u16_at(self.bytes, 2))
+    }
+
+    /// See [`Header::grant`]; of a request, cut to a byte.
+    #[inline(always)]
+    pub fn unasked(&self) -> u8 {
+        self.bytes[12]
     }
 
     /// See [`Header::session`].
@@ -270,6 +289,12 @@ impl<'a> Packet<'a> {
         u16_at(self.bytes, 42)
     }
 
+    /// The header as it came.
+    #[inline(always)]
+    pub fn header_bytes(&self) -> &'a [u8; HEADER_BYTES] {
+        self.bytes
+    }
+
     /// What follows the header.
     #[inline(always)]
     pub fn payload(&self) -> &'a [u8] {
@@ -285,7 +310,7 @@ impl<'a> Packet<'a> {
             session: self.session(),
             generation: self.generation(),
             grant: u32_at(bytes, 12),
-            tag: u64_at(bytes, 16),
+            tag: u64_at(bytes, TAG_AT),
             request: self.request(),
             slot: self.slot(),
             payload: u16_at(bytes, 34),

@@ -7,7 +7,7 @@
 //! | 16..24 | bytes of the pool |
 //! | 24..32 | incarnation of whoever formatted it: the pool's identity |
 //! | 32..48 | participants' table: offset, slots |
-//! | 48..88 | rings: offset, participants that have some, slots of a ring, largest datagram, stride |
+//! | 48..88 | rings: offset, participants with some, slots of a ring, largest datagram, stride |
 //! | 88..104 | store: offset, bytes |
 //! | 104..112 | CRC32C of the bytes before, in the low half |
 

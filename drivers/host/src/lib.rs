@@ -6,6 +6,7 @@
 //! * [`cli`]: command lines, refused in one line. [`cluster`]: who is where. [`size`]: sizes and
 //!   spans of time.
 //! * [`local`]: child processes for `--local`, certain to come down again.
+//! * [`key`]: the pre-shared key, from a file or the environment.
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
 //! * [`captured`], [`pcap`]: a device that writes what passes to a capture file.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod idle;
+pub mod key;
 pub mod local;
 #[cfg(feature = "log")]
 pub mod log;

@@ -1,27 +1,40 @@
 //! What a 32 B RPC costs, both ends together: two endpoints of one thread over a wire in memory,
 //! a service that echoes, the payload check on.
 //!
-//! `rpc_cost --calls N [--in-flight K]` prints one line:
-//! `calls=N in_flight=K seconds=S calls_per_s=R`. For instructions a call, run it under
+//! `rpc_cost --calls N [--in-flight K] [--auth] [--no-integrity] [--no-leases]
+//! [--no-congestion] [--sessions S]` prints one line:
+//! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
+//! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases and
+//! keep-alives longer than any run; `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
+//! the rate is compared with that of 64, in turns. For instructions a call, run it under
 //! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by
 //! that of the calls: what happens once cancels out.
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
-use dmrpc_core::time::Instant;
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
 use dmrpc_sim::storage;
 
 const BYTES: usize = 32;
 const DATAGRAM_BYTES: usize = 1472;
+const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 4000);
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000);
+/// What many sessions are compared with.
+const FEW_SESSIONS: usize = 64;
+/// Blocks of a comparison, measured in turns.
+const BLOCKS: u64 = 21;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
 const STEP_NS: u64 = 200;
 
@@ -69,9 +82,24 @@ struct Node {
 }
 
 impl Node {
-    fn new(incarnation: u64, device: MemoryDevice) -> Self {
-        let config = Config { slots_per_session: 64, ..Config::new(incarnation, DATAGRAM_BYTES) };
-        let size = StorageSize::new(1, 1, config.slots_per_session.into());
+    fn new(incarnation: u64, device: MemoryDevice, sessions: usize) -> Self {
+        // One of two slots is for calls within calls.
+        let slots_per_session = if sessions == 1 { 64 } else { 2 };
+        let mut config = Config { slots_per_session, ..Config::new(incarnation, DATAGRAM_BYTES) };
+        if flag("--auth") {
+            config.key = Some(Key::new(b"for measurements only").expect("long enough"));
+        }
+        if flag("--no-integrity") {
+            config.features -= Features::PAYLOAD_CHECK;
+        }
+        if flag("--no-leases") {
+            let long = Duration::from_secs(86_400);
+            (config.keep_alive, config.suspect_after, config.lease) = (long, long, long);
+        }
+        if flag("--no-congestion") {
+            config.congestion = Congestion::None;
+        }
+        let size = StorageSize::new(sessions, sessions, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
     }
@@ -91,39 +119,101 @@ fn number(name: &str, default: u64) -> u64 {
     })
 }
 
+fn flag(name: &str) -> bool {
+    std::env::args().any(|arg| arg == name)
+}
+
+/// A client, a server, and open sessions between them.
+struct World {
+    client: Node,
+    server: Node,
+    sessions: Vec<SessionId>,
+    nanos: u64,
+}
+
+impl World {
+    fn new(sessions: usize) -> Self {
+        let (a, b) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
+        let (client, server) = (Node::new(1, a, sessions), Node::new(2, b, sessions));
+        let mut world = Self { client, server, sessions: Vec::new(), nanos: 0 };
+        for _ in 0..sessions {
+            let now = world.tick();
+            let session = world.client.endpoint.connect(now, SERVER).expect("a session");
+            while !world.client.endpoint.is_up(session) {
+                world.poll();
+            }
+            world.sessions.push(session);
+        }
+        world
+    }
+
+    fn tick(&mut self) -> Instant {
+        self.nanos += STEP_NS;
+        Instant::from_nanos(self.nanos)
+    }
+
+    fn poll(&mut self) {
+        let now = self.tick();
+        self.client.poll(now);
+        let now = self.tick();
+        self.server.poll(now);
+        let now = self.tick();
+        self.client.poll(now);
+    }
+
+    /// Makes `calls` calls with `in_flight` at a time, in sessions picked at random. Returns the
+    /// seconds that they took.
+    fn run(&mut self, calls: u64, in_flight: u64) -> f64 {
+        let body = [0x5A; BYTES];
+        let started = std::time::Instant::now();
+        let (mut made, mut random) = (0, 0x9E37_79B9_7F4A_7C15u64);
+        self.client.host.completed = 0;
+        while self.client.host.completed < calls {
+            let now = self.tick();
+            while made < calls && made - self.client.host.completed < in_flight {
+                let call = Call { body: &body, token: made, ..Call::new(Method(1)) };
+                let session = match self.sessions.len() {
+                    1 => self.sessions[0],
+                    many => {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        self.sessions[random as usize % many]
+                    }
+                };
+                if self.client.endpoint.call(now, session, &call).is_err() {
+                    break;
+                }
+                made += 1;
+            }
+            self.poll();
+        }
+        assert_eq!(self.client.host.wrong, 0, "every answer is right");
+        started.elapsed().as_secs_f64()
+    }
+}
+
 fn main() {
     let (calls, in_flight) = (number("--calls", 5_000_000), number("--in-flight", 32));
-    let address = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4000);
-    let (a, b) = pair(address(1), address(2), DATAGRAM_BYTES, 8);
-    let (mut client, mut server) = (Node::new(1, a), Node::new(2, b));
-    let mut nanos = 0;
-    let mut tick = || {
-        nanos += STEP_NS;
-        Instant::from_nanos(nanos)
-    };
-    let session = client.endpoint.connect(tick(), address(2)).expect("a session");
-    while !client.endpoint.is_up(session) {
-        client.poll(tick());
-        server.poll(tick());
-    }
-    let body = [0x5A; BYTES];
-    let started = std::time::Instant::now();
-    let mut made = 0;
-    while client.host.completed < calls {
-        let now = tick();
-        while made < calls && made - client.host.completed < in_flight {
-            let call = Call { body: &body, token: made, ..Call::new(Method(1)) };
-            if client.endpoint.call(now, session, &call).is_err() {
-                break;
-            }
-            made += 1;
-        }
-        client.poll(now);
-        server.poll(tick());
-        client.poll(tick());
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    assert_eq!(client.host.wrong, 0, "every answer is right");
+    let sessions = number("--sessions", 1) as usize;
+    let mut world = World::new(sessions);
+    let seconds = world.run(calls, in_flight);
     let rate = calls as f64 / seconds;
-    println!("calls={calls} in_flight={in_flight} seconds={seconds:.6} calls_per_s={rate:.0}");
+    print!("calls={calls} in_flight={in_flight} seconds={seconds:.6} calls_per_s={rate:.0}");
+    if sessions > 1 {
+        print!(" sessions={sessions} {}", against_few(&mut world, calls, in_flight));
+    }
+    println!();
+}
+
+/// The rate against that with few sessions, in turns: the median of the ratios.
+fn against_few(many: &mut World, calls: u64, in_flight: u64) -> String {
+    let mut few = World::new(FEW_SESSIONS);
+    few.run(calls / BLOCKS, in_flight);
+    let mut ratios: Vec<f64> = (0..BLOCKS)
+        .map(|_| few.run(calls / BLOCKS, in_flight) / many.run(calls / BLOCKS, in_flight))
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let at = |part: usize| ratios[(ratios.len() - 1) * part / 4];
+    format!("of_{FEW_SESSIONS}={:.3} quartiles={:.3},{:.3}", at(2), at(1), at(3))
 }

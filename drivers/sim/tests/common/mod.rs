@@ -238,9 +238,15 @@ impl World {
 
     /// Crashes a node and starts it empty, at the same address. Its calls end as its process does.
     pub fn restart(&mut self, index: usize, clock: Clock) {
+        self.restart_as(index, clock, |_| {});
+    }
+
+    /// The same; `adjust` may change the new life's configuration.
+    pub fn restart_as(&mut self, index: usize, clock: Clock, adjust: impl FnOnce(&mut Config)) {
         let old = self.cluster.crash(index);
         old.forget_calls();
-        let config = self.config();
+        let mut config = self.config();
+        adjust(&mut config);
         let mut peer = Peer::new(index, self.lives, self.oracle.clone());
         peer.wanted = old.wanted;
         let size = size_of(&config);
