@@ -16,7 +16,7 @@ local METHOD_MEMORY = 0xFF01
 local kinds = {
     [1] = "Hello", [2] = "HelloAck", [3] = "Refuse", [4] = "Request", [5] = "Response",
     [6] = "RequestAck", [7] = "ResponseAck", [8] = "Busy", [9] = "Cancel", [10] = "Done",
-    [11] = "Ping", [12] = "Pong", [13] = "Bye", [14] = "Reset",
+    [11] = "Ping", [12] = "Pong", [13] = "Bye", [14] = "Reset", [15] = "Challenge",
 }
 local HELLO, REQUEST, RESPONSE = 1, 4, 5
 local methods = { [0xFF01] = "memory", [0xFF02] = "statistics" }
@@ -40,6 +40,8 @@ local f = {
     working = ProtoField.bool("dmrpc.flags.working", "Working", 16, nil, 8),
     holds = ProtoField.bool("dmrpc.flags.holds", "Holds", 16, nil, 16),
     declined = ProtoField.bool("dmrpc.flags.declined", "Declined", 16, nil, 32),
+    early = ProtoField.bool("dmrpc.flags.early", "Early", 16, nil, 64),
+    duplicate = ProtoField.bool("dmrpc.flags.duplicate", "Duplicate", 16, nil, 128),
     session = ProtoField.uint32("dmrpc.session", "Session (receiver's index)"),
     generation = ProtoField.uint32("dmrpc.generation", "Generation"),
     grant = ProtoField.uint32("dmrpc.grant", "Grant (packets)"),
@@ -163,7 +165,10 @@ local function header(buffer, tree)
     tree:add(f.version, buffer(0, 1))
     tree:add(f.kind, buffer(1, 1))
     local flags = tree:add_le(f.flags, buffer(2, 2))
-    for _, flag in ipairs({ "payload_check", "authenticated", "probe", "working", "holds", "declined" }) do
+    for _, flag in ipairs({
+        "payload_check", "authenticated", "probe", "working", "holds", "declined", "early",
+        "duplicate",
+    }) do
         flags:add_le(f[flag], buffer(2, 2))
     end
     tree:add_le(f.session, buffer(4, 4))

@@ -16,6 +16,10 @@ const FILE_HEADER: usize = 24;
 /// Where a HelloAck, which is of kind 2, has the server's index and generation.
 const KIND_HELLO: u8 = 1;
 const KIND_HELLO_ACK: u8 = 2;
+const KIND_CHALLENGE: u8 = 15;
+/// Where a hello has the cookie, and where a challenge does.
+const HELLO_COOKIE_AT: usize = HEADER_BYTES + 40;
+const CHALLENGE_COOKIE_AT: usize = HEADER_BYTES + 8;
 const ACK_SESSION_AT: usize = HEADER_BYTES + 16;
 
 /// The datagrams of a capture.
@@ -44,6 +48,8 @@ pub(super) fn run(common: &Common, capture: &Path) {
     let until = Instant::now() + Duration::from_secs(common.seconds);
     let (mut sent, mut answers) = (0_u64, 0_u64);
     let mut session: Option<[u8; 8]> = None;
+    // The last hello that was sent as it was, to be repeated with what it is challenged for.
+    let mut hello = Vec::new();
     let mut recent: VecDeque<Vec<u8>> = VecDeque::new();
     while Instant::now() < until {
         let mut packet = packets[random.below(packets.len())].clone();
@@ -55,13 +61,16 @@ pub(super) fn run(common: &Common, capture: &Path) {
             packet[4..12].copy_from_slice(&session);
         }
         let kept = packet[1] == KIND_HELLO && random.below(4) == 0;
-        if !kept {
+        if kept {
+            hello = packet.clone();
+        } else {
             change(&mut packet, &mut random);
+            if random.below(8) != 0 {
+                seal(&mut packet);
+            }
         }
-        if random.below(8) != 0 {
-            seal(&mut packet);
-        }
-        if random.below(8) == 0
+        if !kept
+            && random.below(8) == 0
             && let Some(old) = recent.pop_front()
         {
             packet = old;
@@ -74,6 +83,15 @@ pub(super) fn run(common: &Common, capture: &Path) {
         let mut buffer = [0; 65_536];
         while let Ok(length) = socket.recv(&mut buffer) {
             answers += 1;
+            if buffer[1] == KIND_CHALLENGE
+                && length >= CHALLENGE_COOKIE_AT + 8
+                && hello.len() >= HELLO_COOKIE_AT + 8
+            {
+                let cookie = &buffer[CHALLENGE_COOKIE_AT..CHALLENGE_COOKIE_AT + 8];
+                hello[HELLO_COOKIE_AT..HELLO_COOKIE_AT + 8].copy_from_slice(cookie);
+                seal(&mut hello);
+                let _ = socket.send(&hello);
+            }
             if buffer[1] == KIND_HELLO_ACK && length >= ACK_SESSION_AT + 8 {
                 let place = &buffer[ACK_SESSION_AT..ACK_SESSION_AT + 8];
                 session = Some(place.try_into().expect("8 bytes"));
