@@ -18,6 +18,8 @@ pub enum Driver {
     Udp,
     /// Memory shared by two processes, as DPDK's net_memif: a link for each server.
     Memif,
+    /// Hosts on a bridge of the kernel's, by DPDK's net_af_packet on veths. Needs root.
+    Veth,
 }
 
 impl Driver {
@@ -26,6 +28,7 @@ impl Driver {
         match self {
             Self::Udp => "udp",
             Self::Memif => "memif",
+            Self::Veth => "veth",
         }
     }
 }
@@ -195,7 +198,7 @@ impl Args {
     /// Largest datagram in bytes.
     pub fn datagram_bytes(&self) -> usize {
         let usual = match self.local {
-            Some(Driver::Memif) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
+            Some(Driver::Memif | Driver::Veth) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
             _ => self.driver.datagram_bytes(),
         };
         self.datagram_size.map_or(usual, |size| size.as_usize())

@@ -15,7 +15,7 @@ mod links;
 pub use args::{DriverArgs, DriverKind};
 pub use device::{AnyDevice, AnyRx, AnyTx};
 pub use driver::{Driver, DriverError};
-pub use links::LocalLinks;
+pub use links::{LinkKind, LocalLinks};
 
 /// Largest datagram over DPDK unless another is asked for: a frame of Ethernet's usual 1514 bytes.
 pub const DPDK_DATAGRAM_BYTES: usize = 1472;
