@@ -7,7 +7,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use dmrpc_core::endpoint::host::{CallError, CallId, PendingCall, SessionId, Sink, Source};
 use dmrpc_core::endpoint::{Call, Endpoint, StartError};
@@ -20,15 +20,17 @@ use dmrpc_sim::random::Random;
 use crate::model::SharedOracle;
 use crate::net::address;
 
+mod fate;
 mod host;
+mod waits;
+
+pub(crate) use fate::Temper;
+pub(crate) use waits::{Sleep, Waiting};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// How long to wait before a call that could not begin is tried again, if nothing else happens.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
-
-/// How often a node dies at a point where it may, parts in a million.
-const DEATH_AT_A_POINT: u32 = 20_000;
 
 /// A call that a program wants to make.
 #[derive(Clone, Debug)]
@@ -115,23 +117,6 @@ struct State {
     connect_at: Instant,
     blocked_until: Instant,
     leave: bool,
-}
-
-/// What a compute node's life is like.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Temper {
-    /// See [`Handle::tight`].
-    pub(crate) tight: bool,
-    /// Nodes die.
-    pub(crate) mortal: bool,
-    /// See [`Handle::hasty`].
-    pub(crate) hasty: u32,
-    /// See [`Handle::harsh`].
-    pub(crate) harsh: bool,
-    /// See [`Handle::hostile`].
-    pub(crate) hostile: bool,
-    /// It makes no calls to other compute nodes.
-    pub(crate) alone: bool,
 }
 
 /// What programs of a node share with its loop.
@@ -276,50 +261,6 @@ impl Cn {
         state.awake = true;
     }
 
-    fn dies(&self, point: &'static str) -> bool {
-        let mut oracle = self.oracle.borrow_mut();
-        if self.hostile || oracle.deaths_left == 0 || oracle.dying.is_some() {
-            return false;
-        }
-        if !self.random.borrow_mut().happens(DEATH_AT_A_POINT) {
-            return false;
-        }
-        oracle.deaths_left -= 1;
-        oracle.dying = Some((self.index, point));
-        true
-    }
-
-    /// A point at which the node's process may end: then this never returns.
-    pub(crate) async fn may_die(&self, point: &'static str) {
-        if self.dies(point) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// The same while a call is under way.
-    pub(crate) async fn may_die_in(&self, token: u64, point: &'static str) {
-        if self.oracle.borrow().deaths_left == 0 {
-            return;
-        }
-        let span = Duration::from_nanos(self.random.borrow_mut().within(1_000..=100_000));
-        self.sleep(span).await;
-        if self.state.borrow().started.contains_key(&token) {
-            self.may_die(point).await;
-        }
-    }
-
-    /// The node may die a moment later, whatever it does then.
-    pub(crate) fn may_die_soon(&self, point: &'static str) {
-        if self.oracle.borrow().deaths_left == 0 {
-            return;
-        }
-        let (cn, span) = (self.clone(), self.random.borrow_mut().within(1_000..=100_000));
-        self.spawn(async move {
-            cn.sleep(Duration::from_nanos(span)).await;
-            cn.may_die(point).await;
-        });
-    }
-
     /// Ends all sessions.
     pub(crate) fn leave(&self) {
         self.state.borrow_mut().leave = true;
@@ -338,56 +279,6 @@ impl Cn {
                 !endpoint.is_up(*session)
                     || endpoint.slots_free(*session) == endpoint.slots(*session)
             })
-    }
-
-    /// What is under way, for a person.
-    pub(crate) fn describe(&self) -> String {
-        let state = self.state.borrow();
-        let wanted = state.wanted.iter().take(3);
-        let wanted: Vec<_> =
-            wanted.map(|(token, wanted)| (token, wanted.to, wanted.method)).collect();
-        format!(
-            "compute node {}: {} programs, wanted {wanted:?} of {}, started {:?}, {} sources, {} \
-             places, {:?}",
-            self.index,
-            self.running.get(),
-            state.wanted.len(),
-            state.started,
-            state.sources.len(),
-            state.places.len(),
-            state.sessions
-        )
-    }
-}
-
-/// The end of a call, to come.
-pub(crate) struct Waiting {
-    cn: Cn,
-    pub(crate) token: u64,
-}
-
-impl Future for Waiting {
-    type Output = Finish;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Finish> {
-        match self.cn.state.borrow_mut().finished.remove(&self.token) {
-            Some(finish) => Poll::Ready(finish),
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// A point in time, to come.
-pub(crate) struct Sleep {
-    cn: Cn,
-    until: Instant,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if self.cn.state.borrow().now >= self.until { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
