@@ -215,6 +215,20 @@ pub(super) fn is_authentic(
     }
 }
 
+/// The same for the header as it came, of a packet that says that it is tagged if its session's
+/// are. Without tags none can be right.
+#[inline(never)]
+pub(super) fn is_tagged(
+    keys: &Option<Keys>,
+    binding: Option<Binding>,
+    header: &[u8; HEADER_BYTES],
+) -> bool {
+    match (binding, keys) {
+        (Some(binding), Some(keys)) => keys.is_tagged(binding, header),
+        _ => false,
+    }
+}
+
 /// Puts a packet's tag into its header, which is finished otherwise.
 #[inline]
 pub(super) fn put_tag(keys: &Keys, binding: Binding, header: &mut [u8; HEADER_BYTES]) {

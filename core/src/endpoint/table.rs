@@ -5,13 +5,14 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use super::auth::Binding;
 use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
+use super::queue::Queue;
 use super::rtt::Rtt;
 use super::wheel::TimerEntry;
 use super::window::{Receiving, Reordering, Sending};
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::Template;
+use crate::wire::packet::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].
@@ -108,6 +109,10 @@ pub struct ClientSession {
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
+    /// How usual answers begin.
+    pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// What its packets' tags are bound to, if they have tags.
     pub(super) binding: Option<Binding>,
     /// From the server's challenge; zero before.
@@ -153,6 +158,8 @@ impl ClientSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         binding: None,
         cookie: 0,
         refused: false,
@@ -194,9 +201,8 @@ pub(super) struct Outgoing {
     /// Bytes of the message that are in `inline`; the rest come from the source.
     pub(super) inline_bytes: u16,
     pub(super) source: Option<Source>,
-    /// In the ready queue.
+    /// In the session's queue.
     pub(super) queued: bool,
-    pub(super) next_ready: u32,
     pub(super) inline: [u8; HEAD_BYTES_MAX],
 }
 
@@ -208,12 +214,11 @@ impl Outgoing {
         inline_bytes: 0,
         source: None,
         queued: false,
-        next_ready: 0,
         inline: [0; HEAD_BYTES_MAX],
     };
 
     /// Makes it a message whose inline bytes are in place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(
         &mut self,
         head: u16,
@@ -230,9 +235,14 @@ impl Outgoing {
             self.source = None;
             return self.sending.start(1, 1);
         };
-        self.message = u32::from(inline_bytes) + more;
+        self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
+    }
+
+    #[inline(never)]
+    fn start_long(&mut self, message: u32, source: Source, payload_bytes: u32, window: u16) {
+        self.message = message;
         self.source = Some(source);
-        let packets = packets(self.message, payload_bytes);
+        let packets = packets(message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
     }
 }
@@ -421,6 +431,10 @@ pub struct ServerSession {
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
+    /// How usual requests begin.
+    pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// What its packets' tags are bound to, if they have tags.
     pub(super) binding: Option<Binding>,
     /// The session's secret bytes; zeros without a key.
@@ -448,6 +462,8 @@ impl ServerSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         binding: None,
         secret: [0; 16],
         control: Control::None,
