@@ -195,6 +195,11 @@ impl<'r, H: Host> Traced<'r, H> {
         Self { host, ring, now: Instant::ZERO }
     }
 
+    /// The ring.
+    pub fn ring(&self) -> &'r Ring {
+        self.ring
+    }
+
     fn call(&self, what: What, call: PendingCall, trace: TraceId) {
         let (session, slot, request) = (call.session.index, call.slot, call.request);
         self.ring.record(&Event { at: self.now, what, session, slot, request, trace });

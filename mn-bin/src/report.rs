@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use dmrpc_core::endpoint::view::SessionView;
@@ -15,12 +15,21 @@ use dmrpc_core::memory::Memory;
 use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
 use dmrpc_core::store::Stats;
 use dmrpc_core::time::Instant;
-use dmrpc_core::trace::{Event, Ring};
+use dmrpc_core::trace::{Event, Ring, Traced};
 use serde_json::json;
 use spin::Mutex;
 
-/// What happened last in this process.
-pub(crate) static TRACE: Ring = Ring::new();
+/// Poll loops that have a ring of their own.
+const RINGS: usize = 64;
+
+/// What happened last in each poll loop.
+static TRACES: [Ring; RINGS] = [const { Ring::new() }; RINGS];
+
+/// The ring of one more poll loop. Loops beyond [`RINGS`] share theirs, and garble it.
+pub(crate) fn free_ring() -> &'static Ring {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    &TRACES[TAKEN.fetch_add(1, Ordering::Relaxed) % RINGS]
+}
 
 /// Sessions that a dump names, at most.
 const SESSIONS_NAMED: usize = 64;
@@ -29,9 +38,18 @@ const SESSIONS_NAMED: usize = 64;
 pub(crate) fn dump_trace_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let _ = io::stderr().write_all(trace(false).as_bytes());
+        for ring in TRACES.iter().filter(|ring| ring.count() > 0) {
+            let _ = io::stderr().write_all(trace(ring, false).as_bytes());
+        }
         before(panic);
     }));
+}
+
+/// What a person asked for.
+#[derive(Clone, Copy, Debug)]
+struct Dump {
+    sessions: [Option<SessionView>; SESSIONS_NAMED],
+    ring: &'static Ring,
 }
 
 /// A poll loop's counters at one moment.
@@ -43,7 +61,7 @@ struct Snapshot {
     counters: Counters,
     reclaiming: bool,
     /// Asked for by a person: everything, not only rates.
-    dump: Option<[Option<SessionView>; SESSIONS_NAMED]>,
+    dump: Option<Dump>,
 }
 
 /// What the loop and the thread share. The loop never waits for the lock: it tries, and a report
@@ -82,20 +100,20 @@ impl Reporter {
     pub(crate) fn publish<M: Memory>(
         &self,
         now: Instant,
-        node: &MemoryNode<'_, M>,
+        node: &Traced<'static, MemoryNode<'_, M>>,
         endpoint: &Endpoint<'_>,
         dump: bool,
     ) {
         let Some(mut latest) = self.shared.latest.try_lock() else { return };
         *latest = Some(Snapshot {
             at: now,
-            operations: *node.operations(),
-            stats: node.store().stats(),
+            operations: *node.host.operations(),
+            stats: node.host.store().stats(),
             counters: *endpoint.counters(),
-            reclaiming: node.store().pending(),
+            reclaiming: node.host.store().pending(),
             dump: dump.then(|| {
                 let mut sessions = endpoint.server_sessions();
-                std::array::from_fn(|_| sessions.next())
+                Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.ring() }
             }),
         });
         drop(latest);
@@ -173,14 +191,14 @@ fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
         }
         text
     };
-    let text = if now.dump.is_some() { text + &dump(json, now) } else { text };
+    let text = if let Some(asked) = &now.dump { text + &dump(json, now, asked) } else { text };
     // A reader that went away is no reason to stop serving.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Who is connected, what is held, what was dropped, and what happened last.
-fn dump(json: bool, now: &Snapshot) -> String {
-    let sessions: Vec<_> = now.dump.iter().flatten().flatten().collect();
+fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
+    let sessions: Vec<_> = asked.sessions.iter().flatten().collect();
     let Snapshot { at, stats, counters, reclaiming, .. } = now;
     let mut text = String::new();
     if json {
@@ -228,13 +246,13 @@ fn dump(json: bool, now: &Snapshot) -> String {
             }
         });
     }
-    text + &trace(json)
+    text + &trace(asked.ring, json)
 }
 
 /// The last events, the oldest first.
-fn trace(json: bool) -> String {
+fn trace(ring: &Ring, json: bool) -> String {
     let mut text = String::new();
-    TRACE.for_each(|event| {
+    ring.for_each(|event| {
         let Event { at, what, session, slot, request, trace } = event;
         let (nanos, what, trace) = (at.as_nanos(), what.name(), trace.0);
         let _ = if json {

@@ -375,7 +375,9 @@ mod tests {
     proptest! {
         /// The fast path is AES-CMAC over secret and header without tag, as the crate computes it.
         #[test]
-        fn tags_are_cmac(header in proptest::collection::vec(any::<u8>(), 48), nonce in any::<u64>()) {
+        fn tags_are_cmac(
+            header in proptest::collection::vec(any::<u8>(), 48), nonce in any::<u64>()
+        ) {
             let header: [u8; 48] = header.try_into().unwrap();
             let key = Key::new(b"a secret of more than sixteen bytes").unwrap();
             let keys = Keys::new(&key);

@@ -7,6 +7,7 @@ use super::auth::{Binding, Parties};
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
+use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Reordering;
@@ -16,7 +17,7 @@ use crate::wire::control::{
     Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, REFUSAL_BYTES, Refusal,
     SLOTS_MAX,
 };
-use crate::wire::packet::{Flags, Header, Kind, Straight, Template};
+use crate::wire::packet::{Flags, Header, Kind};
 
 /// How long a hello waits for its answer before it is sent again.
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -24,18 +25,6 @@ pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The first `count` bits.
 fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
-}
-
-/// What all packets of `kind` in a session with `remote` have in common.
-fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
-    let header = Header::new(kind, remote.index, remote.generation);
-    Template::new(&Header { flags: session_flags(features), ..header })
-}
-
-/// How the usual packets of `kind` begin that come in for session `local`.
-fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
-    let header = Header::new(kind, local.index, local.generation);
-    Straight::new(&Header { flags: session_flags(features), ..header })
 }
 
 /// Whether generation `a` comes after `b`. They grow by one with each use and wrap.

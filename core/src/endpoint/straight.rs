@@ -13,13 +13,28 @@ use super::host::{Body, CallId, Host, Outcome, PendingCall, SessionId};
 use super::server::{head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
-use super::transmit::{Io, Seal, send_whole};
+use super::transmit::{Io, Seal, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
+use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Straight, TAG_AT, TAGGED, both_lengths};
+use crate::wire::packet::{
+    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
+};
+
+/// What all packets of `kind` in a session with `remote` have in common.
+pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
+    let header = Header::new(kind, remote.index, remote.generation);
+    Template::new(&Header { flags: session_flags(features), ..header })
+}
+
+/// How the usual packets of `kind` begin that come in for session `local`.
+pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
+    let header = Header::new(kind, local.index, local.generation);
+    Straight::new(&Header { flags: session_flags(features), ..header })
+}
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
