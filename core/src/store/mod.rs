@@ -58,6 +58,7 @@ mod records;
 mod recover;
 mod redo;
 mod region;
+mod runs;
 mod stage;
 mod stats;
 mod sweep;

@@ -4,10 +4,13 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_cxl::PoolDevice;
 use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
 use dmrpc_host::idle::Wait;
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
 
+type PoolRx<'a> = <PoolDevice as Device>::Rx<'a>;
+type PoolTx<'a> = <PoolDevice as Device>::Tx<'a>;
 #[cfg(feature = "dpdk")]
 type DpdkRx<'a> = <dmrpc_dpdk::DpdkDevice as Device>::Rx<'a>;
 #[cfg(feature = "dpdk")]
@@ -20,6 +23,10 @@ pub enum AnyDevice {
     Udp(UdpDevice),
     /// A kernel UDP socket, and a capture file.
     UdpCaptured(Captured<UdpDevice>),
+    /// Rings in a pool.
+    Cxl(PoolDevice),
+    /// Rings in a pool, and a capture file.
+    CxlCaptured(Captured<PoolDevice>),
     /// Ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkDevice),
@@ -34,6 +41,10 @@ pub enum AnyRx<'a> {
     Udp(UdpRx<'a>),
     /// Of a kernel UDP socket with a capture file.
     UdpCaptured(CapturedRx<'a, UdpDevice>),
+    /// Of rings in a pool.
+    Cxl(PoolRx<'a>),
+    /// Of rings in a pool with a capture file.
+    CxlCaptured(CapturedRx<'a, PoolDevice>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkRx<'a>),
@@ -48,6 +59,10 @@ pub enum AnyTx<'a> {
     Udp(UdpTx<'a>),
     /// Of a kernel UDP socket with a capture file.
     UdpCaptured(CapturedTx<'a, UdpDevice>),
+    /// Of rings in a pool.
+    Cxl(PoolTx<'a>),
+    /// Of rings in a pool with a capture file.
+    CxlCaptured(CapturedTx<'a, PoolDevice>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkTx<'a>),
@@ -62,6 +77,8 @@ macro_rules! either {
         match $value {
             $enum::Udp($inner) => $do,
             $enum::UdpCaptured($inner) => $do,
+            $enum::Cxl($inner) => $do,
+            $enum::CxlCaptured($inner) => $do,
             #[cfg(feature = "dpdk")]
             $enum::Dpdk($inner) => $do,
             #[cfg(feature = "dpdk")]
@@ -75,6 +92,8 @@ impl std::fmt::Debug for AnyDevice {
         match self {
             Self::Udp(device) => write!(f, "Udp({})", device.local_addr()),
             Self::UdpCaptured(device) => write!(f, "UdpCaptured({})", device.local_addr()),
+            Self::Cxl(device) => write!(f, "Cxl({})", device.local_addr()),
+            Self::CxlCaptured(device) => write!(f, "CxlCaptured({})", device.local_addr()),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => device.fmt(f),
             #[cfg(feature = "dpdk")]
@@ -108,6 +127,14 @@ impl Device for AnyDevice {
             Self::UdpCaptured(device) => {
                 let (rx, tx) = device.split();
                 (AnyRx::UdpCaptured(rx), AnyTx::UdpCaptured(tx))
+            }
+            Self::Cxl(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::Cxl(rx), AnyTx::Cxl(tx))
+            }
+            Self::CxlCaptured(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::CxlCaptured(rx), AnyTx::CxlCaptured(tx))
             }
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => {

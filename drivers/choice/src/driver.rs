@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolDevice};
 use dmrpc_host::captured::Captured;
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
@@ -18,6 +21,10 @@ pub enum DriverError {
     /// DPDK, or a port of it, cannot be used.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkError),
+    /// A pool cannot be used.
+    Pool(OpenError),
+    /// No pool was named.
+    PoolNeeded,
     /// DPDK was left out when this program was built.
     NotBuilt,
     /// This process cannot have a network of its own.
@@ -53,13 +60,14 @@ impl DriverError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Udp(_)
+            | Self::Pool(_)
             | Self::NotBuilt
             | Self::Capture { .. }
             | Self::Network(_)
             | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
-            Self::WithoutDpdk { .. } | Self::Address { .. } => true,
+            Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
         }
     }
 }
@@ -70,6 +78,10 @@ impl fmt::Display for DriverError {
             Self::Udp(error) => error.fmt(f),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.fmt(f),
+            Self::Pool(error) => error.fmt(f),
+            Self::PoolNeeded => {
+                f.write_str("--driver cxl needs a pool: give --pool and the pool's path")
+            }
             Self::NotBuilt => f.write_str(
                 "this program was built without DPDK: install libdpdk-dev and libclang-dev \
                  (ci/setup does), then cargo build --release --features dpdk",
@@ -103,6 +115,12 @@ impl From<UdpError> for DriverError {
     }
 }
 
+impl From<OpenError> for DriverError {
+    fn from(error: OpenError) -> Self {
+        Self::Pool(error)
+    }
+}
+
 #[cfg(feature = "dpdk")]
 impl From<dmrpc_dpdk::DpdkError> for DriverError {
     fn from(error: dmrpc_dpdk::DpdkError) -> Self {
@@ -114,6 +132,7 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 pub struct Driver {
     datagram_bytes: usize,
     pcap: Option<PathBuf>,
+    pool: Option<(Arc<Pool>, Option<u32>)>,
     #[cfg(feature = "dpdk")]
     dpdk: Option<dpdk::Ports>,
 }
@@ -129,12 +148,19 @@ impl Driver {
         datagram_bytes: usize,
         queues: u16,
     ) -> Result<Self, DriverError> {
-        match args.driver {
+        match args.kind() {
+            DriverKind::Cxl => {
+                let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
+                let mapping = Mapping::open(path).map_err(OpenError::from)?;
+                let pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
+                Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
+            }
             DriverKind::Udp => match args.first_of_dpdk() {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
                 None => Ok(Self {
                     datagram_bytes,
                     pcap: args.pcap.clone(),
+                    pool: None,
                     #[cfg(feature = "dpdk")]
                     dpdk: None,
                 }),
@@ -142,7 +168,7 @@ impl Driver {
             #[cfg(feature = "dpdk")]
             DriverKind::Dpdk => {
                 let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
-                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), dpdk })
+                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), pool: None, dpdk })
             }
             #[cfg(not(feature = "dpdk"))]
             DriverKind::Dpdk => {
@@ -150,6 +176,22 @@ impl Driver {
                 Err(DriverError::NotBuilt)
             }
         }
+    }
+
+    /// A driver over the rings of a pool that is open: for any participant, or number `index`.
+    pub fn of_pool(pool: Arc<Pool>, index: Option<u32>) -> Self {
+        Self {
+            datagram_bytes: pool.geometry().datagram_bytes as usize,
+            pool: Some((pool, index)),
+            pcap: None,
+            #[cfg(feature = "dpdk")]
+            dpdk: None,
+        }
+    }
+
+    /// The same with a capture file, if there is to be one.
+    pub fn with_pcap(self, pcap: Option<PathBuf>) -> Self {
+        Self { pcap, ..self }
     }
 
     /// Tells the driver that the calling thread, not the one that started the driver, will poll a
@@ -179,6 +221,15 @@ impl Driver {
             let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
             return Ok(AnyDevice::DpdkCaptured(captured));
         }
+        if let Some((pool, index)) = &self.pool {
+            let participant = attach(pool, *index).map_err(OpenError::from)?;
+            let device = PoolDevice::new(Arc::clone(pool), participant)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Cxl(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::CxlCaptured(captured));
+        }
         let mut config = UdpConfig::at(bind);
         config.datagram_bytes_max = self.datagram_bytes;
         let device = UdpDevice::open(config)?;
@@ -198,6 +249,16 @@ impl Driver {
         let mut name = path.into_os_string();
         name.push(format!(".{queue}"));
         Some(name.into())
+    }
+}
+
+/// Becomes a participant; a number that is asked for is taken over from one that is dead.
+fn attach(pool: &Pool, index: Option<u32>) -> Result<Participant, dmrpc_cxl::AttachError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let incarnation = now.as_nanos() as u64;
+    match index {
+        Some(index) => pool.take_over(index, incarnation),
+        None => pool.attach(None, incarnation),
     }
 }
 
