@@ -30,13 +30,19 @@ impl Crc32c {
 
     /// The checksum of a packet: the first 44 bytes of its header without the tag, which are the
     /// bytes from 16 to 24, then `payload`.
-    #[inline]
+    #[inline(always)]
     pub fn packet(self, header: &[u8; 48], payload: &[u8]) -> u32 {
         #[cfg(target_arch = "x86_64")]
         if cfg!(target_feature = "sse4.2") || self.instruction {
             return hardware::packet(header, payload);
         }
         !table(table(table(!0, &header[..16]), &header[24..44]), payload)
+    }
+
+    /// The checksum of a packet whose payload is not covered.
+    #[cold]
+    pub fn header(self, header: &[u8; 48]) -> u32 {
+        self.packet(header, &[])
     }
 
     /// The checksum of `bytes`.
@@ -75,6 +81,7 @@ fn table(mut sum: u32, bytes: &[u8]) -> u32 {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod hardware {
+    use core::arch::asm;
     use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
 
     use super::POLYNOMIAL;
@@ -82,11 +89,72 @@ mod hardware {
     /// Bytes of one stream of three. A shift table belongs to each length.
     const STREAM_BYTES: usize = 256;
 
-    /// See [`super::Crc32c::packet`].
-    #[inline]
+    /// Bytes that [`short`] takes at most.
+    const SHORT_BYTES: usize = 64;
+
+    /// See [`super::Crc32c::packet`]. Written as assembly, because a function for processors with
+    /// the instruction can't be inlined into one for all, and small packets cost less than calls.
+    #[inline(always)]
     pub(super) fn packet(header: &[u8; 48], payload: &[u8]) -> u32 {
+        let mut sum = u64::from(!0u32);
+        // SAFETY: callers come here only when the processor reported SSE4.2; only the header's
+        // bytes are read.
+        unsafe {
+            asm!(
+                "crc32 {sum}, qword ptr [{header}]",
+                "crc32 {sum}, qword ptr [{header} + 8]",
+                "crc32 {sum}, qword ptr [{header} + 24]",
+                "crc32 {sum}, qword ptr [{header} + 32]",
+                "crc32 {sum:e}, dword ptr [{header} + 40]",
+                sum = inout(reg) sum,
+                header = in(reg) header.as_ptr(),
+                options(pure, readonly, nostack),
+            );
+        }
+        if payload.len() > SHORT_BYTES {
+            // SAFETY: as above.
+            return !unsafe { update(sum as u32, payload) };
+        }
+        !short(sum, payload)
+    }
+
+    /// The instruction for the words at `$at`, one after the other.
+    macro_rules! words {
+        ($sum:ident, $at:expr, $($offset:literal)+) => {
+            // SAFETY: callers come here only when the processor reported SSE4.2, and have looked
+            // that there are so many bytes.
+            unsafe {
+                asm!(
+                    $(concat!("crc32 {sum}, qword ptr [{at} + ", $offset, "]"),)+
+                    sum = inout(reg) $sum,
+                    at = in(reg) $at,
+                    options(pure, readonly, nostack),
+                )
+            }
+        };
+    }
+
+    /// One stream of up to [`SHORT_BYTES`] bytes: the whole words take one jump and no loop.
+    #[inline(always)]
+    fn short(mut sum: u64, bytes: &[u8]) -> u32 {
+        let at = bytes.as_ptr();
+        match bytes.len() / 8 {
+            0 => {}
+            1 => words!(sum, at, 0),
+            2 => words!(sum, at, 0 8),
+            3 => words!(sum, at, 0 8 16),
+            4 => words!(sum, at, 0 8 16 24),
+            5 => words!(sum, at, 0 8 16 24 32),
+            6 => words!(sum, at, 0 8 16 24 32 40),
+            7 => words!(sum, at, 0 8 16 24 32 40 48),
+            8 => words!(sum, at, 0 8 16 24 32 40 48 56),
+            _ => unreachable!("callers have looked"),
+        }
+        if bytes.len().is_multiple_of(8) {
+            return sum as u32;
+        }
         // SAFETY: callers come here only when the processor reported SSE4.2.
-        unsafe { packet_sse(header, payload) }
+        unsafe { last_bytes(sum as u32, &bytes[bytes.len() / 8 * 8..]) }
     }
 
     /// See [`super::Crc32c::of`].
@@ -95,57 +163,23 @@ mod hardware {
         !unsafe { update(!0, bytes) }
     }
 
-    #[target_feature(enable = "sse4.2")]
-    fn packet_sse(header: &[u8; 48], payload: &[u8]) -> u32 {
-        let (words, rest) = header.as_chunks::<8>();
-        debug_assert!(rest.is_empty());
-        let mut sum = u64::from(!0u32);
-        for word in [&words[0], &words[1], &words[3], &words[4]] {
-            sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word));
-        }
-        // The header's last covered word is the four bytes in front of the checksum.
-        let last = u64::from_le_bytes(words[5]) as u32;
-        let sum = _mm_crc32_u32(sum as u32, last);
-        !if payload.len() < 3 * STREAM_BYTES { short(sum, payload) } else { update(sum, payload) }
-    }
-
+    #[inline(never)]
     #[target_feature(enable = "sse4.2")]
     fn update(mut sum: u32, mut bytes: &[u8]) -> u32 {
         while let Some((block, rest)) = bytes.split_first_chunk::<{ 3 * STREAM_BYTES }>() {
             sum = three_streams(sum, block);
             bytes = rest;
         }
-        short(sum, bytes)
-    }
-
-    /// One stream. Small packets spend their time here, so the loop takes four words at a time and
-    /// what is left takes no loop.
-    #[inline]
-    #[target_feature(enable = "sse4.2")]
-    fn short(sum: u32, mut bytes: &[u8]) -> u32 {
-        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
         let mut wide = u64::from(sum);
-        while let Some((block, rest)) = bytes.split_first_chunk::<32>() {
-            let (words, _) = block.as_chunks::<8>();
-            wide = _mm_crc32_u64(wide, word(&words[0]));
-            wide = _mm_crc32_u64(wide, word(&words[1]));
-            wide = _mm_crc32_u64(wide, word(&words[2]));
-            wide = _mm_crc32_u64(wide, word(&words[3]));
+        while bytes.len() > SHORT_BYTES {
+            let (block, rest) = bytes.split_at(SHORT_BYTES);
+            words!(wide, block.as_ptr(), 0 8 16 24 32 40 48 56);
             bytes = rest;
         }
-        if let Some((block, rest)) = bytes.split_first_chunk::<16>() {
-            let (words, _) = block.as_chunks::<8>();
-            wide = _mm_crc32_u64(wide, word(&words[0]));
-            wide = _mm_crc32_u64(wide, word(&words[1]));
-            bytes = rest;
-        }
-        if let Some((first, rest)) = bytes.split_first_chunk::<8>() {
-            wide = _mm_crc32_u64(wide, word(first));
-            bytes = rest;
-        }
-        if bytes.is_empty() { wide as u32 } else { last_bytes(wide as u32, bytes) }
+        short(wide, bytes)
     }
 
+    #[inline(never)]
     #[target_feature(enable = "sse4.2")]
     fn last_bytes(mut sum: u32, mut tail: &[u8]) -> u32 {
         if let Some((word, rest)) = tail.split_first_chunk::<4>() {

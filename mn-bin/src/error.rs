@@ -29,6 +29,7 @@ pub(crate) enum Error {
     Signals(SignalError),
     Log(LogError),
     Thread(std::io::Error),
+    Loop,
 }
 
 impl Error {
@@ -86,6 +87,7 @@ impl fmt::Display for Error {
             Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
+            Self::Loop => f.write_str("a poll loop did not start"),
             Self::Thread(error) => write!(f, "the reporting thread could not be started: {error}"),
         }
     }

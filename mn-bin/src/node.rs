@@ -1,15 +1,18 @@
 //! From the command line to the poll loop.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_choice::{AnyDevice, Driver};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
-use dmrpc_core::memory::Plain;
+use dmrpc_core::memory::{Atomic, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
-use dmrpc_core::store::{Config as StoreConfig, Limits, PAGE_BYTES, Store};
-use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
+use dmrpc_core::time::Instant;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
@@ -28,8 +31,25 @@ use crate::report::Reporter;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
 const RECLAIM_STEPS_A_POLL: u32 = 32;
+/// Frames by which a pool that does not fit is made smaller: 1 MiB.
+const FRAMES_A_STEP: u32 = 256;
 /// Polls between two looks at signals and the report's time.
 const POLLS_A_LOOK: u32 = 256;
+
+/// What all poll loops have in common.
+struct Common<'a> {
+    options: &'a Options,
+    driver: &'a Driver,
+    identity: Identity,
+    limits: Limits,
+    /// Writes of several packets that may come in at a time.
+    stages: usize,
+    signals: Signals,
+    /// Set when a loop ended: the others follow.
+    stop: AtomicBool,
+    /// Requests for a report so far, by signal: each loop answers each.
+    dumps: AtomicU32,
+}
 
 /// Serves until told to stop.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
@@ -41,52 +61,131 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let bytes = options.pool_size.0 & !7;
     // No pool is ever shorter than a word; the store says how long one has to be.
     let mut pool = pool(bytes.max(8), options.huge_pages)?;
-    let config = store_config(options, bytes);
-    let store = Store::format(Plain::new(bytemuck::cast_slice_mut(&mut pool)), &config)
-        .map_err(|source| Error::PoolFormat { bytes, source })?;
+    let loops = place.cores.len().max(1);
+    let config = store_config(options, bytes, loops as u32);
+    let words = bytemuck::cast_slice_mut(&mut pool);
 
     let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
     let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
-    let driver = Driver::start(&options.driver, datagram_bytes, 1).map_err(Error::Device)?;
-    let mut device = driver.device(0, place.address).map_err(Error::Device)?;
+    let driver =
+        Driver::start(&options.driver, datagram_bytes, loops as u16).map_err(Error::Device)?;
+    let devices: Result<Vec<_>, _> =
+        (0..loops).map(|queue| driver.device(queue as u16, place.address)).collect();
+    let mut devices = devices.map_err(Error::Device)?;
 
-    let incarnation = wall_clock_ns();
     let key = RefKey(random_secret().map_err(Error::Random)?);
-    let identity = Identity { memory_node: place.memory_node, incarnation, key };
     let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
-    let limits = Limits { pages, ..Limits::NONE };
-    let mut holders = vec![SessionHolder::default(); options.sessions];
-    let mut transfers = vec![Transfer::default(); config.stages as usize];
-    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let common = Common {
+        options,
+        driver: &driver,
+        identity: Identity { memory_node: place.memory_node, incarnation: wall_clock_ns(), key },
+        limits: Limits { pages, ..Limits::NONE },
+        stages: config.stages as usize,
+        signals,
+        stop: AtomicBool::new(false),
+        dumps: AtomicU32::new(0),
+    };
+    let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
+        .map_err(Error::Log)?;
+    log::attach_thread();
+    let address = devices[0].local_addr();
+    let announce = || {
+        let (node, frames) = (place.memory_node, u64::from(config.frames));
+        defmt::info!(
+            "memory node {=u32} on port {=u16}: {=u64} frames",
+            node,
+            address.port(),
+            frames
+        );
+        dmrpc_host::cli::announce(format_args!("ready {address}"));
+        Ok(())
+    };
+    let format = |source| Error::PoolFormat { bytes, source };
+    if loops == 1 {
+        let store = Store::format(Plain::new(words), &config).map_err(format)?;
+        let core = place.cores.first().copied();
+        poll_loop(&common, store, devices.remove(0), core, announce)?;
+    } else {
+        let memory = Atomic::new(words);
+        let mut stores = vec![Store::format(&memory, &config).map_err(format)?];
+        for participant in 1..loops {
+            stores.push(Store::attach(&memory, participant as u32).map_err(format)?);
+        }
+        let parts = stores.into_iter().zip(devices).zip(&place.cores);
+        poll_loops(&common, parts.map(|((store, device), core)| (store, device, *core)), announce)?;
+    }
+    drop(log);
+    Ok(())
+}
 
+/// Runs a poll loop on each core, the first on the calling thread. `announce` is called once all
+/// are about to poll.
+fn poll_loops<M: Memory + Send>(
+    common: &Common<'_>,
+    mut parts: impl Iterator<Item = (Store<M>, AnyDevice, usize)>,
+    announce: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Some((store, device, core)) = parts.next() else { return Err(Error::Loop) };
+    thread::scope(|scope| {
+        let (sender, ready) = mpsc::channel();
+        let others: Vec<_> = parts
+            .map(|(store, device, core)| {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    common.driver.enter_thread().map_err(Error::Device)?;
+                    log::attach_thread();
+                    poll_loop(common, store, device, Some(core), || {
+                        // The first loop waits for it, or has failed and says so.
+                        let _ = sender.send(());
+                        Ok(())
+                    })
+                })
+            })
+            .collect();
+        drop(sender);
+        let first = poll_loop(common, store, device, Some(core), || {
+            for _ in &others {
+                ready.recv().map_err(|_| Error::Loop)?;
+            }
+            announce()
+        });
+        common.stop.store(true, Ordering::Relaxed);
+        // What a loop that did not start says is better than that it did not.
+        let results = others.into_iter().map(|other| other.join().unwrap_or(Err(Error::Loop)));
+        results.collect::<Result<Vec<()>, Error>>()?;
+        first
+    })
+}
+
+/// Sets up one poll loop over its part of the pool and its device, and runs it.
+fn poll_loop<M: Memory>(
+    common: &Common<'_>,
+    store: Store<M>,
+    mut device: AnyDevice,
+    core: Option<usize>,
+    ready: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let options = common.options;
+    let mut holders = vec![SessionHolder::default(); options.sessions];
+    let mut transfers = vec![Transfer::default(); common.stages];
+    let Common { identity, limits, .. } = *common;
+    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
-    let endpoint_config = endpoint_config(options, incarnation, datagram_bytes_max)?;
+    let config = endpoint_config(options, identity.incarnation, datagram_bytes_max)?;
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
     let mut endpoint =
-        Endpoint::new(endpoint_config, memory.storage(), clock.now()).map_err(Error::Endpoint)?;
-
-    let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
-        .map_err(Error::Log)?;
-    log::attach_thread();
-    let reporter = Reporter::start(options.json, place.core, clock.now()).map_err(Error::Thread)?;
+        Endpoint::new(config, memory.storage(), clock.now()).map_err(Error::Endpoint)?;
+    let reporter = Reporter::start(options.json, core, clock.now()).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
-    if let Some(core) = place.core {
+    if let Some(core) = core {
         pin_to_core(core).map_err(Error::Cores)?;
     }
-    let address = device.local_addr();
-    defmt::info!(
-        "memory node {=u32} on port {=u16}: {=u64} frames",
-        place.memory_node,
-        address.port(),
-        u64::from(config.frames)
-    );
-    dmrpc_host::cli::announce(format_args!("ready {address}"));
-    let interval = options.report.map(|span| span.0);
-    serve(&mut endpoint, &mut device, &mut node, options, &reporter, interval, signals);
-    drop(log);
+    ready()?;
+    serve(&mut endpoint, &mut device, &mut node, common, &reporter);
+    common.stop.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -105,11 +204,19 @@ fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
     })
 }
 
-fn store_config(options: &Options, pool_bytes: u64) -> StoreConfig {
+fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreConfig {
     let mut config = StoreConfig::for_pool_bytes(pool_bytes);
+    config.participants = participants;
     config.grace_ns = options.grace.0.as_nanos();
     // A session that ended keeps its holder until its grace is over.
-    config.holders = config.holders.max(2 * options.sessions as u32);
+    let sessions = options.sessions as u32 * participants;
+    config.holders = config.holders.max(2 * sessions);
+    // Sharing takes tables of its own, which the frames make room for.
+    let fits =
+        |config: &StoreConfig| Layout::new(config).is_ok_and(|layout| layout.bytes() <= pool_bytes);
+    while participants > 1 && config.frames > FRAMES_A_STEP && !fits(&config) {
+        config.frames -= FRAMES_A_STEP;
+    }
     config
 }
 
@@ -131,19 +238,19 @@ fn endpoint_config(
 }
 
 /// The poll loop.
-fn serve(
+fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut MemoryNode<'_, Plain<'_>>,
-    options: &Options,
+    node: &mut MemoryNode<'_, M>,
+    common: &Common<'_>,
     reporter: &Reporter,
-    interval: Option<Duration>,
-    signals: Signals,
 ) {
     let clock = Clock::new();
-    let mut idle = Idle::new(options.idle);
+    let mut idle = Idle::new(common.options.idle);
+    let interval = common.options.report.map(|span| span.0);
     let mut next_report = interval.map_or(Instant::FAR_FUTURE, |span| clock.now() + span);
     let mut polls = 0u32;
+    let mut dumps = 0;
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
@@ -151,10 +258,15 @@ fn serve(
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
-            if signals.stop_requested() {
+            if common.signals.stop_requested() || common.stop.load(Ordering::Relaxed) {
                 return;
             }
-            if signals.take_dump_request() || now >= next_report {
+            if common.signals.take_dump_request() {
+                common.dumps.fetch_add(1, Ordering::Relaxed);
+            }
+            let asked = common.dumps.load(Ordering::Relaxed);
+            if asked != dumps || now >= next_report {
+                dumps = asked;
                 reporter.publish(now, node, endpoint.counters());
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }

@@ -72,7 +72,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) huge_pages: bool,
 
-    /// Pin the poll loop to this core. One core for now: a loop a core comes with DPDK.
+    /// Pin the poll loop to this core. Over DPDK several may be named: each has a poll loop, a
+    /// session and a queue pair of the port of its own, and all share the pool.
     #[arg(long, value_name = "LIST")]
     pub(crate) cores: Option<CoreList>,
 

@@ -13,6 +13,7 @@ use dmrpc_udp::UdpError;
 #[derive(Debug)]
 pub(crate) enum Error {
     ReadFile { path: PathBuf, source: io::Error },
+    NoFile { path: PathBuf },
     EmptyFile { path: PathBuf },
     WriteFile { path: PathBuf, source: io::Error },
     Binary { name: &'static str, source: io::Error },
@@ -32,7 +33,13 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the command line is to blame.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::ReadFile { .. } | Self::EmptyFile { .. } | Self::MissingAddress(_))
+        matches!(
+            self,
+            Self::ReadFile { .. }
+                | Self::NoFile { .. }
+                | Self::EmptyFile { .. }
+                | Self::MissingAddress(_)
+        )
     }
 }
 
@@ -41,6 +48,9 @@ impl fmt::Display for Error {
         match self {
             Self::ReadFile { path, source } => {
                 write!(f, "--file {}: cannot be read: {source}", path.display())
+            }
+            Self::NoFile { path } => {
+                write!(f, "--file {}: is no regular file; give one", path.display())
             }
             Self::EmptyFile { path } => {
                 write!(f, "--file {}: is empty; give a file with contents", path.display())

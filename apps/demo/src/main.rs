@@ -10,6 +10,7 @@
 
 mod error;
 mod file;
+mod picture;
 mod producer;
 mod roles;
 mod traffic;
@@ -29,11 +30,12 @@ use clap::{Parser, ValueEnum};
 Examples:
   demo
       Render a picture and send it round; look at both pictures in target/demo afterwards.
-  demo --file photo.bmp --out /tmp/pictures
-      The same with a picture (or any other file) of yours."
+  demo --file photo.jpeg --out /tmp/pictures
+      The same with a picture (or any other file) of yours, however long."
 )]
 struct Options {
-    /// The file to send. A 24-bit BMP shows the change as a picture; without a file, one is
+    /// The file to send. Of a picture (BMP of 24 bits, JPEG, PNG) the pixels are sent, and the
+    /// result is a picture again; of anything else, the bytes. Without a file, a picture is
     /// rendered.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,

@@ -6,22 +6,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dmrpc_cn::memory::MESSAGE_BODY_BYTES_MAX;
 use dmrpc_cn::{Arg, Peer, Status};
 use dmrpc_host::local::LocalProcess;
 use dmrpc_host::metered::human_bytes;
 
 use crate::error::Error;
-use crate::file;
-use crate::roles::{PROCESS, TRAFFIC, open_node};
+use crate::file::{self, Original};
+use crate::roles::{PROCESS, Part, TRAFFIC, open_node};
 use crate::traffic::{self, Hop, Hops, MeteredNode};
 
+/// Bytes of the file in one message, by value. A multiple of the page size.
+const PART_BYTES: usize = 4 << 20;
 /// How long a child may take until it is ready, and to stop.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the demo.
 pub(crate) fn run(path: Option<&Path>, out: &Path) -> Result<(), Error> {
-    let (original, extension) = original(path)?;
+    let Original { bytes: original, extension, decoded } = Original::load(path)?;
+    if decoded {
+        println!(
+            "a compressed picture: its pixels are sent, {}",
+            human_bytes(original.len() as u64)
+        );
+    }
     fs::create_dir_all(out).map_err(|source| Error::WriteFile { path: out.to_owned(), source })?;
     let cluster = Cluster::start(original.len() as u64)?;
     println!(
@@ -33,44 +40,23 @@ pub(crate) fn run(path: Option<&Path>, out: &Path) -> Result<(), Error> {
     );
     let expected = file::expected(&original);
     let by_reference = cluster.by_reference(&original, &expected)?;
-    let by_value = if original.len() <= MESSAGE_BODY_BYTES_MAX {
-        Some(cluster.by_value(&original, &expected)?)
-    } else {
-        println!("by value: left out, the file is longer than a message can be");
-        None
-    };
+    let by_value = cluster.by_value(&original, &expected)?;
     println!();
-    let value_hops = by_value.as_ref().map(|run| run.hops);
-    traffic::print(&by_reference.hops, value_hops.as_ref());
+    traffic::print(&by_reference.hops, &by_value.hops);
     let milliseconds = |run: &Run| format!("{:.1} ms", run.time.as_secs_f64() * 1e3);
-    let value_time = by_value.as_ref().map_or("-".to_owned(), milliseconds);
-    println!("  {:<26} {:>14} {:>14}", "time", milliseconds(&by_reference), value_time);
-    if let Some(hops) = value_hops {
-        let forwarder =
-            |hops: &Hops| hops.producer_forwarder.there + hops.forwarder_transformer.back;
-        println!(
-            "\nby value, {:.2} times the bytes cross all hops, and {:.0} times those that the \
-             forwarder handles",
-            hops.total() as f64 / by_reference.hops.total() as f64,
-            forwarder(&hops) as f64 / forwarder(&by_reference.hops) as f64
-        );
-    }
+    let (reference_time, value_time) = (milliseconds(&by_reference), milliseconds(&by_value));
+    println!("  {:<26} {reference_time:>14} {value_time:>14}", "time");
+    let forwarder = |hops: &Hops| hops.producer_forwarder.there + hops.forwarder_transformer.back;
+    println!(
+        "\nby value, {:.2} times the bytes cross all hops, and {:.0} times those that the \
+         forwarder handles",
+        by_value.hops.total() as f64 / by_reference.hops.total() as f64,
+        forwarder(&by_value.hops) as f64 / forwarder(&by_reference.hops) as f64
+    );
     let before = file::write_out(out, "original", &extension, &original)?;
     let after = file::write_out(out, "transformed", &extension, &by_reference.result)?;
     println!("look at {} and {}", before.display(), after.display());
     cluster.stop()
-}
-
-/// The file's bytes, and the extension to write them out with.
-fn original(path: Option<&Path>) -> Result<(Vec<u8>, String), Error> {
-    let Some(path) = path else { return Ok((file::render(), "bmp".to_owned())) };
-    let bytes =
-        fs::read(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })?;
-    if bytes.is_empty() {
-        return Err(Error::EmptyFile { path: path.to_owned() });
-    }
-    let extension = path.extension().map_or("bin".into(), |extension| extension.to_string_lossy());
-    Ok((bytes, extension.into_owned()))
 }
 
 /// One way of sending the file round.
@@ -140,17 +126,26 @@ impl Cluster {
         Ok(Run { hops, time, result })
     }
 
-    /// Sends the bytes round.
+    /// Sends the bytes round, in as many messages as they take.
     fn by_value(&self, original: &[u8], expected: &[u8]) -> Result<Run, Error> {
         let before = self.hops()?;
         let start = Instant::now();
         let mut result = vec![0; original.len()];
-        let args = [Arg::Inline(original)];
-        let reply = self.node.call(self.service, PROCESS, &args, &mut result)?;
+        let parts = original.chunks(PART_BYTES).zip(result.chunks_mut(PART_BYTES));
+        for (number, (bytes, room)) in parts.enumerate() {
+            let start = (number * PART_BYTES) as u64;
+            let part = Part { start, file_bytes: original.len() as u64 }.to_bytes();
+            let args = [Arg::Inline(&part), Arg::Inline(bytes)];
+            let reply = self.node.call(self.service, PROCESS, &args, room)?;
+            check_status(reply.status)?;
+            if reply.body_bytes != room.len() {
+                let first = start as usize + reply.body_bytes;
+                return Err(Error::Different { what: "the result by value", first });
+            }
+        }
         let time = start.elapsed();
-        check_status(reply.status)?;
         let hops = self.hops()?.since(before);
-        check("the result by value", &result[..reply.body_bytes], expected)?;
+        check("the result by value", &result, expected)?;
         println!("by value: {} verified", human_bytes(result.len() as u64));
         Ok(Run { hops, time, result })
     }

@@ -13,10 +13,42 @@ use crate::error::Error;
 use crate::file::{band, invert};
 use crate::traffic::{Hop, MeteredNode};
 
-/// Work on the file: one argument, its bytes or a reference to them; so is the result.
+/// Work on the file: a reference to it, or a [`Part`] and its bytes. The result is a reference, or
+/// the part's bytes.
 pub(crate) const PROCESS: Method = Method(1);
 /// Tell what was exchanged with the service or memory behind this one.
 pub(crate) const TRAFFIC: Method = Method(2);
+
+/// Which part of a file travels by value.
+pub(crate) struct Part {
+    /// Where it begins in the file, in bytes.
+    pub(crate) start: u64,
+    /// Length of the whole file.
+    pub(crate) file_bytes: u64,
+}
+
+impl Part {
+    pub(crate) fn to_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.start.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.file_bytes.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (start, file_bytes) = bytes.split_first_chunk()?;
+        let (start, file_bytes) = (*start, file_bytes.try_into().ok()?);
+        Some(Self { start: u64::from_le_bytes(start), file_bytes: u64::from_le_bytes(file_bytes) })
+    }
+
+    /// Inverts what of the file's band is in the part's bytes.
+    fn invert(&self, bytes: &mut [u8]) {
+        let band = band(self.file_bytes);
+        let within = |at: u64| at.saturating_sub(self.start).min(bytes.len() as u64) as usize;
+        let (start, end) = (within(band.start), within(band.end));
+        invert(&mut bytes[start..end]);
+    }
+}
 
 type Device = Metered<UdpDevice>;
 
@@ -109,16 +141,18 @@ async fn work<'n>(
     memory_node: Peer,
 ) -> Result<(), dmrpc_cn::Error> {
     let node = context.node();
-    let reference = match call.arg(0) {
-        Some(Arg::Ref(reference)) => reference,
-        Some(Arg::Inline(bytes)) => {
+    let reference = match (call.arg(0), call.arg(1)) {
+        (Some(Arg::Ref(reference)), _) => reference,
+        (Some(Arg::Inline(part)), Some(Arg::Inline(bytes))) => {
+            let Some(part) = Part::from_bytes(part) else {
+                return call.reply(Status::MALFORMED, &[]);
+            };
             let mut result = node.buffer(bytes.len())?;
             result.fill_from(bytes);
-            let band = band(bytes.len() as u64);
-            invert(&mut result[band.start as usize..band.end as usize]);
+            part.invert(&mut result);
             return call.reply_buffer(Status::OK, result, &[]);
         }
-        None => return call.reply(Status::MALFORMED, &[]),
+        _ => return call.reply(Status::MALFORMED, &[]),
     };
     let memory = context.memory(memory_node);
     let changed = async {
@@ -161,4 +195,26 @@ fn start_child() -> Result<Signals, Error> {
     // Without it the parent still stops its children; only a kill -9 of it would not.
     let _ = die_with_parent();
     Ok(Signals::install()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::expected;
+
+    #[test]
+    fn parts_together_are_the_whole() {
+        for bytes in [1, 4095, 4096, 40_000, 100_001] {
+            let original: Vec<u8> = (0..bytes).map(|at| (at % 253) as u8).collect();
+            for part_bytes in [1, 4096, 10_000, 1 << 20] {
+                let mut whole = original.clone();
+                for (number, bytes) in whole.chunks_mut(part_bytes).enumerate() {
+                    let start = (number * part_bytes) as u64;
+                    let part = Part { start, file_bytes: original.len() as u64 };
+                    Part::from_bytes(&part.to_bytes()).expect("16 bytes").invert(bytes);
+                }
+                assert_eq!(whole, expected(&original), "{bytes} in parts of {part_bytes}");
+            }
+        }
+    }
 }

@@ -79,19 +79,17 @@ impl Hops {
     }
 }
 
-/// Prints both runs side by side. `by_value` is missing for files that fit no message.
-pub(crate) fn print(by_reference: &Hops, by_value: Option<&Hops>) {
+/// Prints both runs side by side.
+pub(crate) fn print(by_reference: &Hops, by_value: &Hops) {
+    let row = |hop: &str, reference: u64, value: u64| {
+        println!("  {hop:<26} {:>14} {:>14}", human_bytes(reference), human_bytes(value));
+    };
     println!("{:<28} {:>14} {:>14}", "bytes sent", "by reference", "by value");
-    let text = |bytes: Option<u64>| bytes.map_or("-".to_owned(), human_bytes);
-    for (number, (from, to, hop)) in by_reference.named().into_iter().enumerate() {
-        let value = by_value.map(|hops| hops.named()[number].2);
-        let row = |from: &str, to: &str, reference: u64, value: Option<u64>| {
-            let hop = format!("{from} -> {to}");
-            println!("  {hop:<26} {:>14} {:>14}", human_bytes(reference), text(value));
-        };
-        row(from, to, hop.there, value.map(|hop| hop.there));
-        row(to, from, hop.back, value.map(|hop| hop.back));
+    for ((from, to, reference), (_, _, value)) in
+        by_reference.named().into_iter().zip(by_value.named())
+    {
+        row(&format!("{from} -> {to}"), reference.there, value.there);
+        row(&format!("{to} -> {from}"), reference.back, value.back);
     }
-    let totals = (by_reference.total(), by_value.map(Hops::total));
-    println!("  {:<26} {:>14} {:>14}", "all hops", human_bytes(totals.0), text(totals.1));
+    row("all hops", by_reference.total(), by_value.total());
 }

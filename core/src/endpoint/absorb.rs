@@ -4,10 +4,10 @@
 use super::Endpoint;
 use super::congestion::Controller;
 use super::host::{Admission, Body, Host, RequestHead, Sink};
-use super::parts::{arriving_window, is_part, send_ack};
+use super::parts::{Incoming, arriving_window, is_part, send_ack};
 use super::server::{Order, head_of, is_probe};
 use super::settle::Refusal;
-use super::table::{Incoming, ServeState, UNASKED_PACKETS, unasked};
+use super::table::{ServeState, UNASKED_PACKETS, unasked};
 use super::transmit::{Io, Seal, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;

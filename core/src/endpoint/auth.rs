@@ -215,6 +215,20 @@ pub(super) fn is_authentic(
     }
 }
 
+/// The same for the header as it came, of a packet that says that it is tagged if its session's
+/// are. Without tags none can be right.
+#[inline(never)]
+pub(super) fn is_tagged(
+    keys: &Option<Keys>,
+    binding: Option<Binding>,
+    header: &[u8; HEADER_BYTES],
+) -> bool {
+    match (binding, keys) {
+        (Some(binding), Some(keys)) => keys.is_tagged(binding, header),
+        _ => false,
+    }
+}
+
 /// Puts a packet's tag into its header, which is finished otherwise.
 #[inline]
 pub(super) fn put_tag(keys: &Keys, binding: Binding, header: &mut [u8; HEADER_BYTES]) {
@@ -361,7 +375,9 @@ mod tests {
     proptest! {
         /// The fast path is AES-CMAC over secret and header without tag, as the crate computes it.
         #[test]
-        fn tags_are_cmac(header in proptest::collection::vec(any::<u8>(), 48), nonce in any::<u64>()) {
+        fn tags_are_cmac(
+            header in proptest::collection::vec(any::<u8>(), 48), nonce in any::<u64>()
+        ) {
             let header: [u8; 48] = header.try_into().unwrap();
             let key = Key::new(b"a secret of more than sixteen bytes").unwrap();
             let keys = Keys::new(&key);

@@ -5,6 +5,7 @@ use super::congestion::share;
 use super::host::{CallId, SessionId, Sink, Source};
 use super::table::{CallState, ClientState, UNASKED_PACKETS};
 use crate::time::{Duration, Instant};
+use crate::wire::bytes::copy_short;
 use crate::wire::message::{
     After, ArgEntry, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES,
     RequestHeader, TraceId, arguments_bytes, emit_arguments,
@@ -194,8 +195,10 @@ impl Endpoint<'_> {
         if !call.arguments.is_empty() {
             at += emit_arguments(call.arguments, &mut buffer[at..]);
         }
-        buffer[at..head].copy_from_slice(call.parameters);
-        buffer[head..inline].copy_from_slice(call.body);
+        if !call.parameters.is_empty() {
+            copy_short(&mut buffer[at..head], call.parameters);
+        }
+        copy_short(&mut buffer[head..inline], call.body);
         slot.outgoing.start(
             head as u16,
             inline as u16,
@@ -204,8 +207,13 @@ impl Endpoint<'_> {
             session.remote_window,
         );
         let (request, due) = (slot.request, slot.due);
+        if !core::mem::replace(&mut slot.outgoing.queued, true) {
+            session.queue.push(slot_number.into());
+            if !session.queue.linked {
+                self.link(session_id.index);
+            }
+        }
         self.wheel.arm(index as u32, due);
-        self.enqueue_client(index);
         self.counters.calls_started += 1;
         Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
     }

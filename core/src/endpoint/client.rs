@@ -7,20 +7,19 @@ use super::auth::is_authentic;
 use super::call::ATTEMPT_BITS;
 use super::congestion::Controller;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
-use super::parts::{arriving_window, is_part, report, send_ack};
-use super::table::{CallState, ClientState, Incoming, packets, unasked};
+use super::parts::{Incoming, arriving_window, is_part, report, send_ack};
+use super::table::{CallState, packets, unasked};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
+use crate::wire::bytes::u16_at;
 use crate::wire::control::Beyond;
 use crate::wire::message::{Arguments, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
 use crate::wire::packet::{Flags, Header, Kind, Packet};
 
 impl Endpoint<'_> {
-    /// A packet of an answer. The straight line is an answer in one packet, of which the server
-    /// holds nothing, to a call that nothing is special about.
-    #[inline(always)]
+    /// A packet of an answer that is not straight.
     pub(super) fn on_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -28,55 +27,25 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         packet: Packet<'_>,
     ) {
-        let session_index = packet.session() as usize;
-        let session = self.client_sessions.get_mut(session_index);
-        let Some(session) = session.filter(|session| {
-            session.generation == packet.generation()
-                && session.peer == peer
-                && session.state != ClientState::Free
-        }) else {
+        let header = packet.header();
+        let Some(session_index) = self.client_session_of(peer, &header) else {
             self.counters.unknown_session += 1;
             return;
         };
+        let session = &mut self.client_sessions[session_index];
         if !is_authentic(&self.keys, session.binding, packet) {
             self.counters.bad_tag += 1;
             return;
         }
         session.last_heard = now;
-        let number = packet.slot();
-        let index = (session_index << self.slot_shift) + usize::from(number);
-        let Some(slot) = self.client_slots.get_mut(index).filter(|_| number < session.slots) else {
+        let slots = session.slots;
+        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
             return;
         };
-        let straight = slot.state == CallState::Sent
-            && slot.request == packet.request()
-            && packet.message() as usize == packet.payload().len()
-            && !packet.flags().intersects(Flags::DECLINED.union(Flags::HOLDS))
-            && slot.outgoing.source.is_none()
-            && session.parked | session.behind == 0;
-        if !straight {
-            return self.odd_response(now, io, index, &packet.header(), packet.payload());
-        }
-        let request = slot.request >> ATTEMPT_BITS;
-        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
-        session.rtt.answered(number, now, min, max);
-        slot.state = CallState::Free;
-        if slot.sink.take().is_some() {
-            self.traffic.expected -= 1;
-        }
-        slot.settled = request;
-        slot.outgoing.sending.stop();
-        session.free |= 1 << number;
-        session.free_count += 1;
-        self.counters.calls_completed += 1;
-        let id = SessionId { index: packet.session(), generation: packet.generation() };
-        let call = CallId { session: id, slot: number, request };
-        complete(now, io.host, call, slot.token, packet.payload(), packet.head());
+        self.odd_response(now, io, index, &header, packet.payload());
     }
 
-    /// Any other packet of an answer.
-    #[inline(never)]
     fn odd_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -422,7 +391,7 @@ impl Endpoint<'_> {
 
 /// Hands an answer in one packet to the host.
 #[inline(always)]
-fn complete<H: Host>(
+pub(super) fn complete<H: Host>(
     now: Instant,
     host: &mut H,
     call: CallId,
@@ -441,10 +410,12 @@ fn complete<H: Host>(
 }
 
 /// The fixed header and the rest of a response's head.
-#[inline]
+#[inline(always)]
 fn parse_response(message: &[u8], head: usize) -> Option<(Status, Arguments<'_>)> {
-    let head = message.get(..head)?;
-    let header = ResponseHeader::parse(head).ok()?;
-    let rest = &head[RESPONSE_HEADER_BYTES..];
+    let (header, rest) = message.get(..head)?.split_first_chunk::<RESPONSE_HEADER_BYTES>()?;
+    if header[2] == 0 {
+        return Some((Status(u16_at(header, 0)), Arguments::none(rest)));
+    }
+    let header = ResponseHeader::parse(header).ok()?;
     Some((header.status, Arguments::parse(header.args, rest).ok()?))
 }

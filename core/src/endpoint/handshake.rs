@@ -7,6 +7,7 @@ use super::auth::{Binding, Parties};
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
+use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Reordering;
@@ -16,7 +17,7 @@ use crate::wire::control::{
     Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, REFUSAL_BYTES, Refusal,
     SLOTS_MAX,
 };
-use crate::wire::packet::{Flags, Header, Kind, Template};
+use crate::wire::packet::{Flags, Header, Kind};
 
 /// How long a hello waits for its answer before it is sent again.
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -24,12 +25,6 @@ pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The first `count` bits.
 fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
-}
-
-/// What all packets of `kind` in a session with `remote` have in common.
-fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
-    let header = Header::new(kind, remote.index, remote.generation);
-    Template::new(&Header { flags: session_flags(features), ..header })
 }
 
 /// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
@@ -53,6 +48,8 @@ impl Endpoint<'_> {
             rtt: Rtt::new(self.config.retransmit_after),
             control: Control::new(self.config.congestion),
             due: now,
+            // What is left in it of the last session finds nothing to send.
+            queue: self.client_sessions[index].queue,
             ..ClientSession::EMPTY
         };
         self.wheel.arm(self.client_session_timer_id(index), now);
@@ -299,6 +296,9 @@ impl Endpoint<'_> {
             slots: hello.slots.min(self.config.slots_per_session),
             features,
             template: template(Kind::Response, remote, features),
+            straight: straight(Kind::Request, server, features),
+            // What is left in it of the last session finds nothing to send.
+            queue: self.server_sessions[index].queue,
             binding: keyed.map(|(binding, _)| binding),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
             control: Control::new(self.config.congestion),
@@ -308,9 +308,9 @@ impl Endpoint<'_> {
         };
         let first = index << self.slot_shift;
         for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
-            let queued = (slot.outgoing.queued, slot.outgoing.next_ready);
+            let queued = slot.outgoing.queued;
             *slot = ServerSlot::EMPTY;
-            (slot.outgoing.queued, slot.outgoing.next_ready) = queued;
+            slot.outgoing.queued = queued;
         }
         let event = SessionEvent::Accepted { incarnation: hello.incarnation };
         io.tell(now, Side::Server, server, event);
@@ -430,7 +430,9 @@ impl Endpoint<'_> {
         session.remote_window = ack.window;
         session.slots = ack.slots;
         session.features = ack.features;
+        let id = SessionId { index: index as u32, generation: session.generation };
         session.template = template(Kind::Request, remote, ack.features);
+        session.straight = straight(Kind::Response, id, ack.features);
         session.binding = binding;
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
@@ -439,7 +441,6 @@ impl Endpoint<'_> {
         session.rtt.sample(now.since(session.last_asked), min, max);
         session.last_asked = now;
         session.due = now + self.config.keep_alive;
-        let id = SessionId { index: index as u32, generation: session.generation };
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
         io.tell(now, Side::Client, id, event);
     }

@@ -6,6 +6,7 @@
 //! buffer.
 
 use crate::time::Instant;
+use crate::wire::bytes::copy_short;
 use crate::wire::message::{ArgEntry, arguments_bytes, emit_arguments};
 use crate::wire::message::{
     Arguments, HEAD_BYTES_MAX, Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status, TraceId,
@@ -320,9 +321,12 @@ impl<'a> Reply<'a> {
     ///
     /// # Panics
     /// If `body` is longer than [`Reply::inline_room`].
-    #[inline]
+    #[inline(always)]
     pub fn body(&mut self, body: &[u8]) {
-        self.body_with(body.len(), |out| out.copy_from_slice(body));
+        let head = usize::from(self.head);
+        copy_short(&mut self.buffer[head..head + body.len()], body);
+        self.inline = (head + body.len()) as u16;
+        self.source = None;
     }
 
     /// Lets `fill` write a short body of `bytes` bytes into the answer.

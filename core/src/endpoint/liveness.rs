@@ -10,7 +10,7 @@ use super::table::{CallState, ClientSession, ClientState, ServeState};
 use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{Header, Kind, Packet};
+use crate::wire::packet::{Header, Kind, Packet, Straight};
 
 /// An unanswered ping is repeated after the keep-alive interval divided by this.
 const PINGS_A_KEEP_ALIVE: u64 = 4;
@@ -303,6 +303,7 @@ impl Endpoint<'_> {
             self.fail_call(now, io, slot, error);
         }
         self.client_sessions[index].state = ClientState::Free;
+        self.client_sessions[index].straight = Straight::NEVER;
         io.tell(now, Side::Client, id, SessionEvent::Closed(why));
     }
 
@@ -320,6 +321,7 @@ impl Endpoint<'_> {
         }
         let session = &mut self.server_sessions[index];
         session.open = false;
+        session.straight = Straight::NEVER;
         let id = SessionId { index: index as u32, generation: session.generation };
         io.tell(now, Side::Server, id, SessionEvent::Closed(why));
     }

@@ -11,10 +11,10 @@
 //! - [`congestion`]: how much may be under way;
 //! - `wheel`: timers;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
-//!   `parts`: what both share;
+//!   `straight`: the usual case of both; `parts`: what both share;
 //! - [`auth`]: keys, cookies, tags;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out.
+//! - `transmit`: packets out; `queue`: whose turn it is.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -42,10 +42,12 @@ mod handshake;
 pub mod host;
 mod liveness;
 mod parts;
+mod queue;
 mod retry;
 mod rtt;
 mod server;
 mod settle;
+mod straight;
 pub mod table;
 mod transmit;
 mod wheel;
@@ -61,15 +63,16 @@ use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx};
 use crate::time::Instant;
 use crate::wire::control::Features;
-use crate::wire::packet::{Header, Kind, Packet};
+use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE};
 use auth::{Keys, Secret, is_authentic};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
+use queue::Ready;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use transmit::{Io, Ready};
+use transmit::Io;
 use wheel::Wheel;
 
 /// What a poll did.
@@ -213,6 +216,28 @@ impl<'m> Endpoint<'m> {
 
     #[inline(always)]
     fn packet<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        datagram: &[u8],
+    ) {
+        if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() {
+            let done = match bytes[1] {
+                REQUEST => self.straight_request(now, io, peer, bytes, payload),
+                RESPONSE => self.straight_response(now, io, peer, bytes, payload),
+                _ => false,
+            };
+            if done {
+                return;
+            }
+        }
+        self.any_packet(now, io, peer, datagram);
+    }
+
+    /// Takes in a packet of any kind.
+    #[inline(never)]
+    fn any_packet<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,

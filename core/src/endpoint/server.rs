@@ -8,7 +8,7 @@ use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::settle::Refusal;
 use super::table::{ServeState, ServerSession, ServerSlot, unasked};
-use super::transmit::{Io, Seal, whole};
+use super::transmit::Io;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -62,9 +62,7 @@ impl Endpoint<'_> {
         answered(session, slot, finished);
     }
 
-    /// A packet of a request. The straight line is a request in one packet, executed where it
-    /// lies, in a slot that nothing is special about.
-    #[inline(always)]
+    /// A packet of a request that is not straight.
     pub(super) fn on_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -72,60 +70,24 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         packet: Packet<'_>,
     ) {
-        let session_index = packet.session() as usize;
-        let session = self.server_sessions.get_mut(session_index);
-        let Some(session) = session.filter(|session| {
-            session.open && session.generation == packet.generation() && session.peer == peer
-        }) else {
-            return self.reset(io, peer, &packet.header());
+        let header = packet.header();
+        let Some(session_index) = self.server_session_of(peer, &header) else {
+            return self.reset(io, peer, &header);
         };
+        let session = &mut self.server_sessions[session_index];
         if !is_authentic(&self.keys, session.binding, packet) {
             self.counters.bad_tag += 1;
             return;
         }
         session.last_heard = now;
-        let number = packet.slot();
-        let index = (session_index << self.slot_shift) + usize::from(number);
-        let Some(slot) = self.server_slots.get_mut(index).filter(|_| number < session.slots) else {
+        let slots = session.slots;
+        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
             return;
         };
-        let straight = packet.request() > slot.request
-            && packet.message() as usize == packet.payload().len()
-            && matches!(slot.state, ServeState::Answered | ServeState::Idle)
-            && slot.outgoing.source.is_none()
-            && session.waiting == 0;
-        let id = SessionId { index: packet.session(), generation: packet.generation() };
-        let call = PendingCall { session: id, slot: number, request: packet.request() };
-        let parsed = if straight { straight_head(now, call, packet) } else { None };
-        let Some((head, body)) = parsed else {
-            return self.odd_request(now, io, index, &packet.header(), packet.payload());
-        };
-        slot.request = packet.request();
-        slot.unasked = packet.unasked();
-        match serve(now, io.host, session, slot, &head, body) {
-            Outcome::Replied => {
-                let turn = if slot.outgoing.is_whole() {
-                    let template = &session.template;
-                    let seal = Seal::new(self.crc, &self.keys, session.binding);
-                    let request = call.request;
-                    whole(io.tx, seal, peer, template, request, number, &mut slot.outgoing)
-                } else {
-                    self.transmit_server(io, index)
-                };
-                self.counters.packets_sent += u64::from(turn.packets);
-                if turn.full || turn.more {
-                    self.enqueue_server(index);
-                }
-            }
-            Outcome::Later => {}
-            Outcome::Busy => return self.refuse(io, index, Refusal::NoRoom),
-        }
-        self.counters.requests_executed += 1;
+        self.odd_request(now, io, index, &header, packet.payload());
     }
 
-    /// Any other packet of a request.
-    #[inline(never)]
     fn odd_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -317,22 +279,6 @@ impl Endpoint<'_> {
     }
 }
 
-/// The head and the body of a request in one packet, if it may be executed at once.
-#[inline(always)]
-fn straight_head(
-    now: Instant,
-    call: PendingCall,
-    packet: Packet<'_>,
-) -> Option<(RequestHead<'_>, Body<'_>)> {
-    let (head, body) = packet.payload().split_at_checked(packet.head().into())?;
-    let request = RequestHeader::parse(head).ok()?;
-    if request.after.is_some() {
-        return None;
-    }
-    let arguments = Arguments::parse(request.args, &head[REQUEST_HEADER_BYTES..]).ok()?;
-    Some((head_of(now, call, &request, arguments), Body::Whole(body)))
-}
-
 /// A request's head as the host sees it.
 #[inline(always)]
 pub(super) fn head_of<'a>(
@@ -355,7 +301,7 @@ pub(super) fn head_of<'a>(
 
 /// Gives a request to the host. If it replies, the slot has its answer.
 #[inline(always)]
-fn serve<H: Host>(
+pub(super) fn serve<H: Host>(
     now: Instant,
     host: &mut H,
     session: &ServerSession,
@@ -366,13 +312,14 @@ fn serve<H: Host>(
     slot.state = ServeState::Executing;
     slot.cancelled = false;
     slot.declined = false;
-    // An earlier answer may be in the ready queue, to be sent again: its buffer is this one's now.
-    slot.outgoing.sending.stop();
     let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
     let outcome = host.request(now, head, body, &mut reply);
     let finished = reply.finish();
     if outcome == Outcome::Replied {
         answered(session, slot, finished);
+    } else {
+        // An earlier answer may be in the ready queue, to be sent again, and its buffer is gone.
+        slot.outgoing.sending.stop();
     }
     outcome
 }

@@ -5,13 +5,15 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use super::auth::Binding;
 use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
+use super::parts::Incoming;
+use super::queue::Queue;
 use super::rtt::Rtt;
 use super::wheel::TimerEntry;
-use super::window::{Receiving, Reordering, Sending};
+use super::window::{Reordering, Sending};
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::Template;
+use crate::wire::packet::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].
@@ -108,6 +110,10 @@ pub struct ClientSession {
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
+    /// How usual answers begin.
+    pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// What its packets' tags are bound to, if they have tags.
     pub(super) binding: Option<Binding>,
     /// From the server's challenge; zero before.
@@ -153,6 +159,8 @@ impl ClientSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         binding: None,
         cookie: 0,
         refused: false,
@@ -194,9 +202,8 @@ pub(super) struct Outgoing {
     /// Bytes of the message that are in `inline`; the rest come from the source.
     pub(super) inline_bytes: u16,
     pub(super) source: Option<Source>,
-    /// In the ready queue.
+    /// In the session's queue.
     pub(super) queued: bool,
-    pub(super) next_ready: u32,
     pub(super) inline: [u8; HEAD_BYTES_MAX],
 }
 
@@ -208,12 +215,11 @@ impl Outgoing {
         inline_bytes: 0,
         source: None,
         queued: false,
-        next_ready: 0,
         inline: [0; HEAD_BYTES_MAX],
     };
 
     /// Makes it a message whose inline bytes are in place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(
         &mut self,
         head: u16,
@@ -230,9 +236,14 @@ impl Outgoing {
             self.source = None;
             return self.sending.start(1, 1);
         };
-        self.message = u32::from(inline_bytes) + more;
+        self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
+    }
+
+    #[inline(never)]
+    fn start_long(&mut self, message: u32, source: Source, payload_bytes: u32, window: u16) {
+        self.message = message;
         self.source = Some(source);
-        let packets = packets(self.message, payload_bytes);
+        let packets = packets(message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
     }
 }
@@ -269,90 +280,6 @@ pub(super) struct Window {
     pub(super) packets: u32,
     /// Packets under way.
     pub(super) share: u32,
-}
-
-/// A message on its way in.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Incoming {
-    pub(super) receiving: Receiving,
-    pub(super) packets: u32,
-    pub(super) message: u32,
-    pub(super) head: u16,
-    /// Packets that the sender may send in all, as far as we have told it.
-    pub(super) granted: u32,
-    /// The first packet that a grant allowed which was given at `marked_at`; zero without one.
-    mark: u32,
-    marked_at: Instant,
-    pub(super) sink: Option<Sink>,
-}
-
-impl Incoming {
-    pub(super) const EMPTY: Self = Self {
-        receiving: Receiving::EMPTY,
-        packets: 0,
-        message: 0,
-        head: 0,
-        granted: 0,
-        mark: 0,
-        marked_at: Instant::ZERO,
-        sink: None,
-    };
-
-    /// A message of which nothing is here yet, and `granted` packets may be sent.
-    pub(super) fn new(
-        message: u32,
-        head: u16,
-        payload_bytes: u32,
-        granted: u32,
-        sink: Option<Sink>,
-    ) -> Self {
-        let packets = packets(message, payload_bytes);
-        Self { packets, message, head, granted, sink, ..Self::EMPTY }
-    }
-
-    /// A message that came in one packet.
-    pub(super) fn whole(message: u32, head: u16, sink: Option<Sink>) -> Self {
-        let receiving = Receiving::WHOLE;
-        Self { receiving, packets: 1, message, head, granted: 1, sink, ..Self::EMPTY }
-    }
-
-    /// Packets that the sender may send in all: no further than a window beyond the first gap,
-    /// and no more under way than the message's share.
-    #[inline]
-    fn limit(&self, window: Window) -> u32 {
-        (self.receiving.contiguous + window.packets).min(self.receiving.received + window.share)
-    }
-
-    /// Whether a quarter of what may be under way is used up: one grant may be lost and the next
-    /// still comes before the sender stops.
-    #[inline]
-    pub(super) fn wants_grant(&self, window: Window) -> bool {
-        let quarter = window.packets.min(window.share) / 4;
-        self.granted < self.packets && self.granted + quarter < self.limit(window)
-    }
-
-    /// Grants what the limits allow.
-    #[inline]
-    pub(super) fn grant(&mut self, now: Instant, window: Window) -> u32 {
-        let granted = self.limit(window);
-        if granted > self.granted {
-            if self.mark == 0 {
-                (self.mark, self.marked_at) = (self.granted, now);
-            }
-            self.granted = granted;
-        }
-        self.granted
-    }
-
-    /// How long a grant took to bring the first packet that it allowed, if `number` is that one.
-    #[inline]
-    pub(super) fn grant_delay(&mut self, number: u32, now: Instant) -> Option<Duration> {
-        if self.mark == 0 || number < self.mark {
-            return None;
-        }
-        self.mark = 0;
-        Some(now.since(self.marked_at))
-    }
 }
 
 /// A call that this endpoint makes.
@@ -421,6 +348,10 @@ pub struct ServerSession {
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
+    /// How usual requests begin.
+    pub(super) straight: Straight,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// What its packets' tags are bound to, if they have tags.
     pub(super) binding: Option<Binding>,
     /// The session's secret bytes; zeros without a key.
@@ -448,6 +379,8 @@ impl ServerSession {
         slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
+        straight: Straight::NEVER,
+        queue: Queue::EMPTY,
         binding: None,
         secret: [0; 16],
         control: Control::None,

@@ -5,10 +5,12 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::{Binding, Keys, put_tag};
 use super::host::{Host, SessionEvent, SessionId, Side};
-use super::table::{CallState, Outgoing};
+use super::queue::{NONE, Queue, SERVER};
+use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
+use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
 use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
 
@@ -35,26 +37,10 @@ impl<T, H: Host> Io<'_, T, H> {
 
 /// Packets that one poll sends from the ready queue.
 const PACKETS_A_POLL: u32 = 64;
-/// Packets that one message may send before the next has its turn.
+/// Packets that one message may send before the next of its session has its turn.
 const PACKETS_A_TURN: u32 = 8;
-/// Marks a server slot among the ids in the ready queue.
-const SERVER: u32 = 1 << 31;
-const NONE: u32 = u32::MAX;
-
-/// Slots with packets to send, first come first served, linked through the slots.
-pub(super) struct Ready {
-    head: u32,
-    tail: u32,
-}
-
-impl Ready {
-    pub(super) const EMPTY: Self = Self { head: NONE, tail: NONE };
-
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.head == NONE
-    }
-}
+/// Packets after which the next session has its turn.
+const PACKETS_A_SESSION: u32 = 32;
 
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
@@ -144,106 +130,167 @@ pub(super) fn session_flags(features: Features) -> Flags {
 }
 
 impl Endpoint<'_> {
-    #[inline(always)]
-    pub(super) fn enqueue_client(&mut self, slot: usize) {
-        let outgoing = &mut self.client_slots[slot].outgoing;
-        if !core::mem::replace(&mut outgoing.queued, true) {
-            outgoing.next_ready = NONE;
-            self.append(slot as u32);
+    /// Puts a client slot into its session's queue.
+    pub(super) fn enqueue_client(&mut self, index: usize) {
+        let session_index = index >> self.slot_shift;
+        let slot = &mut self.client_slots[index];
+        if core::mem::replace(&mut slot.outgoing.queued, true) {
+            return;
+        }
+        let queue = &mut self.client_sessions[session_index].queue;
+        queue.push(index & ((1 << self.slot_shift) - 1));
+        if !queue.linked {
+            self.link(session_index as u32);
         }
     }
 
-    #[inline]
-    pub(super) fn enqueue_server(&mut self, slot: usize) {
-        self.enqueue(slot as u32 | SERVER);
-    }
-
-    fn enqueue(&mut self, id: u32) {
-        let outgoing = self.outgoing(id);
-        if !core::mem::replace(&mut outgoing.queued, true) {
-            outgoing.next_ready = NONE;
-            self.append(id);
+    /// Puts a server slot into its session's queue.
+    #[inline(never)]
+    pub(super) fn enqueue_server(&mut self, index: usize) {
+        let session_index = index >> self.slot_shift;
+        let slot = &mut self.server_slots[index];
+        if core::mem::replace(&mut slot.outgoing.queued, true) {
+            return;
+        }
+        let queue = &mut self.server_sessions[session_index].queue;
+        queue.push(index & ((1 << self.slot_shift) - 1));
+        if !queue.linked {
+            self.link(session_index as u32 | SERVER);
         }
     }
 
-    /// Links a slot, which is marked as queued, behind the others.
-    #[inline(always)]
-    fn append(&mut self, id: u32) {
-        if self.ready.tail == NONE {
-            self.ready.head = id;
-        } else {
-            self.outgoing(self.ready.tail).next_ready = id;
-        }
-        self.ready.tail = id;
-    }
-
-    #[inline]
-    fn outgoing(&mut self, id: u32) -> &mut Outgoing {
+    fn queue(&mut self, id: u32) -> &mut Queue {
         let index = (id & !SERVER) as usize;
         if id & SERVER == 0 {
-            &mut self.client_slots[index].outgoing
+            &mut self.client_sessions[index].queue
         } else {
-            &mut self.server_slots[index].outgoing
+            &mut self.server_sessions[index].queue
+        }
+    }
+
+    /// Puts a session behind the others that have something to send.
+    #[inline(never)]
+    pub(super) fn link(&mut self, id: u32) {
+        let queue = self.queue(id);
+        queue.linked = true;
+        queue.next = NONE;
+        let tail = core::mem::replace(&mut self.ready.tail, id);
+        if tail == NONE {
+            self.ready.head = id;
+        } else {
+            self.queue(tail).next = id;
+        }
+    }
+
+    /// Takes the first session out of the queue, and puts it behind the others if it has more.
+    fn rotate(&mut self) {
+        let id = self.ready.head;
+        let queue = self.queue(id);
+        queue.linked = false;
+        let (next, more) = (queue.next, !queue.is_empty());
+        self.ready.head = next;
+        if next == NONE {
+            self.ready.tail = NONE;
+        }
+        if more {
+            self.link(id);
         }
     }
 
     /// Sends what is ready, in turns, until the poll's share is used up or the device is full.
     /// Returns how many packets were sent.
-    #[inline]
+    #[inline(never)]
     pub(super) fn transmit_ready<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>) -> u32 {
         let mut sent = 0;
-        while self.ready.head != NONE && sent < PACKETS_A_POLL {
+        while !self.ready.is_empty() && sent < PACKETS_A_POLL {
             let id = self.ready.head;
-            let turn = if id & SERVER == 0 {
-                self.transmit_client(io, id as usize)
+            let index = (id & !SERVER) as usize;
+            let full = if id & SERVER == 0 {
+                self.transmit_client_session(io, index, &mut sent)
             } else {
-                let index = (id & !SERVER) as usize;
-                let turn = self.transmit_server(io, index);
-                self.server_slots[index].outgoing.queued = turn.full;
-                turn
+                self.transmit_server_session(io, index, &mut sent)
             };
-            sent += turn.packets;
-            if turn.full {
+            if full {
                 self.counters.device_full += 1;
                 break;
             }
-            self.ready.head = turn.next_ready;
-            if turn.next_ready == NONE {
-                self.ready.tail = NONE;
-            }
-            if turn.more {
-                self.enqueue(id);
-            }
+            self.rotate();
         }
         self.counters.packets_sent += u64::from(sent);
         sent
     }
 
-    /// One turn of a client slot.
-    #[inline]
-    fn transmit_client<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) -> Turn {
-        let session = &self.client_sessions[index >> self.slot_shift];
-        let slot = &mut self.client_slots[index];
-        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
-        let outgoing = &mut slot.outgoing;
-        let (peer, template) = (session.peer, &session.template);
+    /// One turn of a client session. Returns whether the device is full: then it is not over.
+    #[inline(always)]
+    fn transmit_client_session<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        session_index: usize,
+        sent: &mut u32,
+    ) -> bool {
+        let session = &mut self.client_sessions[session_index];
+        let first = session_index << self.slot_shift;
+        let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
+        let share = *sent + PACKETS_A_SESSION;
         let seal = Seal::new(self.crc, &self.keys, session.binding);
-        let turn = if outgoing.is_whole() && slot.unasked == 0 {
-            whole(io.tx, seal, peer, template, slot.request, number, outgoing)
-        } else {
-            let remote = session.remote;
-            let mut header = Header::new(Kind::Request, remote.index, remote.generation);
-            header.flags = session_flags(session.features);
-            header.request = slot.request;
-            header.slot = number;
-            header.grant = slot.unasked.into();
-            several(io, seal, peer, header, outgoing, session.payload_bytes)
-        };
-        if turn.packets > 0 {
-            slot.state = CallState::Sent;
+        while let Some(number) = session.queue.front()
+            && *sent < share
+        {
+            let slot = &mut slots[number];
+            let outgoing = &mut slot.outgoing;
+            let mut more = false;
+            if outgoing.is_whole() && slot.unasked == 0 {
+                if outgoing.sending.is_unsent() {
+                    let (peer, template, request) = (session.peer, &session.template, slot.request);
+                    if !send_whole(io.tx, seal, peer, template, request, number, outgoing) {
+                        return true;
+                    }
+                    slot.state = CallState::Sent;
+                    *sent += 1;
+                }
+            } else {
+                let turn = long_request(io, seal, session, slot, number);
+                *sent += turn.packets;
+                if turn.full {
+                    return true;
+                }
+                more = turn.more;
+            }
+            session.queue.pop();
+            slot.outgoing.queued = more;
+            if more {
+                session.queue.push(number);
+            }
         }
-        slot.outgoing.queued = turn.full;
-        turn
+        false
+    }
+
+    /// One turn of a server session. Returns whether the device is full: then it is not over.
+    #[inline(never)]
+    fn transmit_server_session<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        session_index: usize,
+        sent: &mut u32,
+    ) -> bool {
+        let first = session_index << self.slot_shift;
+        let share = *sent + PACKETS_A_SESSION;
+        while let Some(number) = self.server_sessions[session_index].queue.front()
+            && *sent < share
+        {
+            let turn = self.transmit_server(io, first + number);
+            *sent += turn.packets;
+            if turn.full {
+                return true;
+            }
+            let queue = &mut self.server_sessions[session_index].queue;
+            queue.pop();
+            if turn.more {
+                queue.push(number);
+            }
+            self.server_slots[first + number].outgoing.queued = turn.more;
+        }
+        false
     }
 
     /// Sends packets of an answer that are due. Says nothing of the queue.
@@ -273,36 +320,50 @@ pub(super) struct Turn {
     pub(super) full: bool,
     /// There is more to send.
     pub(super) more: bool,
-    /// The slot behind it in the queue.
-    next_ready: u32,
 }
 
-/// The straight line: a message of one packet whose bytes are all at hand.
+/// One turn of a request of several packets, or of one that the host supplies.
+#[inline(never)]
+fn long_request<T: Tx, H: Host>(
+    io: &mut Io<'_, T, H>,
+    seal: Seal<'_>,
+    session: &ClientSession,
+    slot: &mut ClientSlot,
+    number: usize,
+) -> Turn {
+    let remote = session.remote;
+    let mut header = Header::new(Kind::Request, remote.index, remote.generation);
+    header.flags = session_flags(session.features);
+    header.request = slot.request;
+    header.slot = number as u16;
+    header.grant = slot.unasked.into();
+    let turn = several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes);
+    if turn.packets > 0 {
+        slot.state = CallState::Sent;
+    }
+    turn
+}
+
+/// The straight line: a message of one packet whose bytes are all at hand. Returns false if the
+/// device has no room.
 #[inline(always)]
-pub(super) fn whole<T: Tx>(
+pub(super) fn send_whole<T: Tx>(
     tx: &mut T,
     seal: Seal<'_>,
     peer: SocketAddrV4,
     template: &Template,
     request: u64,
-    slot: u16,
+    slot: usize,
     outgoing: &mut Outgoing,
-) -> Turn {
-    let next_ready = outgoing.next_ready;
-    let mut packets = 0;
-    if outgoing.sending.is_unsent() {
-        let bytes = usize::from(outgoing.inline_bytes);
-        let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
-            return Turn { packets: 0, full: true, more: true, next_ready };
-        };
-        let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-        payload.copy_from_slice(&outgoing.inline[..bytes]);
-        template.seal_whole(header, payload, request, slot, outgoing.head, seal.crc);
-        seal.tag(header);
-        outgoing.sending.sent(0);
-        packets = 1;
-    }
-    Turn { packets, full: false, more: false, next_ready }
+) -> bool {
+    let bytes = usize::from(outgoing.inline_bytes);
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
+    let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+    copy_short(payload, &outgoing.inline[..bytes]);
+    template.seal_whole(header, payload, request, slot as u16, outgoing.head, seal.crc);
+    seal.tag(header);
+    outgoing.sending.next = 1;
+    true
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
@@ -314,15 +375,14 @@ fn several<T: Tx, H: Host>(
     outgoing: &mut Outgoing,
     payload_bytes: u32,
 ) -> Turn {
-    let next_ready = outgoing.next_ready;
     let mut packets = 0;
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.sending.due() else { break };
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
-            return Turn { packets, full: true, more: true, next_ready };
+            return Turn { packets, full: true, more: true };
         }
         outgoing.sending.sent(number);
         packets += 1;
     }
-    Turn { packets, full: false, more: outgoing.sending.due().is_some(), next_ready }
+    Turn { packets, full: false, more: outgoing.sending.due().is_some() }
 }

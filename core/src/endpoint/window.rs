@@ -229,6 +229,13 @@ impl Sending {
         self.start(0, 0);
     }
 
+    /// The same for a message of one packet.
+    #[inline(always)]
+    pub(super) fn stop_whole(&mut self) {
+        self.next = 0;
+        self.granted = 0;
+    }
+
     fn repair(&mut self) {
         if !self.repairing {
             self.repairing = true;

@@ -114,7 +114,7 @@ impl RequestHeader {
     ///
     /// # Errors
     /// Too few bytes, or a depth or argument count beyond the limits.
-    #[inline]
+    #[inline(always)]
     pub fn parse(head: &[u8]) -> Result<Self, WireError> {
         let Some(bytes) = head.first_chunk::<REQUEST_HEADER_BYTES>() else {
             return Err(WireError::Truncated { needed: REQUEST_HEADER_BYTES, got: head.len() });
@@ -134,6 +134,25 @@ impl RequestHeader {
             deadline_us: u32_at(bytes, 4),
             trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
             after: (slot != NO_SLOT).then(|| After { slot, call: u32_at(bytes, 24) }),
+        })
+    }
+
+    /// Parses a header without arguments and without a call to follow; `None` if it has either, or
+    /// does not parse.
+    #[inline(always)]
+    pub fn parse_plain(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
+        // Depth and number of arguments, side by side.
+        let depth = u16_at(bytes, 2);
+        if depth >= DEPTH_MAX.into() || u16_at(bytes, 28) != NO_SLOT {
+            return None;
+        }
+        Some(Self {
+            method: Method(u16_at(bytes, 0)),
+            depth: depth as u8,
+            args: 0,
+            deadline_us: u32_at(bytes, 4),
+            trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
+            after: None,
         })
     }
 
@@ -170,7 +189,7 @@ impl ResponseHeader {
     ///
     /// # Errors
     /// Too few bytes, or an argument count beyond the limit.
-    #[inline]
+    #[inline(always)]
     pub fn parse(head: &[u8]) -> Result<Self, WireError> {
         let Some(bytes) = head.first_chunk::<RESPONSE_HEADER_BYTES>() else {
             return Err(WireError::Truncated { needed: RESPONSE_HEADER_BYTES, got: head.len() });
@@ -225,11 +244,19 @@ impl<'a> Arguments<'a> {
     /// # Errors
     /// Too few bytes for what the table announces, an unknown kind of argument, or a reference
     /// that does not parse.
-    #[inline]
+    #[inline(always)]
     pub fn parse(count: u8, after_header: &'a [u8]) -> Result<Self, WireError> {
-        if count == 0 {
-            return Ok(Self { table: &[], refs: &[], parameters: after_header });
-        }
+        if count == 0 { Ok(Self::none(after_header)) } else { Self::some(count, after_header) }
+    }
+
+    /// No arguments, only parameters.
+    #[inline(always)]
+    pub const fn none(parameters: &'a [u8]) -> Self {
+        Self { table: &[], refs: &[], parameters }
+    }
+
+    #[inline(never)]
+    fn some(count: u8, after_header: &'a [u8]) -> Result<Self, WireError> {
         let truncated = |needed| WireError::Truncated { needed, got: after_header.len() };
         let table_bytes = usize::from(count) * ARG_BYTES;
         let (table, rest) =

@@ -16,7 +16,7 @@
 use bitflags::bitflags;
 
 use super::WireError;
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use crate::crc32c::Crc32c;
 
 /// The version of the protocol that this build speaks.
@@ -25,8 +25,16 @@ pub const PROTOCOL_VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum lies: everything in front of it is covered.
 const CHECK_AT: usize = 44;
+/// [`Kind::Request`] as it lies in the header's second byte.
+pub const REQUEST: u8 = Kind::Request as u8;
+/// [`Kind::Response`] as it lies in the header's second byte.
+pub const RESPONSE: u8 = Kind::Response as u8;
+/// [`Flags::AUTHENTICATED`] as it lies in the header's first word.
+pub const TAGGED: u64 = (Flags::AUTHENTICATED.bits() as u64) << 16;
+/// [`Flags::PAYLOAD_CHECK`] as it lies in the header's third byte.
+pub const CHECKED: u8 = Flags::PAYLOAD_CHECK.bits() as u8;
 /// Where the authentication tag lies, which is set last.
-const TAG_AT: usize = 16;
+pub const TAG_AT: usize = 16;
 
 /// What a packet is for. The comment names who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,6 +329,34 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
+/// of `bytes` bytes that is whole in one packet.
+#[inline(always)]
+pub(crate) fn both_lengths(bytes: usize) -> u64 {
+    bytes as u64 * (1 << 32 | 1 << 16)
+}
+
+/// The first two words of a header, which all usual packets of one kind in a session share:
+/// version, kind, flags, session; generation, and no grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Straight {
+    /// Bytes 0 to 8.
+    pub first: u64,
+    /// Bytes 8 to 16.
+    pub second: u64,
+}
+
+impl Straight {
+    /// Those of no packet.
+    pub const NEVER: Self = Self { first: 0, second: 0 };
+
+    /// Those of packets whose header begins as `header` does.
+    pub fn new(header: &Header) -> Self {
+        let Template(bytes) = Template::new(header);
+        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8) }
+    }
+}
+
 /// What the headers of a session's packets of one kind have in common, ready to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Template([u8; HEADER_BYTES]);
@@ -349,13 +385,12 @@ impl Template {
         head: u16,
         crc: Crc32c,
     ) {
-        header.copy_from_slice(&self.0);
-        let bytes = payload.len() as u32;
+        put(header, 0, array_at::<24>(&self.0, 0));
         put(header, 24, request.to_le_bytes());
-        put(header, 32, (u32::from(slot) | bytes << 16).to_le_bytes());
-        put(header, 36, (u64::from(bytes) | u64::from(head) << 48).to_le_bytes());
-        let checked = self.0[2] & Flags::PAYLOAD_CHECK.bits() as u8 != 0;
-        let check = crc.packet(header, if checked { payload } else { &[] });
+        put(header, 32, (u64::from(slot) | both_lengths(payload.len())).to_le_bytes());
+        put(header, 40, (u32::from(head) << 16).to_le_bytes());
+        let checked = self.0[2] & CHECKED != 0;
+        let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
         put(header, CHECK_AT, check.to_le_bytes());
     }
 }

@@ -134,6 +134,19 @@ impl Driver {
         }
     }
 
+    /// Tells the driver that the calling thread, not the one that started the driver, will poll a
+    /// device.
+    ///
+    /// # Errors
+    /// [`DriverError`]: there are too many threads.
+    pub fn enter_thread(&self) -> Result<(), DriverError> {
+        #[cfg(feature = "dpdk")]
+        if let Some(ports) = &self.dpdk {
+            ports.enter_thread()?;
+        }
+        Ok(())
+    }
+
     /// Opens the device of poll loop `queue` at `bind`.
     ///
     /// # Errors

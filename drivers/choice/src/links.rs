@@ -1,8 +1,8 @@
 //! Links to children on this machine: what `--local memif` and `--local veth` bring up.
 //!
-//! A link of `net_memif` is point to point, so there is one for each child and endpoint of ours. The
-//! children listen, on sockets in a folder that only this user may enter; once all links are up
-//! nobody needs the sockets any more, and the folder goes.
+//! A link of `net_memif` is point to point, so there is one for each child and endpoint of ours.
+//! The children listen, on sockets in a folder that only this user may enter; once all links are
+//! up nobody needs the sockets any more, and the folder goes.
 //!
 //! With veths every process and endpoint is a host on a bridge, all in a network namespace of their
 //! own, which the kernel takes down with the last process in it.

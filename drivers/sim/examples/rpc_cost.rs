@@ -4,11 +4,11 @@
 //! `rpc_cost --calls N [--in-flight K] [--auth] [--no-integrity] [--no-leases]
 //! [--no-congestion] [--sessions S]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
-//! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases and
-//! keep-alives longer than any run; `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
-//! the rate is compared with that of 64, in turns. For instructions a call, run it under
-//! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by
-//! that of the calls: what happens once cancels out.
+//! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases
+//! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With several
+//! sessions each call's is picked at random, and the rate is compared with that of 64, in turns.
+//! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
+//! divide the difference of the totals by that of the calls: what happens once cancels out.
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -51,6 +51,7 @@ impl Host for Echo {
     }
     fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
     fn abandon(&mut self, _: Sink) {}
+    #[inline(always)]
     fn request(
         &mut self,
         _: Instant,
@@ -70,7 +71,9 @@ impl Host for Echo {
         self.completed += 1;
         let right = matches!(completion.result, Ok(response) if response.status == Status::OK
             && matches!(response.body, Body::Whole(bytes) if bytes.len() == BYTES));
-        self.wrong += u64::from(!right);
+        if !right {
+            self.wrong += 1;
+        }
     }
     fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }

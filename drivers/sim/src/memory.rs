@@ -13,12 +13,20 @@ use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 /// Datagrams of a burst.
 pub const BURST: usize = 32;
 
-/// Datagrams side by side, a power of two apart.
+/// Longest datagram that a wire carries, in bytes.
+pub const DATAGRAM_BYTES_MAX: usize = 1536;
+
+/// Datagrams side by side.
 struct Burst {
-    bytes: Box<[u8]>,
-    stride_shift: u32,
+    bytes: [[u8; DATAGRAM_BYTES_MAX]; BURST],
     lengths: [u32; BURST],
     count: usize,
+}
+
+impl Burst {
+    fn new(count: usize) -> Box<Self> {
+        Box::new(Self { bytes: [[0xA5; _]; _], lengths: [0; _], count })
+    }
 }
 
 /// One direction: bursts on their way, and empty ones on their way back.
@@ -49,11 +57,16 @@ impl Ring {
     }
 
     #[inline]
+    fn is_empty(&self) -> bool {
+        self.head.get() == self.tail.get()
+    }
+
+    #[inline]
     fn take(&self) -> Option<Box<Burst>> {
-        let head = self.head.get();
-        if head == self.tail.get() {
+        if self.is_empty() {
             return None;
         }
+        let head = self.head.get();
         self.head.set(head + 1);
         self.cells[head & (self.cells.len() - 1)].take()
     }
@@ -65,8 +78,39 @@ pub struct MemoryDevice {
     datagram_bytes_max: usize,
     incoming: Rc<Wire>,
     outgoing: Rc<Wire>,
-    receiving: Option<Box<Burst>>,
-    filling: Option<Box<Burst>>,
+    receiving: Held,
+    filling: Held,
+}
+
+/// A burst in a device's hands, or a stand-in for none.
+struct Held {
+    burst: Box<Burst>,
+    /// The stand-in, while there is a burst.
+    stand_in: Option<Box<Burst>>,
+}
+
+impl Held {
+    /// None yet, for which a burst of `count` datagrams stands.
+    fn none(count: usize) -> Self {
+        Self { burst: Burst::new(count), stand_in: None }
+    }
+
+    /// Takes the burst, if there is one, for another or for none.
+    #[inline]
+    fn replace(&mut self, by: Option<Box<Burst>>) -> Option<Box<Burst>> {
+        match (by, self.stand_in.take()) {
+            (Some(burst), None) => {
+                self.stand_in = Some(std::mem::replace(&mut self.burst, burst));
+                None
+            }
+            (Some(burst), stand_in) => {
+                self.stand_in = stand_in;
+                Some(std::mem::replace(&mut self.burst, burst))
+            }
+            (None, Some(stand_in)) => Some(std::mem::replace(&mut self.burst, stand_in)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// Two devices at the addresses `a` and `b`, joined by a wire that holds `bursts` bursts of
@@ -74,7 +118,7 @@ pub struct MemoryDevice {
 /// nothing is lost.
 ///
 /// # Panics
-/// If there is no room for a burst.
+/// If there is no room for a burst, or datagrams are longer than [`DATAGRAM_BYTES_MAX`].
 pub fn pair(
     a: SocketAddrV4,
     b: SocketAddrV4,
@@ -82,26 +126,24 @@ pub fn pair(
     bursts: usize,
 ) -> (MemoryDevice, MemoryDevice) {
     assert!(bursts > 0, "a wire holds at least one burst");
-    let (there, back) = (wire(datagram_bytes_max, bursts), wire(datagram_bytes_max, bursts));
+    assert!(datagram_bytes_max <= DATAGRAM_BYTES_MAX, "longer datagrams than a wire carries");
+    let (there, back) = (wire(bursts), wire(bursts));
     let end = |peer, incoming: &Rc<Wire>, outgoing: &Rc<Wire>| MemoryDevice {
         peer,
         datagram_bytes_max,
         incoming: incoming.clone(),
         outgoing: outgoing.clone(),
-        receiving: None,
-        filling: None,
+        receiving: Held::none(0),
+        filling: Held::none(BURST),
     };
     (end(b, &back, &there), end(a, &there, &back))
 }
 
-fn wire(datagram_bytes_max: usize, bursts: usize) -> Rc<Wire> {
-    let stride = datagram_bytes_max.max(64).next_power_of_two();
-    let stride_shift = stride.trailing_zeros();
+fn wire(bursts: usize) -> Rc<Wire> {
     // One more is being filled at the sender, and one read at the receiver.
     let wire = Wire { full: Ring::new(bursts + 2), empty: Ring::new(bursts + 2) };
     for _ in 0..bursts + 2 {
-        let bytes = vec![0xA5; stride * BURST].into();
-        wire.empty.put(Box::new(Burst { bytes, stride_shift, lengths: [0; BURST], count: 0 }));
+        wire.empty.put(Burst::new(0));
     }
     Rc::new(wire)
 }
@@ -116,14 +158,14 @@ fn too_long(bytes: usize) -> ! {
 pub struct MemoryRx<'a> {
     peer: SocketAddrV4,
     wire: &'a Wire,
-    burst: &'a mut Option<Box<Burst>>,
+    held: &'a mut Held,
 }
 
 /// The sending half of a [`MemoryDevice`].
 pub struct MemoryTx<'a> {
     datagram_bytes_max: usize,
     wire: &'a Wire,
-    burst: &'a mut Option<Box<Burst>>,
+    held: &'a mut Held,
 }
 
 impl Device for MemoryDevice {
@@ -139,8 +181,8 @@ impl Device for MemoryDevice {
         let Self { peer, datagram_bytes_max, incoming, outgoing, receiving, filling } = self;
         let (peer, datagram_bytes_max) = (*peer, *datagram_bytes_max);
         (
-            MemoryRx { peer, wire: incoming, burst: receiving },
-            MemoryTx { datagram_bytes_max, wire: outgoing, burst: filling },
+            MemoryRx { peer, wire: incoming, held: receiving },
+            MemoryTx { datagram_bytes_max, wire: outgoing, held: filling },
         )
     }
 }
@@ -148,20 +190,35 @@ impl Device for MemoryDevice {
 impl Rx for MemoryRx<'_> {
     #[inline]
     fn receive(&mut self) -> usize {
-        if let Some(mut burst) = self.burst.take() {
+        if self.held.stand_in.is_none() && self.wire.full.is_empty() {
+            return 0;
+        }
+        if let Some(mut burst) = self.held.replace(self.wire.full.take()) {
             burst.count = 0;
             self.wire.empty.put(burst);
         }
-        *self.burst = self.wire.full.take();
-        self.burst.as_ref().map_or(0, |burst| burst.count)
+        self.held.burst.count
     }
 
     #[inline]
     fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
-        let burst = self.burst.as_ref().expect("a burst was received");
-        assert!(index < burst.count, "datagram {index} of {}", burst.count);
-        let bytes = &burst.bytes[index << burst.stride_shift..][..burst.lengths[index] as usize];
-        (self.peer, bytes)
+        let Burst { bytes, lengths, count } = &*self.held.burst;
+        assert!(index < *count, "datagram {index} of {count}");
+        (self.peer, &bytes[index][..lengths[index] as usize])
+    }
+}
+
+impl MemoryTx<'_> {
+    /// Takes another burst to fill, where there is one.
+    #[inline(never)]
+    fn begin_burst(&mut self) -> Option<()> {
+        if self.held.stand_in.is_some() {
+            // The one that it has is full.
+            return None;
+        }
+        let burst = self.wire.empty.take()?;
+        self.held.replace(Some(burst));
+        Some(())
     }
 }
 
@@ -169,23 +226,24 @@ impl Tx for MemoryTx<'_> {
     /// Whatever is sent goes to the other end, whatever its address.
     #[inline(always)]
     fn push(&mut self, _: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
-        if self.burst.is_none() {
-            *self.burst = self.wire.empty.take();
-        }
-        let burst = self.burst.as_deref_mut()?;
         if bytes > self.datagram_bytes_max {
             too_long(bytes);
         }
+        if self.held.burst.count >= BURST {
+            self.begin_burst()?;
+        }
+        let burst = &mut *self.held.burst;
         let index = burst.count;
         *burst.lengths.get_mut(index)? = bytes as u32;
         burst.count = index + 1;
-        burst.bytes.get_mut(index << burst.stride_shift..)?.get_mut(..bytes)
+        burst.bytes.get_mut(index)?.get_mut(..bytes)
     }
 
     #[inline]
     fn flush(&mut self) {
-        if self.burst.as_ref().is_some_and(|burst| burst.count > 0)
-            && let Some(burst) = self.burst.take()
+        if self.held.stand_in.is_some()
+            && self.held.burst.count > 0
+            && let Some(burst) = self.held.replace(None)
         {
             self.wire.full.put(burst);
         }

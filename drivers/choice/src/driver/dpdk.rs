@@ -17,6 +17,7 @@ const EPHEMERAL: u16 = 49_152;
 
 /// DPDK and its ports.
 pub(crate) struct Ports {
+    eal: Eal,
     ports: Vec<Arc<Port>>,
     prefix_bits: u8,
     gateway: Option<Ipv4Addr>,
@@ -42,6 +43,9 @@ impl Ports {
         for name in eal.ports() {
             ports.push(Port::open(&eal, &name, &config)?);
         }
+        if let Some(address) = args.dpdk_pci.get(ports.len()) {
+            return Err(DpdkError::NoPort { name: address.clone() }.into());
+        }
         for text in &args.dpdk_vdev {
             let name = eal.add_vdev(text)?;
             let link_timeout = config.link_timeout.filter(|_| !listens(text));
@@ -49,8 +53,12 @@ impl Ports {
         }
         match ports.is_empty() {
             true => Err(DpdkError::NoPorts.into()),
-            false => Ok(Self { ports, prefix_bits: args.prefix_bits, gateway: args.gateway }),
+            false => Ok(Self { eal, ports, prefix_bits: args.prefix_bits, gateway: args.gateway }),
         }
+    }
+
+    pub(crate) fn enter_thread(&self) -> Result<(), DriverError> {
+        Ok(self.eal.register_thread()?)
     }
 
     pub(crate) fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<DpdkDevice, DriverError> {

@@ -1,0 +1,89 @@
+//! The queue of what is ready to be sent: sessions take turns, and within a session slots are
+//! served first come, first served.
+
+use crate::wire::control::SLOTS_MAX;
+
+/// "No session" in links.
+pub(super) const NONE: u32 = u32::MAX;
+/// Marks a server session among the ids in the queue.
+pub(super) const SERVER: u32 = 1 << 31;
+
+const SLOTS: usize = SLOTS_MAX as usize;
+
+/// Slots of a session with packets to send. Each is in it at most once, which its `queued` tells,
+/// so there is room for all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queue {
+    slots: [u8; SLOTS],
+    /// Where the first is. This and the end only grow; their low bits are places.
+    first: u8,
+    end: u8,
+    /// The session is in the endpoint's queue.
+    pub(super) linked: bool,
+    /// The session behind it there.
+    pub(super) next: u32,
+}
+
+impl Queue {
+    pub(super) const EMPTY: Self =
+        Self { slots: [0; SLOTS], first: 0, end: 0, linked: false, next: NONE };
+
+    #[inline(always)]
+    pub(super) fn push(&mut self, slot: usize) {
+        self.slots[usize::from(self.end) % SLOTS] = slot as u8;
+        self.end = self.end.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    pub(super) fn front(&self) -> Option<usize> {
+        (!self.is_empty()).then(|| self.slots[usize::from(self.first) % SLOTS].into())
+    }
+
+    /// Takes the front away.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) {
+        self.first = self.first.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == self.end
+    }
+}
+
+/// Sessions whose queues are not empty, linked through the sessions.
+pub(super) struct Ready {
+    pub(super) head: u32,
+    pub(super) tail: u32,
+}
+
+impl Ready {
+    pub(super) const EMPTY: Self = Self { head: NONE, tail: NONE };
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+}
+
+const _: () = assert!(256 % SLOTS == 0, "places follow from the low bits of a byte");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_come_first_served_however_often() {
+        let mut queue = Queue::EMPTY;
+        for round in 0..1_000 {
+            for slot in 0..SLOTS {
+                queue.push((slot + round) % SLOTS);
+            }
+            for slot in 0..SLOTS {
+                assert_eq!(queue.front(), Some((slot + round) % SLOTS));
+                queue.pop();
+            }
+            assert_eq!(queue.front(), None);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The straight lines: a request, and an answer, of one packet with nothing special about it.
+//!
+//! Each looks at the header a word at a time. Whatever is not exactly as expected goes the long
+//! way round, untouched: here only what is certain is done.
+
+use core::net::SocketAddrV4;
+
+use super::Endpoint;
+use super::auth::is_tagged;
+use super::call::ATTEMPT_BITS;
+use super::client::complete;
+use super::host::{Body, CallId, Host, Outcome, PendingCall, SessionId};
+use super::server::{head_of, serve};
+use super::settle::Refusal;
+use super::table::{CallState, ServeState};
+use super::transmit::{Io, Seal, send_whole, session_flags};
+use crate::crc32c::Crc32c;
+use crate::device::Tx;
+use crate::time::Instant;
+use crate::wire::bytes::{u16_at, u32_at, u64_at};
+use crate::wire::control::Features;
+use crate::wire::message::{Arguments, RequestHeader};
+use crate::wire::packet::{
+    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
+};
+
+/// What all packets of `kind` in a session with `remote` have in common.
+pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
+    let header = Header::new(kind, remote.index, remote.generation);
+    Template::new(&Header { flags: session_flags(features), ..header })
+}
+
+/// How the usual packets of `kind` begin that come in for session `local`.
+pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
+    let header = Header::new(kind, local.index, local.generation);
+    Straight::new(&Header { flags: session_flags(features), ..header })
+}
+
+/// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
+/// all slots: the header's payload and message must both be as long as what has come.
+#[inline(always)]
+fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
+    u64_at(bytes, 32) ^ both_lengths(payload.len())
+}
+
+/// Whether the checksum is that of the packet.
+#[inline(always)]
+fn is_sound(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> bool {
+    let checked = bytes[2] & CHECKED != 0;
+    let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
+    check == u32_at(bytes, 44)
+}
+
+impl Endpoint<'_> {
+    /// Takes in a request that is one packet, executed where it lies, in a slot that nothing is
+    /// special about. Returns false, and has done nothing, if it is not that.
+    #[inline(always)]
+    pub(super) fn straight_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let first = u64_at(bytes, 0);
+        let session_index = (first >> 32) as usize;
+        let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
+        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
+        if !expected || session.peer != peer || session.waiting != 0 {
+            return false;
+        }
+        let number = slot_of_whole(bytes, payload);
+        if number >= session.slots.into() {
+            return false;
+        }
+        let index = (session_index << self.slot_shift) + number as usize;
+        let Some(slot) = self.server_slots.get_mut(index) else { return false };
+        let request = u64_at(bytes, 24);
+        let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
+        if request <= slot.request || !rests || slot.outgoing.source.is_some() {
+            return false;
+        }
+        let head_bytes = u16_at(bytes, 42).into();
+        let Some((head, body)) = payload.split_at_checked(head_bytes) else { return false };
+        let Some((header, parameters)) = head.split_first_chunk() else { return false };
+        let Some(header) = RequestHeader::parse_plain(header) else { return false };
+        let arguments = Arguments::none(parameters);
+        if !is_sound(self.crc, bytes, payload) {
+            self.counters.bad_checksum += 1;
+            return true;
+        }
+        // In a session without tags nothing covers one: it must be zero.
+        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
+            && !is_tagged(&self.keys, session.binding, bytes)
+        {
+            self.wrong_tag(first);
+            return true;
+        }
+        session.last_heard = now;
+        slot.request = request;
+        slot.unasked = 0;
+        let id = SessionId { index: session_index as u32, generation: session.generation };
+        let call = PendingCall { session: id, slot: number as u16, request };
+        let head = head_of(now, call, &header, arguments);
+        let outcome = serve(now, io.host, session, slot, &head, Body::Whole(body));
+        if outcome == Outcome::Busy {
+            self.refuse(io, index, Refusal::NoRoom);
+            return true;
+        }
+        self.counters.requests_executed += 1;
+        if outcome == Outcome::Later {
+            return true;
+        }
+        if slot.outgoing.is_whole() {
+            let template = &session.template;
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            if send_whole(io.tx, seal, peer, template, request, number as usize, &mut slot.outgoing)
+            {
+                self.counters.packets_sent += 1;
+            } else {
+                self.enqueue_server(index);
+            }
+        } else {
+            self.transmit_reply(io, index);
+        }
+        true
+    }
+
+    /// Takes in an answer in one packet, of which the server holds nothing, to a call that nothing
+    /// is special about. Returns false, and has done nothing, if it is not that.
+    #[inline(always)]
+    pub(super) fn straight_response<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let first = u64_at(bytes, 0);
+        let session_index = (first >> 32) as usize;
+        let Some(session) = self.client_sessions.get_mut(session_index) else { return false };
+        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
+        if !expected || session.peer != peer || session.parked | session.behind != 0 {
+            return false;
+        }
+        let number = slot_of_whole(bytes, payload);
+        if number >= session.slots.into() {
+            return false;
+        }
+        let index = (session_index << self.slot_shift) + number as usize;
+        let Some(slot) = self.client_slots.get_mut(index) else { return false };
+        if slot.request != u64_at(bytes, 24)
+            || slot.state != CallState::Sent
+            || slot.outgoing.source.is_some()
+        {
+            return false;
+        }
+        if !is_sound(self.crc, bytes, payload) {
+            self.counters.bad_checksum += 1;
+            return true;
+        }
+        // In a session without tags nothing covers one: it must be zero.
+        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
+            && !is_tagged(&self.keys, session.binding, bytes)
+        {
+            self.wrong_tag(first);
+            return true;
+        }
+        session.last_heard = now;
+        let request = slot.request >> ATTEMPT_BITS;
+        let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
+        session.rtt.answered(number as u16, now, min, max);
+        slot.state = CallState::Free;
+        if slot.sink.take().is_some() {
+            self.traffic.expected -= 1;
+        }
+        slot.settled = request;
+        slot.outgoing.sending.stop_whole();
+        session.free |= 1 << number;
+        session.free_count += 1;
+        self.counters.calls_completed += 1;
+        let id = SessionId { index: session_index as u32, generation: session.generation };
+        let call = CallId { session: id, slot: number as u16, request };
+        complete(now, io.host, call, slot.token, payload, u16_at(bytes, 42));
+        true
+    }
+
+    #[cold]
+    fn wrong_tag(&mut self, first: u64) {
+        if first & TAGGED != 0 {
+            self.counters.bad_tag += 1;
+        } else {
+            self.counters.bad_checksum += 1;
+        }
+    }
+}
