@@ -347,7 +347,7 @@ impl<M: Memory> Store<M> {
 
     /// Gives some of the credit back to the pool.
     pub(super) fn give_credit(&mut self, table: Table, count: u64) {
-        self.add_credit(table, -(count as i64));
+        self.add_credit(table, (count as i64).wrapping_neg());
         self.decide(table.credit(), |_, left| Some(left.wrapping_add(count)));
         self.close();
     }
