@@ -18,6 +18,8 @@ pub enum Driver {
     Udp,
     /// Memory shared by two processes, as DPDK's net_memif: a link for each server.
     Memif,
+    /// A pool that all processes map, with rings in it.
+    Cxl,
     /// Hosts on a bridge of the kernel's, by DPDK's net_af_packet on veths. Needs root.
     Veth,
 }
@@ -28,6 +30,7 @@ impl Driver {
         match self {
             Self::Udp => "udp",
             Self::Memif => "memif",
+            Self::Cxl => "cxl",
             Self::Veth => "veth",
         }
     }
@@ -151,8 +154,8 @@ impl std::fmt::Display for ArgsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoServers => f.write_str(
-                "nothing to run against: give --local udp to bring all up on this machine, or \
-                 --cluster FILE --client-index N --server-index M",
+                "nothing to run against: give --local udp (or memif, cxl) to bring all up on this \
+                 machine, or --cluster FILE --client-index N --server-index M",
             ),
             Self::Range { flag, given, expected } => write!(f, "{flag} {given}: give {expected}"),
             Self::RawNeedsLocal => f.write_str(
@@ -199,6 +202,7 @@ impl Args {
     pub fn datagram_bytes(&self) -> usize {
         let usual = match self.local {
             Some(Driver::Memif | Driver::Veth) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
+            Some(Driver::Cxl) => dmrpc_choice::CXL_DATAGRAM_BYTES,
             _ => self.driver.datagram_bytes(),
         };
         self.datagram_size.map_or(usual, |size| size.as_usize())
@@ -206,10 +210,11 @@ impl Args {
 
     /// The name of the driver in results.
     pub fn driver_name(&self) -> &'static str {
-        match (self.local, self.driver.driver) {
+        match (self.local, self.driver.kind()) {
             (Some(local), _) => local.name(),
             (None, DriverKind::Udp) => "udp",
             (None, DriverKind::Dpdk) => "dpdk",
+            (None, DriverKind::Cxl) => "cxl",
         }
     }
 

@@ -30,6 +30,7 @@ pub mod error;
 pub mod frames;
 pub mod interleave;
 pub mod lanes;
+mod local_pool;
 pub mod output;
 pub mod pattern;
 pub mod places;

@@ -19,6 +19,7 @@ use dmrpc_host::local::{LocalError, LocalProcess};
 
 use crate::args::{Args, Driver as LocalDriver};
 use crate::error::AppError;
+use crate::local_pool::LocalPool;
 
 /// How long a child may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,6 +99,8 @@ enum Network {
     Driver(Driver),
     /// A link to each child, which has its place among the children as its number.
     Links(LocalLinks),
+    /// A pool that this program made and the children map.
+    Pool(LocalPool),
 }
 
 fn links(kind: LinkKind, args: &Args) -> Result<Network, AppError> {
@@ -163,6 +166,7 @@ impl Servers {
             network: match args.local {
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
+                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args)?),
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
         };
@@ -175,6 +179,7 @@ impl Servers {
             let number = servers.children.len();
             match &servers.network {
                 Network::Links(links) => command.args(links.flags(number, endpoints)?),
+                Network::Pool(pool) => command.args(pool.flags()),
                 Network::Driver(_) => command.args(["--bind", "127.0.0.1:0"]),
             };
             let errors = show_errors(&mut command)?;
@@ -247,6 +252,7 @@ impl Servers {
     ) -> Result<AnyDevice, AppError> {
         match &self.network {
             Network::Driver(driver) => Ok(driver.device(0, bind)?),
+            Network::Pool(pool) => Ok(pool.driver().device(0, bind)?),
             Network::Links(links) => {
                 let children = self.children.iter().enumerate();
                 let children = children.filter(|(_, child)| reaches(child.server));

@@ -11,6 +11,7 @@ mod node;
 mod options;
 mod place;
 mod report;
+mod shared;
 
 use std::process::ExitCode;
 

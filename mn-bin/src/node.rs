@@ -1,7 +1,8 @@
 //! From the command line to the poll loop.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use dmrpc_core::memory::{Atomic, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::Instant;
+use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
@@ -27,7 +29,8 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::Reporter;
+use crate::report::{Reporter, dump_trace_on_panic, free_ring};
+use crate::shared::SharedPool;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
 const RECLAIM_STEPS_A_POLL: u32 = 32;
@@ -49,6 +52,10 @@ struct Common<'a> {
     stop: AtomicBool,
     /// Requests for a report so far, by signal: each loop answers each.
     dumps: AtomicU32,
+    /// Which life of the node this is.
+    life: u64,
+    /// A pool that others map too.
+    shared: Option<Mutex<SharedPool>>,
 }
 
 /// Serves until told to stop.
@@ -58,6 +65,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         return Err(Error::Sessions(options.sessions));
     }
     let signals = Signals::install().map_err(Error::Signals)?;
+    if let Some(path) = &options.driver.pool {
+        return run_shared(options, &place, signals, path);
+    }
     let bytes = options.pool_size.0 & !7;
     // No pool is ever shorter than a word; the store says how long one has to be.
     let mut pool = pool(bytes.max(8), options.huge_pages)?;
@@ -74,16 +84,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut devices = devices.map_err(Error::Device)?;
 
     let key = RefKey(random_secret().map_err(Error::Random)?);
-    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
+    dump_trace_on_panic();
+    let life = wall_clock_ns();
     let common = Common {
         options,
         driver: &driver,
-        identity: Identity { memory_node: place.memory_node, incarnation: wall_clock_ns(), key },
-        limits: Limits { pages, ..Limits::NONE },
+        identity: Identity { memory_node: place.memory_node, incarnation: life, key },
+        limits: limits(options),
         stages: config.stages as usize,
         signals,
         stop: AtomicBool::new(false),
         dumps: AtomicU32::new(0),
+        life,
+        shared: None,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
@@ -116,6 +129,52 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     drop(log);
     Ok(())
+}
+
+/// Serves a pool that others map too, until told to stop.
+fn run_shared(
+    options: &Options,
+    place: &Place,
+    signals: Signals,
+    path: &Path,
+) -> Result<(), Error> {
+    if place.cores.len() > 1 {
+        return Err(Error::OneCoreOnly(place.cores.len()));
+    }
+    let mut shared = SharedPool::open(options, path)?;
+    let store = shared.store(|bytes| store_config(options, bytes, 1))?;
+    let (driver, device) = shared.device(options, place)?;
+    let (frames, stages) = (u64::from(store.config().frames), store.config().stages as usize);
+    let common = Common {
+        options,
+        driver: &driver,
+        identity: shared.identity(place.memory_node),
+        limits: limits(options),
+        stages,
+        signals,
+        stop: AtomicBool::new(false),
+        dumps: AtomicU32::new(0),
+        life: wall_clock_ns(),
+        shared: Some(Mutex::new(shared)),
+    };
+    let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
+        .map_err(Error::Log)?;
+    log::attach_thread();
+    let (address, node) = (device.local_addr(), place.memory_node);
+    let announce = || {
+        defmt::info!("memory node {=u32} in a pool: {=u64} frames", node, frames);
+        dmrpc_host::cli::announce(format_args!("ready {address}"));
+        Ok(())
+    };
+    poll_loop(&common, store, device, place.cores.first().copied(), announce)?;
+    drop(log);
+    Ok(())
+}
+
+/// What each session may have.
+fn limits(options: &Options) -> Limits {
+    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
+    Limits { pages, ..Limits::NONE }
 }
 
 /// Runs a poll loop on each core, the first on the calling thread. `announce` is called once all
@@ -169,10 +228,11 @@ fn poll_loop<M: Memory>(
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); common.stages];
     let Common { identity, limits, .. } = *common;
-    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let mut node = Traced::new(node, free_ring());
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
-    let config = endpoint_config(options, identity.incarnation, datagram_bytes_max)?;
+    let config = endpoint_config(options, common.life, datagram_bytes_max)?;
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
@@ -241,7 +301,7 @@ fn endpoint_config(
 fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut MemoryNode<'_, M>,
+    node: &mut Traced<'static, MemoryNode<'_, M>>,
     common: &Common<'_>,
     reporter: &Reporter,
 ) {
@@ -254,7 +314,7 @@ fn serve<M: Memory>(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
@@ -264,11 +324,18 @@ fn serve<M: Memory>(
             if common.signals.take_dump_request() {
                 common.dumps.fetch_add(1, Ordering::Relaxed);
             }
+            node.host.observe(endpoint.counters());
             let asked = common.dumps.load(Ordering::Relaxed);
             if asked != dumps || now >= next_report {
+                reporter.publish(now, node, endpoint, asked != dumps);
                 dumps = asked;
-                reporter.publish(now, node, endpoint.counters());
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
+            }
+            // There is one loop where there is a shared pool: the lock is always free.
+            if let Some(shared) = &common.shared
+                && let Ok(mut shared) = shared.try_lock()
+            {
+                shared.look(now);
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
@@ -277,6 +344,6 @@ fn serve<M: Memory>(
 }
 
 /// Nanoseconds since 1970: larger at each start of the node.
-fn wall_clock_ns() -> u64 {
+pub(crate) fn wall_clock_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |span| span.as_nanos() as u64)
 }

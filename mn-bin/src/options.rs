@@ -27,8 +27,8 @@ const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
 
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
-/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates and pool use at
-/// once; SIGINT or SIGTERM stops it cleanly.
+/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates, pool use,
+/// sessions, counters and the last events at once; SIGINT or SIGTERM stops it cleanly.
 #[derive(Debug, Parser)]
 #[command(
     name = "dmrpc-mn",
@@ -39,6 +39,8 @@ Examples:
       Serve a pool of 1 GiB on loopback.
   dmrpc-mn --cluster cluster.toml --server-index 0 --cores 0 --idle busy
       Be the process of line 0 of the cluster file, on core 0, never yielding it.
+  dmrpc-mn --pool /dev/shm/pool --pool-size 1GiB
+      Make a pool that the compute nodes of this machine map, or find it again, and look after it.
   dmrpc-mn --bind 127.0.0.1:0 --report 1s
       Let the kernel choose the port; print rates once a second.
 
@@ -71,6 +73,19 @@ pub(crate) struct Options {
     /// Put the pool on huge pages of 2 MiB (reserve them in /proc/sys/vm/nr_hugepages).
     #[arg(long)]
     pub(crate) huge_pages: bool,
+
+    /// With --pool: make the pool anew even if there is one, provided that nobody uses it.
+    #[arg(long, requires = "pool")]
+    pub(crate) format: bool,
+
+    /// With --format: overwrite what is no pool, or is damaged, or is used by other hosts, which
+    /// must be known to be gone. A pool that a process of this host uses is never overwritten.
+    #[arg(long, requires = "format")]
+    pub(crate) force: bool,
+
+    /// With --pool: take the memory from this NUMA node.
+    #[arg(long, value_name = "N", requires = "pool")]
+    pub(crate) numa_node: Option<u32>,
 
     /// Pin the poll loop to this core. Over DPDK several may be named: each has a poll loop, a
     /// session and a queue pair of the port of its own, and all share the pool.

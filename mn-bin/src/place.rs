@@ -37,7 +37,7 @@ impl Place {
             list.check().map_err(Error::Cores)?;
             place.cores = list.cores().to_vec();
             // The kernel would give all that comes for an address to one of several sockets.
-            if place.cores.len() > 1 && options.driver.driver == DriverKind::Udp {
+            if place.cores.len() > 1 && options.driver.kind() != DriverKind::Dpdk {
                 return Err(Error::OneCoreOnly(place.cores.len()));
             }
         }

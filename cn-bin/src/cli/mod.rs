@@ -8,7 +8,7 @@ mod serve;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_choice::{AnyDevice, Driver};
+use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cluster::{Cluster, Role};
@@ -49,6 +49,10 @@ impl Place {
             memory_node: options.memory_node,
             cluster: None,
         };
+        if options.driver.kind() == DriverKind::Cxl && place.memory_node.is_none() {
+            // The pool's first participant.
+            place.memory_node = Some(dmrpc_cxl::device::address_of(0));
+        }
         if let Some(path) = &options.cluster {
             let cluster = Cluster::load(path)?;
             if let Some(index) = options.client_index {

@@ -62,7 +62,7 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(PinId::new(index, generation)))
     }
 
-    fn pin_at(&self, pin: PinId) -> Result<u64> {
+    pub(super) fn pin_at(&self, pin: PinId) -> Result<u64> {
         self.record(self.lay.pins, pin.index(), pin.generation(), Object::Pin)
     }
 

@@ -1,8 +1,10 @@
 //! The flags that choose a driver.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
+use dmrpc_cxl::Mode;
 use dmrpc_host::size::{ByteSize, TimeSpan};
 
 /// Drivers for networks.
@@ -13,15 +15,35 @@ pub enum DriverKind {
     Udp,
     /// A port of DPDK's.
     Dpdk,
+    /// Rings in a pool that all map: see --pool.
+    Cxl,
 }
 
 /// Flags that choose a driver and set it up.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Driver")]
 pub struct DriverArgs {
-    /// What carries the packets.
-    #[arg(long, global = true, value_name = "DRIVER", default_value = "udp")]
-    pub driver: DriverKind,
+    /// What carries the packets: udp, or with --pool cxl, if not given.
+    #[arg(long, global = true, value_name = "DRIVER")]
+    pub driver: Option<DriverKind>,
+
+    /// The pool that all processes map: a device such as /dev/dax0.0, or a file on hugetlbfs or
+    /// tmpfs such as /dev/shm/pool.
+    #[arg(long, global = true, env = "DMRPC_POOL", value_name = "PATH")]
+    pub pool: Option<PathBuf>,
+
+    /// What may be relied on between those who map the pool: coherent (one host, or CXL 3 with
+    /// back-invalidation) or flush (neither coherent caches nor atomics between hosts).
+    #[arg(long, global = true, value_name = "MODE", default_value_t = Mode::Coherent)]
+    pub coherence: Mode,
+
+    /// Which participant of the pool this process is, instead of any that is free.
+    #[arg(long, global = true, value_name = "N", requires = "pool")]
+    pub participant: Option<u32>,
+
+    /// Write all datagrams to this file, for Wireshark: tools/wireshark/dmrpc.lua explains them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
 
     /// Make a virtual device of DPDK's and use its port, such as
     /// net_af_packet0,iface=veth0 or net_memif0,role=client,id=0,socket=/run/x.sock,
@@ -67,10 +89,17 @@ pub struct DriverArgs {
 impl DriverArgs {
     /// Largest datagram unless another is asked for, in bytes.
     pub fn datagram_bytes(&self) -> usize {
-        match self.driver {
+        match self.kind() {
             DriverKind::Udp => crate::UDP_DATAGRAM_BYTES,
             DriverKind::Dpdk => crate::DPDK_DATAGRAM_BYTES,
+            DriverKind::Cxl => crate::CXL_DATAGRAM_BYTES,
         }
+    }
+
+    /// The driver asked for.
+    pub fn kind(&self) -> DriverKind {
+        let usual = if self.pool.is_some() { DriverKind::Cxl } else { DriverKind::Udp };
+        self.driver.unwrap_or(usual)
     }
 
     /// The first flag for DPDK that was given, if any.

@@ -2,7 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolDevice};
+use dmrpc_host::captured::Captured;
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
 use crate::args::{DriverArgs, DriverKind};
@@ -16,6 +21,10 @@ pub enum DriverError {
     /// DPDK, or a port of it, cannot be used.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkError),
+    /// A pool cannot be used.
+    Pool(OpenError),
+    /// No pool was named.
+    PoolNeeded,
     /// DPDK was left out when this program was built.
     NotBuilt,
     /// This process cannot have a network of its own.
@@ -32,6 +41,13 @@ pub enum DriverError {
         /// The flag.
         flag: &'static str,
     },
+    /// The capture file cannot be written.
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// DPDK's port cannot have this address.
     Address {
         /// The address given.
@@ -43,10 +59,15 @@ impl DriverError {
     /// Whether the command line is to blame, not the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Udp(_) | Self::NotBuilt | Self::Network(_) | Self::Interface { .. } => false,
+            Self::Udp(_)
+            | Self::Pool(_)
+            | Self::NotBuilt
+            | Self::Capture { .. }
+            | Self::Network(_)
+            | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
-            Self::WithoutDpdk { .. } | Self::Address { .. } => true,
+            Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
         }
     }
 }
@@ -57,6 +78,10 @@ impl fmt::Display for DriverError {
             Self::Udp(error) => error.fmt(f),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.fmt(f),
+            Self::Pool(error) => error.fmt(f),
+            Self::PoolNeeded => {
+                f.write_str("--driver cxl needs a pool: give --pool and the pool's path")
+            }
             Self::NotBuilt => f.write_str(
                 "this program was built without DPDK: install libdpdk-dev and libclang-dev \
                  (ci/setup does), then cargo build --release --features dpdk",
@@ -69,6 +94,9 @@ impl fmt::Display for DriverError {
             Self::Interface { line, said } => write!(f, "ip {line} failed: {said}"),
             Self::WithoutDpdk { flag } => {
                 write!(f, "{flag} is for DPDK: give --driver dpdk too, or leave it out")
+            }
+            Self::Capture { path, source } => {
+                write!(f, "--pcap {} cannot be written: {source}", path.display())
             }
             Self::Address { given } => write!(
                 f,
@@ -87,6 +115,12 @@ impl From<UdpError> for DriverError {
     }
 }
 
+impl From<OpenError> for DriverError {
+    fn from(error: OpenError) -> Self {
+        Self::Pool(error)
+    }
+}
+
 #[cfg(feature = "dpdk")]
 impl From<dmrpc_dpdk::DpdkError> for DriverError {
     fn from(error: dmrpc_dpdk::DpdkError) -> Self {
@@ -97,6 +131,8 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 /// A driver that runs.
 pub struct Driver {
     datagram_bytes: usize,
+    pcap: Option<PathBuf>,
+    pool: Option<(Arc<Pool>, Option<u32>)>,
     #[cfg(feature = "dpdk")]
     dpdk: Option<dpdk::Ports>,
 }
@@ -112,11 +148,19 @@ impl Driver {
         datagram_bytes: usize,
         queues: u16,
     ) -> Result<Self, DriverError> {
-        match args.driver {
+        match args.kind() {
+            DriverKind::Cxl => {
+                let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
+                let mapping = Mapping::open(path).map_err(OpenError::from)?;
+                let pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
+                Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
+            }
             DriverKind::Udp => match args.first_of_dpdk() {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
                 None => Ok(Self {
                     datagram_bytes,
+                    pcap: args.pcap.clone(),
+                    pool: None,
                     #[cfg(feature = "dpdk")]
                     dpdk: None,
                 }),
@@ -124,7 +168,7 @@ impl Driver {
             #[cfg(feature = "dpdk")]
             DriverKind::Dpdk => {
                 let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
-                Ok(Self { datagram_bytes, dpdk })
+                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), pool: None, dpdk })
             }
             #[cfg(not(feature = "dpdk"))]
             DriverKind::Dpdk => {
@@ -132,6 +176,22 @@ impl Driver {
                 Err(DriverError::NotBuilt)
             }
         }
+    }
+
+    /// A driver over the rings of a pool that is open: for any participant, or number `index`.
+    pub fn of_pool(pool: Arc<Pool>, index: Option<u32>) -> Self {
+        Self {
+            datagram_bytes: pool.geometry().datagram_bytes as usize,
+            pool: Some((pool, index)),
+            pcap: None,
+            #[cfg(feature = "dpdk")]
+            dpdk: None,
+        }
+    }
+
+    /// The same with a capture file, if there is to be one.
+    pub fn with_pcap(self, pcap: Option<PathBuf>) -> Self {
+        Self { pcap, ..self }
     }
 
     /// Tells the driver that the calling thread, not the one that started the driver, will poll a
@@ -154,12 +214,51 @@ impl Driver {
     pub fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
         #[cfg(feature = "dpdk")]
         if let Some(ports) = &self.dpdk {
-            return Ok(AnyDevice::Dpdk(ports.device(queue, bind)?));
+            let device = ports.device(queue, bind)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Dpdk(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::DpdkCaptured(captured));
         }
-        let _ = queue;
+        if let Some((pool, index)) = &self.pool {
+            let participant = attach(pool, *index).map_err(OpenError::from)?;
+            let device = PoolDevice::new(Arc::clone(pool), participant)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Cxl(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::CxlCaptured(captured));
+        }
         let mut config = UdpConfig::at(bind);
         config.datagram_bytes_max = self.datagram_bytes;
-        Ok(AnyDevice::Udp(UdpDevice::open(config)?))
+        let device = UdpDevice::open(config)?;
+        let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Udp(device)) };
+        let local = device.local_addr();
+        let captured = Captured::new(device, local, &path);
+        let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+        Ok(AnyDevice::UdpCaptured(captured))
+    }
+
+    /// The capture file of a poll loop: loops after the first have their number in its name.
+    fn capture(&self, queue: u16) -> Option<PathBuf> {
+        let path = self.pcap.clone()?;
+        if queue == 0 {
+            return Some(path);
+        }
+        let mut name = path.into_os_string();
+        name.push(format!(".{queue}"));
+        Some(name.into())
+    }
+}
+
+/// Becomes a participant; a number that is asked for is taken over from one that is dead.
+fn attach(pool: &Pool, index: Option<u32>) -> Result<Participant, dmrpc_cxl::AttachError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let incarnation = now.as_nanos() as u64;
+    match index {
+        Some(index) => pool.take_over(index, incarnation),
+        None => pool.attach(None, incarnation),
     }
 }
 

@@ -17,6 +17,8 @@ pub use device::{AnyDevice, AnyRx, AnyTx};
 pub use driver::{Driver, DriverError};
 pub use links::{LinkKind, LocalLinks};
 
+/// Largest datagram through a pool unless another is asked for: a page and what goes with it.
+pub const CXL_DATAGRAM_BYTES: usize = 4400;
 /// Largest datagram over DPDK unless another is asked for: a frame of Ethernet's usual 1514 bytes.
 pub const DPDK_DATAGRAM_BYTES: usize = 1472;
 /// Largest datagram over UDP unless another is asked for.

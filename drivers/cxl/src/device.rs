@@ -27,8 +27,9 @@ use crate::superblock::Geometry;
 
 /// Most datagrams of a burst.
 const BURST_MAX: usize = 32;
-/// Pushes to a full ring that are refused before what follows is dropped.
-pub const REFUSALS_MAX: u32 = 4096;
+/// Pushes to a full ring that are refused before what follows is dropped: some tens of
+/// milliseconds of polling, so that a receiver that lost its core for a moment loses nothing.
+pub const REFUSALS_MAX: u32 = 1 << 18;
 /// How long a loop that may sleep does so at a time: nothing wakes it.
 const NAP: Duration = Duration::from_micros(50);
 /// The port of all addresses.

@@ -163,6 +163,23 @@ impl Table {
         })
     }
 
+    /// Frees slot `index` if its participant has left, or its process is known to be gone.
+    pub(crate) fn end_if_gone(&self, index: u32) {
+        if index >= self.slots {
+            return;
+        }
+        let Some(word) = self.word(index) else { return };
+        let gone = match word.state {
+            SlotState::Free => false,
+            SlotState::Left | SlotState::Dead => true,
+            _ => Observed::new(self.process(index, word)).fate() == Fate::Gone,
+        };
+        let free = Word { pid: 0, state: SlotState::Free, ..word };
+        if gone {
+            self.replace(index, word, free);
+        }
+    }
+
     /// Takes slot `index`.
     fn take(&self, index: u32, incarnation: u64) -> Option<Word> {
         let found = self.word(index)?;

@@ -27,7 +27,7 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { participants: 64, ring_participants: 8, ring_slots: 32, datagram_bytes: 4400 }
+        Self { participants: 64, ring_participants: 8, ring_slots: 64, datagram_bytes: 4400 }
     }
 }
 
@@ -216,6 +216,7 @@ pub struct Pool {
 
 impl Pool {
     /// Makes a pool of all of a mapping. Where an error is returned, nothing was written.
+    /// `identity` is a number that grows with each formatting, and a random key for references.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -223,7 +224,7 @@ impl Pool {
         mapping: Mapping,
         mode: Mode,
         config: &PoolConfig,
-        incarnation: u64,
+        identity: (u64, [u64; 2]),
         overwrite: Overwrite,
     ) -> Result<Self, PoolError> {
         config.check()?;
@@ -240,7 +241,7 @@ impl Pool {
             // A file system without locks: two formatters at once are the operator's care.
             Err(TryLockError::Error(_)) => {}
         }
-        let made = Self::format_locked(mapping, mode, config, incarnation, overwrite)?;
+        let made = Self::format_locked(mapping, mode, config, identity, overwrite)?;
         let _ = made.mapping.file().unlock();
         Ok(made)
     }
@@ -249,13 +250,13 @@ impl Pool {
         mapping: Mapping,
         mode: Mode,
         config: &PoolConfig,
-        incarnation: u64,
+        (incarnation, key): (u64, [u64; 2]),
         overwrite: Overwrite,
     ) -> Result<Self, PoolError> {
         let bytes = mapping.bytes();
         let path = || mapping.path().to_owned();
         let needed = needed_bytes(mode, config);
-        let geometry = Geometry::lay_out(mode, bytes, incarnation, config);
+        let geometry = Geometry::lay_out(mode, bytes, (incarnation, key), config);
         let geometry =
             geometry.ok_or_else(|| PoolError::TooSmall { path: path(), bytes, needed })?;
         let memory = mapping.memory(0, bytes);
@@ -315,10 +316,9 @@ impl Pool {
         Ok(Self { mapping, memory, geometry })
     }
 
-    /// Whether `mapping` holds a pool of this format, whoever uses it.
-    pub fn is_there(mapping: &Mapping) -> bool {
-        let memory = mapping.memory(0, mapping.bytes());
-        matches!(Geometry::find(&memory), Found::Pool(_))
+    /// Whether `mapping` is blank: no pool, and nothing else.
+    pub fn is_blank(mapping: &Mapping) -> bool {
+        Geometry::find(&mapping.memory(0, mapping.bytes())) == Found::Blank
     }
 
     /// Where everything is.
@@ -349,6 +349,16 @@ impl Pool {
         Participant::attach(self.table(), index, incarnation)
     }
 
+    /// As [`Pool::attach`] to a given slot, after whoever had it and is known to be dead, or has
+    /// left: what that one held is the caller's to recover.
+    ///
+    /// # Errors
+    /// [`AttachError::Taken`] while its process lives, or may live on another host.
+    pub fn take_over(&self, index: u32, incarnation: u64) -> Result<Participant, AttachError> {
+        self.table().end_if_gone(index);
+        self.attach(Some(index), incarnation)
+    }
+
     /// Begins to watch all participants but `own`.
     pub fn watch(&self, own: &Participant, lease: Duration) -> Watch {
         Watch::new(self.table(), own, lease)
@@ -362,7 +372,7 @@ impl Pool {
 /// Bytes of the smallest pool of that layout.
 fn needed_bytes(mode: Mode, config: &PoolConfig) -> u64 {
     const LARGE: u64 = 1 << 60;
-    let laid = Geometry::lay_out(mode, LARGE, 0, config);
+    let laid = Geometry::lay_out(mode, LARGE, (0, [0; 2]), config);
     laid.map_or(LARGE, |geometry| geometry.store_offset + SUPERBLOCK_BYTES)
 }
 

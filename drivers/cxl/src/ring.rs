@@ -31,6 +31,8 @@ pub(crate) const DIRECT_MAX: u32 = 8;
 const APART: u64 = 2 * LINE_BYTES;
 /// Bytes of a place's word.
 const WORD_BYTES: u64 = 8;
+/// Bytes of a datagram that are on the line of its place's word.
+const FIRST_BYTES: usize = (LINE_BYTES - WORD_BYTES) as usize;
 /// Bits of a place's word that are the length.
 const LENGTH_BITS: u32 = 16;
 /// Numbers are counted modulo this: far more than a ring has places.
@@ -247,7 +249,11 @@ impl Producer {
     pub(crate) fn put(&mut self, rings: &Rings, memory: &impl Memory, bytes: &[u8]) {
         let place = rings.place(self.ring, self.put);
         self.put = self.put.wrapping_add(1);
-        memory.write(place + WORD_BYTES, bytes);
+        // The consumer is looking at the first line: it is touched last and in one go, or it would
+        // travel there and back an extra time.
+        let (first, rest) = bytes.split_at(bytes.len().min(FIRST_BYTES));
+        memory.write(place + LINE_BYTES, rest);
+        memory.write(place + WORD_BYTES, first);
         if rings.flush {
             // The bytes are there before the word that says so.
             memory.flush(place + WORD_BYTES, bytes.len() as u64);

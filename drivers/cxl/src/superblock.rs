@@ -9,7 +9,8 @@
 //! | 32..48 | participants' table: offset, slots |
 //! | 48..88 | rings: offset, participants with some, slots of a ring, largest datagram, stride |
 //! | 88..104 | store: offset, bytes |
-//! | 104..112 | CRC32C of the bytes before, in the low half |
+//! | 104..120 | what references to the store are sealed with |
+//! | 120..128 | CRC32C of the bytes before, in the low half |
 
 use std::fmt;
 
@@ -26,7 +27,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"dmrpcxl\0");
 /// Version of the format.
 pub(crate) const VERSION: u64 = 1;
 /// Words that the checksum covers.
-const WORDS: usize = 13;
+const WORDS: usize = 15;
 /// Where the checksum is.
 const CHECKSUM: u64 = 8 * WORDS as u64;
 /// The parts of a pool begin at multiples of this, so that they can be on huge pages of their own.
@@ -107,6 +108,8 @@ pub struct Geometry {
     pub store_offset: u64,
     /// Bytes that it has.
     pub store_bytes: u64,
+    /// What references to it are sealed with: random, and the same for all participants.
+    pub key: [u64; 2],
 }
 
 /// What the first page of a memory says.
@@ -129,7 +132,7 @@ impl Geometry {
     pub(crate) fn lay_out(
         mode: Mode,
         pool_bytes: u64,
-        incarnation: u64,
+        (incarnation, key): (u64, [u64; 2]),
         config: &crate::PoolConfig,
     ) -> Option<Self> {
         let participants = u64::from(config.participants);
@@ -157,6 +160,7 @@ impl Geometry {
             ring_stride,
             store_offset,
             store_bytes,
+            key,
         })
     }
 
@@ -198,6 +202,7 @@ impl Geometry {
             ring_stride: words[10],
             store_offset: words[11],
             store_bytes: words[12],
+            key: [words[13], words[14]],
         };
         let part = |number: u64| u32::try_from(number).ok();
         let config = crate::PoolConfig {
@@ -207,7 +212,8 @@ impl Geometry {
             datagram_bytes: part(found.datagram_bytes)?,
         };
         config.check().ok()?;
-        let expected = Self::lay_out(found.mode, found.pool_bytes, found.incarnation, &config)?;
+        let identity = (found.incarnation, found.key);
+        let expected = Self::lay_out(found.mode, found.pool_bytes, identity, &config)?;
         (found == expected).then_some(found)
     }
 
@@ -227,6 +233,8 @@ impl Geometry {
             self.ring_stride,
             self.store_offset,
             self.store_bytes,
+            self.key[0],
+            self.key[1],
         ];
         memory.store_u64(0, 0);
         memory.fence();
@@ -255,11 +263,11 @@ mod tests {
     use crate::PoolConfig;
     use dmrpc_core::memory::Atomic;
 
-    const BYTES: u64 = 16 << 20;
+    const BYTES: u64 = 64 << 20;
 
     fn geometry() -> Geometry {
         let config = PoolConfig::default();
-        Geometry::lay_out(Mode::Coherent, BYTES, 77, &config).expect("room")
+        Geometry::lay_out(Mode::Coherent, BYTES, (77, [5, 6]), &config).expect("room")
     }
 
     #[test]
@@ -300,7 +308,7 @@ mod tests {
         let rings_bytes = it.ring_participants.pow(2) * it.ring_stride;
         assert!(it.store_offset >= it.rings_offset + rings_bytes);
         assert_eq!(it.store_offset + it.store_bytes, it.pool_bytes);
-        let tiny = Geometry::lay_out(Mode::Flush, 1 << 20, 1, &PoolConfig::default());
+        let tiny = Geometry::lay_out(Mode::Flush, 1 << 20, (1, [0; 2]), &PoolConfig::default());
         assert_eq!(tiny, None, "rings alone are larger");
     }
 }

@@ -37,7 +37,8 @@ impl Harness for Rings {
             datagram_bytes: 1472,
         };
         let mapping = Mapping::memfd("conformance", 64 << 20).expect("64 MiB");
-        let pool = Pool::format(mapping, self.mode, &config, 1, Overwrite::Unused).expect("room");
+        let pool = Pool::format(mapping, self.mode, &config, (1, [7; 2]), Overwrite::Unused)
+            .expect("room");
         // The last ones, so that with many participants bits and rings far out are used.
         let from = self.participants - count as u32;
         let participants: Vec<_> = (from..self.participants)

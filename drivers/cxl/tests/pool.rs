@@ -32,7 +32,7 @@ impl Drop for Path {
 fn format(path: &Path, mode: Mode, overwrite: Overwrite) -> Result<Pool, PoolError> {
     let (mapping, _) = Mapping::create(&path.0, BYTES).expect("32 MiB of tmpfs");
     let config = PoolConfig { ring_participants: 4, ..PoolConfig::default() };
-    Pool::format(mapping, mode, &config, 5, overwrite)
+    Pool::format(mapping, mode, &config, (5, [7; 2]), overwrite)
 }
 
 fn open(path: &Path, mode: Mode) -> Result<Pool, PoolError> {
@@ -102,7 +102,7 @@ fn sizes_that_cannot_be_are_refused() {
     let (small, is_new) = Mapping::create(&path.0, 1 << 20).expect("tmpfs");
     assert!(is_new);
     let config = PoolConfig::default();
-    let error = Pool::format(small, Mode::Coherent, &config, 1, Overwrite::Unused);
+    let error = Pool::format(small, Mode::Coherent, &config, (1, [7; 2]), Overwrite::Unused);
     assert!(matches!(error, Err(PoolError::TooSmall { bytes: 0x10_0000, .. })), "{error:?}");
     let error = Mapping::create(&path.0, BYTES).expect_err("another size");
     assert!(matches!(error, MapError::Size { found: 0x10_0000, .. }), "{error}");
@@ -134,7 +134,7 @@ fn numbers_out_of_range_are_named() {
         let mut config = PoolConfig::default();
         change(&mut config);
         let mapping = Mapping::memfd("numbers", BYTES).expect("memory");
-        let made = Pool::format(mapping, mode, &config, 1, Overwrite::Unused);
+        let made = Pool::format(mapping, mode, &config, (1, [7; 2]), Overwrite::Unused);
         made.expect_err("out of range").to_string()
     };
     let text = with(|config| config.participants = 1, Mode::Coherent);
@@ -194,6 +194,8 @@ fn slots_are_taken_once() {
     assert_eq!(watch.look(Instant::ZERO), None);
     let again = pool.attach(None, 7).expect("free again");
     assert_eq!((again.index(), again.life()), (2, 2));
+    drop(again);
+    assert_eq!(pool.take_over(2, 8).expect("it left").life(), 3);
     assert!(first.is_attached() && all.iter().all(|one| one.is_attached()));
 }
 
@@ -247,6 +249,8 @@ fn a_dead_formatter_and_its_pool_are_no_obstacle() {
     let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
     let far = pool.attach(Some(2), 1).expect("free");
     make_foreign(&pool, 2);
+    let taken = pool.take_over(2, 9).expect_err("it may live");
+    assert!(matches!(taken, AttachError::Taken { index: 2, gone: false, .. }), "{taken}");
     let error = format(&path, Mode::Coherent, Overwrite::Unused).expect_err("may live");
     assert!(matches!(error, PoolError::InUse { elsewhere: true, .. }), "{error}");
     assert!(format(&path, Mode::Coherent, Overwrite::Anything).is_ok(), "by force");

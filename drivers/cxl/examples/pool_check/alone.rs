@@ -37,10 +37,10 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     pass("mapped from the first word to the last");
 
     let force = Overwrite::Anything;
-    let pool = Pool::format(mapping, Mode::Coherent, &CONFIG, incarnation(), force)?;
+    let pool = Pool::format(mapping, Mode::Coherent, &CONFIG, (incarnation(), [7; 2]), force)?;
     let node = pool.attach(Some(0), incarnation())?;
     let again = Mapping::open(path)?;
-    let refused = Pool::format(again, Mode::Coherent, &CONFIG, 1, force);
+    let refused = Pool::format(again, Mode::Coherent, &CONFIG, (1, [7; 2]), force);
     ensure(matches!(refused, Err(PoolError::InUse { .. })), "a pool in use was formatted")?;
     let other = Pool::open(Mapping::open(path)?, Mode::Coherent)?;
     ensure(other.geometry() == pool.geometry(), "a second mapping finds another pool")?;

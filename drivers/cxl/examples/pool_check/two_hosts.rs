@@ -79,7 +79,7 @@ fn add_together(pool: &Pool) {
 pub(crate) fn first(path: &Path, mode: Mode) -> Result<(), Failure> {
     let force = Overwrite::Anything;
     let mapping = Mapping::open(path)?;
-    let pool = Pool::format(mapping, mode, &CONFIG, incarnation(), force)?;
+    let pool = Pool::format(mapping, mode, &CONFIG, (incarnation(), [7; 2]), force)?;
     let words = Words::of(&pool);
     for at in [words.counter(), words.stage(0), words.stage(1)] {
         store(&pool, at, 0);
@@ -128,7 +128,7 @@ fn lost_host(path: &Path, mode: Mode, watch: &mut Watch, clock: &Clock) -> Resul
         ensure(StdInstant::now() < end, "a lost host never fell silent")?;
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    let refused = Pool::format(Mapping::open(path)?, mode, &CONFIG, 1, Overwrite::Unused);
+    let refused = Pool::format(Mapping::open(path)?, mode, &CONFIG, (1, [7; 2]), Overwrite::Unused);
     ensure(matches!(refused, Err(PoolError::InUse { .. })), "the pool was formatted under it")?;
     ensure(watch.confirm_lost(1), "a silent host could not be given up")?;
     let died = watch.look(clock.now());

@@ -1,0 +1,55 @@
+//! The pool of `--local cxl`: memory without a path, gone with this program whatever happens.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dmrpc_choice::{Driver, DriverError};
+use dmrpc_cxl::pool::Overwrite;
+use dmrpc_cxl::{Mapping, OpenError, Pool, PoolConfig};
+
+use crate::args::Args;
+use crate::error::AppError;
+
+/// The pool is whole huge pages.
+const UNIT_BYTES: u64 = 2 << 20;
+
+/// A pool that this program made.
+pub(crate) struct LocalPool {
+    pool: Arc<Pool>,
+    driver: Driver,
+}
+
+impl LocalPool {
+    /// Makes a pool of the size that the flags ask for, rings included.
+    pub(crate) fn make(args: &Args) -> Result<Self, AppError> {
+        let bytes = args.pool_size.0.next_multiple_of(UNIT_BYTES);
+        let config =
+            PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
+        let pool = make(bytes, &config, args).map_err(DriverError::from)?;
+        let pool = Arc::new(pool);
+        let driver = Driver::of_pool(Arc::clone(&pool), None);
+        Ok(Self { pool, driver })
+    }
+
+    /// What opens devices of this program.
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// The flags that each child is started with.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let path = self.pool.mapping().path().display().to_string();
+        let mode = self.pool.geometry().mode.to_string();
+        ["--pool".to_owned(), path, "--coherence".to_owned(), mode].to_vec()
+    }
+}
+
+fn make(bytes: u64, config: &PoolConfig, args: &Args) -> Result<Pool, OpenError> {
+    let mapping = Mapping::memfd("dmrpc-local", bytes)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now.as_nanos() as u64;
+    // Whoever can map this pool may do anything with it, so its key guards nothing.
+    let identity = (now, [now, args.seed]);
+    let mode = args.driver.coherence;
+    Ok(Pool::format(mapping, mode, config, identity, Overwrite::Unused)?)
+}

@@ -1,0 +1,93 @@
+//! An endpoint over rings, with a service that echoes.
+
+use std::net::SocketAddrV4;
+
+use dmrpc_core::device::Device;
+use dmrpc_core::endpoint::host::{
+    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
+    Side, Sink, Source,
+};
+use dmrpc_core::endpoint::table::StorageSize;
+use dmrpc_core::endpoint::{Config, Endpoint, Host};
+use dmrpc_core::time::Instant;
+use dmrpc_core::wire::message::Status;
+use dmrpc_cxl::{Participant, Pool, RingDevice};
+use dmrpc_host::clock::Clock;
+use dmrpc_sim::storage;
+
+/// Echoes requests, and counts answers.
+#[derive(Default)]
+pub(crate) struct Echo {
+    pub(crate) completed: u64,
+    pub(crate) wrong: u64,
+}
+
+impl Host for Echo {
+    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
+        Admission::Busy
+    }
+    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
+    fn abandon(&mut self, _: Sink) {}
+    fn request(
+        &mut self,
+        _: Instant,
+        _: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        if let Body::Whole(bytes) = body {
+            reply.body(bytes);
+        }
+        Outcome::Replied
+    }
+    fn cancelled(&mut self, _: PendingCall) {}
+    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
+    fn release(&mut self, _: Source) {}
+    fn completed(&mut self, _: Instant, completion: Completion<'_>) {
+        self.completed += 1;
+        let right = matches!(completion.result, Ok(response) if response.status == Status::OK
+            && matches!(response.body, Body::Whole(bytes) if bytes.iter().all(|b| *b == 0x5A)));
+        self.wrong += u64::from(!right);
+    }
+    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
+}
+
+/// An endpoint, its rings and its host.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint<'static>,
+    pub(crate) host: Echo,
+    device: RingDevice,
+    clock: Clock,
+    _participant: Participant,
+}
+
+impl Node {
+    pub(crate) fn open(pool: &Pool, index: u32) -> Self {
+        let participant = pool.attach(Some(index), index.into()).expect("a free slot");
+        let device = RingDevice::open(pool, &participant).expect("it has rings");
+        let clock = Clock::new();
+        let bytes = device.capabilities().datagram_bytes_max;
+        let config = Config::new(index.into(), bytes);
+        let size = StorageSize::new(1, 1, config.slots_per_session.into());
+        let endpoint = Endpoint::new(config, storage::take(size), clock.now());
+        let endpoint = endpoint.expect("the defaults work");
+        Self { endpoint, host: Echo::default(), device, clock, _participant: participant }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub(crate) fn poll(&mut self) {
+        self.endpoint.poll(self.clock.now(), &mut self.device, &mut self.host);
+    }
+
+    /// Opens a session with the node at `address`, which polls.
+    pub(crate) fn connect(&mut self, address: SocketAddrV4) -> SessionId {
+        let session = self.endpoint.connect(self.clock.now(), address).expect("a session");
+        while !self.endpoint.is_up(session) {
+            self.poll();
+        }
+        session
+    }
+}

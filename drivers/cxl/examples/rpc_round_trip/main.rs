@@ -1,0 +1,142 @@
+//! What a call through a pool costs, beside what the two cores can do: 64 bytes to an echo on
+//! another core and back, against one cache line that goes to and fro.
+//!
+//! `rpc_round_trip [--blocks N] [--calls N] [--bytes N]` measures both in turns and prints a line
+//! of JSON for each, and the ratio of the medians of each block: the median, and the quartiles.
+
+mod echo;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dmrpc_core::endpoint::Call;
+use dmrpc_core::endpoint::host::SessionId;
+use dmrpc_core::memory::Memory;
+use dmrpc_core::wire::message::Method;
+use dmrpc_cxl::pool::Overwrite;
+use dmrpc_cxl::{Mapping, Mode, Pool, PoolConfig, device, pingpong};
+use dmrpc_host as _;
+use dmrpc_host::affinity::{available_cores, pin_to_core};
+use dmrpc_host::clock::Clock;
+
+use echo::Node;
+
+/// Round trips of the cache line in a sample: one alone is too short for the clock.
+const PINGS: u32 = 16;
+
+/// What the other core does.
+const SERVE: u32 = 0;
+const PING: u32 = 1;
+const STOP: u32 = 2;
+
+fn number(name: &str, default: u64) -> u64 {
+    let mut args = std::env::args().skip_while(|arg| arg != name).skip(1);
+    args.next().map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| {
+            eprintln!("{name} {text}: a number is wanted");
+            std::process::exit(2)
+        })
+    })
+}
+
+/// The samples' value at share `q`.
+fn quantile(samples: &mut [f64], q: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[((samples.len() - 1) as f64 * q) as usize]
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (blocks, calls) = (number("--blocks", 21), number("--calls", 2000));
+    let bytes = number("--bytes", 64) as usize;
+    let cores = available_cores()?;
+    let (Some(ours), Some(theirs)) = (cores.first(), cores.get(1)) else {
+        return Err("two cores are needed".into());
+    };
+    let mapping = Mapping::memfd("rpc-round-trip", 64 << 20)?;
+    let pool = Pool::format(
+        mapping,
+        Mode::Coherent,
+        &PoolConfig::default(),
+        (1, [7; 2]),
+        Overwrite::Unused,
+    )?;
+    // The line of the yardstick lies where the store would be.
+    let line = pool.store_memory();
+    let task = AtomicU32::new(SERVE);
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            pin_to_core(*theirs).expect("it is there");
+            let mut node = Node::open(&pool, 1);
+            loop {
+                match task.load(Ordering::Acquire) {
+                    SERVE => node.poll(),
+                    PING => pingpong::answer(&line, 0),
+                    _ => return,
+                }
+            }
+        });
+        pin_to_core(*ours).expect("it is there");
+        let mut client = Node::open(&pool, 2);
+        let session = client.connect(device::address_of(1));
+        let clock = Clock::new();
+        let mut all = [const { Vec::new() }; 2];
+        let mut ratios = Vec::new();
+        for _ in 0..blocks {
+            let mut rpc = round_trips(&mut client, session, bytes, calls);
+            // The line starts over: it says that the last block's pings were all.
+            line.store_u64(0, 0);
+            task.store(PING, Ordering::Release);
+            pingpong::ask(&line, &clock, 0, PINGS);
+            let mut bare: Vec<f64> = (0..calls.div_ceil(PINGS.into()))
+                .map(|_| {
+                    let span = pingpong::ask(&line, &clock, 0, PINGS);
+                    span.as_nanos() as f64 / f64::from(PINGS)
+                })
+                .collect();
+            task.store(SERVE, Ordering::Release);
+            pingpong::stop(&line, 0);
+            ratios.push(quantile(&mut rpc, 0.5) / quantile(&mut bare, 0.5));
+            all[0].append(&mut rpc);
+            all[1].append(&mut bare);
+        }
+        task.store(STOP, Ordering::Release);
+        for (op, samples) in ["rpc", "raw_pingpong"].iter().zip(&mut all) {
+            println!(
+                "{{\"app\":\"rpc_round_trip\",\"driver\":\"cxl\",\"op\":\"{op}\",\
+                 \"size_bytes\":{bytes},\"concurrency\":1,\"count\":{},\"p50_ns\":{:.0},\
+                 \"p99_ns\":{:.0}}}",
+                samples.len(),
+                quantile(samples, 0.5),
+                quantile(samples, 0.99),
+            );
+        }
+        let at = |q| quantile(&mut ratios.clone(), q);
+        println!(
+            "an RPC of {bytes} B takes {:.2} round trips of a cache line ({:.2} to {:.2})",
+            at(0.5),
+            at(0.25),
+            at(0.75)
+        );
+        server.join().expect("no panic");
+    });
+    Ok(())
+}
+
+/// Nanoseconds of each of `calls` calls.
+fn round_trips(client: &mut Node, session: SessionId, bytes: usize, calls: u64) -> Vec<f64> {
+    let body = vec![0x5A; bytes];
+    let mut samples = Vec::with_capacity(calls as usize);
+    for token in 0..calls {
+        let start = client.now();
+        let before = client.host.completed;
+        let call = Call { body: &body, token, ..Call::new(Method(1)) };
+        while client.endpoint.call(client.now(), session, &call).is_err() {
+            client.poll();
+        }
+        while client.host.completed == before {
+            client.poll();
+        }
+        samples.push(client.now().since(start).as_nanos() as f64);
+    }
+    assert_eq!(client.host.wrong, 0, "every answer is right");
+    samples
+}
