@@ -171,12 +171,6 @@ fn run_shared(
     Ok(())
 }
 
-/// What each session may have.
-fn limits(options: &Options) -> Limits {
-    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
-    Limits { pages, ..Limits::NONE }
-}
-
 /// Runs a poll loop on each core, the first on the calling thread. `announce` is called once all
 /// are about to poll.
 fn poll_loops<M: Memory + Send>(
@@ -228,7 +222,10 @@ fn poll_loop<M: Memory>(
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); common.stages];
     let Common { identity, limits, .. } = *common;
-    let node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    if let Some(staged) = options.session_staged {
+        node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
+    }
     let mut node = Traced::new(node, free_ring());
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
@@ -278,6 +275,15 @@ fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreC
         config.frames -= FRAMES_A_STEP;
     }
     config
+}
+
+/// What one session may have.
+fn limits(options: &Options) -> Limits {
+    Limits {
+        pages: options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES)),
+        regions: options.session_regions.unwrap_or(u32::MAX),
+        entries: options.session_references.unwrap_or(u32::MAX),
+    }
 }
 
 fn endpoint_config(

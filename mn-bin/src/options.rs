@@ -109,6 +109,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE")]
     pub(crate) session_quota: Option<ByteSize>,
 
+    /// Most regions that one session may have; as many as there are if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_regions: Option<u32>,
+
+    /// Most references that one session may own; as many as there are if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_references: Option<u32>,
+
+    /// Most memory that one session's writes in progress may take; what comes beyond waits.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) session_staged: Option<ByteSize>,
+
     /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
     /// over DPDK if not given.
     #[arg(long, value_name = "SIZE",

@@ -211,6 +211,7 @@ impl Cn {
                 Resource::Stages => "exhausted stages",
                 Resource::Detached => "exhausted detached references",
                 Resource::VersionHolders => "exhausted holds of a version",
+                Resource::StagedPages => "exhausted staged pages",
             },
             _ => unreachable!("just looked at"),
         });
