@@ -23,6 +23,7 @@ const CONFIG: Config = Config {
     detached_max: 16,
     holds_max: 1_000,
     grace_ns: 0,
+    participants: 1,
 };
 
 type Pool = Counted<Sparse>;
@@ -54,7 +55,11 @@ fn constant_work(len: u64) -> Vec<(&'static str, Touches)> {
     let pool = pool();
     let (mut store, holder, region) = with_region(&pool, len);
     let mut rows = Vec::new();
-    // The first of each kind takes from the high-water mark, the second from the free list.
+    // Records come from the pool by the batch: that is not what is counted here.
+    let first = store.create_ref(holder, region, 0, len).unwrap();
+    store.map_ref(holder, first, 0, len, true).unwrap();
+    store.pin(holder, region, 0, len).unwrap();
+    // The first of each kind takes what was never used, the second what was given back.
     for round in 0..2 {
         let (entry, row) = touched(&pool, || store.create_ref(holder, region, 0, len).unwrap());
         rows.push(("create_ref", row));
@@ -116,7 +121,7 @@ fn a_first_write_copies_one_node_a_level_and_makes_one_version() {
         assert_eq!(after.nodes.in_use - before.nodes.in_use, depth + 1);
         // The new version, the node copies, the page round the bytes, and the bytes.
         assert_eq!(touches.bulks, depth + 4);
-        assert_eq!(touches.bytes, 40 + depth * 256 + PAGE_BYTES);
+        assert_eq!(touches.bytes, 48 + depth * 256 + PAGE_BYTES);
         // A version, two counts of holders and children, then a stamp, a link and a list item
         // for the frame and for each level.
         assert_eq!((touches.loads, touches.stores), (51 + 6 * depth, 29 + 6 * depth));
@@ -207,9 +212,9 @@ fn each_step_of_reclamation_is_bounded() {
 }
 
 #[test]
-fn a_64_gib_pool_is_formatted_by_touching_its_first_page() {
+fn a_64_gib_pool_is_formatted_by_touching_its_first_pages() {
     let pool = pool();
     let ((), touches) = touched(&pool, || assert!(Store::format(&pool, &CONFIG).is_ok()));
-    assert!(touches.stores < 20 && touches.bytes <= 512, "{touches:?}");
+    assert!(touches.stores < 20 && touches.bytes <= 2 * PAGE_BYTES, "{touches:?}");
     assert!(pool.len() > 64 * GIB);
 }

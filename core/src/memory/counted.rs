@@ -83,6 +83,10 @@ impl<M: Memory> Memory for Counted<M> {
         self.memory.len()
     }
 
+    fn shared(&self) -> bool {
+        self.memory.shared()
+    }
+
     fn load_u32(&self, offset: u64) -> u32 {
         self.count(|touches| touches.loads += 1);
         self.memory.load_u32(offset)

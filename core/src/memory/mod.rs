@@ -44,6 +44,13 @@ pub trait Memory {
         self.len() == 0
     }
 
+    /// Whether others may use the memory at the same time, or go on with it after this side died:
+    /// then whoever keeps records in it must log its changes and decide by compare-and-swap.
+    #[inline(always)]
+    fn shared(&self) -> bool {
+        false
+    }
+
     /// Loads 4 bytes; acquire where memory is shared.
     fn load_u32(&self, offset: u64) -> u32;
 
@@ -85,6 +92,11 @@ impl<M: Memory + ?Sized> Memory for &M {
     #[inline(always)]
     fn len(&self) -> u64 {
         (**self).len()
+    }
+
+    #[inline(always)]
+    fn shared(&self) -> bool {
+        (**self).shared()
     }
 
     #[inline(always)]

@@ -256,22 +256,32 @@ impl Memory for Atomic<'_> {
         self.window.len
     }
 
+    #[inline(always)]
+    fn shared(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn load_u32(&self, offset: u64) -> u32 {
         self.word_u32(offset).load(Ordering::Acquire)
     }
 
+    #[inline(always)]
     fn load_u64(&self, offset: u64) -> u64 {
         self.word_u64(offset).load(Ordering::Acquire)
     }
 
+    #[inline(always)]
     fn store_u32(&self, offset: u64, value: u32) {
         self.word_u32(offset).store(value, Ordering::Release);
     }
 
+    #[inline(always)]
     fn store_u64(&self, offset: u64, value: u64) {
         self.word_u64(offset).store(value, Ordering::Release);
     }
 
+    #[inline(always)]
     fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
         let word = self.word_u64(offset);
         word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)

@@ -85,6 +85,10 @@ impl<M: Memory> Memory for Stale<'_, M> {
         self.memory.len()
     }
 
+    fn shared(&self) -> bool {
+        self.memory.shared()
+    }
+
     fn load_u32(&self, offset: u64) -> u32 {
         let mut bytes = [0; 4];
         self.read(offset, &mut bytes);

@@ -59,6 +59,8 @@ pub(super) fn translate(error: Error) -> Option<MemoryError> {
         Error::NotYours => MemoryError::NotYours,
         // All our mappings are writable, and a stage gets each byte once from the endpoint.
         Error::ReadOnly | Error::Incomplete { .. } => MemoryError::Malformed,
+        // Only processes that map the pool can do that; a peer learns that its region is lost.
+        Error::Corrupt => MemoryError::UnknownRegion,
         Error::ZeroLength => MemoryError::ZeroLength,
         Error::Overflow { .. } => MemoryError::OutOfRange { end: u64::MAX, size: 0 },
         Error::Range { offset, len, size } => {
@@ -91,7 +93,8 @@ fn resource(pool: Pool) -> Resource {
         Pool::Versions => Resource::Versions,
         Pool::Regions => Resource::Regions,
         Pool::Entries => Resource::References,
-        Pool::Holders => Resource::Holders,
+        // No operation takes participants: it is for the pool's own errors.
+        Pool::Holders | Pool::Participants => Resource::Holders,
         Pool::Pins => Resource::Pins,
         Pool::Stages => Resource::Stages,
         Pool::Detached => Resource::Detached,

@@ -3,9 +3,9 @@
 use core::fmt;
 
 use super::dead::Item;
+use super::entry::Word;
 use super::records::{
-    STATE_BITS, STATE_FREE, STATE_LEAVING, STATE_LIVE, Table, WORD, entry, holder, pin, region,
-    stage, stamp, version as field,
+    STATE_BITS, STATE_FREE, Table, WORD, entry, holder, pin, region, stage, stamp, version as field,
 };
 use super::{Memory, Resource, Store};
 
@@ -64,8 +64,15 @@ pub enum Fault {
         version: u32,
         /// Holders and children counted.
         counted: (u32, u32),
-        /// Holders and children as the version has them.
-        stored: (u32, u32),
+        /// Both together as the version has them.
+        stored: u32,
+    },
+    /// A version's list of children is not those that name it as their parent.
+    Children {
+        /// Which version.
+        version: u32,
+        /// Children that name it.
+        counted: u32,
     },
     /// A holder's count is not the number of regions or references that name it.
     Owned {
@@ -96,6 +103,9 @@ impl fmt::Display for Fault {
 }
 
 impl core::error::Error for Fault {}
+
+/// The bits of a state in a record's word.
+const STATES: u64 = (1 << STATE_BITS) - 1;
 
 /// Marks of one frame or node, a byte each.
 const REACHED: u8 = 1;
@@ -142,7 +152,7 @@ fn name(item: Item) -> (Resource, u32) {
 impl<M: Memory> Store<M> {
     /// Bytes of scratch memory that [`Store::check`] needs now.
     pub fn check_scratch_bytes(&self) -> usize {
-        let high = |table| self.control(table, Table::HIGH) as usize;
+        let high = |table| self.high(table) as usize;
         high(self.lay.frames) + high(self.lay.nodes) + 8 * high(self.lay.versions)
     }
 
@@ -159,10 +169,8 @@ impl<M: Memory> Store<M> {
         }
         let scratch = &mut scratch[..needed];
         scratch.fill(0);
-        let (frames, rest) =
-            scratch.split_at_mut(self.control(self.lay.frames, Table::HIGH) as usize);
-        let (nodes, versions) =
-            rest.split_at_mut(self.control(self.lay.nodes, Table::HIGH) as usize);
+        let (frames, rest) = scratch.split_at_mut(self.high(self.lay.frames) as usize);
+        let (nodes, versions) = rest.split_at_mut(self.high(self.lay.nodes) as usize);
         let mut marks = Marks { frames, nodes, versions };
         self.check_sums()?;
         self.check_promises()?;
@@ -178,19 +186,14 @@ impl<M: Memory> Store<M> {
     }
 
     fn live_versions(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.control(self.lay.versions, Table::HIGH)).filter(|version| {
-            self.mem.load_u32(self.version_at(*version) + field::FLAGS) & field::IN_USE != 0
-        })
+        (0..self.high(self.lay.versions)).filter(|version| self.is_version(*version))
     }
 
     /// Indices of the records of a table that are live, or on their way out.
     fn live_records(&self, table: Table) -> impl Iterator<Item = u32> + '_ {
-        let states = [STATE_LIVE, STATE_LEAVING];
-        (0..self.control(table, Table::HIGH)).filter(move |index| {
-            let state = self.mem.load_u64(table.at(*index) + WORD) & ((1 << STATE_BITS) - 1);
-            debug_assert!(state == STATE_FREE || states.contains(&state));
-            states.contains(&state)
-        })
+        let states = if table.id == self.lay.entries.id { entry::STATE } else { STATES };
+        (0..self.high(table))
+            .filter(move |index| self.mem.load_u64(table.at(*index) + WORD) & states != STATE_FREE)
     }
 
     /// Every table: in use + free + retired = ever used.
@@ -203,19 +206,16 @@ impl<M: Memory> Store<M> {
             (self.lay.stages, Resource::Stages),
         ];
         for (table, what) in records {
-            let live = self.live_records(table).count() as u64;
-            let next = |index: u32| self.mem.load_u32(table.at(index) + super::records::LINK);
-            self.check_sum(table, what, live, next)?;
+            self.check_sum(table, what, self.live_records(table).count() as u64)?;
         }
         let live = self.live_versions().count() as u64;
-        self.check_sum(self.lay.versions, Resource::Versions, live, |i| self.version_link(i))?;
+        self.check_sum(self.lay.versions, Resource::Versions, live)?;
         for (table, what) in
             [(self.lay.frames, Resource::Frames), (self.lay.nodes, Resource::Nodes)]
         {
-            let high = self.control(table, Table::HIGH);
-            let is_used = |i: &u32| self.mem.load_u64(table.at(*i)) & stamp::FREE == 0;
-            let live = (0..high).filter(is_used).count() as u64;
-            self.check_sum(table, what, live, |i| self.mem.load_u64(table.at(i)) as u32)?;
+            let is_used = |i: &u32| !stamp::is_free(self.mem.load_u64(table.at(*i)));
+            let live = (0..self.high(table)).filter(is_used).count() as u64;
+            self.check_sum(table, what, live)?;
         }
         Ok(())
     }
@@ -225,18 +225,17 @@ impl<M: Memory> Store<M> {
         table: Table,
         what: Resource,
         live: u64,
-        next: impl Fn(u32) -> u32,
     ) -> core::result::Result<(), Fault> {
-        let high = u64::from(self.control(table, Table::HIGH));
-        let retired = u64::from(self.control(table, Table::RETIRED));
-        let used = u64::from(self.control(table, Table::USED));
-        let mut link = self.control(table, Table::FREE);
-        let mut free = 0;
-        while link != 0 && free <= high {
-            free += 1;
-            link = next(link - 1);
+        let high = u64::from(self.high(table));
+        let usage = self.usage(table);
+        let mut free = self.visit_stack(table, |_| {});
+        for who in 0..self.lay.config.participants {
+            let area = self.lay.participant(who);
+            free += self.visit_cache(area, table, |_| {});
+            free += self.fresh(area, table).len() as u64;
         }
-        if used != live || free + used + retired != high {
+        let used = usage.in_use;
+        if used != live || free + used + usage.retired != high {
             return Err(Fault::Sum { what, free, used, high });
         }
         Ok(())
@@ -254,7 +253,7 @@ impl<M: Memory> Store<M> {
             };
             let counted = self.live_records(regions).map(of(regions, in_region)).sum::<u64>()
                 + self.live_records(stages).map(of(stages, in_stage)).sum::<u64>();
-            let stored = u64::from(self.control(table, Table::RESERVED));
+            let stored = self.usage(table).reserved;
             if counted != stored {
                 return Err(Fault::Promised { what, counted, stored });
             }
@@ -278,7 +277,7 @@ impl<M: Memory> Store<M> {
             Item::Frame(frame) => self.frame_stamp(frame),
             Item::Node(node) => self.node_stamp(node),
         };
-        if found & stamp::FREE != 0 {
+        if stamp::is_free(found) {
             return Err(Fault::Dangling { what, index });
         }
         if found > newest {
@@ -329,7 +328,7 @@ impl<M: Memory> Store<M> {
                     };
                     let mut marks = marks.borrow_mut();
                     let mark = marks.of(item);
-                    if found & stamp::FREE != 0 {
+                    if stamp::is_free(found) {
                         fault = Some(Fault::Dangling { what, index });
                     } else if found > threshold {
                         if *mark & (REACHED | GARBAGE) != 0 {
@@ -354,7 +353,7 @@ impl<M: Memory> Store<M> {
         ];
         for (table, what, marks) in tables {
             for (index, mark) in (0u32..).zip(marks) {
-                let is_free = self.mem.load_u64(table.at(index)) & stamp::FREE != 0;
+                let is_free = stamp::is_free(self.mem.load_u64(table.at(index)));
                 if is_free != (*mark == 0) {
                     return Err(match is_free {
                         true => Fault::Dangling { what, index },
@@ -387,9 +386,13 @@ impl<M: Memory> Store<M> {
         for version in self.live_versions() {
             let count = self.count(version);
             let counted = (marks.counted(version, 0), marks.counted(version, 1));
-            let stored = (count.holders(), count.children());
-            if counted != stored {
+            let stored = count.holds();
+            if counted.0 + counted.1 != stored {
                 return Err(Fault::Count { version, counted, stored });
+            }
+            let forked = count.has(super::records::count::FORKED);
+            if (counted.1 != 0) != forked && counted.1 != 0 {
+                return Err(Fault::Children { version, counted: counted.1 });
             }
         }
         self.check_owners()
@@ -399,17 +402,25 @@ impl<M: Memory> Store<M> {
     fn check_owners(&self) -> core::result::Result<(), Fault> {
         for index in self.live_records(self.lay.holders) {
             let at = self.lay.holders.at(index);
-            let owns = |table: Table, owner: u64, value: u32| {
-                let is_owner = |record: &u32| self.mem.load_u32(table.at(*record) + owner) == value;
+            let owned = |table: Table, owner: u64| {
+                let is_owner = |record: &u32| self.mem.load_u32(table.at(*record) + owner) == index;
                 self.live_records(table).filter(is_owner).count() as u64
             };
+            let entries = self.lay.entries;
+            let is_owner = |record: &u32| {
+                Word(self.mem.load_u64(entries.at(*record) + WORD)).holder() == Some(index)
+            };
+            let references = self.live_records(entries).filter(is_owner).count() as u64;
+            let count = |field| u64::from(self.mem.load_u32(at + field));
             let kinds = [
-                (Resource::Regions, holder::REGION_COUNT, self.lay.regions, region::HOLDER, index),
-                (Resource::Entries, holder::ENTRY_COUNT, self.lay.entries, entry::OWNER, index + 1),
+                (
+                    Resource::Regions,
+                    owned(self.lay.regions, region::HOLDER),
+                    count(holder::REGION_COUNT),
+                ),
+                (Resource::Entries, references, self.entries_of(at)),
             ];
-            for (what, count, table, owner, value) in kinds {
-                let counted = owns(table, owner, value);
-                let stored = u64::from(self.mem.load_u32(at + count));
+            for (what, counted, stored) in kinds {
                 if counted != stored {
                     return Err(Fault::Owned { what, holder: index, counted, stored });
                 }

@@ -32,7 +32,7 @@ impl<M: Memory> Store<M> {
         let tail = self.mem.load_u32(list + 4);
         let room = match tail.checked_sub(1) {
             None => 0,
-            Some(tail) => chunk::CAPACITY - self.mem.load_u32(self.node_at(tail) + chunk::COUNT),
+            Some(tail) => chunk::CAPACITY - self.chunk_count(tail),
         };
         count.saturating_sub(u64::from(room)).div_ceil(u64::from(chunk::CAPACITY))
     }
@@ -42,25 +42,27 @@ impl<M: Memory> Store<M> {
         let mut tail = self.mem.load_u32(list + 4);
         let mut count = 0;
         if tail != 0 {
-            count = self.mem.load_u32(self.node_at(tail - 1) + chunk::COUNT);
+            count = self.chunk_count(tail - 1);
         }
         if tail == 0 || count == chunk::CAPACITY {
             let node = self.take_stamped(self.lay.nodes, stamp::CHUNK);
             let at = self.node_at(node);
             self.mem.store_u32(at + chunk::NEXT, 0);
+            self.mem.store_u32(at + chunk::COUNT, 0);
             self.link_chunk(list, tail, node + 1);
             (tail, count) = (node + 1, 0);
         }
         let at = self.node_at(tail - 1);
+        // Behind the count it is nobody's: no need to log it.
         self.mem.store_u32(at + chunk::IDS + 4 * u64::from(count), item.encode());
-        self.mem.store_u32(at + chunk::COUNT, count + 1);
+        self.set_u32(at + chunk::COUNT, count + 1);
     }
 
     /// Makes `link` the tail of the list at `list`, behind `tail`.
     fn link_chunk(&mut self, list: u64, tail: u32, link: u32) {
         let slot = if tail == 0 { list } else { self.node_at(tail - 1) + chunk::NEXT };
-        self.mem.store_u32(slot, link);
-        self.mem.store_u32(list + 4, link);
+        self.set_u32(slot, link);
+        self.set_u32(list + 4, link);
     }
 
     /// Appends the whole list at `from` to the one at `to` and leaves it empty. Constant work.
@@ -71,19 +73,24 @@ impl<M: Memory> Store<M> {
         }
         let to_tail = self.mem.load_u32(to + 4);
         let slot = if to_tail == 0 { to } else { self.node_at(to_tail - 1) + chunk::NEXT };
-        self.mem.store_u32(slot, head);
-        self.mem.store_u32(to + 4, tail);
-        self.mem.store_u32(from, 0);
-        self.mem.store_u32(from + 4, 0);
+        self.set_u32(slot, head);
+        self.set_u32(to + 4, tail);
+        self.set_u32(from, 0);
+        self.set_u32(from + 4, 0);
+    }
+
+    /// Items of a chunk, never more than fit.
+    fn chunk_count(&self, node: u32) -> u32 {
+        self.mem.load_u32(self.node_at(node) + chunk::COUNT).min(chunk::CAPACITY)
     }
 
     /// Takes the first chunk out of a list.
     fn detach_chunk(&mut self, list: u64) -> Option<u32> {
         let node = self.mem.load_u32(list).checked_sub(1)?;
         let next = self.mem.load_u32(self.node_at(node) + chunk::NEXT);
-        self.mem.store_u32(list, next);
+        self.set_u32(list, next);
         if next == 0 {
-            self.mem.store_u32(list + 4, 0);
+            self.set_u32(list + 4, 0);
         }
         Some(node)
     }
@@ -98,9 +105,9 @@ impl<M: Memory> Store<M> {
     /// Sorts the first chunk at `pending`: what is stamped later than `threshold` is free, the
     /// rest goes to `dead`. Takes nothing: what survives stays in its chunk, or fills another.
     pub(super) fn sort_chunk(&mut self, pending: u64, dead: u64, threshold: u64) {
-        let Some(node) = self.detach_chunk(pending) else { return };
+        let Some(node) = self.mem.load_u32(pending).checked_sub(1) else { return };
         let at = self.node_at(node);
-        let count = self.mem.load_u32(at + chunk::COUNT);
+        let count = self.chunk_count(node);
         let mut kept = 0;
         for position in 0..count {
             let word = self.mem.load_u32(at + chunk::IDS + 4 * u64::from(position));
@@ -108,14 +115,17 @@ impl<M: Memory> Store<M> {
                 Item::Frame(index) => (self.lay.frames, index),
                 Item::Node(index) => (self.lay.nodes, index),
             };
-            if self.mem.load_u64(table.at(index)) > threshold {
+            if self.mem.load_u64(self.at(table, index)) > threshold {
                 self.put_stamped(table, index);
             } else {
-                self.mem.store_u32(at + chunk::IDS + 4 * u64::from(kept), word);
+                if kept != position {
+                    self.set_u32(at + chunk::IDS + 4 * u64::from(kept), word);
+                }
                 kept += 1;
             }
         }
-        self.mem.store_u32(at + chunk::COUNT, kept);
+        self.detach_chunk(pending);
+        self.set_u32(at + chunk::COUNT, kept);
         self.keep_chunk(dead, node, kept);
     }
 
@@ -126,19 +136,22 @@ impl<M: Memory> Store<M> {
             self.put_stamped(self.lay.nodes, node);
             return;
         }
-        if tail != 0 {
-            let tail_at = self.node_at(tail - 1);
-            let count = self.mem.load_u32(tail_at + chunk::COUNT);
+        if let Some(tail) = tail.checked_sub(1) {
+            let tail_at = self.node_at(tail);
+            let count = self.chunk_count(tail);
             if count + kept <= chunk::CAPACITY {
                 let from = self.node_at(node) + chunk::IDS;
                 let to = tail_at + chunk::IDS + 4 * u64::from(count);
-                self.mem.copy(from, to, 4 * u64::from(kept));
-                self.mem.store_u32(tail_at + chunk::COUNT, count + kept);
+                if from.abs_diff(to) >= 4 * u64::from(kept) {
+                    self.mem.copy(from, to, 4 * u64::from(kept));
+                }
+                self.set_u32(tail_at + chunk::COUNT, count + kept);
                 self.put_stamped(self.lay.nodes, node);
                 return;
             }
         }
-        self.mem.store_u32(self.node_at(node) + chunk::NEXT, 0);
+        let at = self.node_at(node) + chunk::NEXT;
+        self.set_u32(at, 0);
         self.link_chunk(dead, tail, node + 1);
     }
 
@@ -150,11 +163,11 @@ impl<M: Memory> Store<M> {
         mut on_item: impl FnMut(Item),
     ) {
         let mut link = self.mem.load_u32(list);
-        while let Some(node) = link.checked_sub(1) {
+        for _ in 0..self.lay.config.nodes {
+            let Some(node) = link.checked_sub(1) else { return };
             let at = self.node_at(node);
             on_chunk(node);
-            let count = self.mem.load_u32(at + chunk::COUNT);
-            for position in 0..count.min(chunk::CAPACITY) {
+            for position in 0..self.chunk_count(node) {
                 let word = self.mem.load_u32(at + chunk::IDS + 4 * u64::from(position));
                 on_item(Item::decode(word));
             }

@@ -5,19 +5,65 @@
 
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{EntryId, HolderId, RegionId};
-use super::list::Chain;
+use super::participant::RECLAIMER;
 use super::records::{
-    STATE_BITS, STATE_LIVE, Table, WORD, entry as field, holder, region, superblock,
+    STATE_BITS, STATE_FREE, STATE_LEAVING, STATE_LIVE, WORD, entry as field, holder, participant,
+    region,
 };
 use super::region::check_range;
 use super::{Memory, Store};
 
-/// How a generation of an entry ended, in the low bits of its `END` word.
+/// How a generation of an entry ended, as the word of the next one has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Consumed = 1,
     Dropped = 2,
     Expired = 3,
+}
+
+/// The word of an entry: generation, owner, how the generation before ended, state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Word(pub(super) u64);
+
+impl Word {
+    const fn new(generation: u64, owner: u64, end: u64, state: u64) -> Self {
+        let generation = generation << field::GENERATION_SHIFT;
+        Self(generation | owner << field::OWNER_SHIFT | end << field::END_SHIFT | state)
+    }
+
+    pub(super) const fn generation(self) -> u64 {
+        self.0 >> field::GENERATION_SHIFT
+    }
+
+    pub(super) const fn state(self) -> u64 {
+        self.0 & field::STATE
+    }
+
+    const fn end(self) -> u64 {
+        (self.0 & field::END) >> field::END_SHIFT
+    }
+
+    /// The link of the owner, or who made it nobody's.
+    pub(super) const fn owner(self) -> u64 {
+        self.0 >> field::OWNER_SHIFT & field::OWNER
+    }
+
+    /// The index of the owner, if there is one.
+    pub(super) const fn holder(self) -> Option<u32> {
+        match self.owner() {
+            0 | field::NOBODY.. => None,
+            link => Some(link as u32 - 1),
+        }
+    }
+
+    /// The same reference in another state, or of another owner.
+    const fn with(self, owner: u64, state: u64) -> Self {
+        Self::new(self.generation(), owner, self.end(), state)
+    }
+
+    const fn is_live(self, generation: u64) -> bool {
+        self.generation() == generation && self.state() == STATE_LIVE
+    }
 }
 
 impl<M: Memory> Store<M> {
@@ -39,20 +85,22 @@ impl<M: Memory> Store<M> {
         let version = self.mem.load_u32(at + region::VERSION);
         let holder_at = self.lay.holders.at(holder.index());
         self.check_entry_quota(holder_at)?;
-        self.require(self.lay.entries, 1, Resource::Entries)?;
+        self.require(self.lay.entries, Resource::Entries)?;
         self.check_hold(version)?;
-        self.hold(version);
-        let (index, generation) = self.take_record(self.lay.entries);
-        let at = self.lay.entries.at(index);
-        if generation == 1 {
-            // Never used before: its bytes are whatever the pool had.
-            self.mem.store_u64(at + field::END, 0);
-        }
+        let index = self.take(self.lay.entries);
+        let at = self.at(self.lay.entries, index);
+        let old = Word(self.mem.load_u64(at + WORD));
+        let generation = old.generation().max(1);
+        let owner = u64::from(holder.index()) + 1;
         self.mem.store_u64(at + field::BASE, base);
         self.mem.store_u64(at + field::LEN, len);
         self.mem.store_u32(at + field::VERSION, version);
-        self.own_entry(holder, index);
-        Ok(EntryId { index, generation })
+        self.set_u64(at + WORD, Word::new(generation, owner, old.end(), STATE_LIVE).0);
+        self.add_entries(holder_at, 1);
+        if !self.hold(version, |_| true) {
+            return Err(self.out_of_holds(version));
+        }
+        self.sound(Ok(EntryId { index, generation }))
     }
 
     /// Whether a holder may own one more reference.
@@ -60,69 +108,126 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Quota`].
     fn check_entry_quota(&self, holder_at: u64) -> Result<()> {
-        let count = u64::from(self.mem.load_u32(holder_at + holder::ENTRY_COUNT));
         let limit = u64::from(self.mem.load_u32(holder_at + holder::ENTRIES_MAX));
+        let count = u64::from(self.mem.load_u32(holder_at + holder::ENTRY_COUNT));
+        if count < limit {
+            return Ok(());
+        }
+        let count = self.entries_of(holder_at);
         if count < limit {
             return Ok(());
         }
         Err(Error::Quota { what: Resource::Entries, limit, wanted: count + 1 })
     }
 
-    fn own_entry(&mut self, holder: HolderId, index: u32) {
-        let at = self.lay.entries.at(index);
-        let holder_at = self.lay.holders.at(holder.index());
-        self.mem.store_u32(at + field::OWNER, holder.index() + 1);
-        self.link(Chain::entries(self.lay.entries), holder_at + holder::ENTRIES, index);
+    /// References that a holder owns.
+    pub(super) fn entries_of(&self, holder_at: u64) -> u64 {
         let count = self.mem.load_u32(holder_at + holder::ENTRY_COUNT);
-        self.mem.store_u32(holder_at + holder::ENTRY_COUNT, count + 1);
+        let lost = super::redo::value(self.mem.load_u64(holder_at + holder::LOST)) as u32;
+        count.wrapping_sub(lost).into()
     }
 
-    /// Takes a reference from its owner, or from the references without one.
-    fn disown_entry(&mut self, index: u32) {
-        let at = self.lay.entries.at(index);
-        let Some(owner) = self.mem.load_u32(at + field::OWNER).checked_sub(1) else {
-            let detached = self.mem.load_u64(superblock::DETACHED);
-            self.mem.store_u64(superblock::DETACHED, detached - 1);
+    fn add_entries(&mut self, holder_at: u64, change: i32) {
+        let count = self.mem.load_u32(holder_at + holder::ENTRY_COUNT).wrapping_add_signed(change);
+        self.set_u32(holder_at + holder::ENTRY_COUNT, count);
+    }
+
+    fn add_detached(&mut self, change: i64) {
+        let at = self.area + participant::DETACHED;
+        let detached = self.mem.load_u64(at).wrapping_add_signed(change);
+        self.set_u64(at, detached);
+    }
+
+    /// Whether this participant is the one that writes a holder's counts.
+    fn keeps(&self, holder_at: u64) -> bool {
+        if !self.mem.shared() {
+            return true;
+        }
+        let live = self.mem.load_u64(holder_at + WORD) & ((1 << STATE_BITS) - 1) == STATE_LIVE;
+        let keeper =
+            if live { self.mem.load_u32(holder_at + holder::PARTICIPANT) } else { RECLAIMER };
+        keeper == self.me
+    }
+
+    /// The participant that may have put a word in an entry's place just now.
+    fn author(&self, word: Word) -> Option<u32> {
+        if !self.mem.shared() {
+            return None;
+        }
+        match word.holder() {
+            Some(index) => {
+                Some(self.mem.load_u32(self.at(self.lay.holders, index) + holder::PARTICIPANT))
+            }
+            None => Some(word.owner().wrapping_sub(field::NOBODY) as u32),
+        }
+    }
+
+    /// Takes a reference off the account of the owner that its word names. If others keep that
+    /// account, it is left to [`Store::pay`].
+    fn take_from_owner(&mut self, word: Word) {
+        let Some(owner) = word.holder() else { return self.add_detached(-1) };
+        let at = self.at(self.lay.holders, owner);
+        if self.keeps(at) {
+            self.add_entries(at, -1);
+        } else {
+            self.set_u32(self.area + participant::OWED, owner + 1);
+        }
+    }
+
+    /// Tells a holder whose account others keep that it lost a reference: an operation of its
+    /// own, which recovery finishes for whoever died before it.
+    pub(super) fn pay(&mut self, area: u64) {
+        if !self.mem.shared() {
             return;
-        };
-        let holder_at = self.lay.holders.at(owner);
-        self.unlink(Chain::entries(self.lay.entries), holder_at + holder::ENTRIES, index);
-        let count = self.mem.load_u32(holder_at + holder::ENTRY_COUNT);
-        self.mem.store_u32(holder_at + holder::ENTRY_COUNT, count - 1);
-        self.mem.store_u32(at + field::OWNER, 0);
+        }
+        let at = area + participant::OWED;
+        if let Some(owner) = self.mem.load_u32(at).checked_sub(1) {
+            let lost = self.at(self.lay.holders, owner) + holder::LOST;
+            self.set_u32(at, 0);
+            self.decide(lost, |_, count| Some(count + 1));
+            self.close();
+        }
     }
 
-    /// Where the live record of a reference is.
+    /// Where the live record of a reference is, and its word.
     ///
     /// # Errors
     /// [`Error::Consumed`], [`Error::Dropped`], [`Error::Expired`] if that is how this
     /// generation ended and no other has since; else [`Error::Stale`].
     #[inline(always)]
-    pub(super) fn entry_at(&self, id: EntryId) -> Result<u64> {
+    pub(super) fn entry_at(&self, id: EntryId) -> Result<(u64, Word)> {
         let table = self.lay.entries;
-        if id.index < self.control(table, Table::HIGH) {
+        if self.known(table, id.index) {
             let at = table.at(id.index);
-            let word = self.mem.load_u64(at + WORD);
-            if word >> STATE_BITS == id.generation && word & STATE_LIVE != 0 {
-                return Ok(at);
+            let word = Word(self.mem.load_u64(at + WORD));
+            if word.is_live(id.generation) {
+                return Ok((at, word));
             }
-            return Err(self.how_it_ended(at, id));
+            return Err(how_it_ended(word, id));
         }
         Err(stale(id))
     }
 
-    #[cold]
-    fn how_it_ended(&self, at: u64, id: EntryId) -> Error {
-        let end = self.mem.load_u64(at + field::END);
-        if end >> STATE_BITS != id.generation {
-            return stale(id);
+    /// Whether an entry still is what it was.
+    #[inline(always)]
+    pub(super) fn is_entry(&self, at: u64, word: Word) -> bool {
+        !self.mem.shared() || self.mem.load_u64(at + WORD) == word.0
+    }
+
+    /// The result of something that was done with a reference that others may have ended
+    /// meanwhile: then that is what is wrong.
+    #[inline(always)]
+    pub(super) fn entry_result<T>(
+        &self,
+        id: EntryId,
+        (at, word): (u64, Word),
+        result: Result<T>,
+    ) -> Result<T> {
+        if result.is_err() && !self.is_entry(at, word) {
+            self.corrupt.set(false);
+            return Err(how_it_ended(Word(self.mem.load_u64(at + WORD)), id));
         }
-        match end & ((1 << STATE_BITS) - 1) {
-            reason if reason == End::Consumed as u64 => Error::Consumed,
-            reason if reason == End::Dropped as u64 => Error::Dropped,
-            reason if reason == End::Expired as u64 => Error::Expired,
-            _ => stale(id),
-        }
+        self.sound(result)
     }
 
     /// Bytes that a reference stands for.
@@ -130,7 +235,7 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::map_ref`] for the reference.
     pub fn ref_len(&self, id: EntryId) -> Result<u64> {
-        Ok(self.mem.load_u64(self.entry_at(id)? + field::LEN))
+        Ok(self.mem.load_u64(self.entry_at(id)?.0 + field::LEN))
     }
 
     /// Makes a region of `len` bytes at `offset` of what a reference stands for. The reference
@@ -151,14 +256,18 @@ impl<M: Memory> Store<M> {
         writable: bool,
     ) -> Result<RegionId> {
         let holder_at = self.holder_at(holder)?;
-        let at = self.entry_at(id)?;
+        let (at, word) = self.entry_at(id)?;
         check_range(offset, len, self.mem.load_u64(at + field::LEN))?;
-        let base = self.mem.load_u64(at + field::BASE) + offset;
+        let base = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         let version = self.mem.load_u32(at + field::VERSION);
         self.check_region(holder_at)?;
         self.check_hold(version)?;
-        self.hold(version);
-        Ok(self.new_region(holder, version, (base, len), writable))
+        let region = self.new_region(holder, version, (base, len), writable);
+        // While the entry is what it was, it holds the version; and a version whose count did
+        // not change since is the same one.
+        let held = self.hold(version, |store| store.is_entry(at, word));
+        let result = if held { Ok(region) } else { Err(self.out_of_holds(version)) };
+        self.entry_result(id, (at, word), result)
     }
 
     /// Copies bytes of what a reference stands for, without mapping it.
@@ -166,11 +275,20 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::map_ref`] for the reference and the range.
     pub fn read_ref(&self, id: EntryId, offset: u64, target: &mut [u8]) -> Result<()> {
-        let at = self.entry_at(id)?;
+        let (at, word) = self.entry_at(id)?;
         check_range(offset, target.len() as u64, self.mem.load_u64(at + field::LEN))?;
-        let start = self.mem.load_u64(at + field::BASE) + offset;
+        let len = target.len() as u64;
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
-        Ok(())
+        if self.mem.shared() {
+            // All of it was there while the entry was; else it may be somebody else's bytes.
+            self.mem.fence();
+            if !self.is_entry(at, word) {
+                target.fill(0);
+                return self.entry_result(id, (at, word), Err(Error::Pending));
+            }
+        }
+        self.sound(Ok(()))
     }
 
     /// Takes a reference over, whoever owned it: the caller owns it under a new identifier, and
@@ -180,17 +298,27 @@ impl<M: Memory> Store<M> {
     /// As [`Store::map_ref`] for holder and reference; [`Error::Quota`].
     pub fn claim_ref(&mut self, holder: HolderId, id: EntryId) -> Result<EntryId> {
         let holder_at = self.holder_at(holder)?;
-        let at = self.entry_at(id)?;
-        if self.mem.load_u32(at + field::OWNER) != holder.index() + 1 {
-            self.check_entry_quota(holder_at)?;
-        }
+        let (at, word) = self.entry_at(id)?;
+        let mine = u64::from(holder.index()) + 1;
         let generation = id.generation + 1;
-        let (old, new) = (word(id.generation), word(generation));
-        self.mem.compare_exchange_u64(at + WORD, old, new).map_err(|_| Error::Consumed)?;
-        self.mem.store_u64(at + field::END, end_word(id.generation, End::Consumed));
-        self.disown_entry(id.index);
-        self.own_entry(holder, id.index);
-        Ok(EntryId { index: id.index, generation })
+        if generation > field::GENERATION_MAX {
+            let limit = field::GENERATION_MAX;
+            return Err(Error::OutOf { what: Resource::Entries, limit, in_use: limit });
+        }
+        if word.owner() != mine {
+            self.check_entry_quota(holder_at)?;
+            self.add_entries(holder_at, 1);
+            self.take_from_owner(word);
+        }
+        let new = Word::new(generation, mine, End::Consumed as u64, STATE_LIVE);
+        let helped = self.author(word);
+        if !self.decide_word(at + WORD, (word.0, new.0), helped) {
+            self.undo();
+            return self.entry_result(id, (at, word), Err(Error::Consumed));
+        }
+        self.close();
+        self.pay(self.area);
+        self.sound(Ok(EntryId { index: id.index, generation }))
     }
 
     /// Gives up a reference without ending it: whoever has the identifier may claim it.
@@ -198,15 +326,21 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::drop_ref`]; [`Error::OutOf`] if the store has its limit of such references.
     pub fn detach(&mut self, holder: HolderId, id: EntryId) -> Result<()> {
-        self.owned_entry(holder, id)?;
-        let detached = self.mem.load_u64(superblock::DETACHED);
+        let (at, word) = self.owned_entry(holder, id)?;
+        let detached = self.detached();
         let limit = u64::from(self.lay.config.detached_max);
         if detached >= limit {
             return Err(Error::OutOf { what: Resource::Detached, limit, in_use: detached });
         }
-        self.disown_entry(id.index);
-        self.mem.store_u64(superblock::DETACHED, detached + 1);
-        Ok(())
+        self.add_entries(self.lay.holders.at(holder.index()), -1);
+        self.add_detached(1);
+        let nobody = field::NOBODY + u64::from(self.me);
+        if !self.decide_word(at + WORD, (word.0, word.with(nobody, STATE_LIVE).0), None) {
+            self.undo();
+            return self.entry_result(id, (at, word), Err(Error::Consumed));
+        }
+        self.close();
+        self.sound(Ok(()))
     }
 
     /// Ends a reference. Regions that were mapped from it stay. Constant work.
@@ -214,39 +348,64 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::map_ref`] for holder and reference; [`Error::NotOwner`].
     pub fn drop_ref(&mut self, holder: HolderId, id: EntryId) -> Result<()> {
-        self.owned_entry(holder, id)?;
-        self.end_entry(id.index, End::Dropped);
-        Ok(())
-    }
-
-    fn owned_entry(&self, holder: HolderId, id: EntryId) -> Result<()> {
-        self.holder_at(holder)?;
-        let at = self.entry_at(id)?;
-        if self.mem.load_u32(at + field::OWNER) == holder.index() + 1 {
-            Ok(())
-        } else {
-            Err(Error::NotOwner)
+        let (at, word) = self.owned_entry(holder, id)?;
+        if !self.begin_end(at, word) {
+            return self.entry_result(id, (at, word), Err(Error::Consumed));
         }
+        self.end_entry(id.index, End::Dropped);
+        self.sound(Ok(()))
     }
 
-    /// Ends the live reference in a slot.
+    fn owned_entry(&self, holder: HolderId, id: EntryId) -> Result<(u64, Word)> {
+        self.holder_at(holder)?;
+        let (at, word) = self.entry_at(id)?;
+        let mine = u64::from(holder.index()) + 1;
+        if word.owner() == mine { Ok((at, word)) } else { Err(Error::NotOwner) }
+    }
+
+    /// Keeps everybody from a reference that is about to end; false if it is not what it was.
+    /// If its owner dies here, the sweep of its holder finds it.
+    pub(super) fn begin_end(&mut self, at: u64, word: Word) -> bool {
+        if !self.mem.shared() {
+            return true;
+        }
+        let ending = word.with(word.owner(), STATE_LEAVING).0;
+        self.mem.compare_exchange_u64(at + WORD, word.0, ending).is_ok()
+    }
+
+    /// Ends the reference in a slot, which nobody else may change any more.
     pub(super) fn end_entry(&mut self, index: u32, end: End) {
-        let at = self.lay.entries.at(index);
-        let generation = self.mem.load_u64(at + WORD) >> STATE_BITS;
-        self.mem.store_u64(at + field::END, end_word(generation, end));
-        self.disown_entry(index);
+        let at = self.at(self.lay.entries, index);
+        let word = Word(self.mem.load_u64(at + WORD));
+        if let Some(owner) = word.holder() {
+            let holder_at = self.at(self.lay.holders, owner);
+            self.add_entries(holder_at, -1);
+        }
+        let generation = word.generation() + 1;
         let version = self.mem.load_u32(at + field::VERSION);
-        self.put_record(self.lay.entries, index);
+        self.set_u64(at + WORD, Word::new(generation, 0, end as u64, STATE_FREE).0);
+        if generation > field::GENERATION_MAX {
+            self.retire(self.lay.entries);
+        } else {
+            self.put(self.lay.entries, index);
+        }
         self.release(version);
     }
 }
 
-fn word(generation: u64) -> u64 {
-    generation << STATE_BITS | STATE_LIVE
-}
-
-fn end_word(generation: u64, end: End) -> u64 {
-    generation << STATE_BITS | end as u64
+fn how_it_ended(word: Word, id: EntryId) -> Error {
+    if word.generation() != id.generation.wrapping_add(1) {
+        return match word.generation() == id.generation && word.state() == STATE_LEAVING {
+            true => Error::Dropped,
+            false => stale(id),
+        };
+    }
+    match word.end() {
+        end if end == End::Consumed as u64 => Error::Consumed,
+        end if end == End::Dropped as u64 => Error::Dropped,
+        end if end == End::Expired as u64 => Error::Expired,
+        _ => stale(id),
+    }
 }
 
 fn stale(id: EntryId) -> Error {

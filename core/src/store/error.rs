@@ -28,6 +28,8 @@ pub enum Resource {
     Detached,
     /// Holds on one version: its regions, references and pins together.
     Holds,
+    /// Participants: handles on one store.
+    Participants,
 }
 
 /// A kind of thing that an identifier names.
@@ -45,7 +47,7 @@ pub enum Object {
     Stage,
 }
 
-/// Why the store refused. Whatever the reason, nothing has changed.
+/// Why the store refused. Whatever the reason but the last, nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
     /// Not now: freed memory is still being reclaimed. Wait and ask again.
@@ -121,6 +123,8 @@ pub enum Error {
         /// Bytes that were announced.
         len: u64,
     },
+    /// The pool contradicts itself: another participant wrote where it may not.
+    Corrupt,
 }
 
 impl fmt::Display for Error {
@@ -152,6 +156,9 @@ impl fmt::Display for Error {
             Self::TooLarge { len, max } => write!(f, "{len} bytes are too many: at most {max}"),
             Self::Incomplete { filled, len } => {
                 write!(f, "{filled} of {len} staged bytes were written: each must be, once")
+            }
+            Self::Corrupt => {
+                f.write_str("the pool contradicts itself: somebody wrote where they may not")
             }
         }
     }
@@ -185,6 +192,18 @@ pub enum FormatError {
         /// The word expected.
         expected: u64,
     },
+    /// The store has no such participant.
+    NoParticipant {
+        /// Which was asked for.
+        participant: u32,
+        /// How many there are.
+        participants: u32,
+    },
+    /// Somebody else is this participant, or died as it and was not recovered.
+    Attached {
+        /// Which.
+        participant: u32,
+    },
 }
 
 impl fmt::Display for FormatError {
@@ -198,6 +217,12 @@ impl fmt::Display for FormatError {
             }
             Self::Foreign { found, expected } => {
                 write!(f, "no store of this format: {found:#x} where {expected:#x} should be")
+            }
+            Self::NoParticipant { participant, participants } => {
+                write!(f, "there is no participant {participant}: 0 to {} are", participants - 1)
+            }
+            Self::Attached { participant } => {
+                write!(f, "participant {participant} is in use: choose another or recover it")
             }
         }
     }

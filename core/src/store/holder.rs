@@ -2,7 +2,8 @@
 
 use super::error::{Error, Object, Resource, Result};
 use super::ids::HolderId;
-use super::records::{STATE_BITS, STATE_LEAVING, WORD, holder as field, region, superblock};
+use super::participant::RECLAIMER;
+use super::records::{LINK, STATE_LEAVING, STATE_LIVE, WORD, holder as field, region, superblock};
 use super::{Memory, Store};
 use crate::time::Instant;
 
@@ -30,20 +31,22 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Pending`], [`Error::OutOf`] holders.
     pub fn holder_join(&mut self, limits: Limits) -> Result<HolderId> {
-        self.require(self.lay.holders, 1, Resource::Holders)?;
-        let (index, generation) = self.take_record(self.lay.holders);
-        let at = self.lay.holders.at(index);
-        for zero in
-            [field::REGIONS, field::ENTRIES, field::STAGES, field::REGION_COUNT, field::ENTRY_COUNT]
-        {
+        self.require(self.lay.holders, Resource::Holders)?;
+        let index = self.take(self.lay.holders);
+        let at = self.at(self.lay.holders, index);
+        for zero in [field::STAGE_COUNT, field::REGION_COUNT, field::ENTRY_COUNT] {
             self.mem.store_u32(at + zero, 0);
         }
+        self.mem.store_u32(at + field::PARTICIPANT, self.me);
+        self.mem.store_u64(at + field::LOST, 0);
         self.mem.store_u64(at + field::PAGES, 0);
         self.mem.store_u64(at + field::PAGES_MAX, limits.pages);
         self.mem.store_u32(at + field::REGIONS_MAX, limits.regions);
         self.mem.store_u32(at + field::ENTRIES_MAX, limits.entries);
         self.mem.store_u64(at + field::EXPIRY, 0);
-        Ok(HolderId::new(index, generation))
+        let generation = self.go_live(self.lay.holders, index);
+        self.close();
+        self.sound(Ok(HolderId::new(index, generation)))
     }
 
     /// Ends a holder, by its own wish or because it died. Constant work. From now on its regions
@@ -53,13 +56,20 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Stale`].
     pub fn holder_leave(&mut self, holder: HolderId, now: Instant) -> Result<()> {
-        let at = self.holder_at(holder)?;
-        let now = self.advance(now);
+        self.holder_at(holder)?;
+        let now = if self.me == RECLAIMER { self.advance(now) } else { now };
+        self.leave_at(holder.index(), now);
+        Ok(())
+    }
+
+    /// Ends the live holder in a slot.
+    pub(super) fn leave_at(&mut self, index: u32, now: Instant) {
+        let at = self.at(self.lay.holders, index);
         let expiry = now.as_nanos().saturating_add(self.lay.config.grace_ns);
         self.mem.store_u64(at + field::EXPIRY, expiry);
-        self.mem.store_u64(at + WORD, holder.generation() << STATE_BITS | STATE_LEAVING);
-        self.enqueue(self.lay.holders, superblock::LEAVING_QUEUE, holder.index());
-        Ok(())
+        let word = self.mem.load_u64(at + WORD);
+        self.mem.store_u64(at + WORD, word - STATE_LIVE + STATE_LEAVING);
+        self.post(superblock::LEFT, at + LINK, index + 1);
     }
 
     /// Remembers the latest time handed in; time never goes back within a store.
@@ -99,14 +109,14 @@ impl<M: Memory> Store<M> {
     /// Puts pages on a holder's account.
     pub(super) fn charge(&mut self, holder_at: u64, pages: u64) {
         let had = self.mem.load_u64(holder_at + field::PAGES);
-        self.mem.store_u64(holder_at + field::PAGES, had + pages);
+        self.set_u64(holder_at + field::PAGES, had.wrapping_add(pages));
     }
 
     /// Puts a page that a region got on its holder's account.
     pub(super) fn charge_page(&mut self, region: u64) {
         let holder = self.mem.load_u32(region + region::HOLDER);
         let charged = self.mem.load_u64(region + region::CHARGED);
-        self.mem.store_u64(region + region::CHARGED, charged + 1);
-        self.charge(self.lay.holders.at(holder), 1);
+        self.set_u64(region + region::CHARGED, charged.wrapping_add(1));
+        self.charge(self.at(self.lay.holders, holder), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::error::{FormatError, Resource};
 use super::ids::INDEX_LIMIT;
-use super::records::{self, Table};
+use super::records::{self, Table, count, entry, participant, tagged};
 
 /// Bytes of a page and of the frame that holds it.
 pub const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
@@ -32,9 +32,9 @@ pub struct Config {
     pub regions: u32,
     /// References, 64 bytes each.
     pub entries: u32,
-    /// Holders, 64 bytes each; one that left keeps its slot until its grace is over.
+    /// Holders, 128 bytes each; one that left keeps its slot until its grace is over.
     pub holders: u32,
-    /// Pins, 32 bytes each: one a read response in flight.
+    /// Pins, 64 bytes each: one a read response in flight.
     pub pins: u32,
     /// Staged writes, 128 bytes each: one a write in flight of more than one packet.
     pub stages: u32,
@@ -44,12 +44,16 @@ pub struct Config {
     pub holds_max: u32,
     /// Nanoseconds that a reference stays usable after its owner left.
     pub grace_ns: u64,
+    /// Handles on the store at once: cores of one process, or processes. The first one reclaims.
+    pub participants: u32,
 }
 
 /// Most holds that one version's count has room for.
-pub(super) const HOLDS_LIMIT: u32 = (1 << records::COUNT_BITS) - 1;
-/// Identifiers in lists have a tag bit, and links are index + 1.
-const TAGGED_LIMIT: u32 = (1 << 31) - 2;
+pub(super) const HOLDS_LIMIT: u32 = (1 << count::BITS) - 1;
+/// Shared words keep links, which are index + 1, beside who changed them last.
+const LINKED_LIMIT: u32 = (1 << tagged::VALUE_BITS) - 2;
+/// Most records of a table that change hands at once.
+const BATCH_MAX: u32 = 64;
 
 impl Config {
     /// A configuration that fills a pool of `bytes` bytes, most of them with frames.
@@ -71,13 +75,14 @@ impl Config {
             detached_max: regions,
             holds_max: HOLDS_LIMIT,
             grace_ns: 10_000_000_000,
+            participants: 1,
         };
         // A frame, its stamp, and its share of the nodes: one for 24 frames, 64 at least.
         const FRAMES_PER_NODE: u64 = 24;
         let share = PAGE_BYTES + 8 + (NODE_BYTES + 8).div_ceil(FRAMES_PER_NODE);
-        let spare = 64 * (NODE_BYTES + 8) + 2 * PAGE_BYTES;
+        let spare = 65 * (NODE_BYTES + 8) + 3 * PAGE_BYTES;
         let fixed = Layout::sum(&config).bytes + spare;
-        let frames = (bytes.saturating_sub(fixed) / share).clamp(1, u64::from(TAGGED_LIMIT));
+        let frames = (bytes.saturating_sub(fixed) / share).clamp(1, u64::from(LINKED_LIMIT));
         config.frames = frames as u32;
         config.nodes = (frames / FRAMES_PER_NODE) as u32 + 64;
         config
@@ -86,15 +91,16 @@ impl Config {
     /// Whether each part is between 1 and what its index can count.
     fn validate(&self) -> Result<(), FormatError> {
         let parts = [
-            (Resource::Frames, self.frames, TAGGED_LIMIT),
-            (Resource::Nodes, self.nodes, TAGGED_LIMIT),
+            (Resource::Frames, self.frames, LINKED_LIMIT),
+            (Resource::Nodes, self.nodes, LINKED_LIMIT),
             (Resource::Versions, self.versions, HOLDS_LIMIT),
             (Resource::Regions, self.regions, INDEX_LIMIT),
-            (Resource::Entries, self.entries, u32::MAX - 1),
-            (Resource::Holders, self.holders, INDEX_LIMIT),
+            (Resource::Entries, self.entries, LINKED_LIMIT),
+            (Resource::Holders, self.holders, entry::NOBODY as u32 - 1),
             (Resource::Pins, self.pins, INDEX_LIMIT),
             (Resource::Stages, self.stages, INDEX_LIMIT),
             (Resource::Holds, self.holds_max, HOLDS_LIMIT),
+            (Resource::Participants, self.participants, tagged::WHO_LIMIT),
         ];
         for (what, wanted, max) in parts {
             if wanted == 0 || wanted > max {
@@ -147,16 +153,45 @@ impl Layout {
         self.frame_base
     }
 
+    /// Where what belongs to a participant is.
+    pub(super) fn participant(&self, index: u32) -> u64 {
+        records::SUPERBLOCK_BYTES + u64::from(index) * participant::BYTES
+    }
+
+    /// All tables, by their number.
+    pub(super) fn tables(&self) -> [Table; records::TABLES as usize] {
+        [
+            self.holders,
+            self.pins,
+            self.stages,
+            self.versions,
+            self.regions,
+            self.entries,
+            self.nodes,
+            self.frames,
+        ]
+    }
+
+    /// Records of a stamped table that are not promised, so that free ones in the caches of
+    /// other participants are never the last.
+    pub(super) fn slack(&self, table: Table) -> u64 {
+        let others = u64::from(self.config.participants) - 1;
+        (others * (4 * u64::from(table.batch) + 8)).min(u64::from(table.limit) / 2)
+    }
+
     /// The sum: one line for each part, in the order in which they lie.
     fn sum(config: &Config) -> Self {
         let mut end = records::SUPERBLOCK_BYTES; // who this is, the counters, the queues
-        let mut table = |shift: u32, limit: u32, control: u64| {
+        end += u64::from(config.participants) * participant::BYTES; // caches and redo lines
+        let mut table = |shift: u32, limit: u32, id: u64| {
             let base = end.next_multiple_of(64);
-            end = base + (u64::from(limit) << shift);
-            Table { base, shift, limit, control: records::CONTROLS + control * Table::CONTROL }
+            // One record more than there are, to be hit by indices that make no sense.
+            end = base + ((u64::from(limit) + 1) << shift);
+            let batch = (limit / (16 * config.participants)).clamp(1, BATCH_MAX);
+            Table { base, shift, limit, id, batch }
         };
-        let holders = table(6, config.holders, 0); // 64 B: quotas and the heads of what it owns
-        let pins = table(5, config.pins, 1); //       32 B: a version and a range
+        let holders = table(7, config.holders, 0); // 128 B: quotas and what it has
+        let pins = table(6, config.pins, 1); //       64 B: a version and a range
         let stages = table(7, config.stages, 2); //  128 B: a region's range and a small tree
         let versions = table(7, config.versions, 3); // 128 B: root, count, number, lists
         let regions = table(6, config.regions, 4); // 64 B: a version, a range, a holder
@@ -164,9 +199,9 @@ impl Layout {
         let nodes = table(3, config.nodes, 6); //      8 B: the stamp of each node
         let frames = table(3, config.frames, 7); //    8 B: the stamp of each frame
         let node_base = end.next_multiple_of(NODE_BYTES); // 256 B: each node's 64 entries
-        let nodes_end = node_base + (u64::from(config.nodes) << NODE_SHIFT);
+        let nodes_end = node_base + ((u64::from(config.nodes) + 1) << NODE_SHIFT);
         let frame_base = nodes_end.next_multiple_of(PAGE_BYTES); // 4 KiB: each frame's bytes
-        let bytes = frame_base + (u64::from(config.frames) << PAGE_SHIFT);
+        let bytes = frame_base + ((u64::from(config.frames) + 1) << PAGE_SHIFT);
         let config = *config;
         Self {
             config,

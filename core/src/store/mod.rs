@@ -9,8 +9,9 @@
 //! is the version's own and written in place; anything else is copied on the way down, and what
 //! the copy supersedes goes on the child's *dead list*.
 //!
-//! A version's one count word has its holds and its children. Without either, it is walked and
-//! what is its own is freed. Without a hold and with one child, the child takes its place.
+//! A version's one count word has its holds: regions, references, pins, and the versions made
+//! from it, its children. Without any, it is walked and what is its own is freed. With one that
+//! is a child, the child takes its place.
 //!
 //! # Why merging is right
 //! Write T(v) for what can be reached from v's root. These hold for every child c of a version p:
@@ -21,7 +22,7 @@
 //! 2. *Lists tell the difference.* c's dead list is T(p) without T(c), each thing once: a thing is
 //!    put there when c stops reaching it, and c never reaches it again.
 //!
-//! When p has no hold and c is its only child, c takes p's place below q, p's parent, and p's
+//! When p's only hold is its child c, c takes p's place below q, p's parent, and p's
 //! threshold. (1) holds again: what is in T(c) and stamped up to q's number was in T(p) by (1)
 //! for c, so in T(q) by (1) for p. For (2), T(q) without T(c) is p's dead list, and of c's own
 //! list what is in T(q): what is stamped up to the new threshold. The rest was reachable from p
@@ -39,22 +40,28 @@
 //! work. While it has work, whoever finds a table empty is told [`Error::Pending`].
 #![deny(unsafe_code)]
 
+mod cache;
 mod check;
 mod dead;
 mod entry;
 mod error;
+mod family;
 mod holder;
 mod ids;
 mod layout;
 mod list;
+mod participant;
 mod pin;
 mod pool;
 mod reclaim;
 mod records;
+mod recover;
+mod redo;
 mod region;
 mod runs;
 mod stage;
 mod stats;
+mod sweep;
 mod tree;
 mod version;
 
@@ -67,71 +74,36 @@ pub use stage::STAGE_BYTES_MAX;
 pub use stats::{Stats, Usage};
 
 use crate::memory::Memory;
-use records::{SUPERBLOCK_BYTES, superblock};
+use core::cell::Cell;
 
-/// Says that a pool begins with a store of this format: "dmrpc" and the format's version.
-const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x01");
-
-/// A page store in a pool of memory.
+/// A handle on a page store in a pool of memory: one participant's.
 ///
-/// All state that matters is in the memory; this is only where to find it. One thread at a time
-/// changes it.
+/// All state that matters is in the memory; this is only where to find it. A handle is used by
+/// one thread at a time. Memory that is [shared](Memory::shared) may have several: each thread
+/// or process [attaches](Store::attach) one of its own.
 #[derive(Debug)]
 pub struct Store<M> {
     mem: M,
     lay: Layout,
+    /// Which participant this is; 0 reclaims.
+    me: u32,
+    /// Where what belongs to this participant is.
+    area: u64,
+    /// Where the caches are that it takes from: its own, but for recovery.
+    caches: u64,
+    /// The number of the operation that runs, or ran last.
+    sequence: u64,
+    /// Whether an operation runs that has logged something.
+    open: bool,
+    /// Words that it has logged.
+    logged: u64,
+    /// Whether something made no sense.
+    corrupt: Cell<bool>,
     /// The queue that reclamation served last.
     turn: u32,
 }
 
 impl<M: Memory> Store<M> {
-    /// Makes an empty store in a pool, whatever was there before. Touches the first 512 bytes.
-    ///
-    /// # Errors
-    /// [`FormatError::TooSmall`], [`FormatError::Limit`].
-    pub fn format(mem: M, config: &Config) -> core::result::Result<Self, FormatError> {
-        let lay = Layout::new(config)?;
-        check_size(&mem, lay.bytes())?;
-        mem.fill_zero(0, SUPERBLOCK_BYTES);
-        for (position, value) in config_words(config).into_iter().enumerate() {
-            mem.store_u64(superblock::CONFIG + 8 * position as u64, value);
-        }
-        mem.fence();
-        mem.store_u64(superblock::MAGIC, MAGIC);
-        Ok(Self { mem, lay, turn: 0 })
-    }
-
-    /// Opens the store that is in a pool already, between two operations: nothing is repaired
-    /// that a death within one left half done.
-    ///
-    /// # Errors
-    /// [`FormatError::Foreign`], [`FormatError::TooSmall`], [`FormatError::Limit`].
-    pub fn open(mem: M) -> core::result::Result<Self, FormatError> {
-        check_size(&mem, SUPERBLOCK_BYTES)?;
-        let found = mem.load_u64(superblock::MAGIC);
-        if found != MAGIC {
-            return Err(FormatError::Foreign { found, expected: MAGIC });
-        }
-        let word = |position: u64| mem.load_u64(superblock::CONFIG + 8 * position);
-        let part = |position: u64| u32::try_from(word(position)).unwrap_or(u32::MAX);
-        let config = Config {
-            frames: part(0),
-            nodes: part(1),
-            versions: part(2),
-            regions: part(3),
-            entries: part(4),
-            holders: part(5),
-            pins: part(6),
-            stages: part(7),
-            detached_max: part(8),
-            holds_max: part(9),
-            grace_ns: word(10),
-        };
-        let lay = Layout::new(&config)?;
-        check_size(&mem, lay.bytes())?;
-        Ok(Self { mem, lay, turn: 0 })
-    }
-
     /// Where everything is.
     pub fn layout(&self) -> &Layout {
         &self.lay
@@ -146,25 +118,9 @@ impl<M: Memory> Store<M> {
     pub fn memory(&self) -> &M {
         &self.mem
     }
-}
 
-fn check_size(mem: &impl Memory, needed: u64) -> core::result::Result<(), FormatError> {
-    let bytes = mem.len();
-    if bytes >= needed { Ok(()) } else { Err(FormatError::TooSmall { bytes, needed }) }
-}
-
-fn config_words(config: &Config) -> [u64; 11] {
-    [
-        config.frames.into(),
-        config.nodes.into(),
-        config.versions.into(),
-        config.regions.into(),
-        config.entries.into(),
-        config.holders.into(),
-        config.pins.into(),
-        config.stages.into(),
-        config.detached_max.into(),
-        config.holds_max.into(),
-        config.grace_ns,
-    ]
+    /// Which participant this handle is.
+    pub fn participant(&self) -> u32 {
+        self.me
+    }
 }

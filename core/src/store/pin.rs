@@ -25,7 +25,7 @@ impl<M: Memory> Store<M> {
     ) -> Result<PinId> {
         let at = self.region_at(holder, region)?;
         let base = self.region_range(at, offset, len)?;
-        self.new_pin(self.mem.load_u32(at + region::VERSION), base, len)
+        self.new_pin(self.mem.load_u32(at + region::VERSION), (base, len), |_| true)
     }
 
     /// Keeps `len` bytes at `offset` of what a reference stands for. Constant work.
@@ -33,22 +33,33 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::read_ref`]; [`super::Error::Pending`], [`super::Error::OutOf`].
     pub fn pin_ref(&mut self, id: EntryId, offset: u64, len: u64) -> Result<PinId> {
-        let at = self.entry_at(id)?;
+        let (at, word) = self.entry_at(id)?;
         check_range(offset, len, self.mem.load_u64(at + entry::LEN))?;
-        let base = self.mem.load_u64(at + entry::BASE) + offset;
-        self.new_pin(self.mem.load_u32(at + entry::VERSION), base, len)
+        let base = self.in_tree(self.mem.load_u64(at + entry::BASE), offset, len)?;
+        let version = self.mem.load_u32(at + entry::VERSION);
+        let pin = self.new_pin(version, (base, len), |store| store.is_entry(at, word));
+        self.entry_result(id, (at, word), pin)
     }
 
-    fn new_pin(&mut self, version: u32, base: u64, len: u64) -> Result<PinId> {
-        self.require(self.lay.pins, 1, Resource::Pins)?;
+    fn new_pin(
+        &mut self,
+        version: u32,
+        (base, len): (u64, u64),
+        valid: impl Fn(&Self) -> bool,
+    ) -> Result<PinId> {
+        self.require(self.lay.pins, Resource::Pins)?;
         self.check_hold(version)?;
-        self.hold(version);
-        let (index, generation) = self.take_record(self.lay.pins);
-        let at = self.lay.pins.at(index);
+        let index = self.take(self.lay.pins);
+        let at = self.at(self.lay.pins, index);
         self.mem.store_u32(at + field::VERSION, version);
         self.mem.store_u64(at + field::BASE, base);
         self.mem.store_u64(at + field::LEN, len);
-        Ok(PinId::new(index, generation))
+        self.mem.store_u32(at + field::PARTICIPANT, self.me);
+        let generation = self.go_live(self.lay.pins, index);
+        if !self.hold(version, valid) {
+            return Err(self.out_of_holds(version));
+        }
+        self.sound(Ok(PinId::new(index, generation)))
     }
 
     pub(super) fn pin_at(&self, pin: PinId) -> Result<u64> {
@@ -64,9 +75,10 @@ impl<M: Memory> Store<M> {
     pub fn read_pin(&self, pin: PinId, offset: u64, target: &mut [u8]) -> Result<()> {
         let at = self.pin_at(pin)?;
         check_range(offset, target.len() as u64, self.mem.load_u64(at + field::LEN))?;
-        let start = self.mem.load_u64(at + field::BASE) + offset;
+        let len = target.len() as u64;
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
         self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
-        Ok(())
+        self.sound(Ok(()))
     }
 
     /// Where the bytes from `offset` of a pinned range are in the pool, and how many of them lie
@@ -79,11 +91,11 @@ impl<M: Memory> Store<M> {
         let at = self.pin_at(pin)?;
         let len = self.mem.load_u64(at + field::LEN);
         check_range(offset, 1, len)?;
-        let start = self.mem.load_u64(at + field::BASE) + offset;
+        let start = self.in_tree(self.mem.load_u64(at + field::BASE), offset, 1)?;
         let version = self.mem.load_u32(at + field::VERSION);
         let in_page = start & (PAGE_BYTES - 1);
         let place = self.locate(version, start >> PAGE_SHIFT).map(|frame| frame + in_page);
-        Ok((place, (len - offset).min(PAGE_BYTES - in_page)))
+        self.sound(Ok((place, (len - offset).min(PAGE_BYTES - in_page))))
     }
 
     /// Lets a pinned range go. Constant work.
@@ -91,10 +103,15 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`super::Error::Stale`].
     pub fn unpin(&mut self, pin: PinId) -> Result<()> {
-        let at = self.pin_at(pin)?;
-        let version = self.mem.load_u32(at + field::VERSION);
-        self.put_record(self.lay.pins, pin.index());
+        self.pin_at(pin)?;
+        self.end_pin(pin.index());
+        self.sound(Ok(()))
+    }
+
+    /// Ends the live pin in a slot.
+    pub(super) fn end_pin(&mut self, index: u32) {
+        let version = self.mem.load_u32(self.at(self.lay.pins, index) + field::VERSION);
+        self.put_record(self.lay.pins, index);
         self.release(version);
-        Ok(())
     }
 }

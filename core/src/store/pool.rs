@@ -1,4 +1,4 @@
-//! Taking records, nodes and frames from their tables and giving them back.
+//! Records, nodes and frames: taking them, giving them back, promises, and where they are.
 //!
 //! A table starts as a high-water mark of zero, so that a pool of any size is formatted without
 //! touching it, and what was given back comes first. Nothing here trusts bytes above the mark.
@@ -6,140 +6,167 @@
 use super::error::{Error, Object, Resource, Result};
 use super::ids::GENERATION_MAX;
 use super::layout::{NODE_SHIFT, PAGE_SHIFT};
-use super::records::{LINK, STATE_BITS, STATE_FREE, STATE_LIVE, Table, WORD, stamp};
+use super::records::{
+    STATE_BITS, STATE_FREE, STATE_LIVE, Table, WORD, participant, stamp, version,
+};
+use super::redo::value;
 use super::{Memory, Store};
 
 /// The last generation of a record with an identifier of one word, and the free word after it.
 const WORD_RETIRED: u64 = (GENERATION_MAX + 1) << STATE_BITS | STATE_FREE;
 
 impl<M: Memory> Store<M> {
+    /// Where record `index` of a table is. Where others write too, an index that makes no sense
+    /// leads to a record that is nobody's, and the operation ends in [`Error::Corrupt`].
     #[inline(always)]
-    pub(super) fn control(&self, table: Table, field: u64) -> u32 {
-        self.mem.load_u32(table.control + field)
+    pub(super) fn at(&self, table: Table, index: u32) -> u64 {
+        table.at(self.bounded(index, table.limit))
     }
 
+    #[inline(always)]
+    fn bounded(&self, index: u32, limit: u32) -> u32 {
+        if self.mem.shared() && index >= limit {
+            self.corrupt.set(true);
+            return limit;
+        }
+        index
+    }
+
+    /// Ends an operation that may have met contradictions on its way.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it has.
+    #[inline(always)]
+    pub(super) fn sound<T>(&self, result: Result<T>) -> Result<T> {
+        if self.mem.shared() && self.corrupt.take() { Err(Error::Corrupt) } else { result }
+    }
+
+    /// Records of a table that were ever used.
+    #[inline(always)]
+    pub(super) fn high(&self, table: Table) -> u32 {
+        (value(self.mem.load_u64(table.high())) as u32).min(table.limit)
+    }
+
+    /// Whether a record may be looked at: it was used, or its table was cleared at the start.
+    #[inline(always)]
+    pub(super) fn known(&self, table: Table, index: u32) -> bool {
+        index < if self.mem.shared() { table.limit } else { self.high(table) }
+    }
+
+    /// Whether a record can be taken, and takes care that it will.
+    ///
+    /// # Errors
+    /// [`Error::Pending`] if there may soon be one, else [`Error::OutOf`].
     #[inline]
-    fn add(&mut self, table: Table, field: u64, change: i32) {
-        let value = self.control(table, field).checked_add_signed(change);
-        let value = value.expect("a table's counter left its range");
-        self.mem.store_u32(table.control + field, value);
+    pub(super) fn require(&mut self, table: Table, what: Resource) -> Result<()> {
+        if self.stock(table, 1) { Ok(()) } else { Err(self.shortage(table, 1, what)) }
     }
 
-    /// Records that may still be taken without a reservation.
-    pub(super) fn available(&self, table: Table) -> u64 {
-        let taken = u64::from(self.control(table, Table::USED))
-            + u64::from(self.control(table, Table::RESERVED))
-            + u64::from(self.control(table, Table::RETIRED));
-        u64::from(table.limit) - taken
-    }
-
-    /// Whether `count` records may be taken.
+    /// Whether `promised` frames or nodes can be taken or promised that nobody was promised, and
+    /// `count` taken in all, and takes care that they will.
     ///
     /// # Errors
     /// [`Error::Pending`] if there may soon be enough, else [`Error::OutOf`].
-    #[inline]
-    pub(super) fn require(&self, table: Table, count: u64, what: Resource) -> Result<()> {
-        let available = self.available(table);
-        if available >= count { Ok(()) } else { Err(self.shortage(table, count, what)) }
+    pub(super) fn require_credit(
+        &mut self,
+        table: Table,
+        (credit, count): (u64, u64),
+        what: Resource,
+    ) -> Result<()> {
+        if !self.borrow_credit(table, credit) {
+            return Err(self.shortage(table, credit, what));
+        }
+        // With credit, or a promise, there is one; it may be on its way between two caches.
+        if self.stock(table, count) { Ok(()) } else { Err(Error::Pending) }
     }
 
     #[cold]
     fn shortage(&self, table: Table, count: u64, what: Resource) -> Error {
-        let limit = u64::from(table.limit);
-        if count <= limit && self.pending() {
+        let usage = self.usage(table);
+        if count <= usage.limit && self.pending() {
             return Error::Pending;
         }
-        Error::OutOf { what, limit, in_use: limit - self.available(table) }
+        let in_use = usage.in_use.wrapping_add(usage.reserved).wrapping_add(usage.retired);
+        Error::OutOf { what, limit: usage.limit, in_use }
     }
 
-    /// Promises `count` records, which were checked to be available.
+    fn add_promised(&mut self, table: Table, change: i64) {
+        let at = self.cache(table) + participant::PROMISED;
+        let promised = self.mem.load_u64(at).wrapping_add_signed(change);
+        self.set_u64(at, promised);
+    }
+
+    /// Promises `count` frames or nodes, for which there is credit.
     pub(super) fn reserve(&mut self, table: Table, count: u32) {
-        debug_assert!(self.available(table) >= u64::from(count));
-        let value = self.control(table, Table::RESERVED) + count;
-        self.mem.store_u32(table.control + Table::RESERVED, value);
+        debug_assert!(self.credit(table) >= u64::from(count));
+        self.add_credit(table, -i64::from(count));
+        self.add_promised(table, count.into());
     }
 
-    /// Takes the promise of `count` records back.
+    /// Takes the promise of `count` frames or nodes back.
     pub(super) fn unreserve(&mut self, table: Table, count: u32) {
         if count != 0 {
-            let value = self.control(table, Table::RESERVED).checked_sub(count);
-            let value = value.expect("more promises were taken back than made");
-            self.mem.store_u32(table.control + Table::RESERVED, value);
+            self.add_credit(table, count.into());
+            self.add_promised(table, -i64::from(count));
         }
     }
 
-    /// Takes a slot: its index, and whether it was never used before.
-    ///
-    /// # Panics
-    /// If there is none: callers check with [`Store::require`] first.
-    fn take(&mut self, table: Table, link_field: u64) -> (u32, bool) {
-        self.add(table, Table::USED, 1);
-        let link = self.control(table, Table::FREE);
-        if link != 0 {
-            let next = self.mem.load_u32(table.at(link - 1) + link_field);
-            self.mem.store_u32(table.control + Table::FREE, next);
-            return (link - 1, false);
-        }
-        let high = self.control(table, Table::HIGH);
-        assert!(high < table.limit, "a table of {} was overdrawn", table.limit);
-        self.mem.store_u32(table.control + Table::HIGH, high + 1);
-        (high, true)
+    /// Ends a promise because what was promised is being taken.
+    pub(super) fn end_promise(&mut self, table: Table) {
+        self.add_promised(table, -1);
     }
 
     /// Takes a frame or node and stamps it. Its bytes are whatever they were.
     pub(super) fn take_stamped(&mut self, table: Table, stamp: u64) -> u32 {
-        let (index, _) = self.take(table, 0);
-        self.mem.store_u64(table.at(index), stamp);
+        self.add_credit(table, -1);
+        self.take_promised(table, stamp)
+    }
+
+    /// The same for one that was promised: the promise is gone.
+    pub(super) fn take_promised(&mut self, table: Table, stamp: u64) -> u32 {
+        let index = self.take(table);
+        let at = self.at(table, index);
+        self.set_u64(at, stamp);
         index
     }
 
     /// Gives a frame or node back.
     ///
     /// # Panics
-    /// If it is free already: a frame given back twice would be owned twice.
+    /// If it is free already: a frame given back twice would be owned twice. Where others write
+    /// too, that is [`Error::Corrupt`].
     pub(super) fn put_stamped(&mut self, table: Table, index: u32) {
-        let at = table.at(index);
-        assert!(self.mem.load_u64(at) & stamp::FREE == 0, "slot {index} was given back twice");
-        let link = self.control(table, Table::FREE);
-        self.mem.store_u64(at, stamp::FREE | u64::from(link));
-        self.mem.store_u32(table.control + Table::FREE, index + 1);
-        self.add(table, Table::USED, -1);
+        if stamp::is_free(self.mem.load_u64(self.at(table, index))) {
+            assert!(self.mem.shared(), "slot {index} was given back twice");
+            self.corrupt.set(true);
+            return;
+        }
+        self.put(table, index);
+        self.add_credit(table, 1);
     }
 
-    /// Takes a version's slot; the flag says whether it was never used before.
-    pub(super) fn take_version(&mut self) -> (u32, bool) {
-        self.take(self.lay.versions, LINK)
-    }
-
-    /// Takes a record that is named by an identifier: its index and generation.
-    pub(super) fn take_record(&mut self, table: Table) -> (u32, u64) {
-        let (index, fresh) = self.take(table, LINK);
-        let at = table.at(index);
-        let generation = if fresh { 1 } else { self.mem.load_u64(at + WORD) >> STATE_BITS };
-        self.mem.store_u64(at + WORD, generation << STATE_BITS | STATE_LIVE);
-        (index, generation)
+    /// Makes a record live, now that it is filled; its generation.
+    pub(super) fn go_live(&mut self, table: Table, index: u32) -> u64 {
+        let at = self.at(table, index);
+        let generation = (self.mem.load_u64(at + WORD) >> STATE_BITS).max(1);
+        self.set_u64(at + WORD, generation << STATE_BITS | STATE_LIVE);
+        generation
     }
 
     /// Gives a record back under its next generation, or retires it after its last.
     pub(super) fn put_record(&mut self, table: Table, index: u32) {
-        let at = table.at(index);
+        let at = self.at(table, index);
         let generation = (self.mem.load_u64(at + WORD) >> STATE_BITS) + 1;
         let word = generation << STATE_BITS | STATE_FREE;
-        self.mem.store_u64(at + WORD, word);
-        if word >= WORD_RETIRED {
-            self.add(table, Table::USED, -1);
-            self.add(table, Table::RETIRED, 1);
-            return;
-        }
-        self.put_slot(table, index);
+        self.set_u64(at + WORD, word);
+        if word >= WORD_RETIRED { self.retire(table) } else { self.put(table, index) }
     }
 
-    /// Puts a slot of a table of records on its free list.
-    pub(super) fn put_slot(&mut self, table: Table, index: u32) {
-        let link = self.control(table, Table::FREE);
-        self.mem.store_u32(table.at(index) + LINK, link);
-        self.mem.store_u32(table.control + Table::FREE, index + 1);
-        self.add(table, Table::USED, -1);
+    /// Counts a record whose generations are used up.
+    pub(super) fn retire(&mut self, table: Table) {
+        let at = self.cache(table) + participant::RETIRED;
+        let retired = self.mem.load_u64(at);
+        self.set_u64(at, retired.wrapping_add(1));
     }
 
     /// Where the live record that an identifier names is.
@@ -155,7 +182,7 @@ impl<M: Memory> Store<M> {
         what: Object,
     ) -> Result<u64> {
         let at = table.at(index);
-        if index < self.control(table, Table::HIGH)
+        if self.known(table, index)
             && self.mem.load_u64(at + WORD) == (generation << STATE_BITS | STATE_LIVE)
         {
             return Ok(at);
@@ -163,28 +190,35 @@ impl<M: Memory> Store<M> {
         Err(Error::Stale { what, index, generation })
     }
 
+    /// Whether a version is in use.
+    pub(super) fn is_version(&self, version: u32) -> bool {
+        self.mem.load_u64(self.version_at(version) + version::NUMBER) != 0
+    }
+
     /// Where a frame's bytes are.
     #[inline(always)]
     pub(super) fn frame_at(&self, frame: u32) -> u64 {
+        let frame = self.bounded(frame, self.lay.config.frames);
         self.lay.frame_base + (u64::from(frame) << PAGE_SHIFT)
     }
 
     /// Where a node's bytes are.
     #[inline(always)]
     pub(super) fn node_at(&self, node: u32) -> u64 {
+        let node = self.bounded(node, self.lay.config.nodes);
         self.lay.node_base + (u64::from(node) << NODE_SHIFT)
     }
 
     /// The number under which a frame was made.
     #[inline(always)]
     pub(super) fn frame_stamp(&self, frame: u32) -> u64 {
-        self.mem.load_u64(self.lay.frames.at(frame))
+        self.mem.load_u64(self.at(self.lay.frames, frame))
     }
 
     /// The number under which a node was made.
     #[inline(always)]
     pub(super) fn node_stamp(&self, node: u32) -> u64 {
-        self.mem.load_u64(self.lay.nodes.at(node))
+        self.mem.load_u64(self.at(self.lay.nodes, node))
     }
 }
 

@@ -1,43 +1,62 @@
 //! Freeing, a bounded step at a time. Nothing else in the store does unbounded work.
+//!
+//! Participant 0 frees for all; the others hand their versions and holders to it.
 
 use super::dead::Item;
-use super::entry::End;
+use super::family::Fate;
 use super::layout::{FAN_OUT, FAN_OUT_SHIFT};
-use super::records::{holder, superblock, version as field};
+use super::participant::RECLAIMER;
+use super::records::{LINK, count, holder, superblock, version as field};
 use super::{Memory, Store};
 use crate::time::Instant;
 
-/// Queues of things to be freed.
-const QUEUES: u32 = 4;
+/// Kinds of work: versions, aborted staged writes, holders that left.
+const QUEUES: u32 = 3;
 
 impl<M: Memory> Store<M> {
     /// Whether there is work for [`Store::reclaim`] now. References whose owner left and whose
     /// grace still runs are not work yet.
     #[inline]
     pub fn pending(&self) -> bool {
-        let queues =
-            [superblock::VERSION_QUEUE, superblock::LEAVING_QUEUE, superblock::ABORT_QUEUE];
-        queues.iter().any(|queue| self.mem.load_u32(*queue) != 0) || self.expired().is_some()
+        let links = [
+            superblock::CURRENT,
+            superblock::DRAINED,
+            superblock::SWEEP,
+            superblock::LEFT_DRAINED,
+            superblock::SWEEP_QUEUE,
+            superblock::EXPIRE_QUEUE,
+            superblock::ABORT_QUEUE,
+        ];
+        let stacks = [superblock::WORK, superblock::LEFT];
+        links.iter().any(|link| self.mem.load_u32(*link) != 0)
+            || stacks.iter().any(|stack| self.mem.load_u64(*stack) != 0)
+            || self.expired().is_some()
     }
 
     /// The first holder whose grace is over.
-    fn expired(&self) -> Option<u32> {
+    pub(super) fn expired(&self) -> Option<u32> {
         let index = self.first(superblock::GRACE_QUEUE)?;
-        let expiry = self.mem.load_u64(self.lay.holders.at(index) + holder::EXPIRY);
+        let expiry = self.mem.load_u64(self.at(self.lay.holders, index) + holder::EXPIRY);
         (expiry <= self.now().as_nanos()).then_some(index)
     }
 
     /// Does at most `budget` steps of freeing and returns how many it did; fewer mean that no
-    /// more is to be done. A step frees one region or reference record, or looks at one node or
-    /// chunk: at most 64 entries of it, and 63 links on each level above.
+    /// more is to be done. A step frees a few region or reference records, or looks at one node
+    /// or chunk: at most 64 entries of it, and 63 links on each level above.
     ///
-    /// `now` lets references expire whose owner's grace is over.
+    /// `now` lets references expire whose owner's grace is over. A participant other than the
+    /// first only returns what its caches have too much of; that is no step.
     pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
-        self.advance(now);
         let mut done = 0;
-        while done < budget && self.reclaim_step() {
-            done += 1;
+        if self.me == RECLAIMER {
+            self.advance(now);
+            while done < budget && self.reclaim_step() {
+                done += 1;
+            }
         }
+        self.balance();
+        // What made no sense was not touched, and is nobody's fault who could be told here.
+        self.corrupt.set(false);
         done
     }
 
@@ -46,7 +65,12 @@ impl<M: Memory> Store<M> {
     fn reclaim_step(&mut self) -> bool {
         for turn in 1..=QUEUES {
             let queue = (self.turn + turn) % QUEUES;
-            if self.queue_step(queue) {
+            let worked = match queue {
+                0 => self.version_queue_step(),
+                1 => self.abort_queue_step(),
+                _ => self.sweep_step(),
+            };
+            if worked {
                 self.turn = queue;
                 return true;
             }
@@ -54,98 +78,131 @@ impl<M: Memory> Store<M> {
         false
     }
 
-    /// One step for one of the queues; false if it is empty.
-    fn queue_step(&mut self, queue: u32) -> bool {
-        let first = match queue {
-            0 => self.first(superblock::VERSION_QUEUE),
-            1 => self.first(superblock::ABORT_QUEUE),
-            2 => self.first(superblock::LEAVING_QUEUE),
-            _ => self.expired(),
-        };
-        let Some(first) = first else { return false };
-        match queue {
-            0 => self.version_step(first),
-            1 => self.abort_queue_step(first),
-            2 => self.leave_step(first),
-            _ => self.expire_step(first),
-        }
-        true
-    }
-
-    fn abort_queue_step(&mut self, stage: u32) {
+    fn abort_queue_step(&mut self) -> bool {
+        let Some(stage) = self.first(superblock::ABORT_QUEUE) else { return false };
         if self.abort_step(stage) {
             // Its link in the queue is needed for the free list: out of the queue first.
             self.dequeue(self.lay.stages, superblock::ABORT_QUEUE, stage);
             self.put_record(self.lay.stages, stage);
+            self.close();
+        }
+        true
+    }
+
+    /// One step for the version that is being worked on, or for the next one that waits.
+    fn version_queue_step(&mut self) -> bool {
+        let version = match self.mem.load_u32(superblock::CURRENT).checked_sub(1) {
+            Some(version) => version,
+            None => match self.next_version() {
+                Some(version) => version,
+                None => return false,
+            },
+        };
+        self.version_step(version);
+        true
+    }
+
+    /// Takes the next version that waits.
+    fn next_version(&mut self) -> Option<u32> {
+        if self.mem.load_u32(superblock::DRAINED) == 0 {
+            self.drain(superblock::WORK, superblock::DRAINED);
+        }
+        let version = self.mem.load_u32(superblock::DRAINED).checked_sub(1)?;
+        let at = self.version_at(version);
+        let next = self.mem.load_u32(at + LINK);
+        self.set_u32(superblock::DRAINED, next);
+        self.set_u32(superblock::CURRENT, version + 1);
+        self.decide(at + field::COUNT, |_, word| Some(word & !count::QUEUED));
+        self.close();
+        Some(version)
+    }
+
+    /// Takes all that is on a stack: its first link goes to `drained`, which is empty.
+    pub(super) fn drain(&mut self, stack: u64, drained: u64) {
+        let mut first = self.mem.load_u64(stack);
+        while first != 0 {
+            // Recovery finds out whether both have it, and empties this one then.
+            self.mem.store_u32(drained, first as u32);
+            match self.mem.compare_exchange_u64(stack, first, 0) {
+                Ok(_) => return,
+                Err(other) => first = other,
+            }
         }
     }
 
-    /// Frees one thing of a holder that left; with none left, its grace begins.
-    fn leave_step(&mut self, index: u32) {
-        let at = self.lay.holders.at(index);
-        if let Some(region) = self.mem.load_u32(at + holder::REGIONS).checked_sub(1) {
-            self.end_region(region);
-        } else if let Some(stage) = self.mem.load_u32(at + holder::STAGES).checked_sub(1) {
-            self.abort_stage(stage);
-        } else {
-            self.dequeue(self.lay.holders, superblock::LEAVING_QUEUE, index);
-            self.enqueue(self.lay.holders, superblock::GRACE_QUEUE, index);
-        }
+    /// Puts the current version back into the queue, because a writer is at it.
+    fn defer(&mut self, version: u32) {
+        self.queue_version(version);
+        self.mem.store_u32(superblock::CURRENT, 0);
     }
 
-    /// Ends one reference of a holder whose grace is over; with none left, the holder.
-    fn expire_step(&mut self, index: u32) {
-        let at = self.lay.holders.at(index);
-        if let Some(entry) = self.mem.load_u32(at + holder::ENTRIES).checked_sub(1) {
-            self.end_entry(entry, End::Expired);
-        } else {
-            self.dequeue(self.lay.holders, superblock::GRACE_QUEUE, index);
-            self.put_record(self.lay.holders, index);
-        }
-    }
-
-    /// One step for the version at the head of the queue.
+    /// One step for a version.
     fn version_step(&mut self, version: u32) {
         let at = self.version_at(version);
         if self.mem.load_u32(at + field::PENDING) != 0 {
+            if !self.seize(version) {
+                return self.defer(version);
+            }
             let threshold = self.mem.load_u64(at + field::THRESHOLD);
             self.sort_chunk(at + field::PENDING, at + field::DEAD, threshold);
-            return;
+            self.close();
+            return self.let_go();
         }
-        let count = self.count(version);
-        if count.dead() {
-            if self.mem.load_u32(at + field::ROOT) != 0 {
-                self.walk_step(at);
-            } else if self.mem.load_u32(at + field::DEAD) != 0 {
-                self.drop_chunk(at + field::DEAD);
-            } else {
-                self.unqueue_version(version);
-                self.end_version(version);
+        let fate = self.fate(version);
+        if fate != Fate::Lives && self.count(version).has(count::QUEUED) {
+            // It changed since it was taken from the queue, and comes again: not to be freed
+            // while it waits there.
+            return self.mem.store_u32(superblock::CURRENT, 0);
+        }
+        match fate {
+            Fate::Dead => {
+                if self.mem.load_u32(at + field::ROOT) != 0 {
+                    self.walk_step(at);
+                } else if self.mem.load_u32(at + field::DEAD) != 0 {
+                    self.drop_chunk(at + field::DEAD);
+                } else {
+                    return self.end_version(version);
+                }
+                self.close();
             }
-            return;
-        }
-        self.unqueue_version(version);
-        if count.holders() == 0 && count.children() == 1 {
-            let child = self.mem.load_u32(at + field::CHILD) - 1;
-            // A child that is about to be freed is not merged into: its walk relies on its
-            // threshold, and its parent is looked at again when it is gone.
-            if !self.count(child).dead() {
-                self.merge(version, child);
+            Fate::Merge(child) => self.merge_step(version, child),
+            Fate::Childless => {
+                self.mem.store_u32(superblock::CURRENT, 0);
+                self.unmark_forked(version);
             }
+            Fate::Lives => self.mem.store_u32(superblock::CURRENT, 0),
         }
+    }
+
+    /// Merges a version into its only child, unless that is about to be freed: its walk relies
+    /// on its threshold, and its parent is looked at again when it is gone.
+    fn merge_step(&mut self, version: u32, child: u32) {
+        if self.count(child).dead() {
+            return self.mem.store_u32(superblock::CURRENT, 0);
+        }
+        if !self.seize(child) {
+            return self.defer(version);
+        }
+        // Whoever was making the child is done now, and has said what there was to say.
+        if self.fate(version) == Fate::Merge(child) && !self.count(version).has(count::QUEUED) {
+            self.merge(version, child);
+        } else {
+            self.mem.store_u32(superblock::CURRENT, 0);
+        }
+        self.let_go();
     }
 
     /// One step of freeing the tree of a version that nobody can see any more: its next node, or
     /// the frame of a region of one page. What is not its own is somebody else's still.
     fn walk_step(&mut self, at: u64) {
         let threshold = self.mem.load_u64(at + field::THRESHOLD);
-        let mut level = self.mem.load_u32(at + field::DEPTH);
+        let mut level = self.depth(at);
         let mut page = self.mem.load_u64(at + field::CURSOR);
         let mut link_at = at + field::ROOT;
-        let root = self.mem.load_u32(link_at) - 1;
+        let root = self.mem.load_u32(link_at).wrapping_sub(1);
         let item = if level == 0 { Item::Frame(root) } else { Item::Node(root) };
         if !self.is_own(item, threshold) || level == 0 {
-            self.mem.store_u32(link_at, 0);
+            self.set_u32(link_at, 0);
             if self.is_own(item, threshold) {
                 self.put_stamped(self.lay.frames, root);
             }
@@ -167,9 +224,8 @@ impl<M: Memory> Store<M> {
         if level == 1 {
             self.put_own_frames(node, threshold);
         }
-        // The link goes first: a node that is free must not be reached again.
-        self.mem.store_u64(at + field::CURSOR, page);
-        self.mem.store_u32(link_at, 0);
+        self.set_u64(at + field::CURSOR, page);
+        self.set_u32(link_at, 0);
         self.put_stamped(self.lay.nodes, node);
     }
 

@@ -3,7 +3,6 @@
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{HolderId, RegionId};
 use super::layout::{FAN_OUT_SHIFT, PAGE_SHIFT, REGION_BYTES_MAX};
-use super::list::Chain;
 use super::records::{holder, region as field, version};
 use super::tree::{Need, Piece};
 use super::{Memory, Store};
@@ -54,8 +53,8 @@ impl<M: Memory> Store<M> {
         self.check_pages(holder_at, pages)?;
         self.check_region(holder_at)?;
         self.require_version()?;
-        self.require(self.lay.frames, pages, Resource::Frames)?;
-        self.require(self.lay.nodes, nodes, Resource::Nodes)?;
+        self.require_credit(self.lay.frames, (pages, 0), Resource::Frames)?;
+        self.require_credit(self.lay.nodes, (nodes, 0), Resource::Nodes)?;
         // Both fit into 32 bits: so many are available.
         let (frames, nodes) = (pages as u32, nodes as u32);
         self.reserve(self.lay.frames, frames);
@@ -67,20 +66,21 @@ impl<M: Memory> Store<M> {
         self.mem.store_u32(at + field::NODES, nodes);
         self.mem.store_u64(at + field::CHARGED, pages);
         self.charge(holder_at, pages);
-        Ok(region)
+        self.close();
+        self.sound(Ok(region))
     }
 
     /// Whether a holder may have one more region, and the table has one.
     ///
     /// # Errors
     /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
-    pub(super) fn check_region(&self, holder_at: u64) -> Result<()> {
+    pub(super) fn check_region(&mut self, holder_at: u64) -> Result<()> {
         let count = u64::from(self.mem.load_u32(holder_at + holder::REGION_COUNT));
         let limit = u64::from(self.mem.load_u32(holder_at + holder::REGIONS_MAX));
         if count >= limit {
             return Err(Error::Quota { what: Resource::Regions, limit, wanted: count + 1 });
         }
-        self.require(self.lay.regions, 1, Resource::Regions)
+        self.require(self.lay.regions, Resource::Regions)
     }
 
     /// Makes the record of a region; [`Store::check_region`] came first, and the version's count
@@ -92,8 +92,8 @@ impl<M: Memory> Store<M> {
         (base, len): (u64, u64),
         writable: bool,
     ) -> RegionId {
-        let (index, generation) = self.take_record(self.lay.regions);
-        let at = self.lay.regions.at(index);
+        let index = self.take(self.lay.regions);
+        let at = self.at(self.lay.regions, index);
         self.mem.store_u32(at + field::HOLDER, holder.index());
         self.mem.store_u64(at + field::BASE, base);
         self.mem.store_u64(at + field::LEN, len);
@@ -102,11 +102,10 @@ impl<M: Memory> Store<M> {
         self.mem.store_u32(at + field::FRAMES, 0);
         self.mem.store_u32(at + field::NODES, 0);
         self.mem.store_u64(at + field::CHARGED, 0);
-        let holder_at = self.lay.holders.at(holder.index());
-        self.link(Chain::regions(self.lay.regions), holder_at + holder::REGIONS, index);
-        let count = self.mem.load_u32(holder_at + holder::REGION_COUNT);
-        self.mem.store_u32(holder_at + holder::REGION_COUNT, count + 1);
-        RegionId::new(index, generation)
+        let count_at = self.lay.holders.at(holder.index()) + holder::REGION_COUNT;
+        let count = self.mem.load_u32(count_at);
+        self.set_u32(count_at, count + 1);
+        RegionId::new(index, self.go_live(self.lay.regions, index))
     }
 
     /// Ends a region. Constant work: what only it could see is freed by [`Store::reclaim`].
@@ -116,19 +115,20 @@ impl<M: Memory> Store<M> {
     pub fn free(&mut self, holder: HolderId, region: RegionId) -> Result<()> {
         self.region_at(holder, region)?;
         self.end_region(region.index());
-        Ok(())
+        self.sound(Ok(()))
     }
 
     /// Ends the live region in a slot.
     pub(super) fn end_region(&mut self, index: u32) {
-        let at = self.lay.regions.at(index);
-        let holder_at = self.lay.holders.at(self.mem.load_u32(at + field::HOLDER));
-        self.unlink(Chain::regions(self.lay.regions), holder_at + holder::REGIONS, index);
+        let at = self.at(self.lay.regions, index);
+        let holder_at = self.at(self.lay.holders, self.mem.load_u32(at + field::HOLDER));
         let count = self.mem.load_u32(holder_at + holder::REGION_COUNT);
-        self.mem.store_u32(holder_at + holder::REGION_COUNT, count - 1);
+        self.set_u32(holder_at + holder::REGION_COUNT, count.wrapping_sub(1));
         let charged = self.mem.load_u64(at + field::CHARGED);
-        let pages = self.mem.load_u64(holder_at + holder::PAGES);
-        self.mem.store_u64(holder_at + holder::PAGES, pages - charged);
+        if charged != 0 {
+            let pages = self.mem.load_u64(holder_at + holder::PAGES);
+            self.set_u64(holder_at + holder::PAGES, pages.wrapping_sub(charged));
+        }
         self.unreserve(self.lay.frames, self.mem.load_u32(at + field::FRAMES));
         self.unreserve(self.lay.nodes, self.mem.load_u32(at + field::NODES));
         let version = self.mem.load_u32(at + field::VERSION);
@@ -167,7 +167,20 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn region_range(&self, region: u64, offset: u64, len: u64) -> Result<u64> {
         check_range(offset, len, self.mem.load_u64(region + field::LEN))?;
-        Ok(self.mem.load_u64(region + field::BASE) + offset)
+        self.in_tree(self.mem.load_u64(region + field::BASE), offset, len)
+    }
+
+    /// Where `len` bytes at `offset` behind `base` are in a tree.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if no tree is so large, where others write too.
+    #[inline(always)]
+    pub(super) fn in_tree(&self, base: u64, offset: u64, len: u64) -> Result<u64> {
+        let max = REGION_BYTES_MAX;
+        if self.mem.shared() && (base > max || offset > max - base || len > max - base - offset) {
+            return Err(Error::Corrupt);
+        }
+        Ok(base + offset)
     }
 
     /// Copies bytes out of a region.
@@ -186,7 +199,7 @@ impl<M: Memory> Store<M> {
         let at = self.region_at(holder, region)?;
         let start = self.region_range(at, offset, target.len() as u64)?;
         self.read_tree(self.mem.load_u32(at + field::VERSION), start, target);
-        Ok(())
+        self.sound(Ok(()))
     }
 
     /// Copies bytes into a region. Pages that somebody else can see are copied first.
@@ -217,7 +230,7 @@ impl<M: Memory> Store<M> {
             let spot = self.descend(version_at, threshold, piece.page);
             if let Some(frame) = self.own_frame(spot, threshold) {
                 self.mem.write(self.frame_at(frame) + piece.start, source);
-                return Ok(());
+                return self.sound(Ok(()));
             }
         }
         self.write_pages(at, version, start, source)
@@ -226,51 +239,55 @@ impl<M: Memory> Store<M> {
     /// The general write: makes sure of all it takes, then forks if it must, then goes by page.
     #[inline(never)]
     fn write_pages(&mut self, region: u64, held: u32, start: u64, source: &[u8]) -> Result<()> {
-        let len = source.len() as u64;
-        self.check_write(region, held, start, len)?;
-        let version = self.writable_version(region, held);
-        let (mut at, mut source) = (start, source);
-        while !source.is_empty() {
-            let piece = Piece::first(at, source.len() as u64);
-            let (now, rest) = source.split_at(piece.len as usize);
-            self.write_piece(region, version, piece, now);
-            source = rest;
-            at += piece.len;
+        let own = self.count(held).exclusive() && self.try_writing(held);
+        let result = self.check_write(region, held, own, (start, source.len() as u64));
+        if result.is_ok() {
+            let version = if own { held } else { self.fork(region, held) };
+            let (mut at, mut source) = (start, source);
+            while !source.is_empty() {
+                let piece = Piece::first(at, source.len() as u64);
+                let (now, rest) = source.split_at(piece.len as usize);
+                self.write_piece(region, version, piece, now);
+                source = rest;
+                at += piece.len;
+            }
         }
-        Ok(())
-    }
-
-    /// The version that a region may write to: its own, or a new one if others see it.
-    pub(super) fn writable_version(&mut self, region: u64, held: u32) -> u32 {
-        if self.count(held).exclusive() { held } else { self.fork(region, held) }
+        self.end_writing();
+        self.sound(result)
     }
 
     /// Whether everything is there that a write of `len` bytes at `start` takes.
     ///
     /// # Errors
     /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
-    fn check_write(&self, region: u64, held: u32, start: u64, len: u64) -> Result<()> {
+    fn check_write(
+        &mut self,
+        region: u64,
+        held: u32,
+        own: bool,
+        (start, len): (u64, u64),
+    ) -> Result<()> {
         let at = self.version_at(held);
-        let exclusive = self.count(held).exclusive();
-        if !exclusive {
+        if !own {
             self.require_version()?;
         }
         let (first, last) = (start >> PAGE_SHIFT, (start + len - 1) >> PAGE_SHIFT);
-        let depth = self.mem.load_u32(at + version::DEPTH);
-        let (frames, nodes) = Self::need_at_most(depth, first, last);
+        let (frames, nodes) = Self::need_at_most(self.depth(at), first, last);
         // One chunk for the list's tail, and what so many items fill.
-        let chunks = 1 + (frames + nodes) / 62;
-        let holder_at = self.lay.holders.at(self.mem.load_u32(region + field::HOLDER));
-        if self.available(self.lay.frames) >= frames
-            && self.available(self.lay.nodes) >= nodes + chunks
+        let nodes = nodes + 1 + (frames + nodes) / 62;
+        let holder_at = self.at(self.lay.holders, self.mem.load_u32(region + field::HOLDER));
+        if self.borrow_credit(self.lay.frames, frames)
+            && self.borrow_credit(self.lay.nodes, nodes)
             && self.check_pages(holder_at, frames).is_ok()
+            && self.stock(self.lay.frames, frames)
+            && self.stock(self.lay.nodes, nodes)
         {
             return Ok(());
         }
-        let shared_at = if exclusive { version::THRESHOLD } else { version::NUMBER };
+        let shared_at = if own { version::THRESHOLD } else { version::NUMBER };
         let threshold = self.mem.load_u64(at + shared_at);
         let need = self.need_exactly(at, threshold, (first, last));
-        self.check_need(region, holder_at, &need, exclusive.then_some(at + version::DEAD))
+        self.check_need(region, holder_at, &need, own.then_some(at + version::DEAD))
     }
 
     /// Whether exactly what a write needs is there; `dead` is the list it will add to.
@@ -278,7 +295,7 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
     fn check_need(
-        &self,
+        &mut self,
         region: u64,
         holder_at: u64,
         need: &Need,
@@ -294,7 +311,9 @@ impl<M: Memory> Store<M> {
         let frames = need.copied_frames + need.absent_frames.saturating_sub(promised_frames);
         let nodes = need.copied_nodes + need.absent_nodes.saturating_sub(promised_nodes) + chunks;
         self.check_pages(holder_at, frames)?;
-        self.require(self.lay.frames, frames, Resource::Frames)?;
-        self.require(self.lay.nodes, nodes, Resource::Nodes)
+        let all_frames = need.copied_frames + need.absent_frames;
+        let all_nodes = need.copied_nodes + need.absent_nodes + chunks;
+        self.require_credit(self.lay.frames, (frames, all_frames), Resource::Frames)?;
+        self.require_credit(self.lay.nodes, (nodes, all_nodes), Resource::Nodes)
     }
 }

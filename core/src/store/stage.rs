@@ -6,9 +6,8 @@
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{HolderId, RegionId, StageId};
 use super::layout::{FAN_OUT, NODE_BYTES, PAGE_BYTES, PAGE_SHIFT};
-use super::list::Chain;
 use super::records::{
-    STATE_BITS, STATE_LEAVING, WORD, holder, region, stage as field, stamp, superblock, version,
+    STATE_BITS, STATE_LEAVING, Table, WORD, holder, region, stage as field, stamp, superblock,
 };
 use super::region::check_range;
 use super::tree::{Piece, Was};
@@ -47,7 +46,7 @@ impl<M: Memory> Store<M> {
             return Err(Error::TooLarge { len, max: STAGE_BYTES_MAX });
         }
         let held = self.mem.load_u32(region_at + region::VERSION);
-        let depth = self.mem.load_u32(self.version_at(held) + version::DEPTH);
+        let depth = self.depth(self.version_at(held));
         let (first, last) = pages_of(base, len);
         let (frames, path) = Self::need_at_most(depth, first, last);
         // Its own tree, or the paths to its pages and the chunks for all that they supersede:
@@ -57,18 +56,20 @@ impl<M: Memory> Store<M> {
         let borrowed = self.promised_there(region_at, held, (first, last));
         let holder_at = self.lay.holders.at(holder.index());
         self.check_pages(holder_at, frames - borrowed)?;
-        self.require(self.lay.stages, 1, Resource::Stages)?;
-        self.require(self.lay.frames, frames - borrowed, Resource::Frames)?;
-        self.require(self.lay.nodes, nodes, Resource::Nodes)?;
+        self.require(self.lay.stages, Resource::Stages)?;
+        self.require_credit(self.lay.frames, (frames - borrowed, 0), Resource::Frames)?;
+        self.require_credit(self.lay.nodes, (nodes, 0), Resource::Nodes)?;
         // All fit into 32 bits: so many are available.
         let (frames, nodes, borrowed) = (frames as u32, nodes as u32, borrowed as u32);
         self.reserve(self.lay.frames, frames - borrowed);
         self.reserve(self.lay.nodes, nodes);
         let promised = self.mem.load_u32(region_at + region::FRAMES);
-        self.mem.store_u32(region_at + region::FRAMES, promised - borrowed);
+        self.set_u32(region_at + region::FRAMES, promised.wrapping_sub(borrowed));
         let stage = self.new_stage(holder, region, (base, len), (frames, nodes));
-        self.mem.store_u32(self.lay.stages.at(stage.index()) + field::BORROWED, borrowed);
-        Ok(stage)
+        let borrowed_at = self.at(self.lay.stages, stage.index()) + field::BORROWED;
+        self.mem.store_u32(borrowed_at, borrowed);
+        self.close();
+        self.sound(Ok(stage))
     }
 
     /// Frames that are promised to absent pages of a range: the staged frames will be those, or
@@ -89,8 +90,8 @@ impl<M: Memory> Store<M> {
         (base, len): (u64, u64),
         (frames, nodes): (u32, u32),
     ) -> StageId {
-        let (index, generation) = self.take_record(self.lay.stages);
-        let at = self.lay.stages.at(index);
+        let index = self.take(self.lay.stages);
+        let at = self.at(self.lay.stages, index);
         self.mem.store_u32(at + field::HOLDER, holder.index());
         self.mem.store_u64(at + field::BASE, base);
         self.mem.store_u64(at + field::LEN, len);
@@ -100,9 +101,10 @@ impl<M: Memory> Store<M> {
         self.mem.store_u32(at + field::CURSOR, 0);
         self.mem.store_u64(at + field::REGION, region.raw());
         self.mem.store_u64(at + field::FILLED, 0);
-        let head = self.lay.holders.at(holder.index()) + holder::STAGES;
-        self.link(Chain::stages(self.lay.stages), head, index);
-        StageId::new(index, generation)
+        let count_at = self.lay.holders.at(holder.index()) + holder::STAGE_COUNT;
+        let count = self.mem.load_u32(count_at);
+        self.set_u32(count_at, count + 1);
+        StageId::new(index, self.go_live(self.lay.stages, index))
     }
 
     /// Where the record of a holder's staged write is.
@@ -112,6 +114,11 @@ impl<M: Memory> Store<M> {
         let at = self.record(self.lay.stages, index, generation, Object::Stage)?;
         if self.mem.load_u32(at + field::HOLDER) != holder.index() {
             return Err(Error::NotYours);
+        }
+        let len = self.mem.load_u64(at + field::LEN);
+        self.in_tree(self.mem.load_u64(at + field::BASE), 0, len)?;
+        if len == 0 || len > STAGE_BYTES_MAX {
+            return Err(Error::Corrupt);
         }
         Ok(at)
     }
@@ -135,30 +142,51 @@ impl<M: Memory> Store<M> {
         while !source.is_empty() {
             let piece = Piece::first(byte, source.len() as u64);
             let (now, rest) = source.split_at(piece.len as usize);
-            let frame = self.staged_frame(at, piece.page - (base >> PAGE_SHIFT));
+            let page = piece.page - (base >> PAGE_SHIFT);
+            let frame = self.staged_frame(at, page)?;
             self.mem.write(self.frame_at(frame) + piece.start, now);
             let filled = self.mem.load_u64(at + field::FILLED);
-            self.mem.store_u64(at + field::FILLED, filled + piece.len);
+            self.mem.store_u64(at + field::FILLED, filled.wrapping_add(piece.len));
             source = rest;
             byte += piece.len;
         }
-        Ok(())
+        self.sound(Ok(()))
     }
 
-    /// The staged frame of a page, counted from the first; a new one if there is none yet.
-    fn staged_frame(&mut self, at: u64, page: u64) -> u32 {
+    /// The staged frame of a page, counted from the first; a new one if there is none yet, as an
+    /// operation of its own.
+    ///
+    /// # Errors
+    /// [`Error::Pending`] while the last free ones are on their way between two participants.
+    fn staged_frame(&mut self, at: u64, page: u64) -> Result<u32> {
+        if let Some(frame) = self.find_staged(at, page) {
+            return Ok(frame);
+        }
+        if !self.stock(self.lay.frames, 1) || !self.stock(self.lay.nodes, u64::from(DEPTH)) {
+            return Err(Error::Pending);
+        }
         let root = self.staged_node(at, at + field::ROOT);
         let leaf = self.staged_node(at, self.slot(root, page, DEPTH));
+        let frame = self.take_set_aside(at, self.lay.frames, field::FRAMES);
         let slot = self.slot(leaf, page, 1);
-        if let Some(frame) = self.mem.load_u32(slot).checked_sub(1) {
-            return frame;
-        }
-        let left = self.mem.load_u32(at + field::FRAMES);
-        self.mem.store_u32(at + field::FRAMES, left - 1);
-        self.unreserve(self.lay.frames, 1);
-        let frame = self.take_stamped(self.lay.frames, stamp::STAGED);
-        self.mem.store_u32(slot, frame + 1);
-        frame
+        self.set_u32(slot, frame + 1);
+        self.close();
+        Ok(frame)
+    }
+
+    /// The staged frame of a page, if there is one.
+    fn find_staged(&self, at: u64, page: u64) -> Option<u32> {
+        let root = self.mem.load_u32(at + field::ROOT).checked_sub(1)?;
+        let leaf = self.mem.load_u32(self.slot(root, page, DEPTH)).checked_sub(1)?;
+        self.mem.load_u32(self.slot(leaf, page, 1)).checked_sub(1)
+    }
+
+    /// Takes a frame or node that was set aside.
+    fn take_set_aside(&mut self, at: u64, table: Table, left_at: u64) -> u32 {
+        let left = self.mem.load_u32(at + left_at);
+        self.set_u32(at + left_at, left.wrapping_sub(1));
+        self.end_promise(table);
+        self.take_promised(table, stamp::STAGED)
     }
 
     /// The node that the link in a slot leads to; a new one if there is none yet.
@@ -166,12 +194,9 @@ impl<M: Memory> Store<M> {
         if let Some(node) = self.mem.load_u32(slot).checked_sub(1) {
             return node;
         }
-        let left = self.mem.load_u32(at + field::NODES);
-        self.mem.store_u32(at + field::NODES, left - 1);
-        self.unreserve(self.lay.nodes, 1);
-        let node = self.take_stamped(self.lay.nodes, stamp::STAGED);
+        let node = self.take_set_aside(at, self.lay.nodes, field::NODES);
         self.mem.fill_zero(self.node_at(node), NODE_BYTES);
-        self.mem.store_u32(slot, node + 1);
+        self.set_u32(slot, node + 1);
         node
     }
 
@@ -196,32 +221,67 @@ impl<M: Memory> Store<M> {
         }
         let (first, last) = pages_of(self.mem.load_u64(at + field::BASE), len);
         let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
-        self.check_pages(self.lay.holders.at(holder.index()), last - first + 1 - borrowed)?;
+        let pages = (last - first + 1).saturating_sub(borrowed);
+        self.check_pages(self.lay.holders.at(holder.index()), pages)?;
         let held = self.mem.load_u32(region_at + region::VERSION);
-        if !self.count(held).exclusive() {
+        let own = self.count(held).exclusive() && self.try_writing(held);
+        let mut result = self.prepare_commit(at, held, own, (first, last));
+        if result.is_ok() {
+            let version = if own { held } else { self.fork(region_at, held) };
+            result = self.finish_commit(stage.index(), region_at, version, len);
+        }
+        self.end_writing();
+        self.sound(result)
+    }
+
+    /// Makes sure of what a commit takes, and gives back what was set aside for it.
+    fn prepare_commit(
+        &mut self,
+        at: u64,
+        held: u32,
+        own: bool,
+        (first, last): (u64, u64),
+    ) -> Result<()> {
+        if !own {
             self.require_version()?;
         }
+        let (frames, path) = Self::need_at_most(self.depth(self.version_at(held)), first, last);
+        if !self.stock(self.lay.nodes, path + 1 + (frames + path) / 62) {
+            return Err(Error::Pending);
+        }
         self.unreserve_stage(at);
-        let version = self.writable_version(region_at, held);
-        let absent = self.swap_all(at, region_at, version, len);
-        self.return_promise(region_at, borrowed.saturating_sub(absent));
-        self.put_staged_nodes(at);
-        self.end_stage(stage.index());
-        self.put_record(self.lay.stages, stage.index());
+        self.close();
         Ok(())
     }
 
-    /// Completes the staged frames of the first and last page and swaps all in. Returns how many
+    /// Swaps all in and ends the staged write.
+    fn finish_commit(&mut self, index: u32, region_at: u64, version: u32, len: u64) -> Result<()> {
+        let at = self.at(self.lay.stages, index);
+        let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
+        let absent = self.swap_all(at, region_at, version, len)?;
+        self.return_promise(region_at, borrowed.saturating_sub(absent));
+        self.put_staged_nodes(at);
+        self.end_stage(index);
+        self.put_record(self.lay.stages, index);
+        self.close();
+        Ok(())
+    }
+
+    /// Completes the staged frames of the first and last page and swaps all in, each page an
+    /// operation of its own: a region whose owner dies in between dies too. Returns how many
     /// pages were absent before.
-    fn swap_all(&mut self, at: u64, region_at: u64, version: u32, len: u64) -> u64 {
+    fn swap_all(&mut self, at: u64, region_at: u64, version: u32, len: u64) -> Result<u64> {
         let start = self.mem.load_u64(at + field::BASE);
         let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
         let (mut byte, mut absent) = (start, 0);
-        while byte < start + len {
-            let piece = Piece::first(byte, start + len - byte);
-            let frame = self.staged_frame(at, piece.page - (start >> PAGE_SHIFT));
+        let end = start + len;
+        while byte < end {
+            let piece = Piece::first(byte, end - byte);
+            let page = piece.page - (start >> PAGE_SHIFT);
+            let frame = self.find_staged(at, page).ok_or(Error::Corrupt)?;
             let old = self.locate(version, piece.page);
             self.fill_round(self.frame_at(frame), piece, old);
+            self.forget_staged(at, page);
             match self.swap_in(region_at, version, piece.page, frame) {
                 Was::Own => {}
                 Was::Shared => self.charge_page(region_at),
@@ -232,17 +292,28 @@ impl<M: Memory> Store<M> {
                     }
                 }
             }
+            self.close();
             byte += piece.len;
         }
-        absent
+        Ok(absent)
+    }
+
+    /// Takes a page's frame out of the staged write's own tree.
+    fn forget_staged(&mut self, at: u64, page: u64) {
+        let root = self.mem.load_u32(at + field::ROOT).wrapping_sub(1);
+        let leaf = self.mem.load_u32(self.slot(root, page, DEPTH)).wrapping_sub(1);
+        let slot = self.slot(leaf, page, 1);
+        self.set_u32(slot, 0);
     }
 
     /// Promises frames to a region again that a staged write borrowed and did not use.
     fn return_promise(&mut self, region_at: u64, count: u64) {
-        let count = count.min(self.available(self.lay.frames)) as u32;
-        self.reserve(self.lay.frames, count);
-        let promised = self.mem.load_u32(region_at + region::FRAMES);
-        self.mem.store_u32(region_at + region::FRAMES, promised + count);
+        let count = count.min(self.credit(self.lay.frames)) as u32;
+        if count != 0 {
+            self.reserve(self.lay.frames, count);
+            let promised = self.mem.load_u32(region_at + region::FRAMES);
+            self.set_u32(region_at + region::FRAMES, promised.wrapping_add(count));
+        }
     }
 
     /// Ends a staged write without a trace in its region: frees what it has, at most 2,049 frames.
@@ -252,6 +323,7 @@ impl<M: Memory> Store<M> {
     pub fn stage_abort(&mut self, holder: HolderId, stage: StageId) -> Result<()> {
         let at = self.stage_at(holder, stage)?;
         self.unreserve_stage(at);
+        self.close();
         while !self.abort_step(stage.index()) {}
         let region = RegionId::from_raw(self.mem.load_u64(at + field::REGION));
         if let Ok(region_at) = self.region_at(holder, region) {
@@ -259,32 +331,35 @@ impl<M: Memory> Store<M> {
         }
         self.end_stage(stage.index());
         self.put_record(self.lay.stages, stage.index());
-        Ok(())
+        self.close();
+        self.sound(Ok(()))
     }
 
     /// Hands the staged write in a slot to reclamation, its holder and region being gone.
     pub(super) fn abort_stage(&mut self, index: u32) {
-        let at = self.lay.stages.at(index);
+        let at = self.at(self.lay.stages, index);
         self.unreserve_stage(at);
         self.end_stage(index);
         let generation = self.mem.load_u64(at + WORD) >> STATE_BITS;
-        self.mem.store_u64(at + WORD, generation << STATE_BITS | STATE_LEAVING);
+        self.set_u64(at + WORD, generation << STATE_BITS | STATE_LEAVING);
         self.enqueue(self.lay.stages, superblock::ABORT_QUEUE, index);
+        self.close();
     }
 
     /// Gives back what was set aside and not used.
     fn unreserve_stage(&mut self, at: u64) {
         for (table, left) in [(self.lay.frames, field::FRAMES), (self.lay.nodes, field::NODES)] {
             self.unreserve(table, self.mem.load_u32(at + left));
-            self.mem.store_u32(at + left, 0);
+            self.set_u32(at + left, 0);
         }
     }
 
     /// Takes a staged write from its holder.
     fn end_stage(&mut self, index: u32) {
-        let at = self.lay.stages.at(index);
-        let holder_at = self.lay.holders.at(self.mem.load_u32(at + field::HOLDER));
-        self.unlink(Chain::stages(self.lay.stages), holder_at + holder::STAGES, index);
+        let at = self.at(self.lay.stages, index);
+        let holder_at = self.at(self.lay.holders, self.mem.load_u32(at + field::HOLDER));
+        let count = self.mem.load_u32(holder_at + holder::STAGE_COUNT);
+        self.set_u32(holder_at + holder::STAGE_COUNT, count.wrapping_sub(1));
     }
 
     /// Gives back the nodes of a staged write whose frames have all been swapped in.
@@ -301,7 +376,7 @@ impl<M: Memory> Store<M> {
 
     /// One step of freeing an aborted staged write: a node and its frames. Whether it is done.
     pub(super) fn abort_step(&mut self, index: u32) -> bool {
-        let at = self.lay.stages.at(index);
+        let at = self.at(self.lay.stages, index);
         let Some(root) = self.mem.load_u32(at + field::ROOT).checked_sub(1) else {
             return true;
         };
@@ -316,13 +391,15 @@ impl<M: Memory> Store<M> {
                     self.put_stamped(self.lay.frames, frame);
                 }
             }
-            self.mem.store_u32(slot, 0);
+            self.set_u32(slot, 0);
             self.put_stamped(self.lay.nodes, leaf);
-            self.mem.store_u32(at + field::CURSOR, cursor);
+            self.set_u32(at + field::CURSOR, cursor);
+            self.close();
             return false;
         }
-        self.mem.store_u32(at + field::ROOT, 0);
+        self.set_u32(at + field::ROOT, 0);
         self.put_stamped(self.lay.nodes, root);
+        self.close();
         false
     }
 }

@@ -1,6 +1,7 @@
 //! How full a store is.
 
-use super::records::{Table, superblock};
+use super::records::{STAMPED, Table, participant, superblock};
+use super::redo::value;
 use super::{Memory, Store};
 
 /// Use of one table.
@@ -42,25 +43,55 @@ pub struct Stats {
 }
 
 impl<M: Memory> Store<M> {
-    /// Reads all the counters.
+    /// Reads all the counters. What others change meanwhile may be counted twice or not at all.
     pub fn stats(&self) -> Stats {
-        let usage = |table: Table| Usage {
-            limit: table.limit.into(),
-            in_use: self.control(table, Table::USED).into(),
-            reserved: self.control(table, Table::RESERVED).into(),
-            retired: self.control(table, Table::RETIRED).into(),
-        };
         Stats {
-            frames: usage(self.lay.frames),
-            nodes: usage(self.lay.nodes),
-            versions: usage(self.lay.versions),
-            regions: usage(self.lay.regions),
-            entries: usage(self.lay.entries),
-            holders: usage(self.lay.holders),
-            pins: usage(self.lay.pins),
-            stages: usage(self.lay.stages),
-            detached: self.mem.load_u64(superblock::DETACHED),
+            frames: self.usage(self.lay.frames),
+            nodes: self.usage(self.lay.nodes),
+            versions: self.usage(self.lay.versions),
+            regions: self.usage(self.lay.regions),
+            entries: self.usage(self.lay.entries),
+            holders: self.usage(self.lay.holders),
+            pins: self.usage(self.lay.pins),
+            stages: self.usage(self.lay.stages),
+            detached: self.detached(),
             version_number: self.mem.load_u64(superblock::NUMBER),
         }
+    }
+
+    /// The sum of a counter of all participants.
+    fn sum(&self, field: u64) -> u64 {
+        (0..self.lay.config.participants)
+            .map(|who| self.mem.load_u64(self.lay.participant(who) + field))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// References without an owner.
+    pub(super) fn detached(&self) -> u64 {
+        self.sum(participant::DETACHED)
+    }
+
+    /// Use of one table.
+    pub(super) fn usage(&self, table: Table) -> Usage {
+        let cache = participant::CACHES + table.id * participant::CACHE_BYTES;
+        let limit = u64::from(table.limit);
+        let retired = self.sum(cache + participant::RETIRED);
+        let (mut free, mut reserved) = (0, 0);
+        if table.id >= STAMPED {
+            reserved = self.sum(cache + participant::PROMISED);
+            free = value(self.mem.load_u64(table.credit()))
+                .wrapping_add(self.sum(cache + participant::CREDIT))
+                .wrapping_add(reserved)
+                .wrapping_add(self.lay.slack(table));
+        } else {
+            for who in 0..self.lay.config.participants {
+                free = self.cached(self.lay.participant(who), table).wrapping_add(free);
+            }
+            let batches = self.sum(cache + participant::BATCHES);
+            free = free.wrapping_add(batches.wrapping_mul(table.batch.into()));
+            free = free.wrapping_add(limit - u64::from(self.high(table)));
+        }
+        let in_use = limit.saturating_sub(free).saturating_sub(retired);
+        Usage { limit, in_use, reserved, retired }
     }
 }

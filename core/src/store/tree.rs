@@ -5,7 +5,7 @@
 //! own and may be changed in place; below something older, everything is older.
 
 use super::dead::Item;
-use super::layout::{FAN_OUT, FAN_OUT_SHIFT, NODE_BYTES, PAGE_BYTES, PAGE_SHIFT};
+use super::layout::{DEPTH_MAX, FAN_OUT, FAN_OUT_SHIFT, NODE_BYTES, PAGE_BYTES, PAGE_SHIFT};
 use super::records::{Table, region, version as field};
 use super::{Memory, Store};
 
@@ -89,11 +89,18 @@ impl<M: Memory> Store<M> {
         self.node_at(node) + 4 * position(page, level)
     }
 
+    /// Levels of nodes of a version's tree.
+    #[inline(always)]
+    pub(super) fn depth(&self, version_at: u64) -> u32 {
+        let depth = self.mem.load_u32(version_at + field::DEPTH);
+        if self.mem.shared() { depth.min(DEPTH_MAX) } else { depth }
+    }
+
     /// The frame of a page; none if it was never written.
     #[inline(always)]
     fn find(&self, version_at: u64, page: u64) -> Option<u32> {
         let mut link = self.mem.load_u32(version_at + field::ROOT);
-        let mut level = self.mem.load_u32(version_at + field::DEPTH);
+        let mut level = self.depth(version_at);
         while level != 0 {
             let node = link.checked_sub(1)?;
             link = self.mem.load_u32(self.slot(node, page, level));
@@ -128,7 +135,7 @@ impl<M: Memory> Store<M> {
     pub(super) fn descend(&self, version_at: u64, threshold: u64, page: u64) -> Spot {
         let mut slot = version_at + field::ROOT;
         let mut link = self.mem.load_u32(slot);
-        let mut level = self.mem.load_u32(version_at + field::DEPTH);
+        let mut level = self.depth(version_at);
         while level != 0 && link != 0 && self.node_stamp(link - 1) > threshold {
             slot = self.slot(link - 1, page, level);
             link = self.mem.load_u32(slot);
@@ -146,22 +153,16 @@ impl<M: Memory> Store<M> {
         (self.frame_stamp(spot.link - 1) > threshold).then_some(spot.link - 1)
     }
 
-    /// Uses up one of the frames or nodes promised to a region; whether there was one.
-    fn use_promise(&mut self, region: u64, table: Table, promised: u64) -> bool {
+    /// Takes a frame or node for something that a region never had: a promised one, if it has
+    /// promises left; whether it had.
+    fn take_absent(&mut self, region: u64, table: Table, promised: u64, stamp: u64) -> (u32, bool) {
         let left = self.mem.load_u32(region + promised);
         if left == 0 {
-            return false;
+            return (self.take_stamped(table, stamp), false);
         }
-        self.mem.store_u32(region + promised, left - 1);
-        self.unreserve(table, 1);
-        true
-    }
-
-    /// Accounts for a frame that a region gets for an absent page: promised, or charged now.
-    fn use_promised_frame(&mut self, region: u64) {
-        if !self.use_promise(region, self.lay.frames, region::FRAMES) {
-            self.charge_page(region);
-        }
+        self.set_u32(region + promised, left - 1);
+        self.end_promise(table);
+        (self.take_promised(table, stamp), true)
     }
 
     /// Prepares the path from a spot to a page, copies of shared nodes or fresh ones.
@@ -172,16 +173,17 @@ impl<M: Memory> Store<M> {
             let nodes = self.lay.nodes;
             let node = match path.old.checked_sub(1) {
                 None => {
-                    self.use_promise(region, nodes, region::NODES);
-                    let node = self.take_stamped(nodes, number);
+                    let (node, _) = self.take_absent(region, nodes, region::NODES, number);
                     self.mem.fill_zero(self.node_at(node), NODE_BYTES);
                     node
                 }
                 Some(old) => {
                     let node = self.take_stamped(nodes, number);
                     self.mem.copy(self.node_at(old), self.node_at(node), NODE_BYTES);
-                    path.superseded[path.count] = old;
-                    path.count += 1;
+                    if let Some(place) = path.superseded.get_mut(path.count) {
+                        *place = old;
+                        path.count += 1;
+                    }
                     node
                 }
             };
@@ -198,9 +200,11 @@ impl<M: Memory> Store<M> {
 
     /// Makes a prepared path and its frame visible in one store, and notes what it supersedes.
     pub(super) fn publish(&mut self, version_at: u64, spot: Spot, path: &Path, frame: u32) {
-        self.mem.store_u32(path.slot, frame + 1);
-        if path.top != 0 {
-            self.mem.store_u32(spot.slot, path.top);
+        if path.top == 0 {
+            self.set_u32(spot.slot, frame + 1);
+        } else {
+            self.mem.store_u32(path.slot, frame + 1);
+            self.set_u32(spot.slot, path.top);
         }
         let dead = version_at + field::DEAD;
         for node in &path.superseded[..path.count] {
@@ -209,7 +213,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Writes a piece of a page, in place if the page is the version's own, else into a frame of
-    /// its own. All that this can take was checked to be there.
+    /// its own, as an operation of its own. All that this can take was checked to be there.
     pub(super) fn write_piece(&mut self, region: u64, version: u32, piece: Piece, source: &[u8]) {
         let at = self.version_at(version);
         let threshold = self.mem.load_u64(at + field::THRESHOLD);
@@ -223,8 +227,10 @@ impl<M: Memory> Store<M> {
         let frames = self.lay.frames;
         let frame = match path.old.checked_sub(1) {
             None => {
-                self.use_promised_frame(region);
-                let frame = self.take_stamped(frames, number);
+                let (frame, promised) = self.take_absent(region, frames, region::FRAMES, number);
+                if !promised {
+                    self.charge_page(region);
+                }
                 self.fill_round(self.frame_at(frame), piece, None);
                 frame
             }
@@ -240,6 +246,7 @@ impl<M: Memory> Store<M> {
         if let Some(old) = path.old.checked_sub(1) {
             self.push(at + field::DEAD, Item::Frame(old));
         }
+        self.close();
     }
 
     /// Fills what is round a piece of a frame: from another frame, or with zeros, because
@@ -263,7 +270,8 @@ impl<M: Memory> Store<M> {
         let spot = self.descend(at, threshold, page);
         let own = self.own_frame(spot, threshold);
         let path = self.grow(region, number, spot, page);
-        self.mem.store_u64(self.lay.frames.at(frame), number);
+        let stamp_at = self.at(self.lay.frames, frame);
+        self.set_u64(stamp_at, number);
         self.publish(at, spot, &path, frame);
         match (own, path.old.checked_sub(1)) {
             (Some(own), _) => {
@@ -294,7 +302,7 @@ impl<M: Memory> Store<M> {
     pub(super) fn need_exactly(&self, version_at: u64, threshold: u64, range: (u64, u64)) -> Need {
         let mut need = Need::default();
         let link = self.mem.load_u32(version_at + field::ROOT);
-        let level = self.mem.load_u32(version_at + field::DEPTH);
+        let level = self.depth(version_at);
         self.add_need(&mut need, link, level, threshold, range);
         need
     }

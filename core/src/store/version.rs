@@ -1,235 +1,301 @@
 //! Versions: the root of a tree, the number under which things in it are made, and one count.
 
 use super::error::{Error, Resource, Result};
-use super::records::{COUNT_BITS, LINK, region, stamp, superblock, version as field};
+use super::records::{LINK, count, participant, region, stamp, superblock, version as field};
+use super::redo::{kind, tag, value};
 use super::{Memory, Store};
 
-/// Holders and children of a version, as its count word has them.
+/// The value of a version's count word: its holds and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count(pub(super) u64);
 
-/// One holder in a count word.
-const HOLDER: u64 = 1;
-/// One child in a count word.
-const CHILD: u64 = 1 << COUNT_BITS;
-/// The holders in a count word.
-const HOLDERS: u64 = CHILD - 1;
-/// Holders and children.
-const COUNTS: u64 = (1 << (2 * COUNT_BITS)) - 1;
-
 impl Count {
-    /// Regions, references and pins.
+    /// Regions, references, pins and children.
     #[inline(always)]
-    pub(super) const fn holders(self) -> u32 {
-        (self.0 & HOLDERS) as u32
-    }
-
-    /// Versions made from this one.
-    #[inline(always)]
-    pub(super) const fn children(self) -> u32 {
-        ((self.0 & COUNTS) >> COUNT_BITS) as u32
+    pub(super) const fn holds(self) -> u32 {
+        (self.0 & count::HOLDS) as u32
     }
 
     /// Whether a region that holds the version is the only one that can see it.
     #[inline(always)]
     pub(super) const fn exclusive(self) -> bool {
-        self.0 & COUNTS == HOLDER
+        self.0 & (count::HOLDS | count::FORKED) == 1
     }
 
     /// Whether nobody holds it and nothing was made from it.
     #[inline(always)]
     pub(super) const fn dead(self) -> bool {
-        self.0 & COUNTS == 0
+        self.0 & count::HOLDS == 0
+    }
+
+    /// Whether its only hold may be a child.
+    #[inline(always)]
+    pub(super) const fn mergeable(self) -> bool {
+        self.0 & (count::HOLDS | count::FORKED) == 1 | count::FORKED
+    }
+
+    pub(super) const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// With the flag that sends it to the reclaimer, if that should look at it.
+    const fn considered(self) -> Self {
+        let wanted = self.dead() || self.mergeable();
+        if wanted { Self(self.0 | count::QUEUED) } else { self }
     }
 }
+
+/// Version numbers that a participant takes at once, if there are others.
+const NUMBERS: u64 = 1024;
 
 impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn version_at(&self, version: u32) -> u64 {
-        self.lay.versions.at(version)
+        self.at(self.lay.versions, version)
     }
 
     #[inline(always)]
     pub(super) fn count(&self, version: u32) -> Count {
-        Count(self.mem.load_u64(self.version_at(version) + field::COUNT))
+        Count(value(self.mem.load_u64(self.version_at(version) + field::COUNT)))
     }
 
-    /// Changes the count word in one compare-and-swap.
-    fn change_count(&mut self, version: u32, change: impl Fn(u64) -> u64) -> Count {
-        let at = self.version_at(version) + field::COUNT;
-        let mut found = self.mem.load_u64(at);
-        loop {
-            let new = change(found);
-            match self.mem.compare_exchange_u64(at, found, new) {
-                Ok(_) => return Count(new),
-                Err(other) => found = other,
-            }
-        }
-    }
-
-    /// Whether a version can have one more holder.
+    /// Whether a version can have one more hold.
     ///
     /// # Errors
     /// [`Error::OutOf`] holds.
     pub(super) fn check_hold(&self, version: u32) -> Result<()> {
-        let holders = self.count(version).holders();
-        let limit = self.lay.config.holds_max;
-        if holders < limit {
+        if self.count(version).holds() < self.lay.config.holds_max {
             return Ok(());
         }
-        let (limit, in_use) = (u64::from(limit), u64::from(holders));
-        Err(Error::OutOf { what: Resource::Holds, limit, in_use })
+        Err(self.out_of_holds(version))
     }
 
-    /// Adds a holder; [`Store::check_hold`] came first.
-    pub(super) fn hold(&mut self, version: u32) {
-        self.change_count(version, |count| count + HOLDER);
+    #[cold]
+    pub(super) fn out_of_holds(&self, version: u32) -> Error {
+        let (limit, in_use) = (self.lay.config.holds_max, self.count(version).holds());
+        Error::OutOf { what: Resource::Holds, limit: limit.into(), in_use: in_use.into() }
     }
 
-    /// Takes a holder away and lets reclamation look at what is left.
+    /// Adds a hold and so decides the operation, unless there is no room, or `valid` denies that
+    /// the version is still the right one: then it is undone. [`Store::check_hold`] came first.
+    #[inline(always)]
+    pub(super) fn hold(&mut self, version: u32, valid: impl Fn(&Self) -> bool) -> bool {
+        let at = self.version_at(version) + field::COUNT;
+        let decided = self.decide(at, |store, word| {
+            let room = Count(word).holds() < store.lay.config.holds_max;
+            (room && valid(store)).then_some(word + 1)
+        });
+        if decided.is_none() {
+            self.undo();
+            return false;
+        }
+        self.close();
+        true
+    }
+
+    /// Takes a hold away and so decides the operation; reclamation looks at what is left.
     pub(super) fn release(&mut self, version: u32) {
-        assert!(self.count(version).holders() > 0, "version {version} released too often");
-        let count = self.change_count(version, |count| count - HOLDER);
-        self.consider(version, count);
+        let at = self.version_at(version);
+        self.begin_posting(version);
+        let decided = self.decide(at + field::COUNT, |_, word| {
+            (!Count(word).dead()).then(|| Count(word - 1).considered().0)
+        });
+        match decided {
+            Some(decided) => self.post_if_queued(version, decided.before, decided.after),
+            None => {
+                assert!(self.mem.shared(), "version {version} released too often");
+                self.corrupt.set(true);
+            }
+        }
+        self.close();
+        self.end_posting();
     }
 
-    /// Queues a version that nobody holds if it can be freed or merged.
-    pub(super) fn consider(&mut self, version: u32, count: Count) {
-        if count.holders() == 0 && count.children() <= 1 {
-            self.queue_version(version);
+    /// Hands a version to the reclaimer if its count word just got the flag for that.
+    pub(super) fn post_if_queued(&self, version: u32, before: u64, after: u64) {
+        if after & !before & count::QUEUED != 0 {
+            let link_at = self.version_at(version) + LINK;
+            self.post(superblock::WORK, link_at, version + 1);
         }
     }
 
-    /// Queues a version for reclamation, unless it is.
-    pub(super) fn queue_version(&mut self, version: u32) {
-        let at = self.version_at(version) + field::FLAGS;
-        let flags = self.mem.load_u32(at);
-        if flags & field::QUEUED == 0 {
-            self.mem.store_u32(at, flags | field::QUEUED);
-            self.enqueue(self.lay.versions, superblock::VERSION_QUEUE, version);
+    /// Hands a version to the reclaimer, unless it waits there.
+    pub(super) fn queue_version(&self, version: u32) {
+        let at = self.version_at(version) + field::COUNT;
+        self.begin_posting(version);
+        let queued =
+            self.adjust(at, |word| (word & count::QUEUED == 0).then_some(word | count::QUEUED));
+        if let Some(queued) = queued {
+            self.post_if_queued(version, queued.before, queued.after);
         }
-    }
-
-    /// Takes the version at the head of the queue out of it.
-    pub(super) fn unqueue_version(&mut self, version: u32) {
-        self.dequeue(self.lay.versions, superblock::VERSION_QUEUE, version);
-        self.mem.store_u32(self.version_at(version) + field::FLAGS, field::IN_USE);
+        self.end_posting();
     }
 
     /// Whether one more version may be made.
     ///
     /// # Errors
     /// [`Error::Pending`] or [`Error::OutOf`] versions; numbers end long after the pool does.
-    pub(super) fn require_version(&self) -> Result<()> {
+    pub(super) fn require_version(&mut self) -> Result<()> {
         let number = self.mem.load_u64(superblock::NUMBER);
-        if number == stamp::NUMBER_MAX {
+        if number >= stamp::NUMBER_MAX {
             let limit = stamp::NUMBER_MAX;
             return Err(Error::OutOf { what: Resource::Versions, limit, in_use: number });
         }
-        self.require(self.lay.versions, 1, Resource::Versions)
+        self.require(self.lay.versions, Resource::Versions)
     }
 
-    /// Makes a version with one holder and the next number; [`Store::require_version`] came first.
+    /// A version number that nobody else has, above the parent's.
+    fn take_number(&mut self, above: u64) -> u64 {
+        if self.lay.config.participants == 1 {
+            let number = self.mem.load_u64(superblock::NUMBER).wrapping_add(1);
+            self.mem.store_u64(superblock::NUMBER, number);
+            return number;
+        }
+        let (last, end) = (self.area + participant::NUMBER, self.area + participant::NUMBER_END);
+        let number = self.mem.load_u64(last).wrapping_add(1);
+        if number > above && number <= self.mem.load_u64(end) {
+            self.mem.store_u64(last, number);
+            return number;
+        }
+        let mut taken = self.mem.load_u64(superblock::NUMBER);
+        while let Err(other) =
+            self.mem.compare_exchange_u64(superblock::NUMBER, taken, taken.wrapping_add(NUMBERS))
+        {
+            taken = other;
+        }
+        // Numbers that are forgotten by a death here are never used.
+        self.mem.store_u64(end, 0);
+        let number = taken.wrapping_add(1);
+        self.mem.store_u64(last, number);
+        self.mem.store_u64(end, taken.wrapping_add(NUMBERS));
+        number
+    }
+
+    /// Makes a version with one hold; [`Store::require_version`] came first.
     pub(super) fn new_version(&mut self, depth: u32, threshold: u64, root: u32) -> u32 {
-        let number = self.mem.load_u64(superblock::NUMBER) + 1;
-        self.mem.store_u64(superblock::NUMBER, number);
-        let (version, fresh) = self.take_version();
+        let number = self.take_number(threshold);
+        let version = self.take(self.lay.versions);
         let at = self.version_at(version);
-        let generation = if fresh { 0 } else { self.mem.load_u64(at + field::COUNT) & !COUNTS };
-        self.mem.store_u64(at + field::NUMBER, number);
+        // It is in use from here on, and again free if this operation is undone.
+        self.set_u64(at + field::NUMBER, number);
         self.mem.store_u64(at + field::THRESHOLD, threshold);
         self.mem.store_u32(at + field::ROOT, root);
         self.mem.store_u32(at + field::DEPTH, depth);
         self.mem.fill_zero(at + field::PARENT, field::END - field::PARENT);
-        self.mem.store_u32(at + field::FLAGS, field::IN_USE);
-        self.mem.store_u64(at + field::COUNT, generation | HOLDER);
+        // The name makes late changes of an earlier life's count fail.
+        let name = if self.mem.shared() { tag(self.me, self.sequence) } else { 0 };
+        self.mem.store_u64(at + field::COUNT, name | 1);
         version
     }
 
     /// Gives a version's slot back: nobody holds it and nothing is made from it any more.
     pub(super) fn put_version(&mut self, version: u32) {
         let at = self.version_at(version);
-        let word = self.mem.load_u64(at + field::COUNT) & !COUNTS;
-        // The generation makes a compare-and-swap fail that is late by a life; nothing else
-        // reads it, so it may start again after 65,536. Versions are told apart by their number.
-        self.mem.store_u64(at + field::COUNT, word.wrapping_add(COUNTS + 1));
-        self.mem.store_u32(at + field::FLAGS, 0);
-        self.put_slot(self.lay.versions, version);
+        self.set_u64(at + field::NUMBER, 0);
+        self.put(self.lay.versions, version);
     }
 
-    /// Gives a region a version of its own, made from the shared one that it holds.
+    /// Gives a region a version of its own, made from the shared one that it holds: an operation
+    /// of its own. The region's hold on the parent becomes the child's, so no count changes.
     pub(super) fn fork(&mut self, region: u64, parent: u32) -> u32 {
         let at = self.version_at(parent);
         let depth = self.mem.load_u32(at + field::DEPTH);
         let number = self.mem.load_u64(at + field::NUMBER);
         let root = self.mem.load_u32(at + field::ROOT);
         let child = self.new_version(depth, number, root);
+        self.begin_writing(child);
+        self.set_u32(region + region::VERSION, child);
         self.adopt(parent, child);
-        self.mem.store_u32(region + region::VERSION, child);
-        self.change_count(parent, |count| count + CHILD - HOLDER);
+        self.mark_forked(parent);
+        self.close();
         child
     }
 
-    /// Puts `child` first among the children of `parent`; the count is the caller's business.
+    /// Puts `child` first among the children of `parent`, and so decides the operation.
     fn adopt(&mut self, parent: u32, child: u32) {
-        let (parent_at, child_at) = (self.version_at(parent), self.version_at(child));
-        let first = self.mem.load_u32(parent_at + field::CHILD);
-        self.mem.store_u32(child_at + field::PARENT, parent + 1);
-        self.mem.store_u32(child_at + field::NEXT, first);
-        self.mem.store_u32(child_at + field::PREV, 0);
-        if first != 0 {
-            self.mem.store_u32(self.version_at(first - 1) + field::PREV, child + 1);
-        }
-        self.mem.store_u32(parent_at + field::CHILD, child + 1);
-    }
-
-    /// Takes `child` out of the list of its parent's children.
-    fn disown(&mut self, parent: u32, child: u32) {
-        let at = self.version_at(child);
-        let prev = self.mem.load_u32(at + field::PREV);
-        let next = self.mem.load_u32(at + field::NEXT);
-        let slot = match prev {
-            0 => self.version_at(parent) + field::CHILD,
-            prev => self.version_at(prev - 1) + field::NEXT,
-        };
-        self.mem.store_u32(slot, next);
-        if next != 0 {
-            self.mem.store_u32(self.version_at(next - 1) + field::PREV, prev);
+        let (list, at) = (self.version_at(parent) + field::CHILD, self.version_at(child));
+        self.mem.store_u32(at + field::PARENT, parent + 1);
+        self.mem.store_u32(at + field::LISTED, 1);
+        self.announce_list(list, kind::PUSHED, child);
+        let mut first = self.mem.load_u64(list);
+        loop {
+            self.mem.store_u32(at + field::NEXT, first as u32);
+            if !self.mem.shared() && first != 0 {
+                let first_at = self.version_at(first as u32 - 1);
+                self.mem.store_u32(first_at + field::PREV, child + 1);
+            }
+            match self.mem.compare_exchange_u64(list, first, u64::from(child) + 1) {
+                Ok(_) => return,
+                Err(other) => first = other,
+            }
         }
     }
 
-    /// Ends a version whose tree is gone: the parent loses a child and may be next.
-    pub(super) fn end_version(&mut self, version: u32) {
-        let parent = self.mem.load_u32(self.version_at(version) + field::PARENT);
-        if let Some(parent) = parent.checked_sub(1) {
-            self.disown(parent, version);
-            let count = self.change_count(parent, |count| count - CHILD);
-            self.consider(parent, count);
+    /// Notes that a version has children, after it got one; if that is its only hold by now,
+    /// whoever left before could not know that the reclaimer should look at it.
+    pub(super) fn mark_forked(&self, version: u32) {
+        // The child was listed before the flag is looked at, and whoever takes the flag away
+        // looks at the list after that: one of both sees the other.
+        self.mem.fence();
+        let at = self.version_at(version) + field::COUNT;
+        self.begin_posting(version);
+        let marked = self.adjust(at, |word| {
+            let new = Count(word | count::FORKED).considered().0;
+            (new != word).then_some(new)
+        });
+        if let Some(marked) = marked {
+            self.post_if_queued(version, marked.before, marked.after);
         }
-        self.put_version(version);
+        self.end_posting();
     }
 
-    /// Puts `child`, the only one of `parent`, in its place and ends `parent`, whose pending list
-    /// is empty by now. See the module's text on why the lists end up right.
-    pub(super) fn merge(&mut self, parent: u32, child: u32) {
-        let (parent_at, child_at) = (self.version_at(parent), self.version_at(child));
-        self.move_chunks(child_at + field::DEAD, child_at + field::PENDING);
-        self.move_chunks(parent_at + field::DEAD, child_at + field::DEAD);
-        let threshold = self.mem.load_u64(parent_at + field::THRESHOLD);
-        self.mem.store_u64(child_at + field::THRESHOLD, threshold);
-        self.mem.store_u32(child_at + field::PARENT, 0);
-        if let Some(grandparent) = self.mem.load_u32(parent_at + field::PARENT).checked_sub(1) {
-            self.disown(grandparent, parent);
-            self.adopt(grandparent, child);
-        }
-        self.put_version(parent);
-        if self.mem.load_u32(child_at + field::PENDING) != 0 {
-            self.queue_version(child);
+    /// Takes the flag away from a version that has no children, as far as the list says.
+    pub(super) fn unmark_forked(&self, version: u32) {
+        let at = self.version_at(version);
+        self.adjust(at + field::COUNT, |word| {
+            (word & count::FORKED != 0).then_some(word & !count::FORKED)
+        });
+        self.mem.fence();
+        if self.mem.load_u64(at + field::CHILD) != 0 {
+            self.mark_forked(version);
         }
     }
 
-    /// What is left to say about a free slot of versions, for the audit.
-    pub(super) fn version_link(&self, version: u32) -> u32 {
-        self.mem.load_u32(self.version_at(version) + LINK)
+    /// Says that this participant is about to change the tree and lists of a version, which only
+    /// its region holds. The reclaimer keeps away from them until [`Store::end_writing`].
+    #[inline(always)]
+    pub(super) fn begin_writing(&self, version: u32) {
+        if self.mem.shared() {
+            self.mem.store_u32(self.area + participant::WRITING, version + 1);
+            self.mem.fence();
+        }
+    }
+
+    /// Says that the changes are done.
+    #[inline(always)]
+    pub(super) fn end_writing(&self) {
+        if self.mem.shared() {
+            self.mem.store_u32(self.area + participant::WRITING, 0);
+        }
+    }
+
+    /// Begins to write to a version that only this participant's region holds; false if the
+    /// reclaimer is at it for longer than is worth waiting: then a child will do as well.
+    pub(super) fn try_writing(&self, version: u32) -> bool {
+        if !self.mem.shared() {
+            return true;
+        }
+        self.begin_writing(version);
+        for _ in 0..WAIT_LOADS_MAX {
+            if !self.count(version).has(count::SEIZED) {
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        self.end_writing();
+        false
     }
 }
+
+/// Loads for which a writer waits for the reclaimer to finish a step.
+const WAIT_LOADS_MAX: u32 = 200;

@@ -21,6 +21,7 @@ pub(crate) const SMALL: Config = Config {
     detached_max: 4,
     holds_max: 1 << 20,
     grace_ns: 1_000,
+    participants: 1,
 };
 
 /// Dirty memory for a pool: every byte is somebody else's.
