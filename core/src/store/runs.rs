@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::ids::PinId;
-use super::layout::{DEPTH_MAX, FAN_OUT, PAGE_BYTES, PAGE_SHIFT};
+use super::layout::{FAN_OUT, PAGE_BYTES, PAGE_SHIFT};
 use super::records::{pin as field, version};
 use super::region::check_range;
 use super::tree::position;
@@ -61,14 +61,14 @@ impl<M: Memory> Store<M> {
             }
         }
         visit(run_place, run_bytes);
-        Ok(())
+        self.sound(Ok(()))
     }
 
     /// The lowest node above a page, or what stands for it.
     #[inline(always)]
     fn leaf(&self, version_at: u64, page: u64) -> Leaf {
         let mut link = self.mem.load_u32(version_at + version::ROOT);
-        let mut level = self.mem.load_u32(version_at + version::DEPTH).min(DEPTH_MAX);
+        let mut level = self.depth(version_at);
         if level == 0 {
             return Leaf::Frame(link);
         }

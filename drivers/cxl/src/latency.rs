@@ -106,6 +106,10 @@ impl<M: Memory> Memory for Delayed<M> {
         self.memory.len()
     }
 
+    fn shared(&self) -> bool {
+        self.memory.shared()
+    }
+
     fn load_u32(&self, offset: u64) -> u32 {
         self.delay(offset, 4, |memory| memory.load_u32(offset))
     }

@@ -310,6 +310,11 @@ impl Memory for PoolMemory {
     }
 
     #[inline(always)]
+    fn shared(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn load_u32(&self, offset: u64) -> u32 {
         self.memory.load_u32(offset)
     }
