@@ -41,7 +41,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let signals = Signals::install().map_err(Error::Signals)?;
     if let Some(path) = &options.driver.pool {
         let mut shared = SharedPool::open(options, path)?;
-        let store = shared.store(|bytes| store_config(options, bytes))?;
+        let store = shared.store(|bytes, participants| StoreConfig {
+            participants,
+            ..store_config(options, bytes)
+        })?;
         let identity = shared.identity(place.memory_node);
         let device = shared.device(options, &place)?;
         return serve_store(options, &place, signals, store, identity, device, Some(shared));
@@ -187,7 +190,8 @@ impl<M: Memory> Serving<'_, M> {
                     next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
                 }
                 if let Some(shared) = &mut self.shared {
-                    shared.look(now);
+                    let node = &mut self.node;
+                    shared.look(now, |participant| node.recover(participant, now));
                 }
             }
             let deadline = if worked { now } else { self.endpoint.poll_at(now).min(next_report) };
