@@ -73,14 +73,9 @@ fn run(session: &mut Session<'_>) -> Result<(), AppError> {
     let args = session.args;
     let sizes = args.sizes_within(&SIZES, 1..=SIZE_MAX)?;
     let numbers = args.concurrency_within(&CONCURRENCY, CONCURRENCY_MAX)?;
-    let mut devices = match args.raw {
-        true => Some(RawDevices::open(args)?),
-        false => None,
-    };
-    let mut raw = match &mut devices {
-        Some(devices) => Some(devices.connect(args, &session.servers)?),
-        None => None,
-    };
+    let mut devices = RawDevices::if_wanted(args)?;
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let mut raw = raw.transpose()?;
     for bytes in sizes {
         for &concurrency in &numbers {
             let client = client::open(session, 2 * concurrency + 2, RPC_BYTES)?;

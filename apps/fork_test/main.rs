@@ -105,14 +105,9 @@ fn run(session: &mut Session<'_>, options: &Options) -> Result<(), AppError> {
     let sizes = args.sizes_within(&SIZES, PAGE_BYTES as u64..=SIZE_MAX)?;
     let numbers = args.concurrency_within(&CONCURRENCY, CONCURRENCY_MAX)?;
     checked(options, &sizes)?;
-    let mut devices = match args.raw {
-        true => Some(RawDevices::open(args)?),
-        false => None,
-    };
-    let mut raw = match &mut devices {
-        Some(devices) => Some(devices.connect(args, &session.servers)?),
-        None => None,
-    };
+    let mut devices = RawDevices::if_wanted(args)?;
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let mut raw = raw.transpose()?;
     for bytes in sizes {
         for &concurrency in &numbers {
             let producer = client::open(session, concurrency + 2, bytes)?;

@@ -20,6 +20,8 @@ pub enum Driver {
     Memif,
     /// A pool that all processes map, with rings in it.
     Cxl,
+    /// Hosts on a bridge of the kernel's, by DPDK's net_af_packet on veths. Needs root.
+    Veth,
 }
 
 impl Driver {
@@ -29,6 +31,7 @@ impl Driver {
             Self::Udp => "udp",
             Self::Memif => "memif",
             Self::Cxl => "cxl",
+            Self::Veth => "veth",
         }
     }
 }
@@ -198,7 +201,7 @@ impl Args {
     /// Largest datagram in bytes.
     pub fn datagram_bytes(&self) -> usize {
         let usual = match self.local {
-            Some(Driver::Memif) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
+            Some(Driver::Memif | Driver::Veth) => dmrpc_choice::DPDK_DATAGRAM_BYTES,
             Some(Driver::Cxl) => dmrpc_choice::CXL_DATAGRAM_BYTES,
             _ => self.driver.datagram_bytes(),
         };

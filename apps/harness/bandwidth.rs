@@ -92,14 +92,9 @@ impl Program {
         let args = session.args;
         let sizes = args.sizes_within(self.sizes, 1..=SIZE_MAX)?;
         let numbers = args.concurrency_within(self.concurrency, CONCURRENCY_MAX)?;
-        let mut devices = match args.raw {
-            true => Some(RawDevices::open(args)?),
-            false => None,
-        };
-        let mut raw = match &mut devices {
-            Some(devices) => Some(devices.connect(args, &session.servers)?),
-            None => None,
-        };
+        let mut devices = RawDevices::if_wanted(args)?;
+        let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+        let mut raw = raw.transpose()?;
         for bytes in sizes {
             for &concurrency in &numbers {
                 // A source and a place for the answer each, and as many that are on their way back.

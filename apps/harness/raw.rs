@@ -46,6 +46,14 @@ pub struct Raw<'a> {
 pub const RAW_SERVERS: [Server; 3] = [Server::RawSocket, Server::RawDevice, Server::RawTrain];
 
 impl RawDevices {
+    /// Opens the sockets if `--raw` asks for them.
+    ///
+    /// # Errors
+    /// As [`RawDevices::open`].
+    pub fn if_wanted(args: &Args) -> Result<Option<Self>, AppError> {
+        args.raw.then(|| Self::open(args)).transpose()
+    }
+
     /// Opens the sockets, if there are any below the device.
     ///
     /// # Errors

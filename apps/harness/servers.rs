@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dmrpc_choice::{AnyDevice, Driver, LocalLinks};
+use dmrpc_choice::{AnyDevice, Driver, LinkKind, LocalLinks};
 use dmrpc_host::affinity::{CoreError, CoreList, available_cores};
 use dmrpc_host::cluster::{Cluster, Role as ClusterRole};
 use dmrpc_host::idle::IdleStrategy;
@@ -103,6 +103,10 @@ enum Network {
     Pool(LocalPool),
 }
 
+fn links(kind: LinkKind, args: &Args) -> Result<Network, AppError> {
+    Ok(Network::Links(LocalLinks::start(kind, &args.driver, args.datagram_bytes())?))
+}
+
 impl Servers {
     /// Starts, or finds in the cluster file, those that are `needed`.
     ///
@@ -160,9 +164,8 @@ impl Servers {
             client_core: Some(cores.0),
             client_address: args.bind,
             network: match args.local {
-                Some(LocalDriver::Memif) => {
-                    Network::Links(LocalLinks::start(&args.driver, args.datagram_bytes())?)
-                }
+                Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
+                Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
                 Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args)?),
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
@@ -175,7 +178,7 @@ impl Servers {
             let mut command = command(server, args, cores.1, idle)?;
             let number = servers.children.len();
             match &servers.network {
-                Network::Links(links) => command.args(links.flags(number, endpoints)),
+                Network::Links(links) => command.args(links.flags(number, endpoints)?),
                 Network::Pool(pool) => command.args(pool.flags()),
                 Network::Driver(_) => command.args(["--bind", "127.0.0.1:0"]),
             };

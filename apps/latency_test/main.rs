@@ -91,14 +91,9 @@ fn run(session: &mut Session<'_>, ops: &[Op]) -> Result<(), AppError> {
     let args = session.args;
     let sizes = args.sizes_within(&SIZES, 1..=SIZE_MAX)?;
     let region_sizes = args.sizes_within(&REGION_SIZES, 1..=SIZE_MAX)?;
-    let mut devices = match args.raw {
-        true => Some(RawDevices::open(args)?),
-        false => None,
-    };
-    let mut raw = match &mut devices {
-        Some(devices) => Some(devices.connect(args, &session.servers)?),
-        None => None,
-    };
+    let mut devices = RawDevices::if_wanted(args)?;
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let mut raw = raw.transpose()?;
     for op in ops {
         let server = if *op == Op::Rpc { Server::Echo } else { Server::MemoryNode };
         let client = client::open(session, 0, 0)?;

@@ -38,7 +38,8 @@ pub(crate) fn table(before: &Results, now: &Results) -> String {
     let (mut same, mut new) = (0, 0);
     for file in &now.files {
         let earlier = before.file(&file.name);
-        for row in file.rows.iter().filter(|row| !row.is_raw()) {
+        // What stands beside another row is there for that one's ratio.
+        for row in file.rows.iter().filter(|row| !row.is_raw() && row.beside.is_none()) {
             let found = earlier
                 .and_then(|earlier| earlier.rows.iter().find(|earlier| earlier.key() == row.key()));
             let Some(earlier_row) = found else {
@@ -111,6 +112,9 @@ mod tests {
         assert!(same.contains("1 rows changed by less") && !same.contains("| x |"), "{same}");
         let changed = table(&before, &results(vec![row(100.0, 1.5)]));
         assert!(changed.contains("| 1.200 | 1.500 | 1.25 |"), "{changed}");
+        let rival = Row { beside: Some("cow_write".into()), ..row(1.0, 9.0) };
+        let same = table(&before, &results(vec![rival]));
+        assert!(same.contains("0 rows changed by less than a tenth, 0 are new"), "{same}");
         let other = Row { pages: Some(2), ..row(100.0, 1.2) };
         let new = table(&before, &results(vec![other]));
         assert!(new.contains("0 rows changed by less than a tenth, 1 are new"), "{new}");

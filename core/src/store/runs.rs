@@ -30,20 +30,26 @@ impl<M: Memory> Store<M> {
         let start = self.mem.load_u64(at + field::BASE).wrapping_add(offset);
         let version_at = self.version_at(self.mem.load_u32(at + field::VERSION));
         let (mut at, end) = (start, start + len);
-        // The run so far: where it began, and where its next byte would be.
+        // The run so far: where it began, and how long it is.
         let (mut run_place, mut run_bytes) = (None, 0);
+        let mut links = [0; FAN_OUT as usize];
         while at < end {
             let page = at >> PAGE_SHIFT;
-            let leaf = self.leaf(version_at, page);
-            let first = position(page, 1);
-            let pages = u64::from(FAN_OUT) - first;
-            for step in 0..pages {
-                if at >= end {
-                    break;
-                }
+            let pages =
+                (u64::from(FAN_OUT) - position(page, 1)).min(((end - 1) >> PAGE_SHIFT) - page + 1);
+            let links = &mut links[..pages as usize];
+            self.load_links(version_at, page, links);
+            let mut rest = &links[..];
+            while let [first, ..] = rest {
+                let count = together(rest);
+                rest = &rest[count..];
                 let in_page = at & (PAGE_BYTES - 1);
-                let bytes = (PAGE_BYTES - in_page).min(end - at);
-                let place = self.frame_in(leaf, first + step).map(|frame| frame + in_page);
+                let bytes = (((count as u64) << PAGE_SHIFT) - in_page).min(end - at);
+                let place = first.checked_sub(1).map(|frame| {
+                    // The last frame of the run is one of the pool's, then all are.
+                    let last = self.frame_at(frame.wrapping_add(count as u32 - 1));
+                    last.wrapping_sub((count as u64 - 1) << PAGE_SHIFT).wrapping_add(in_page)
+                });
                 let follows = match (run_place, place) {
                     (Some(run), Some(place)) => run + run_bytes == place,
                     (None, None) => true,
@@ -64,6 +70,21 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(()))
     }
 
+    /// Fills `links` with the links of the pages from `page` on, all of them below one leaf.
+    #[inline(always)]
+    fn load_links(&self, version_at: u64, page: u64, links: &mut [u32]) {
+        match self.leaf(version_at, page) {
+            Leaf::Absent => links.fill(0),
+            Leaf::Frame(link) => links.fill(link),
+            Leaf::Node(at) => {
+                let at = at + 4 * position(page, 1);
+                for (number, link) in links.iter_mut().enumerate() {
+                    *link = self.mem.load_u32(at + 4 * number as u64);
+                }
+            }
+        }
+    }
+
     /// The lowest node above a page, or what stands for it.
     #[inline(always)]
     fn leaf(&self, version_at: u64, page: u64) -> Leaf {
@@ -79,17 +100,15 @@ impl<M: Memory> Store<M> {
         }
         link.checked_sub(1).map_or(Leaf::Absent, |node| Leaf::Node(self.node_at(node)))
     }
+}
 
-    /// Where the page at a position of a leaf is.
-    #[inline(always)]
-    fn frame_in(&self, leaf: Leaf, position: u64) -> Option<u64> {
-        let link = match leaf {
-            Leaf::Absent => 0,
-            Leaf::Frame(link) => link,
-            Leaf::Node(at) => self.mem.load_u32(at + 4 * position),
-        };
-        link.checked_sub(1).map(|frame| self.frame_at(frame))
-    }
+/// How many of the first links are of frames that lie together, or all absent.
+#[inline(always)]
+fn together(links: &[u32]) -> usize {
+    let first = links[0];
+    let step = u32::from(first != 0);
+    let expected = (0..links.len() as u32).map(|number| first.wrapping_add(number * step));
+    links.iter().zip(expected).take_while(|(link, expected)| **link == *expected).count()
 }
 
 /// The lowest node above a page.

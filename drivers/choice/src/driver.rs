@@ -26,6 +26,15 @@ pub enum DriverError {
     PoolNeeded,
     /// DPDK was left out when this program was built.
     NotBuilt,
+    /// This process cannot have a network of its own.
+    Network(std::io::Error),
+    /// An interface cannot be made.
+    Interface {
+        /// What `ip` was asked to do.
+        line: String,
+        /// What it said.
+        said: String,
+    },
     /// A flag for DPDK was given without asking for it.
     WithoutDpdk {
         /// The flag.
@@ -42,7 +51,11 @@ impl DriverError {
     /// Whether the command line is to blame, not the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Udp(_) | Self::Pool(_) | Self::NotBuilt => false,
+            Self::Udp(_)
+            | Self::Pool(_)
+            | Self::NotBuilt
+            | Self::Network(_)
+            | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
             Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
@@ -64,6 +77,12 @@ impl fmt::Display for DriverError {
                 "this program was built without DPDK: install libdpdk-dev and libclang-dev \
                  (ci/setup does), then cargo build --release --features dpdk",
             ),
+            Self::Network(source) => write!(
+                f,
+                "this process cannot have a network of its own ({source}): run it as root, or give \
+                 --local memif"
+            ),
+            Self::Interface { line, said } => write!(f, "ip {line} failed: {said}"),
             Self::WithoutDpdk { flag } => {
                 write!(f, "{flag} is for DPDK: give --driver dpdk too, or leave it out")
             }

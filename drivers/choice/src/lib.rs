@@ -15,7 +15,7 @@ mod links;
 pub use args::{DriverArgs, DriverKind};
 pub use device::{AnyDevice, AnyRx, AnyTx};
 pub use driver::{Driver, DriverError};
-pub use links::LocalLinks;
+pub use links::{LinkKind, LocalLinks};
 
 /// Largest datagram through a pool unless another is asked for: a page and what goes with it.
 pub const CXL_DATAGRAM_BYTES: usize = 4400;

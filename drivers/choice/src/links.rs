@@ -1,8 +1,11 @@
-//! Links of `net_memif` to children on this machine: what `--local memif` brings up.
+//! Links to children on this machine: what `--local memif` and `--local veth` bring up.
 //!
-//! A link is point to point, so there is one for each child and endpoint of ours. The children
-//! listen, on sockets in a folder that only this user may enter; once all links are up nobody needs
-//! the sockets any more, and the folder goes.
+//! A link of `net_memif` is point to point, so there is one for each child and endpoint of ours.
+//! The children listen, on sockets in a folder that only this user may enter; once all links are
+//! up nobody needs the sockets any more, and the folder goes.
+//!
+//! With veths every process and endpoint is a host on a bridge, all in a network namespace of their
+//! own, which the kernel takes down with the last process in it.
 
 #[cfg(not(feature = "dpdk"))]
 use std::convert::Infallible;
@@ -15,15 +18,32 @@ use crate::driver::DriverError;
 #[cfg(feature = "dpdk")]
 mod memif;
 
+#[cfg(feature = "dpdk")]
+mod veth;
+
 /// The port where children serve.
 const PORT: u16 = 7400;
 
-/// Links of `net_memif` to children on this machine.
-pub struct LocalLinks {
+/// What links are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Memory shared by two processes.
+    Memif,
+    /// Kernel interfaces on a bridge, in a network of their own.
+    Veth,
+}
+
+/// Links to children on this machine.
+pub enum LocalLinks {
+    /// Of `net_memif`.
     #[cfg(feature = "dpdk")]
-    links: memif::Links,
+    Memif(memif::Links),
+    /// Of `net_af_packet` on veths.
+    #[cfg(feature = "dpdk")]
+    Veth(veth::Links),
+    /// There are none without DPDK.
     #[cfg(not(feature = "dpdk"))]
-    links: Infallible,
+    None(Infallible),
 }
 
 /// The address where child `child` serves.
@@ -31,20 +51,69 @@ pub(crate) fn child_address(child: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 87, 2, child as u8 + 1), PORT)
 }
 
+/// The address of endpoint `endpoint` of ours.
+#[cfg(feature = "dpdk")]
+fn endpoint_address(endpoint: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 87, 1, endpoint as u8 + 1)
+}
+
+/// The hardware address of who has an IP address: locally administered, and made of it.
+#[cfg(feature = "dpdk")]
+fn hardware(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [2, 0, a, b, c, d]
+}
+
+/// A hardware address as `ip` and DPDK write it.
+#[cfg(feature = "dpdk")]
+fn hardware_text(ip: Ipv4Addr) -> String {
+    hardware(ip).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The flags that choose DPDK for child `child`, with these virtual devices.
+#[cfg(feature = "dpdk")]
+fn child_flags(child: usize, args: &DriverArgs, vdevs: &[String]) -> Vec<String> {
+    let bind = child_address(child).to_string();
+    let mut flags: Vec<String> =
+        ["--driver", "dpdk", "--prefix-bits", "16", "--bind", &bind].map(str::to_owned).to_vec();
+    for vdev in vdevs {
+        flags.extend(["--dpdk-vdev", vdev].map(str::to_owned));
+    }
+    if args.dpdk_no_huge {
+        let memory = args.dpdk_memory.to_string();
+        flags.extend(["--dpdk-no-huge", "--dpdk-memory", &memory].map(str::to_owned));
+    }
+    flags
+}
+
 #[cfg(feature = "dpdk")]
 impl LocalLinks {
-    /// Starts DPDK in this process; links come one by one.
+    /// Starts DPDK in this process; links come one by one. To be called before the first child is
+    /// started: those of [`LinkKind::Veth`] have to be in the same network.
     ///
     /// # Errors
-    /// [`DriverError`]: no DPDK, no huge pages, no temporary folder.
-    pub fn start(args: &DriverArgs, datagram_bytes: usize) -> Result<Self, DriverError> {
-        Ok(Self { links: memif::Links::start(args, datagram_bytes)? })
+    /// [`DriverError`]: no DPDK, no huge pages, no temporary folder, no network of one's own.
+    pub fn start(
+        kind: LinkKind,
+        args: &DriverArgs,
+        datagram_bytes: usize,
+    ) -> Result<Self, DriverError> {
+        Ok(match kind {
+            LinkKind::Memif => Self::Memif(memif::Links::start(args, datagram_bytes)?),
+            LinkKind::Veth => Self::Veth(veth::Links::start(args, datagram_bytes)?),
+        })
     }
 
-    /// The flags that child `child` is started with, which has a link to each of our first
-    /// `endpoints` endpoints.
-    pub fn flags(&self, child: usize, endpoints: usize) -> Vec<String> {
-        self.links.flags(child, endpoints)
+    /// Makes ready for child `child`, which gets a link to each of our first `endpoints` endpoints,
+    /// and returns the flags that it is to be started with.
+    ///
+    /// # Errors
+    /// [`DriverError`]: an interface cannot be made.
+    pub fn flags(&self, child: usize, endpoints: usize) -> Result<Vec<String>, DriverError> {
+        match self {
+            Self::Memif(links) => Ok(links.flags(child, endpoints)),
+            Self::Veth(links) => links.flags(child),
+        }
     }
 
     /// Connects the first `endpoints` endpoints of ours to child `child`, which serves.
@@ -52,20 +121,33 @@ impl LocalLinks {
     /// # Errors
     /// [`DriverError`]: DPDK refuses, or the child does not answer.
     pub fn connect(&mut self, child: usize, endpoints: usize) -> Result<(), DriverError> {
-        self.links.connect(child, endpoints)
+        match self {
+            Self::Memif(links) => links.connect(child, endpoints),
+            Self::Veth(_) => Ok(()),
+        }
     }
 
-    /// Removes the sockets: no further child will be connected.
+    /// Removes what is needed for connecting only: no further child will be.
     pub fn seal(&mut self) {
-        self.links.seal();
+        if let Self::Memif(links) = self {
+            links.seal();
+        }
     }
 
     /// Opens a device for one of our endpoints that is free, with links to `children`.
     ///
     /// # Errors
-    /// [`DriverError`]: none is free.
+    /// [`DriverError`]: none is free, or none can be made.
     pub fn device(&self, children: &[usize]) -> Result<AnyDevice, DriverError> {
-        Ok(AnyDevice::Dpdk(self.links.device(children)?))
+        let device = match self {
+            Self::Memif(links) => links.device(children)?,
+            Self::Veth(links) => links.device()?,
+        };
+        for &child in children {
+            let ip = *child_address(child).ip();
+            device.learn(ip, hardware(ip));
+        }
+        Ok(AnyDevice::Dpdk(device))
     }
 }
 
@@ -75,13 +157,21 @@ impl LocalLinks {
     ///
     /// # Errors
     /// [`DriverError::NotBuilt`].
-    pub fn start(_: &DriverArgs, _: usize) -> Result<Self, DriverError> {
+    pub fn start(_: LinkKind, _: &DriverArgs, _: usize) -> Result<Self, DriverError> {
         Err(DriverError::NotBuilt)
     }
 
+    fn never(&self) -> ! {
+        let Self::None(never) = self;
+        match *never {}
+    }
+
     /// Never called: there are no links without DPDK.
-    pub fn flags(&self, _: usize, _: usize) -> Vec<String> {
-        match self.links {}
+    ///
+    /// # Errors
+    /// None.
+    pub fn flags(&self, _: usize, _: usize) -> Result<Vec<String>, DriverError> {
+        self.never()
     }
 
     /// Never called: there are no links without DPDK.
@@ -89,12 +179,12 @@ impl LocalLinks {
     /// # Errors
     /// None.
     pub fn connect(&mut self, _: usize, _: usize) -> Result<(), DriverError> {
-        match self.links {}
+        self.never()
     }
 
     /// Never called: there are no links without DPDK.
     pub fn seal(&mut self) {
-        match self.links {}
+        self.never()
     }
 
     /// Never called: there are no links without DPDK.
@@ -102,7 +192,7 @@ impl LocalLinks {
     /// # Errors
     /// None.
     pub fn device(&self, _: &[usize]) -> Result<AnyDevice, DriverError> {
-        match self.links {}
+        self.never()
     }
 }
 

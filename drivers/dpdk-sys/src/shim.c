@@ -23,6 +23,11 @@ int shim_errno(void)
 	return rte_errno;
 }
 
+uint32_t shim_pieces(const struct rte_mempool *pool)
+{
+	return pool->nb_mem_chunks;
+}
+
 static inline void describe(const struct rte_mbuf *mbuf, struct shim_frame *frame)
 {
 	frame->data = rte_pktmbuf_mtod(mbuf, uint8_t *);

@@ -32,6 +32,9 @@ const char *shim_compiled_release(void);
 /* The error that the last call on this thread left, as a positive errno. */
 int shim_errno(void);
 
+/* How many pieces of memory a pool is made of. */
+uint32_t shim_pieces(const struct rte_mempool *pool);
+
 /* Receives up to `count` packets. */
 uint16_t shim_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		      struct shim_frame *frames, uint16_t count);

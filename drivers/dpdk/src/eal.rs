@@ -153,7 +153,9 @@ fn arguments(config: &EalConfig) -> Vec<String> {
         arguments.push(format!("-m{}", config.memory_mib.max(1)));
     }
     match config.pci.is_empty() {
-        true => arguments.push("--no-pci".to_owned()),
+        // Without a device that reads memory by itself, virtual addresses will do; a pool is then
+        // one piece, without which AF_XDP shares only the first of its pieces with the kernel.
+        true => arguments.extend(["--no-pci", "--iova-mode=va"].map(str::to_owned)),
         false => arguments.extend(config.pci.iter().map(|address| format!("--allow={address}"))),
     }
     arguments.extend(config.arguments.iter().cloned());

@@ -22,6 +22,18 @@ pub enum DpdkError {
     },
     /// No huge page is free.
     NoHugePages,
+    /// The port's driver cannot do without huge pages.
+    NeedsHugePages {
+        /// The port.
+        port: String,
+    },
+    /// A pool that the kernel is to share is not one piece: it would share the first one only.
+    Scattered {
+        /// The port.
+        port: String,
+        /// How many pieces it is.
+        pieces: u32,
+    },
     /// DPDK refused to start.
     Start {
         /// The arguments that it was given.
@@ -106,6 +118,7 @@ impl DpdkError {
                 | Self::NoPorts
                 | Self::NoPort { .. }
                 | Self::Queues { .. }
+                | Self::NeedsHugePages { .. }
                 | Self::FrameSize { .. }
         )
     }
@@ -135,6 +148,16 @@ impl fmt::Display for DpdkError {
             Self::NoHugePages => f.write_str(
                 "no huge page is free: reserve some (echo 256 > /proc/sys/vm/nr_hugepages), or \
                  give --dpdk-no-huge",
+            ),
+            Self::NeedsHugePages { port } => write!(
+                f,
+                "{port} shares buffers with the kernel, which needs huge pages: leave \
+                 --dpdk-no-huge out, or use net_af_packet"
+            ),
+            Self::Scattered { port, pieces } => write!(
+                f,
+                "the buffers of {port} lie in {pieces} pieces of memory, one is needed: reserve \
+                 more huge pages, or use net_af_packet"
             ),
             Self::Start { arguments, said } => {
                 write!(f, "DPDK does not start with '{arguments}'{}", Said(said))

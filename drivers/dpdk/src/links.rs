@@ -12,6 +12,9 @@ use crate::queue::{
 
 /// Most links: a bit for each.
 const LINKS_MAX: usize = 64;
+/// Most frames of one hand-over to a device: the kernel sends so many of AF_XDP's at a call, and
+/// the rest only at the next one.
+const SEND_BURST_MAX: usize = 32;
 /// Receives between two looks at links that nothing was sent over or heard from.
 const RECEIVES_A_LOOK: u32 = 64;
 
@@ -201,12 +204,27 @@ impl FrameTx for LinksTx<'_> {
         }
         match &mut targets[..] {
             [only] => {
-                let sent = queue.send(only, 0, queue.len());
+                let sent = send_all(queue, only, 0, queue.len());
                 queue.forget(sent);
             }
             _ => self.flush_to_many(),
         }
     }
+}
+
+/// Hands the queued frames from `from` up to `to` to a device. Returns how many it took.
+#[inline]
+fn send_all(queue: &mut SendQueue, target: &mut Target, from: usize, to: usize) -> usize {
+    let mut next = from;
+    while next < to {
+        let burst = (to - next).min(SEND_BURST_MAX);
+        let sent = queue.send(target, next, next + burst);
+        next += sent;
+        if sent < burst {
+            break;
+        }
+    }
+    next - from
 }
 
 impl LinksTx<'_> {
@@ -230,7 +248,7 @@ impl LinksTx<'_> {
                 continue;
             };
             let run = links[from..count].iter().take_while(|next| **next == Some(link)).count();
-            let sent = queue.send(&mut targets[link], from, from + run);
+            let sent = send_all(queue, &mut targets[link], from, from + run);
             if sent < run {
                 targets[link].dropped += (run - sent) as u64;
                 queue.discard(from + sent, from + run);

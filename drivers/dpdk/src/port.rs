@@ -49,6 +49,10 @@ const ETHERNET_FRAME_BYTES: usize = 1514;
 const HEADER_BYTES: usize = 14;
 /// How often a link that is awaited is looked at.
 const LINK_POLL: Duration = Duration::from_millis(5);
+/// How long a link may take to come up before it is asked for again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Length of the rings that `net_af_xdp` shares with the kernel, whatever it is asked for.
+const AF_XDP_RING: u16 = 2048;
 
 /// A port that runs. Closed when dropped.
 #[derive(Debug)]
@@ -84,6 +88,9 @@ impl Port {
         };
         let info = sys::info(id).map_err(failed("asking"))?;
         let driver = sys::driver_name(&info);
+        if driver == "net_af_xdp" && !eal.has_huge_pages() {
+            return Err(DpdkError::NeedsHugePages { port: name.to_owned() });
+        }
         let most = info.max_rx_queues.min(info.max_tx_queues);
         if config.queues > most {
             let (port, asked) = (name.to_owned(), config.queues);
@@ -110,11 +117,26 @@ impl Port {
         };
         for queue in 0..config.queues {
             let rings = (receive_ring, send_ring);
-            let pool = new_pool(eal, rings, config.frame_bytes_max, socket)?;
+            let held = match port.driver.as_str() {
+                // One ring each for the way there and the way back.
+                "net_af_xdp" => (2 * AF_XDP_RING, 2 * AF_XDP_RING),
+                _ => rings,
+            };
+            let pool = new_pool(eal, held, config.frame_bytes_max, socket)?;
+            if port.driver == "net_af_xdp" && pool.pieces() != 1 {
+                return Err(DpdkError::Scattered {
+                    port: port.name.clone(),
+                    pieces: pool.pieces(),
+                });
+            }
             sys::set_up_queue(id, queue, rings, &pool).map_err(failed("setting up a queue of"))?;
             port.pools.push(pool);
         }
         port.hardware = sys::hardware_address(id).map_err(failed("asking"))?;
+        if port.driver == "net_tap" {
+            // The kernel has the port's own address, at the other end.
+            port.hardware[5] ^= 1;
+        }
         port.bring_up(config.link_timeout)?;
         sys::take_all(id);
         Ok(Arc::new(port))
@@ -123,15 +145,18 @@ impl Port {
     /// Starts the port and waits for its link.
     fn bring_up(&self, timeout: Option<Duration>) -> Result<(), DpdkError> {
         let begin = Instant::now();
+        let mut asked = begin;
         loop {
             let result = self.start();
-            let late = timeout.is_none_or(|timeout| begin.elapsed() >= timeout);
-            let up = result.is_ok() && (timeout.is_none() || sys::link_is_up(self.id));
-            if up {
+            if result.is_ok() && (timeout.is_none() || sys::link_is_up(self.id)) {
                 return Ok(());
             }
-            if !late {
+            if timeout.is_some_and(|timeout| begin.elapsed() < timeout) {
                 thread::sleep(LINK_POLL);
+                if asked.elapsed() > ASK_AGAIN_AFTER {
+                    self.look_after();
+                    asked = Instant::now();
+                }
                 continue;
             }
             let port = self.name.clone();

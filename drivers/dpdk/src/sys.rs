@@ -181,6 +181,12 @@ impl Pool {
         self.0.as_ptr()
     }
 
+    /// How many pieces of memory the pool is made of.
+    pub(crate) fn pieces(&self) -> u32 {
+        // SAFETY: the pool is there until this is dropped.
+        unsafe { dpdk::shim_pieces(self.as_ptr()) }
+    }
+
     /// Buffers that are in the pool and its caches.
     pub(crate) fn available(&self) -> u32 {
         // SAFETY: the pool is there until this is dropped.

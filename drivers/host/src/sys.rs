@@ -75,6 +75,13 @@ fn disposition(signal: c_int, action: libc::sighandler_t) -> io::Result<()> {
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Gives the calling thread a network namespace of its own. Threads and processes that it makes
+/// later are in it too.
+pub(crate) fn own_network() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+}
+
 /// Sends `signal` to the process `pid`, which must be a child not yet waited for, or oneself.
 pub(crate) fn send_signal(pid: u32, signal: c_int) -> io::Result<()> {
     let pid = pid_t::try_from(pid).expect("a process id is positive");

@@ -42,6 +42,9 @@ impl Ports {
         for name in eal.ports() {
             ports.push(Port::open(&eal, &name, &config)?);
         }
+        if let Some(address) = args.dpdk_pci.get(ports.len()) {
+            return Err(DpdkError::NoPort { name: address.clone() }.into());
+        }
         for text in &args.dpdk_vdev {
             let name = eal.add_vdev(text)?;
             let link_timeout = config.link_timeout.filter(|_| !listens(text));

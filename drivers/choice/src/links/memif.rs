@@ -10,7 +10,7 @@ use std::time::Duration;
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
 use dmrpc_dpdk::{DpdkDevice, DpdkError, Eal, Port, PortConfig};
 
-use super::child_address;
+use super::{child_address, child_flags, endpoint_address, hardware_text};
 use crate::args::DriverArgs;
 use crate::driver::{DriverError, dpdk};
 
@@ -46,29 +46,17 @@ struct Link {
 }
 
 /// All links, and how further ones are made.
-pub(super) struct Links {
+pub struct Links {
     links: Vec<Link>,
     eal: Eal,
     folder: Option<Folder>,
     frame_bytes_max: usize,
-    no_huge: bool,
-    memory: String,
-}
-
-/// The address of endpoint `endpoint` of ours.
-fn endpoint_address(endpoint: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 87, 1, endpoint as u8 + 1)
-}
-
-/// The hardware address of who has an IP address: locally administered, and made of it.
-fn hardware(ip: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = ip.octets();
-    [2, 0, a, b, c, d]
+    args: DriverArgs,
 }
 
 /// A virtual device at one end of a link.
 fn vdev(number: usize, role: &str, socket: &Path, ip: Ipv4Addr, frame_bytes_max: usize) -> String {
-    let mac = hardware(ip).map(|byte| format!("{byte:02x}")).join(":");
+    let mac = hardware_text(ip);
     let mut text = format!(
         "net_memif{number},role={role},id=0,socket={},socket-abstract=no,mac={mac}",
         socket.display()
@@ -92,8 +80,7 @@ impl Links {
             eal: Eal::start(&dpdk::eal_config(args))?,
             folder: Some(folder),
             frame_bytes_max: datagram_bytes + HEADERS_BYTES,
-            no_huge: args.dpdk_no_huge,
-            memory: args.dpdk_memory.to_string(),
+            args: args.clone(),
         })
     }
 
@@ -103,19 +90,14 @@ impl Links {
     }
 
     pub(super) fn flags(&self, child: usize, endpoints: usize) -> Vec<String> {
-        let bind = child_address(child);
-        let mut flags: Vec<String> =
-            ["--driver", "dpdk", "--prefix-bits", "16", "--bind"].map(str::to_owned).to_vec();
-        flags.push(bind.to_string());
-        for endpoint in 0..endpoints {
-            let socket = self.socket(child, endpoint);
-            flags.push("--dpdk-vdev".to_owned());
-            flags.push(vdev(endpoint, "server", &socket, *bind.ip(), self.frame_bytes_max));
-        }
-        if self.no_huge {
-            flags.extend(["--dpdk-no-huge", "--dpdk-memory", &self.memory].map(str::to_owned));
-        }
-        flags
+        let ip = *child_address(child).ip();
+        let vdevs: Vec<String> = (0..endpoints)
+            .map(|endpoint| {
+                let socket = self.socket(child, endpoint);
+                vdev(endpoint, "server", &socket, ip, self.frame_bytes_max)
+            })
+            .collect();
+        child_flags(child, &self.args, &vdevs)
     }
 
     pub(super) fn connect(&mut self, child: usize, endpoints: usize) -> Result<(), DriverError> {
@@ -148,12 +130,7 @@ impl Links {
             match ours.map(|link| link.port.queue(0)).collect::<Result<Vec<_>, _>>() {
                 Ok(pairs) => {
                     let bind = SocketAddrV4::new(endpoint_address(endpoint), 0);
-                    let device = dpdk::open(pairs, bind, 16, None)?;
-                    for &child in children {
-                        let ip = *child_address(child).ip();
-                        device.learn(ip, hardware(ip));
-                    }
-                    return Ok(device);
+                    return dpdk::open(pairs, bind, 16, None);
                 }
                 Err(error) => refused = error.into(),
             }

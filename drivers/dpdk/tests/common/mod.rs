@@ -4,18 +4,52 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dmrpc_core::device::{Device, Rx};
 use dmrpc_dpdk::{DpdkDevice, Eal, EalConfig, Port, PortConfig};
 
-/// DPDK in this process. Without huge pages, so that the tests run anywhere.
+/// DPDK in this process. Without huge pages, so that the tests run anywhere, except in the binary
+/// whose device needs them.
 pub(crate) fn eal() -> &'static Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     EAL.get_or_init(|| {
-        let config = EalConfig { no_huge: true, memory_mib: 1024, ..EalConfig::default() };
-        Eal::start(&config).expect("DPDK starts without huge pages")
+        let huge = std::env::current_exe().is_ok_and(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("af_xdp"))
+        });
+        let config = EalConfig { no_huge: !huge, memory_mib: 1024, ..EalConfig::default() };
+        Eal::start(&config).expect("DPDK starts")
     })
+}
+
+/// Where the number of huge pages of 2 MiB is set.
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+/// How many the tests need.
+const HUGE_PAGES_NEEDED: u64 = 192;
+/// How many there were before.
+static HUGE_PAGES_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+fn huge_pages() -> u64 {
+    let text = std::fs::read_to_string(HUGE_PAGES).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Reserves huge pages until this process ends.
+pub(crate) fn reserve_huge_pages() {
+    extern "C" fn give_back() {
+        let before = HUGE_PAGES_BEFORE.load(Ordering::Relaxed);
+        let _ = std::fs::write(HUGE_PAGES, before.to_string());
+    }
+    static RESERVED: OnceLock<()> = OnceLock::new();
+    RESERVED.get_or_init(|| {
+        let before = huge_pages();
+        HUGE_PAGES_BEFORE.store(before, Ordering::Relaxed);
+        let wanted = before + HUGE_PAGES_NEEDED;
+        std::fs::write(HUGE_PAGES, wanted.to_string()).expect("huge pages need root");
+        // SAFETY: the function is there until the process ends, and touches nothing of this
+        // program's but a number.
+        unsafe { libc::atexit(give_back) };
+    });
 }
 
 /// A number that no other call in this process gets.

@@ -1,0 +1,98 @@
+//! Hosts on a bridge, in a network namespace of their own.
+
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
+use std::sync::Arc;
+
+use dmrpc_core::wire::ethernet::HEADERS_BYTES;
+use dmrpc_dpdk::{DpdkDevice, Eal, Port, PortConfig};
+use dmrpc_host::local::own_network;
+
+use super::{child_address, child_flags, endpoint_address, hardware_text};
+use crate::args::DriverArgs;
+use crate::driver::{DriverError, dpdk};
+
+/// The bridge and our hosts on it.
+pub struct Links {
+    /// The ports of our endpoints, in their order.
+    ports: RefCell<Vec<Arc<Port>>>,
+    eal: Eal,
+    frame_bytes_max: usize,
+    args: DriverArgs,
+}
+
+/// Runs `ip`.
+fn ip(line: &str) -> Result<(), DriverError> {
+    let failed = |said: String| DriverError::Interface { line: line.to_owned(), said };
+    let output = Command::new("ip")
+        .args(line.split(' '))
+        .output()
+        .map_err(|source| failed(format!("{source}; install iproute2")))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "))),
+    }
+}
+
+/// Puts a host of that name and address on the bridge.
+fn add_host(name: &str, address: Ipv4Addr) -> Result<(), DriverError> {
+    let hardware = hardware_text(address);
+    ip(&format!("link add {name} address {hardware} type veth peer name {name}b"))?;
+    for end in [name, &format!("{name}b")] {
+        // The kernel is not to send anything of its own.
+        ip(&format!("link set {end} addrgenmode none"))?;
+    }
+    ip(&format!("link set {name}b master bridge0 up"))?;
+    ip(&format!("link set {name} up"))
+}
+
+/// The virtual device of a host. A process has one of each number.
+fn vdev(number: usize, host: &str) -> String {
+    format!("net_af_packet{number},iface={host},qdisc_bypass=1")
+}
+
+impl Links {
+    pub(super) fn start(args: &DriverArgs, datagram_bytes: usize) -> Result<Self, DriverError> {
+        own_network().map_err(DriverError::Network)?;
+        ip("link add bridge0 type bridge forward_delay 0")?;
+        ip("link set bridge0 addrgenmode none")?;
+        ip("link set bridge0 up")?;
+        Ok(Self {
+            ports: RefCell::new(Vec::new()),
+            eal: Eal::start(&dpdk::eal_config(args))?,
+            frame_bytes_max: datagram_bytes + HEADERS_BYTES,
+            args: args.clone(),
+        })
+    }
+
+    pub(super) fn flags(&self, child: usize) -> Result<Vec<String>, DriverError> {
+        let host = format!("child{child}");
+        add_host(&host, *child_address(child).ip())?;
+        Ok(child_flags(child, &self.args, &[vdev(0, &host)]))
+    }
+
+    /// Opens a device at an endpoint that is free, making one if there is none.
+    pub(super) fn device(&self) -> Result<DpdkDevice, DriverError> {
+        let mut ports = self.ports.borrow_mut();
+        let free = ports
+            .iter()
+            .enumerate()
+            .find_map(|(endpoint, port)| port.queue(0).ok().map(|pair| (endpoint, pair)));
+        let (endpoint, pair) = match free {
+            Some(found) => found,
+            None => {
+                let endpoint = ports.len();
+                let host = format!("own{endpoint}");
+                add_host(&host, endpoint_address(endpoint))?;
+                let name = self.eal.add_vdev(&vdev(endpoint, &host))?;
+                let config =
+                    PortConfig { frame_bytes_max: self.frame_bytes_max, ..PortConfig::default() };
+                ports.push(Port::open(&self.eal, &name, &config)?);
+                (endpoint, ports[endpoint].queue(0)?)
+            }
+        };
+        let bind = SocketAddrV4::new(endpoint_address(endpoint), 0);
+        dpdk::open(vec![pair], bind, 16, None)
+    }
+}
