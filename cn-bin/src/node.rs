@@ -127,7 +127,7 @@ impl<D: Device> Node<D> {
     /// not been recovered.
     pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
         if pool.geometry().mode == Mode::Coherent {
-            let shared = LocalMemory::attach(pool, index, self.clock.now())?;
+            let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         }
         Ok(())
@@ -224,6 +224,9 @@ impl<D: Device> Node<D> {
 
     /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
     pub fn disconnect(&self, peer: Peer) {
+        if let Some(shared) = self.shared.borrow_mut().as_mut() {
+            shared.end(peer.session.index);
+        }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let now = self.clock.now();
