@@ -14,6 +14,7 @@ use dmrpc_core::memory::{Atomic, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::Instant;
+use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
@@ -28,7 +29,7 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::Reporter;
+use crate::report::{Reporter, dump_trace_on_panic, free_ring};
 use crate::shared::SharedPool;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
@@ -83,6 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut devices = devices.map_err(Error::Device)?;
 
     let key = RefKey(random_secret().map_err(Error::Random)?);
+    dump_trace_on_panic();
     let life = wall_clock_ns();
     let common = Common {
         options,
@@ -226,7 +228,8 @@ fn poll_loop<M: Memory>(
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); common.stages];
     let Common { identity, limits, .. } = *common;
-    let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    let mut node = Traced::new(node, free_ring());
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let config = endpoint_config(options, common.life, datagram_bytes_max)?;
@@ -298,7 +301,7 @@ fn endpoint_config(
 fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut MemoryNode<'_, M>,
+    node: &mut Traced<'static, MemoryNode<'_, M>>,
     common: &Common<'_>,
     reporter: &Reporter,
 ) {
@@ -311,7 +314,7 @@ fn serve<M: Memory>(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
@@ -321,10 +324,11 @@ fn serve<M: Memory>(
             if common.signals.take_dump_request() {
                 common.dumps.fetch_add(1, Ordering::Relaxed);
             }
+            node.host.observe(endpoint.counters());
             let asked = common.dumps.load(Ordering::Relaxed);
             if asked != dumps || now >= next_report {
+                reporter.publish(now, node, endpoint, asked != dumps);
                 dumps = asked;
-                reporter.publish(now, node, endpoint.counters());
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
             // There is one loop where there is a shared pool: the lock is always free.

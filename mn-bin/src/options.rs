@@ -27,8 +27,8 @@ const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
 
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
-/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates and pool use at
-/// once; SIGINT or SIGTERM stops it cleanly.
+/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates, pool use,
+/// sessions, counters and the last events at once; SIGINT or SIGTERM stops it cleanly.
 #[derive(Debug, Parser)]
 #[command(
     name = "dmrpc-mn",

@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::steps::Run;
+use crate::endpoint::Counters;
 use crate::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
@@ -28,12 +29,14 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SessionHolder {
     pub(super) generation: u32,
+    /// Which life of the client; zero if there is no session.
+    pub(super) incarnation: u64,
     pub(super) holder: Option<HolderId>,
 }
 
 impl SessionHolder {
     /// No session.
-    pub const EMPTY: Self = Self { generation: 0, holder: None };
+    pub const EMPTY: Self = Self { generation: 0, incarnation: 0, holder: None };
 }
 
 /// A write of several packets on its way in.
@@ -82,11 +85,13 @@ pub struct MemoryNode<'m, M> {
     pub(super) store: Store<M>,
     pub(super) identity: Identity,
     limits: Limits,
-    sessions: &'m mut [SessionHolder],
+    pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
     pub(super) operations: [Operation; OPERATIONS.len()],
     /// Sessions that could not be given a holder.
     pub(super) refused_holders: u64,
+    /// The endpoint's counters when they were last seen.
+    pub(super) counters: Counters,
 }
 
 /// How a vector of steps ended.
@@ -117,12 +122,19 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             transfers,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
+            counters: Counters::default(),
         }
     }
 
     /// The page store.
     pub fn store(&self) -> &Store<M> {
         &self.store
+    }
+
+    /// Takes note of the endpoint's counters, for whoever asks for statistics: call it now and
+    /// then.
+    pub fn observe(&mut self, counters: &Counters) {
+        self.counters = *counters;
     }
 
     /// Counts of each operation, in the order of [`OPERATIONS`].
@@ -363,10 +375,10 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
         }
         let entry = &mut self.sessions[session.index as usize];
         match event {
-            SessionEvent::Accepted { .. } => {
+            SessionEvent::Accepted { incarnation } => {
                 let holder = self.store.holder_join(self.limits).ok();
                 self.refused_holders += u64::from(holder.is_none());
-                *entry = SessionHolder { generation: session.generation, holder };
+                *entry = SessionHolder { generation: session.generation, incarnation, holder };
             }
             SessionEvent::Closed(_) => {
                 if let Some(holder) = core::mem::take(entry).holder {
