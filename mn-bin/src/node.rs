@@ -335,7 +335,7 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now, |participant| node.recover(participant, now));
+                shared.look(now, |participant| node.host.recover(participant, now));
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
