@@ -170,7 +170,10 @@ impl<M: Memory> Store<M> {
         if word.state() == STATE_LIVE && !self.begin_end(at, word) {
             return false;
         }
-        debug_assert!(word.state() == STATE_LIVE || word.state() == STATE_LEAVING);
+        if word.state() != STATE_LIVE && word.state() != STATE_LEAVING {
+            self.corrupt.set(true);
+            return false;
+        }
         self.end_entry(index, End::Expired);
         true
     }
