@@ -142,7 +142,7 @@ fn run_shared(
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
     let mut shared = SharedPool::open(options, path)?;
-    let store = shared.store(|bytes| store_config(options, bytes, 1))?;
+    let store = shared.store(|bytes, participants| store_config(options, bytes, participants))?;
     let (driver, device) = shared.device(options, place)?;
     let (frames, stages) = (u64::from(store.config().frames), store.config().stages as usize);
     let common = Common {
@@ -341,7 +341,7 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now);
+                shared.look(now, |participant| node.host.recover(participant, now));
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };

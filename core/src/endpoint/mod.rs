@@ -40,6 +40,7 @@ mod config;
 pub mod congestion;
 mod counters;
 mod handshake;
+pub mod here;
 pub mod host;
 mod liveness;
 mod parts;

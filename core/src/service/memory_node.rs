@@ -168,6 +168,13 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         &self.operations
     }
 
+    /// Recovers what a participant of the pool that is gone left: see [`Store::recover`]. False if
+    /// another one has to be recovered first.
+    pub fn recover(&mut self, participant: u32, now: Instant) -> bool {
+        // A number that is no participant's of the store left nothing in it.
+        self.store.recover(participant, now).unwrap_or(true)
+    }
+
     /// Does up to `budget` steps of freeing. Returns how many there were to do.
     pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
         self.store.reclaim(now, budget)

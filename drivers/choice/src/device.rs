@@ -1,10 +1,11 @@
 //! A device of whichever driver.
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
-use dmrpc_cxl::PoolDevice;
+use dmrpc_cxl::{Pool, PoolDevice};
 use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
 use dmrpc_host::idle::Wait;
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
@@ -106,6 +107,16 @@ impl AnyDevice {
     /// The address that the device is reached at.
     pub fn local_addr(&self) -> SocketAddrV4 {
         either!(AnyDevice, self, device => device.local_addr())
+    }
+}
+
+impl AnyDevice {
+    /// The pool whose rings it is over, and which participant of it this is.
+    pub fn pool(&self) -> Option<(&Arc<Pool>, u32)> {
+        match self {
+            Self::Cxl(device) => Some((device.pool(), device.participant().index())),
+            _ => None,
+        }
     }
 }
 
