@@ -1,6 +1,7 @@
 //! The node that makes the operations.
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
@@ -74,7 +75,15 @@ fn open_at(
     };
     let device = session.servers.device(address)?;
     let local = device.local_addr();
-    Ok(Node::new(device, local, &config)?)
+    let pool = device.pool().map(|(pool, index)| (Arc::clone(pool), index));
+    let node = Node::new(device, local, &config)?;
+    // Where there is a memory node, its store is in the pool by now.
+    if let Some((pool, index)) = pool
+        && session.servers.address(Server::MemoryNode).is_ok()
+    {
+        node.share_pool(&pool, index).map_err(AppError::Store)?;
+    }
+    Ok(node)
 }
 
 /// Connects to a server, which must be running.

@@ -21,6 +21,8 @@ use crate::args::ArgsError;
 /// Why a program ends before it is done.
 #[derive(Debug)]
 pub enum AppError {
+    /// The store of a pool cannot be shared.
+    Store(dmrpc_core::store::FormatError),
     /// The command line is wrong.
     Args(ArgsError),
     /// The cluster file is of no use.
@@ -134,6 +136,7 @@ impl AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Store(error) => error.fmt(f),
             Self::Args(error) => error.fmt(f),
             Self::Cluster(error) => error.fmt(f),
             Self::Cores(error) => error.fmt(f),

@@ -65,9 +65,9 @@ impl Spec<'_> {
 
 /// Where a request's body comes from.
 #[derive(Clone, Copy)]
-struct Outgoing<'a> {
-    inline: &'a [u8],
-    source: Option<(Source, u32)>,
+pub(crate) struct Outgoing<'a> {
+    pub(crate) inline: &'a [u8],
+    pub(crate) source: Option<(Source, u32)>,
 }
 
 /// A call that has ended with an answer.
@@ -240,6 +240,9 @@ impl<D: Device> Node<D> {
         };
         let source = source_index.map(|(index, length)| (Source(index.into()), length as u32));
         let outgoing = Outgoing { inline, source };
+        if self.runs_here(spec) {
+            return self.begin_here(spec, outgoing, (place, room), interest);
+        }
         let result = self.begin(spec, outgoing, (place, room), interest);
         if result.is_err() {
             let mut state = self.state.borrow_mut();
@@ -428,6 +431,9 @@ impl<D: Device + Wait> Node<D> {
         parts: &[Arg<'_>],
         sink: &mut [u8],
     ) -> Result<Finished<'_>, Error> {
+        if self.runs_here(spec) {
+            return self.block_here(spec, parts, sink);
+        }
         let total = parts_bytes(parts);
         let mut head = [0; HEAD_BYTES_MAX];
         let outgoing = if spec.head_bytes() + total <= HEAD_BYTES_MAX {

@@ -70,6 +70,7 @@
 
 mod buffers;
 mod call;
+mod call_here;
 mod config;
 pub mod directory;
 mod error;
@@ -78,6 +79,7 @@ pub mod handle;
 mod hosting;
 mod inbox;
 mod incoming;
+mod local;
 pub mod memory;
 mod node;
 mod order;

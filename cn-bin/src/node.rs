@@ -5,7 +5,9 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use dmrpc_core::device::Device;
+use dmrpc_core::store::FormatError;
 use dmrpc_core::time::Instant;
+use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
 use dmrpc_udp::UdpDevice;
@@ -17,6 +19,7 @@ use crate::error::{ConnectError, Error};
 use crate::future::Wakers;
 use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
+use crate::local::{LocalMemory, POOL_ADDRESS};
 use crate::peers::{Peer, PeerState};
 use crate::state::State;
 use crate::statistics::Statistics;
@@ -61,6 +64,8 @@ pub struct Node<D> {
     /// The ends of handles, and how to idle once there are any.
     pub(crate) desks: RefCell<Desks>,
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
+    /// The store of a pool that this process maps.
+    pub(crate) shared: RefCell<Option<LocalMemory>>,
     clock: Clock,
     local: SocketAddrV4,
 }
@@ -106,9 +111,31 @@ impl<D: Device> Node<D> {
             directory: RefCell::new(None),
             desks: RefCell::new(Desks::new()),
             rest: Cell::new(None),
+            shared: RefCell::new(None),
             clock,
             local,
         })
+    }
+
+    /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
+    /// of its store, instead of asking the memory node that looks after it, whose address is that
+    /// of the pool's participant 0. Nobody else may be that participant. In flush mode nothing
+    /// changes: the memory node goes on running them, since counts need an owner there.
+    ///
+    /// # Errors
+    /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
+    /// not been recovered.
+    pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
+        if pool.geometry().mode == Mode::Coherent {
+            let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
+            *self.shared.borrow_mut() = Some(shared);
+        }
+        Ok(())
+    }
+
+    /// Whether operations on the memory at `address` are run in this process.
+    pub fn shares(&self, address: SocketAddrV4) -> bool {
+        address == POOL_ADDRESS && self.shared.borrow().is_some()
     }
 
     /// The address that this node is reached at.
@@ -197,6 +224,9 @@ impl<D: Device> Node<D> {
 
     /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
     pub fn disconnect(&self, peer: Peer) {
+        if let Some(shared) = self.shared.borrow_mut().as_mut() {
+            shared.end(peer.session.index);
+        }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let now = self.clock.now();

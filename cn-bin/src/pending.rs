@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::task::Waker;
 
 use dmrpc_core::endpoint::host::{CallError, CallId, Response};
-use dmrpc_core::wire::message::{ARGS_MAX, ArgEntry, Method, Status};
+use dmrpc_core::wire::message::{ARGS_MAX, ArgEntry, Arguments, Method, Status};
 use dmrpc_core::wire::reference::Ref;
 
 use crate::order::RegionKey;
@@ -29,6 +29,26 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The answer of a service beside this node.
+    pub(crate) fn of(status: Status, arguments: &Arguments<'_>, body_bytes: usize) -> Self {
+        let mut reply = Self::EMPTY;
+        reply.fill(status, arguments, body_bytes);
+        reply
+    }
+
+    #[inline]
+    fn fill(&mut self, status: Status, arguments: &Arguments<'_>, body_bytes: usize) {
+        self.status = status;
+        self.body_bytes = body_bytes;
+        self.results.clear();
+        self.results.extend(arguments.iter().take(ARGS_MAX));
+        self.parameters.clear();
+        let parameters = arguments.parameters();
+        // What is longer is nothing that this library asks for.
+        let kept = parameters.len().min(PARAMETER_BYTES);
+        self.parameters.extend(parameters[..kept].iter().copied());
+    }
+
     const EMPTY: Self = Self {
         status: Status::OK,
         body_bytes: 0,
@@ -279,15 +299,6 @@ impl Pending {
     /// Keeps an answer's head.
     #[inline]
     pub(crate) fn keep(&mut self, response: &Response<'_>, body_bytes: usize) {
-        let reply = &mut self.reply;
-        reply.status = response.status;
-        reply.body_bytes = body_bytes;
-        reply.results.clear();
-        reply.results.extend(response.arguments.iter().take(ARGS_MAX));
-        reply.parameters.clear();
-        let parameters = response.arguments.parameters();
-        // What is longer is nothing that this library asks for.
-        let kept = parameters.len().min(PARAMETER_BYTES);
-        reply.parameters.extend(parameters[..kept].iter().copied());
+        self.reply.fill(response.status, &response.arguments, body_bytes);
     }
 }

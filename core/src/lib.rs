@@ -14,6 +14,8 @@
 //! - [`store`]: the page store, regions and references with copy-on-write;
 //! - [`memory`]: the only way to the pool's bytes.
 //!
+//! [`trace`] remembers what happened last, for people.
+//!
 //! [`time`] is an instant and a span, both in nanoseconds.
 #![no_std]
 #![deny(unsafe_code)]
@@ -30,4 +32,5 @@ pub mod port;
 pub mod service;
 pub mod store;
 pub mod time;
+pub mod trace;
 pub mod wire;

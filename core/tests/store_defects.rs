@@ -141,6 +141,29 @@ fn a_dead_holder_s_memory_returns_references_never_mapped_included() {
 }
 
 #[test]
+fn holders_without_references_have_no_grace() {
+    let config = Config { holders: 4, ..Config::for_pool_bytes(1 << 20) };
+    with_store(&config, |store, _| {
+        let now = Instant::from_nanos(1);
+        // One at a time, many more than there is room for, all within one grace.
+        for _ in 0..50 {
+            let guest = store.holder_join(Limits::NONE).unwrap();
+            store.alloc(guest, 5_000).unwrap();
+            store.holder_leave(guest, now).unwrap();
+            while store.reclaim(now, 8) == 8 {}
+        }
+        // Those with references keep their place until the grace is over.
+        let guest = store.holder_join(Limits::NONE).unwrap();
+        let region = store.alloc(guest, 1).unwrap();
+        let reference = store.create_ref(guest, region, 0, 1).unwrap();
+        store.holder_leave(guest, now).unwrap();
+        while store.reclaim(now, 8) == 8 {}
+        assert_eq!(store.stats().holders.in_use, 2);
+        assert_eq!(store.ref_len(reference), Ok(1));
+    });
+}
+
+#[test]
 fn counts_are_wide_and_end_in_an_error() {
     let config = Config { entries: 1_000, regions: 1_000, holds_max: 1_500, ..SMALL };
     with_store(&config, |store, holder| {

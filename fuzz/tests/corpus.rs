@@ -45,3 +45,8 @@ fn client() {
 fn store() {
     replay("store", dmrpc_fuzz::store::run);
 }
+
+#[test]
+fn port() {
+    replay("port", dmrpc_fuzz::port::run);
+}

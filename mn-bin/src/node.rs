@@ -14,6 +14,7 @@ use dmrpc_core::memory::{Atomic, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::Instant;
+use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
@@ -28,7 +29,7 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::Reporter;
+use crate::report::{Reporter, dump_trace_on_panic, free_ring};
 use crate::shared::SharedPool;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
@@ -83,6 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut devices = devices.map_err(Error::Device)?;
 
     let key = RefKey(random_secret().map_err(Error::Random)?);
+    dump_trace_on_panic();
     let life = wall_clock_ns();
     let common = Common {
         options,
@@ -140,7 +142,7 @@ fn run_shared(
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
     let mut shared = SharedPool::open(options, path)?;
-    let store = shared.store(|bytes| store_config(options, bytes, 1))?;
+    let store = shared.store(|bytes, participants| store_config(options, bytes, participants))?;
     let (driver, device) = shared.device(options, place)?;
     let (frames, stages) = (u64::from(store.config().frames), store.config().stages as usize);
     let common = Common {
@@ -167,12 +169,6 @@ fn run_shared(
     poll_loop(&common, store, device, place.cores.first().copied(), announce)?;
     drop(log);
     Ok(())
-}
-
-/// What each session may have.
-fn limits(options: &Options) -> Limits {
-    let pages = options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES));
-    Limits { pages, ..Limits::NONE }
 }
 
 /// Runs a poll loop on each core, the first on the calling thread. `announce` is called once all
@@ -227,6 +223,10 @@ fn poll_loop<M: Memory>(
     let mut transfers = vec![Transfer::default(); common.stages];
     let Common { identity, limits, .. } = *common;
     let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
+    if let Some(staged) = options.session_staged {
+        node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
+    }
+    let mut node = Traced::new(node, free_ring());
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let config = endpoint_config(options, common.life, datagram_bytes_max)?;
@@ -277,6 +277,15 @@ fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreC
     config
 }
 
+/// What one session may have.
+fn limits(options: &Options) -> Limits {
+    Limits {
+        pages: options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES)),
+        regions: options.session_regions.unwrap_or(u32::MAX),
+        entries: options.session_references.unwrap_or(u32::MAX),
+    }
+}
+
 fn endpoint_config(
     options: &Options,
     incarnation: u64,
@@ -298,7 +307,7 @@ fn endpoint_config(
 fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut MemoryNode<'_, M>,
+    node: &mut Traced<'static, MemoryNode<'_, M>>,
     common: &Common<'_>,
     reporter: &Reporter,
 ) {
@@ -311,7 +320,7 @@ fn serve<M: Memory>(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
@@ -321,17 +330,18 @@ fn serve<M: Memory>(
             if common.signals.take_dump_request() {
                 common.dumps.fetch_add(1, Ordering::Relaxed);
             }
+            node.host.observe(endpoint.counters());
             let asked = common.dumps.load(Ordering::Relaxed);
             if asked != dumps || now >= next_report {
+                reporter.publish(now, node, endpoint, asked != dumps);
                 dumps = asked;
-                reporter.publish(now, node, endpoint.counters());
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
             // There is one loop where there is a shared pool: the lock is always free.
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now);
+                shared.look(now, |participant| node.host.recover(participant, now));
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };

@@ -27,8 +27,8 @@ const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
 
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
-/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates and pool use at
-/// once; SIGINT or SIGTERM stops it cleanly.
+/// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates, pool use,
+/// sessions, counters and the last events at once; SIGINT or SIGTERM stops it cleanly.
 #[derive(Debug, Parser)]
 #[command(
     name = "dmrpc-mn",
@@ -108,6 +108,18 @@ pub(crate) struct Options {
     /// Most memory that one session may have; the whole pool if not given.
     #[arg(long, value_name = "SIZE")]
     pub(crate) session_quota: Option<ByteSize>,
+
+    /// Most regions that one session may have; as many as there are if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_regions: Option<u32>,
+
+    /// Most references that one session may own; as many as there are if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_references: Option<u32>,
+
+    /// Most memory that one session's writes in progress may take; what comes beyond waits.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) session_staged: Option<ByteSize>,
 
     /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
     /// over DPDK if not given.

@@ -3,18 +3,54 @@
 //! The poll loop only copies its counters to a place that it shares with a thread; the thread makes
 //! text of them and waits for the terminal.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use dmrpc_core::endpoint::Counters;
+use dmrpc_core::endpoint::view::SessionView;
+use dmrpc_core::endpoint::{Counters, Endpoint};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
 use dmrpc_core::store::Stats;
 use dmrpc_core::time::Instant;
+use dmrpc_core::trace::{Event, Ring, Traced};
 use serde_json::json;
 use spin::Mutex;
+
+/// Poll loops that have a ring of their own.
+const RINGS: usize = 64;
+
+/// What happened last in each poll loop.
+static TRACES: [Ring; RINGS] = [const { Ring::new() }; RINGS];
+
+/// The ring of one more poll loop. Loops beyond [`RINGS`] share theirs, and garble it.
+pub(crate) fn free_ring() -> &'static Ring {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    &TRACES[TAKEN.fetch_add(1, Ordering::Relaxed) % RINGS]
+}
+
+/// Sessions that a dump names, at most.
+const SESSIONS_NAMED: usize = 64;
+
+/// Sees to it that a process that panics says what happened before.
+pub(crate) fn dump_trace_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        for ring in TRACES.iter().filter(|ring| ring.count() > 0) {
+            let _ = io::stderr().write_all(trace(ring, false).as_bytes());
+        }
+        before(panic);
+    }));
+}
+
+/// What a person asked for.
+#[derive(Clone, Copy, Debug)]
+struct Dump {
+    sessions: [Option<SessionView>; SESSIONS_NAMED],
+    ring: &'static Ring,
+}
 
 /// A poll loop's counters at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +59,9 @@ struct Snapshot {
     operations: [Operation; OPERATIONS.len()],
     stats: Stats,
     counters: Counters,
+    reclaiming: bool,
+    /// Asked for by a person: everything, not only rates.
+    dump: Option<Dump>,
 }
 
 /// What the loop and the thread share. The loop never waits for the lock: it tries, and a report
@@ -61,15 +100,21 @@ impl Reporter {
     pub(crate) fn publish<M: Memory>(
         &self,
         now: Instant,
-        node: &MemoryNode<'_, M>,
-        counters: &Counters,
+        node: &Traced<'static, MemoryNode<'_, M>>,
+        endpoint: &Endpoint<'_>,
+        dump: bool,
     ) {
         let Some(mut latest) = self.shared.latest.try_lock() else { return };
         *latest = Some(Snapshot {
             at: now,
-            operations: *node.operations(),
-            stats: node.store().stats(),
-            counters: *counters,
+            operations: *node.host.operations(),
+            stats: node.host.store().stats(),
+            counters: *endpoint.counters(),
+            reclaiming: node.host.store().pending(),
+            dump: dump.then(|| {
+                let mut sessions = endpoint.server_sessions();
+                Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.ring() }
+            }),
         });
         drop(latest);
         if let Some(thread) = &self.thread {
@@ -146,6 +191,84 @@ fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
         }
         text
     };
+    let text = if let Some(asked) = &now.dump { text + &dump(json, now, asked) } else { text };
     // A reader that went away is no reason to stop serving.
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Who is connected, what is held, what was dropped, and what happened last.
+fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
+    let sessions: Vec<_> = asked.sessions.iter().flatten().collect();
+    let Snapshot { at, stats, counters, reclaiming, .. } = now;
+    let mut text = String::new();
+    if json {
+        let sessions: Vec<_> = sessions
+            .iter()
+            .map(|session| {
+                json!({
+                    "session": session.id.index, "generation": session.id.generation,
+                    "address": session.peer.to_string(), "incarnation": session.incarnation,
+                    "suspected": session.suspected, "busy_slots": session.busy,
+                    "silent_ms": at.since(session.last_heard).as_nanos() / 1_000_000,
+                })
+            })
+            .collect();
+        let mut all = serde_json::Map::new();
+        counters.for_each(|name, value| drop(all.insert(name.to_owned(), json!(value))));
+        let object = json!({
+            "sessions": sessions, "counters": all, "pins": stats.pins.in_use,
+            "stages": stats.stages.in_use, "detached": stats.detached,
+            "holders": stats.holders.in_use, "reclaiming": reclaiming,
+        });
+        text = format!("{object}\n");
+    } else {
+        let reclaiming = if *reclaiming { ", reclaiming" } else { "" };
+        let _ = writeln!(
+            text,
+            "  {} pins, {} writes staged, {} detached references, {} holders{reclaiming}",
+            stats.pins.in_use, stats.stages.in_use, stats.detached, stats.holders.in_use
+        );
+        for session in sessions {
+            let _ = writeln!(
+                text,
+                "  session {} of {} (incarnation {}): {} calls under way, heard of {} ms ago{}",
+                session.id.index,
+                session.peer,
+                session.incarnation,
+                session.busy,
+                at.since(session.last_heard).as_nanos() / 1_000_000,
+                if session.suspected { ", suspected" } else { "" }
+            );
+        }
+        counters.for_each(|name, value| {
+            if value != 0 {
+                let _ = writeln!(text, "  {name:<24} {value:>16}");
+            }
+        });
+    }
+    text + &trace(asked.ring, json)
+}
+
+/// The last events, the oldest first.
+fn trace(ring: &Ring, json: bool) -> String {
+    let mut text = String::new();
+    ring.for_each(|event| {
+        let Event { at, what, session, slot, request, trace } = event;
+        let (nanos, what, trace) = (at.as_nanos(), what.name(), trace.0);
+        let _ = if json {
+            let event = json!({
+                "event": what, "at_ns": nanos, "session": session, "slot": slot,
+                "request": request, "trace": format!("{trace:032x}"),
+            });
+            writeln!(text, "{event}")
+        } else {
+            let seconds = nanos as f64 / 1e9;
+            writeln!(
+                text,
+                "  {seconds:>14.6} s {what:<22} session {session} slot {slot} request {request} \
+                 trace {trace:032x}"
+            )
+        };
+    });
+    text
 }

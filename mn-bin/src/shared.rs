@@ -21,6 +21,8 @@ use crate::place::Place;
 
 /// The memory node's own slot.
 const OWN: u32 = 0;
+/// Most participants that a pool has: as many can be gone at a time.
+const GONE_MAX: usize = 1024;
 /// Between two looks at the participants: each asks the kernel about each of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -31,6 +33,8 @@ pub(crate) struct SharedPool {
     participant: Option<Participant>,
     watch: Watch,
     next_look: Instant,
+    /// Participants that are gone and have not been recovered.
+    gone: Vec<u32>,
 }
 
 impl SharedPool {
@@ -40,8 +44,9 @@ impl SharedPool {
         let attached = pool.take_over(OWN, wall_clock_ns());
         let participant = attached.map_err(|error| pool_error(error.into()))?;
         let watch = pool.watch(&participant, options.lease.0);
-        let next_look = Instant::ZERO;
-        Ok(Self { pool: Arc::new(pool), participant: Some(participant), watch, next_look })
+        let (next_look, gone) = (Instant::ZERO, Vec::with_capacity(GONE_MAX));
+        let participant = Some(participant);
+        Ok(Self { pool: Arc::new(pool), participant, watch, next_look, gone })
     }
 
     fn pool(options: &Options, path: &Path) -> Result<Pool, Error> {
@@ -73,13 +78,16 @@ impl SharedPool {
     /// The page store in the pool: a new one if there is none.
     pub(crate) fn store(
         &self,
-        config: impl FnOnce(u64) -> Config,
+        config: impl FnOnce(u64, u32) -> Config,
     ) -> Result<Store<PoolMemory>, Error> {
         let memory = self.pool.store_memory();
         let bytes = memory.len();
         let is_new = memory.load_u64(0) == 0;
-        let store =
-            if is_new { Store::format(memory, &config(bytes)) } else { Store::open(memory) };
+        let participants = self.pool.geometry().participants as u32;
+        let store = match is_new {
+            true => Store::format(memory, &config(bytes, participants)),
+            false => Store::open(memory),
+        };
         store.map_err(|source| Error::PoolFormat { bytes, source })
     }
 
@@ -117,8 +125,9 @@ impl SharedPool {
         }
     }
 
-    /// Looks after the participants, now and then.
-    pub(crate) fn look(&mut self, now: Instant) {
+    /// Looks after the participants, now and then: `recover` gets back what one that is gone held,
+    /// or says that it has to wait.
+    pub(crate) fn look(&mut self, now: Instant, mut recover: impl FnMut(u32) -> bool) {
         if now < self.next_look {
             return;
         }
@@ -130,11 +139,11 @@ impl SharedPool {
                 }
                 Event::Left { index } => {
                     defmt::info!("participant {=u32} left", index);
-                    self.watch.release(index);
+                    self.gone.push(index);
                 }
                 Event::Died { index, pid } => {
                     defmt::warn!("participant {=u32} died: process {=u32}", index, pid);
-                    self.watch.release(index);
+                    self.gone.push(index);
                 }
                 Event::Silent { index } => {
                     defmt::warn!(
@@ -145,6 +154,15 @@ impl SharedPool {
                 Event::Heard { index } => defmt::info!("participant {=u32} is back", index),
             }
         }
+        // One may have to wait for another: the rest has its turn with the next look.
+        let watch = &mut self.watch;
+        self.gone.retain(|index| {
+            let recovered = recover(*index);
+            if recovered {
+                watch.release(*index);
+            }
+            !recovered
+        });
     }
 }
 

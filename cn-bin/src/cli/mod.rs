@@ -7,6 +7,7 @@ mod report;
 mod serve;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
@@ -107,7 +108,13 @@ pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDev
     let driver = Driver::start(&options.driver, config.datagram_bytes, 1)?;
     let device = driver.device(0, config.bind)?;
     let local = device.local_addr();
-    Ok(Node::new(device, local, config)?)
+    let pool = device.pool().map(|(pool, index)| (Arc::clone(pool), index));
+    let node = Node::new(device, local, config)?;
+    if let Some((pool, index)) = pool {
+        // Without a store in the pool, its memory node is asked, which says what is wrong.
+        let _ = node.share_pool(&pool, index);
+    }
+    Ok(node)
 }
 
 /// The same for a node that makes a few calls and ends.

@@ -12,7 +12,9 @@
 //!   tag, cut to 64 bits. The header has the payload's checksum in it, so an attacker who can
 //!   change packets under way may still change a payload so that its checksum stays.
 //!
-//! The primitives are those of the crates `aes`, `cmac` and `siphasher`. A packet's tag is
+//! The primitives are those of the crates `aes`, `cmac` and `siphasher`. (`aes` 0.8, because 0.9
+//! spreads its keys over AVX-512 registers at each call where the processor has them, which costs
+//! more than three blocks take.) A packet's tag is
 //! computed with the crate's AES but without its buffers: the first block of each session is
 //! encrypted once, the rest is three blocks.
 
@@ -20,8 +22,7 @@ use core::hash::Hasher;
 use core::net::SocketAddrV4;
 
 use aes::cipher::{
-    Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser,
-    KeyInit, consts::U16,
+    Block, BlockBackend, BlockClosure, BlockEncrypt, BlockSizeUser, KeyInit, consts::U16,
 };
 use aes::{Aes128, Aes128Enc};
 use cmac::{Cmac, Mac as _};
@@ -80,7 +81,7 @@ impl core::error::Error for KeyError {}
 
 /// AES-CMAC over the parts, one after the other.
 fn cmac(key: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
-    let mut mac = Cmac::<Aes128>::new(key.into());
+    let mut mac = <Cmac<Aes128> as cmac::Mac>::new(key.into());
     for part in parts {
         mac.update(part);
     }
@@ -258,16 +259,16 @@ impl BlockSizeUser for HeaderMac<'_> {
     type BlockSize = U16;
 }
 
-impl BlockCipherEncClosure for HeaderMac<'_> {
+impl BlockClosure for HeaderMac<'_> {
     #[inline(always)]
-    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+    fn call<B: BlockBackend<BlockSize = U16>>(self, backend: &mut B) {
         let word = |at: usize| {
             u128::from(u64::from_ne_bytes(*self.header[at..].first_chunk().expect("a word")))
         };
         let pair = |low, high| u128::from_ne_bytes((word(low) | word(high) << 64).to_ne_bytes());
-        let step = |state: u128| {
+        let mut step = |state: u128| {
             let mut block = Block::<Self>::from(state.to_ne_bytes());
-            backend.encrypt_block((&mut block).into());
+            backend.proc_block((&mut block).into());
             u128::from_ne_bytes(block.into())
         };
         let state = step(self.state ^ pair(0, 8));

@@ -357,7 +357,9 @@ impl Endpoint<'_> {
         // Nothing is granted: not before the timer says so, or what goes before this call.
         let packets = packets(slot.outgoing.message, session.payload_bytes);
         slot.outgoing.sending.start(packets, 0);
-        let wait = Duration::from_nanos(self.config.busy_retry_after.as_nanos() << slot.backoff);
+        // Timers may have raised it further.
+        let backoff = slot.backoff.min(10);
+        let wait = Duration::from_nanos(self.config.busy_retry_after.as_nanos() << backoff);
         slot.due = (now + wait.min(self.config.retransmit_max)).min(slot.deadline);
         let early = slot.early;
         let due = if slot.cancelled { now } else { slot.due };

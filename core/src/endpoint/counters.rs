@@ -44,6 +44,26 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Every counter with its name, in a fixed order.
+    pub fn for_each(&self, mut each: impl FnMut(&'static str, u64)) {
+        each("datagrams_received", self.datagrams_received);
+        each("packets_sent", self.packets_sent);
+        each("packets_resent", self.packets_resent);
+        each("calls_started", self.calls_started);
+        each("calls_completed", self.calls_completed);
+        each("requests_executed", self.requests_executed);
+        each("requests_refused", self.requests_refused);
+        each("duplicates", self.duplicates);
+        each("stale", self.stale);
+        each("unknown_session", self.unknown_session);
+        each("malformed", self.malformed);
+        each("bad_length", self.bad_length);
+        each("bad_version", self.bad_version);
+        each("bad_checksum", self.bad_checksum);
+        each("device_full", self.device_full);
+        each("leases_expired", self.leases_expired);
+    }
+
     #[cold]
     pub(super) fn wire_error(&mut self, error: WireError) {
         match error {

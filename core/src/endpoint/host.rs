@@ -21,7 +21,7 @@ pub struct Source(pub u64);
 pub struct Sink(pub u64);
 
 /// A session at this endpoint: an index and which use of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
     /// Index in the endpoint's table.
     pub index: u32,

@@ -14,7 +14,8 @@
 //!   `straight`: the usual case of both; `parts`: what both share;
 //! - [`auth`]: keys, cookies, tags;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `queue`: whose turn it is.
+//! - `transmit`: packets out; `queue`: whose turn it is;
+//! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
 //! answers repetitions from the kept answer, and drops lower numbers. A refusal for want of room
@@ -39,6 +40,7 @@ mod config;
 pub mod congestion;
 mod counters;
 mod handshake;
+pub mod here;
 pub mod host;
 mod liveness;
 mod parts;
@@ -50,6 +52,7 @@ mod settle;
 mod straight;
 pub mod table;
 mod transmit;
+pub mod view;
 mod wheel;
 mod window;
 

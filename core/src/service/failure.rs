@@ -31,6 +31,10 @@ impl Failure {
         Self { step, error: translate(error) }
     }
 
+    pub(super) const fn refused(step: u8, error: MemoryError) -> Self {
+        Self { step, error: Some(error) }
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.error.is_none()
     }
@@ -49,7 +53,9 @@ pub(super) fn translate(error: Error) -> Option<MemoryError> {
         Error::OutOf { what, limit, .. } => {
             MemoryError::Exhausted { resource: resource(what), limit }
         }
-        Error::Quota { what, limit, .. } => MemoryError::Quota { resource: resource(what), limit },
+        Error::Quota { what, limit, wanted } => {
+            MemoryError::Quota { resource: resource(what), limit, wanted }
+        }
         Error::Stale { what: Object::Reference, .. } => MemoryError::StaleReference,
         Error::Stale { .. } => MemoryError::UnknownRegion,
         Error::Consumed => MemoryError::Consumed,

@@ -2,14 +2,17 @@
 
 use super::failure::Failure;
 use super::steps::Run;
+use crate::endpoint::Counters;
 use crate::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
 use crate::memory::Memory;
-use crate::store::{HolderId, Limits, PinId, RegionId, StageId, Store};
+use crate::store::{HolderId, Limits, PAGE_BYTES, PinId, RegionId, StageId, Store};
 use crate::time::Instant;
-use crate::wire::memory_op::{RegionName, RegionOperand, Step, Steps, failure_parameters};
+use crate::wire::memory_op::{
+    MemoryError, RegionName, RegionOperand, Resource, Step, Steps, failure_parameters,
+};
 use crate::wire::message::{ArgEntry, Method, Status};
 use crate::wire::reference::RefKey;
 
@@ -28,12 +31,14 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SessionHolder {
     pub(super) generation: u32,
+    /// Which life of the client; zero if there is no session.
+    pub(super) incarnation: u64,
     pub(super) holder: Option<HolderId>,
 }
 
 impl SessionHolder {
     /// No session.
-    pub const EMPTY: Self = Self { generation: 0, holder: None };
+    pub const EMPTY: Self = Self { generation: 0, incarnation: 0, holder: None };
 }
 
 /// A write of several packets on its way in.
@@ -43,11 +48,13 @@ pub struct Transfer {
     staged: Option<(HolderId, StageId)>,
     /// The region that step 0 made when the write was admitted.
     made: Option<RegionId>,
+    /// Pages that the staged bytes touch at most.
+    pages: u64,
 }
 
 impl Transfer {
     /// A free slot.
-    pub const EMPTY: Self = Self { staged: None, made: None };
+    pub const EMPTY: Self = Self { staged: None, made: None, pages: 0 };
 }
 
 /// The operations that are counted, in the order of their numbers on the wire.
@@ -82,11 +89,15 @@ pub struct MemoryNode<'m, M> {
     pub(super) store: Store<M>,
     pub(super) identity: Identity,
     limits: Limits,
-    sessions: &'m mut [SessionHolder],
+    /// Pages of writes in progress that one session may have.
+    staged_pages_max: u64,
+    pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
     pub(super) operations: [Operation; OPERATIONS.len()],
     /// Sessions that could not be given a holder.
     pub(super) refused_holders: u64,
+    /// The endpoint's counters when they were last seen.
+    pub(super) counters: Counters,
 }
 
 /// How a vector of steps ended.
@@ -113,11 +124,32 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             store,
             identity,
             limits,
+            staged_pages_max: u64::MAX,
             sessions,
             transfers,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
+            counters: Counters::default(),
         }
+    }
+
+    /// Bounds the pages of writes in progress that one session may have. What comes beyond waits;
+    /// a single write of more is refused.
+    pub fn bound_staged_pages(&mut self, pages: u64) {
+        self.staged_pages_max = pages;
+    }
+
+    /// Whether a session may stage so many pages now; an error if it never may.
+    fn may_stage(&self, step: u8, holder: HolderId, pages: u64) -> Result<bool, Failure> {
+        let limit = self.staged_pages_max;
+        if pages > limit {
+            let resource = Resource::StagedPages;
+            let error = MemoryError::Quota { resource, limit, wanted: pages };
+            return Err(Failure::refused(step, error));
+        }
+        let own = |transfer: &&Transfer| transfer.staged.is_some_and(|(of, _)| of == holder);
+        let staged: u64 = self.transfers.iter().filter(own).map(|transfer| transfer.pages).sum();
+        Ok(pages <= limit - staged)
     }
 
     /// The page store.
@@ -125,9 +157,22 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         &self.store
     }
 
+    /// Takes note of the endpoint's counters, for whoever asks for statistics: call it now and
+    /// then.
+    pub fn observe(&mut self, counters: &Counters) {
+        self.counters = *counters;
+    }
+
     /// Counts of each operation, in the order of [`OPERATIONS`].
     pub fn operations(&self) -> &[Operation; OPERATIONS.len()] {
         &self.operations
+    }
+
+    /// Recovers what a participant of the pool that is gone left: see [`Store::recover`]. False if
+    /// another one has to be recovered first.
+    pub fn recover(&mut self, participant: u32, now: Instant) -> bool {
+        // A number that is no participant's of the store left nothing in it.
+        self.store.recover(participant, now).unwrap_or(true)
     }
 
     /// Does up to `budget` steps of freeing. Returns how many there were to do.
@@ -169,6 +214,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             return Ok(None);
         };
         let holder = self.holder_of(head.call.session)?;
+        // One more than the bytes fill, for a range that begins within a page.
+        let pages = u64::from(body_bytes).div_ceil(PAGE_BYTES) + 1;
+        if self.staged_pages_max < u64::MAX && !self.may_stage(number, holder, pages)? {
+            return Ok(None);
+        }
         let mut run = Run::new(self, holder, head.arguments, 0);
         let (region, made) = match region {
             RegionOperand::Named(RegionName(name)) => (RegionId::from_raw(name), None),
@@ -186,7 +236,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         };
         match self.store.stage_begin(holder, region, offset, body_bytes.into()) {
             Ok(stage) => {
-                self.transfers[free] = Transfer { staged: Some((holder, stage)), made };
+                self.transfers[free] = Transfer { staged: Some((holder, stage)), made, pages };
                 Ok(Some(free))
             }
             Err(error) => {
@@ -356,10 +406,10 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
         }
         let entry = &mut self.sessions[session.index as usize];
         match event {
-            SessionEvent::Accepted { .. } => {
+            SessionEvent::Accepted { incarnation } => {
                 let holder = self.store.holder_join(self.limits).ok();
                 self.refused_holders += u64::from(holder.is_none());
-                *entry = SessionHolder { generation: session.generation, holder };
+                *entry = SessionHolder { generation: session.generation, incarnation, holder };
             }
             SessionEvent::Closed(_) => {
                 if let Some(holder) = core::mem::take(entry).holder {

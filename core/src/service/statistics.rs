@@ -8,6 +8,11 @@ use crate::memory::Memory;
 use crate::store::Usage;
 use crate::wire::message::{HEAD_BYTES_MAX, Status};
 
+/// Counters on a page.
+const COUNTERS_A_PAGE: usize = 12;
+/// Sessions on a page: four lines each of some 40 bytes.
+const SESSIONS_A_PAGE: usize = 4;
+
 impl<M: Memory> MemoryNode<'_, M> {
     /// Answers [`Method::STATISTICS`](crate::wire::message::Method::STATISTICS): page `n` (a u16 in
     /// the parameters) of lines `name value`; past the last page, nothing.
@@ -20,7 +25,8 @@ impl<M: Memory> MemoryNode<'_, M> {
         let written = match u16::from_le_bytes(page) {
             page @ 0..=1 => self.pools_page(page.into(), &mut text),
             page @ 2..=3 => self.operations_page(usize::from(page) - 2, &mut text),
-            _ => Ok(()),
+            page @ 4..=5 => self.counters_page(usize::from(page) - 4, &mut text),
+            page => self.sessions_page(usize::from(page) - 6, &mut text),
         };
         let room = reply.inline_room();
         debug_assert!(written.is_ok() && text.len() <= room, "a page fits an answer");
@@ -58,6 +64,38 @@ impl<M: Memory> MemoryNode<'_, M> {
             writeln!(out, "{name}_done {}", counts.done)?;
             writeln!(out, "{name}_bytes {}", counts.bytes)?;
             writeln!(out, "{name}_failed {}", counts.failed)?;
+        }
+        Ok(())
+    }
+
+    /// What became of packets and requests: every kind that was dropped or refused.
+    fn counters_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
+        let (mut number, mut written) = (0, Ok(()));
+        self.counters.for_each(|name, value| {
+            if number / COUNTERS_A_PAGE == page && written.is_ok() {
+                written = writeln!(out, "{name} {value}");
+            }
+            number += 1;
+        });
+        written
+    }
+
+    /// Who holds what: some sessions, by index. Nothing past the last one.
+    fn sessions_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
+        let first = page * SESSIONS_A_PAGE;
+        if first >= self.sessions.len() {
+            return Ok(());
+        }
+        let end = self.sessions.len().min(first + SESSIONS_A_PAGE);
+        // A page is never empty before the last.
+        writeln!(out, "sessions_listed {end}")?;
+        for (index, session) in self.sessions.iter().enumerate().take(end).skip(first) {
+            let usage = session.holder.and_then(|holder| self.store.holder_usage(holder).ok());
+            let Some(usage) = usage else { continue };
+            writeln!(out, "session_{index}_incarnation {}", session.incarnation)?;
+            writeln!(out, "session_{index}_pages {}", usage.pages)?;
+            writeln!(out, "session_{index}_regions {}", usage.regions)?;
+            writeln!(out, "session_{index}_references {}", usage.entries)?;
         }
         Ok(())
     }

@@ -66,19 +66,25 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes a free record out of the cache; [`Store::stock`] came first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, table: Table) -> u32 {
-        let cache = self.cache(table);
-        let mut active = Chain::of(self.mem.load_u64(cache + field::ACTIVE));
-        if active.count == 0 {
-            active = match self.take_full(table) {
-                Some(link) => Chain { link, count: table.batch },
-                None => return self.take_fresh(table),
-            };
+        let active = Chain::of(self.mem.load_u64(self.cache(table) + field::ACTIVE));
+        if active.count == 0 { self.take_more(table) } else { self.take_active(table, active) }
+    }
+
+    #[inline(never)]
+    fn take_more(&mut self, table: Table) -> u32 {
+        match self.take_full(table) {
+            Some(link) => self.take_active(table, Chain { link, count: table.batch }),
+            None => self.take_fresh(table),
         }
-        let index = active.link.wrapping_sub(1);
+    }
+
+    #[inline(always)]
+    fn take_active(&mut self, table: Table, active: Chain) -> u32 {
+        let index = self.bounded(active.link.wrapping_sub(1), table.limit);
         let rest = Chain { link: self.link_of(table, index), count: active.count - 1 };
-        self.set_u64(cache + field::ACTIVE, rest.word());
+        self.set_u64(self.cache(table) + field::ACTIVE, rest.word());
         index
     }
 
@@ -134,7 +140,7 @@ impl<M: Memory> Store<M> {
         let at = self.cache(table) + field::FULL;
         let full = Chain::of(self.mem.load_u64(at));
         self.set_batch(table, link.wrapping_sub(1), full.link);
-        self.set_u64(at, Chain { link, count: full.count + 1 }.word());
+        self.set_u64(at, Chain { link, count: full.count.wrapping_add(1) }.word());
     }
 
     #[inline(always)]
@@ -156,7 +162,7 @@ impl<M: Memory> Store<M> {
 
     /// Makes sure that the cache has `count` free records; false if the pool has not so many.
     /// Between operations only.
-    #[inline]
+    #[inline(always)]
     pub(super) fn stock(&mut self, table: Table, count: u64) -> bool {
         let active = self.mem.load_u64(self.cache(table) + field::ACTIVE) >> 32;
         active >= count || self.refill(table, count)
@@ -306,7 +312,7 @@ impl<M: Memory> Store<M> {
 
     /// Makes sure of `count` frames or nodes that nobody was promised; false if they are not
     /// there. Between operations only.
-    #[inline]
+    #[inline(always)]
     pub(super) fn borrow_credit(&mut self, table: Table, count: u64) -> bool {
         self.credit(table) >= count || (self.mem.shared() && self.borrow_shared(table, count))
     }
@@ -341,7 +347,7 @@ impl<M: Memory> Store<M> {
 
     /// Gives some of the credit back to the pool.
     pub(super) fn give_credit(&mut self, table: Table, count: u64) {
-        self.add_credit(table, -(count as i64));
+        self.add_credit(table, (count as i64).wrapping_neg());
         self.decide(table.credit(), |_, left| Some(left.wrapping_add(count)));
         self.close();
     }

@@ -17,13 +17,13 @@ impl<M: Memory> Store<M> {
         if !self.mem.shared() {
             return true;
         }
-        self.mem.store_u32(superblock::SEIZED, version + 1);
+        self.mem.store_u32(superblock::SEIZED, version.wrapping_add(1));
         let at = self.version_at(version) + field::COUNT;
         let seized = self.adjust(at, |word| Some(word | count::SEIZED));
         self.mem.fence();
         let writing = (0..self.lay.config.participants).any(|who| {
             let at = self.lay.participant(who) + participant::WRITING;
-            self.mem.load_u32(at) == version + 1
+            self.mem.load_u32(at) == version.wrapping_add(1)
         });
         if writing || seized.is_none() {
             self.let_go();
@@ -53,12 +53,12 @@ impl<M: Memory> Store<M> {
     /// yet, the way back is learned for all that were added since.
     fn way_back(&mut self, list: u64, child: u32) -> u32 {
         let first = self.mem.load_u64(list) as u32;
-        if first == child + 1 {
+        if first == child.wrapping_add(1) {
             return 0;
         }
         let known = self.mem.load_u32(self.version_at(child) + field::PREV);
         if let Some(prev) = known.checked_sub(1)
-            && self.mem.load_u32(self.version_at(prev) + field::NEXT) == child + 1
+            && self.mem.load_u32(self.version_at(prev) + field::NEXT) == child.wrapping_add(1)
         {
             return known;
         }
@@ -80,7 +80,8 @@ impl<M: Memory> Store<M> {
     /// Puts `link` in the place of `child` in the list at `list`. If `child` is the first, that
     /// decides the operation; else the operation's end does.
     fn replace(&mut self, list: u64, child: u32, link: u32, decides: u64) {
-        while !self.corrupt.get() {
+        // Each try that fails means that a child was added, which can't go on for ever.
+        for _ in 0..self.lay.versions.limit {
             let prev = self.way_back(list, child);
             if let Some(prev) = prev.checked_sub(1) {
                 let at = self.version_at(prev) + field::NEXT;
@@ -94,6 +95,7 @@ impl<M: Memory> Store<M> {
                 return;
             }
         }
+        self.corrupt.set(true);
     }
 
     /// Takes `child` out of the list of its parent's children.
@@ -164,9 +166,9 @@ impl<M: Memory> Store<M> {
         self.set_u32(child_at + field::PREV, prev);
         if let Some(next) = next.checked_sub(1) {
             let at = self.version_at(next) + field::PREV;
-            self.set_u32(at, child + 1);
+            self.set_u32(at, child.wrapping_add(1));
         }
-        self.replace(list, parent, child + 1, kind::PUSHED);
+        self.replace(list, parent, child.wrapping_add(1), kind::PUSHED);
         let prev = self.way_back(list, child);
         self.mem.store_u32(child_at + field::PREV, prev);
     }

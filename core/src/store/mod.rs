@@ -71,7 +71,7 @@ pub use holder::Limits;
 pub use ids::{EntryId, HolderId, PinId, RegionId, StageId};
 pub use layout::{Config, Layout, PAGE_BYTES, REGION_BYTES_MAX};
 pub use stage::STAGE_BYTES_MAX;
-pub use stats::{Stats, Usage};
+pub use stats::{HolderUsage, Stats, Usage};
 
 use crate::memory::Memory;
 use core::cell::Cell;

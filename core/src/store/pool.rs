@@ -24,7 +24,7 @@ impl<M: Memory> Store<M> {
     }
 
     #[inline(always)]
-    fn bounded(&self, index: u32, limit: u32) -> u32 {
+    pub(super) fn bounded(&self, index: u32, limit: u32) -> u32 {
         if self.mem.shared() && index >= limit {
             self.corrupt.set(true);
             return limit;
@@ -50,7 +50,11 @@ impl<M: Memory> Store<M> {
     /// Whether a record may be looked at: it was used, or its table was cleared at the start.
     #[inline(always)]
     pub(super) fn known(&self, table: Table, index: u32) -> bool {
-        index < if self.mem.shared() { table.limit } else { self.high(table) }
+        if self.mem.shared() {
+            index < table.limit
+        } else {
+            u64::from(index) < self.mem.load_u64(table.high())
+        }
     }
 
     /// Whether a record can be taken, and takes care that it will.
@@ -117,12 +121,14 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes a frame or node and stamps it. Its bytes are whatever they were.
+    #[inline(always)]
     pub(super) fn take_stamped(&mut self, table: Table, stamp: u64) -> u32 {
         self.add_credit(table, -1);
         self.take_promised(table, stamp)
     }
 
     /// The same for one that was promised: the promise is gone.
+    #[inline(always)]
     pub(super) fn take_promised(&mut self, table: Table, stamp: u64) -> u32 {
         let index = self.take(table);
         let at = self.at(table, index);

@@ -111,7 +111,7 @@ impl<M: Memory> Store<M> {
         let at = self.version_at(version);
         let next = self.mem.load_u32(at + LINK);
         self.set_u32(superblock::DRAINED, next);
-        self.set_u32(superblock::CURRENT, version + 1);
+        self.set_u32(superblock::CURRENT, version.wrapping_add(1));
         self.decide(at + field::COUNT, |_, word| Some(word & !count::QUEUED));
         self.close();
         Some(version)

@@ -138,7 +138,7 @@ impl<M: Memory> Store<M> {
             || self.is_in_chain(self.mem.load_u32(superblock::DRAINED), version);
         if self.count(version).has(count::QUEUED) && !waits && self.is_version(version) {
             let link_at = self.version_at(version) + LINK;
-            self.post(superblock::WORK, link_at, version + 1);
+            self.post(superblock::WORK, link_at, version.wrapping_add(1));
         }
         self.mem.store_u32(area + field::POSTING, 0);
         true

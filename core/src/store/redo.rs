@@ -333,7 +333,7 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn begin_posting(&self, version: u32) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + field::POSTING, version + 1);
+            self.mem.store_u32(self.area + field::POSTING, version.wrapping_add(1));
         }
     }
 

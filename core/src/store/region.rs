@@ -104,7 +104,7 @@ impl<M: Memory> Store<M> {
         self.mem.store_u64(at + field::CHARGED, 0);
         let count_at = self.lay.holders.at(holder.index()) + holder::REGION_COUNT;
         let count = self.mem.load_u32(count_at);
-        self.set_u32(count_at, count + 1);
+        self.set_u32(count_at, count.wrapping_add(1));
         RegionId::new(index, self.go_live(self.lay.regions, index))
     }
 

@@ -103,7 +103,7 @@ impl<M: Memory> Store<M> {
         self.mem.store_u64(at + field::FILLED, 0);
         let count_at = self.lay.holders.at(holder.index()) + holder::STAGE_COUNT;
         let count = self.mem.load_u32(count_at);
-        self.set_u32(count_at, count + 1);
+        self.set_u32(count_at, count.wrapping_add(1));
         StageId::new(index, self.go_live(self.lay.stages, index))
     }
 

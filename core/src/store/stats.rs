@@ -1,6 +1,8 @@
 //! How full a store is.
 
-use super::records::{STAMPED, Table, participant, superblock};
+use super::error::Result;
+use super::ids::HolderId;
+use super::records::{STAMPED, Table, holder as field, participant, superblock};
 use super::redo::value;
 use super::{Memory, Store};
 
@@ -42,7 +44,31 @@ pub struct Stats {
     pub version_number: u64,
 }
 
+/// What one holder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HolderUsage {
+    /// Pages on its account, see [`Limits::pages`](super::Limits::pages).
+    pub pages: u64,
+    /// Regions.
+    pub regions: u32,
+    /// References that it owns.
+    pub entries: u32,
+}
+
 impl<M: Memory> Store<M> {
+    /// What a holder has.
+    ///
+    /// # Errors
+    /// [`Error::Stale`](super::Error::Stale).
+    pub fn holder_usage(&self, holder: HolderId) -> Result<HolderUsage> {
+        let at = self.holder_at(holder)?;
+        Ok(HolderUsage {
+            pages: self.mem.load_u64(at + field::PAGES),
+            regions: self.mem.load_u32(at + field::REGION_COUNT),
+            entries: self.mem.load_u32(at + field::ENTRY_COUNT),
+        })
+    }
+
     /// Reads all the counters. What others change meanwhile may be counted twice or not at all.
     pub fn stats(&self) -> Stats {
         Stats {

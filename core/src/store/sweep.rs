@@ -170,17 +170,27 @@ impl<M: Memory> Store<M> {
         if word.state() == STATE_LIVE && !self.begin_end(at, word) {
             return false;
         }
-        debug_assert!(word.state() == STATE_LIVE || word.state() == STATE_LEAVING);
+        if word.state() != STATE_LIVE && word.state() != STATE_LEAVING {
+            self.corrupt.set(true);
+            return false;
+        }
         self.end_entry(index, End::Expired);
         true
     }
 
-    /// Sends the first of the holders without regions to its grace; whether it was the last.
+    /// Sends the first of the holders without regions to its grace, or past it if it has no
+    /// reference to outlive it: clients that come and go must not use up the table. Whether it was
+    /// the last.
     fn holder_to_grace(&mut self) -> bool {
         if let Some(index) = self.first(superblock::SWEEP_QUEUE) {
             self.dequeue(self.lay.holders, superblock::SWEEP_QUEUE, index);
-            self.set_state(index, STATE_GRACE);
-            self.enqueue(self.lay.holders, superblock::GRACE_QUEUE, index);
+            let (state, queue) = if self.entries_of(self.at(self.lay.holders, index)) == 0 {
+                (STATE_EXPIRING, superblock::EXPIRE_QUEUE)
+            } else {
+                (STATE_GRACE, superblock::GRACE_QUEUE)
+            };
+            self.set_state(index, state);
+            self.enqueue(self.lay.holders, queue, index);
             self.close();
         }
         self.first(superblock::SWEEP_QUEUE).is_none()

@@ -179,7 +179,7 @@ impl<M: Memory> Store<M> {
                 }
                 Some(old) => {
                     let node = self.take_stamped(nodes, number);
-                    self.mem.copy(self.node_at(old), self.node_at(node), NODE_BYTES);
+                    self.copy_apart(self.node_at(old), self.node_at(node), NODE_BYTES);
                     if let Some(place) = path.superseded.get_mut(path.count) {
                         *place = old;
                         path.count += 1;
@@ -249,6 +249,15 @@ impl<M: Memory> Store<M> {
         self.close();
     }
 
+    /// Copies between two frames or nodes; where others write too they may be one by mistake.
+    fn copy_apart(&self, source: u64, target: u64, len: u64) {
+        if self.mem.shared() && source.abs_diff(target) < len {
+            self.corrupt.set(true);
+            return;
+        }
+        self.mem.copy(source, target, len);
+    }
+
     /// Fills what is round a piece of a frame: from another frame, or with zeros, because
     /// recycled frames have somebody else's bytes.
     pub(super) fn fill_round(&self, frame_at: u64, piece: Piece, from: Option<u64>) {
@@ -256,7 +265,7 @@ impl<M: Memory> Store<M> {
         for (start, len) in [(0, piece.start), (end, PAGE_BYTES - end)] {
             match from {
                 _ if len == 0 => {}
-                Some(from) => self.mem.copy(from + start, frame_at + start, len),
+                Some(from) => self.copy_apart(from + start, frame_at + start, len),
                 None => self.mem.fill_zero(frame_at + start, len),
             }
         }
@@ -337,7 +346,7 @@ impl<M: Memory> Store<M> {
             let to = if child == last >> shift { last & span_mask } else { span_mask };
             let link = match link {
                 0 => 0,
-                _ => self.mem.load_u32(self.node_at(index) + 4 * child),
+                _ => self.mem.load_u32(self.slot(index, child << shift, level)),
             };
             self.add_need(need, link, level - 1, threshold, (from, to));
         }

@@ -115,7 +115,7 @@ impl<M: Memory> Store<M> {
     pub(super) fn post_if_queued(&self, version: u32, before: u64, after: u64) {
         if after & !before & count::QUEUED != 0 {
             let link_at = self.version_at(version) + LINK;
-            self.post(superblock::WORK, link_at, version + 1);
+            self.post(superblock::WORK, link_at, version.wrapping_add(1));
         }
     }
 
@@ -214,7 +214,7 @@ impl<M: Memory> Store<M> {
     /// Puts `child` first among the children of `parent`, and so decides the operation.
     fn adopt(&mut self, parent: u32, child: u32) {
         let (list, at) = (self.version_at(parent) + field::CHILD, self.version_at(child));
-        self.mem.store_u32(at + field::PARENT, parent + 1);
+        self.mem.store_u32(at + field::PARENT, parent.wrapping_add(1));
         self.mem.store_u32(at + field::LISTED, 1);
         self.announce_list(list, kind::PUSHED, child);
         let mut first = self.mem.load_u64(list);
@@ -222,7 +222,7 @@ impl<M: Memory> Store<M> {
             self.mem.store_u32(at + field::NEXT, first as u32);
             if !self.mem.shared() && first != 0 {
                 let first_at = self.version_at(first as u32 - 1);
-                self.mem.store_u32(first_at + field::PREV, child + 1);
+                self.mem.store_u32(first_at + field::PREV, child.wrapping_add(1));
             }
             match self.mem.compare_exchange_u64(list, first, u64::from(child) + 1) {
                 Ok(_) => return,
@@ -266,7 +266,7 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn begin_writing(&self, version: u32) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + participant::WRITING, version + 1);
+            self.mem.store_u32(self.area + participant::WRITING, version.wrapping_add(1));
             self.mem.fence();
         }
     }

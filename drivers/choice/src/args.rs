@@ -41,6 +41,10 @@ pub struct DriverArgs {
     #[arg(long, global = true, value_name = "N", requires = "pool")]
     pub participant: Option<u32>,
 
+    /// Write all datagrams to this file, for Wireshark: tools/wireshark/dmrpc.lua explains them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
     /// Make a virtual device of DPDK's and use its port, such as
     /// net_af_packet0,iface=veth0 or net_memif0,role=client,id=0,socket=/run/x.sock,
     /// socket-abstract=no (the other end has role=server). Several are links to several neighbours.

@@ -1,10 +1,12 @@
 //! A device of whichever driver.
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
-use dmrpc_cxl::PoolDevice;
+use dmrpc_cxl::{Pool, PoolDevice};
+use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
 use dmrpc_host::idle::Wait;
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
 
@@ -20,33 +22,54 @@ type DpdkTx<'a> = <dmrpc_dpdk::DpdkDevice as Device>::Tx<'a>;
 pub enum AnyDevice {
     /// A kernel UDP socket.
     Udp(UdpDevice),
+    /// A kernel UDP socket, and a capture file.
+    UdpCaptured(Captured<UdpDevice>),
     /// Rings in a pool.
     Cxl(PoolDevice),
+    /// Rings in a pool, and a capture file.
+    CxlCaptured(Captured<PoolDevice>),
     /// Ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(dmrpc_dpdk::DpdkDevice),
+    /// Ports of DPDK's, and a capture file.
+    #[cfg(feature = "dpdk")]
+    DpdkCaptured(Captured<dmrpc_dpdk::DpdkDevice>),
 }
 
 /// The receiving half of an [`AnyDevice`].
 pub enum AnyRx<'a> {
     /// Of a kernel UDP socket.
     Udp(UdpRx<'a>),
+    /// Of a kernel UDP socket with a capture file.
+    UdpCaptured(CapturedRx<'a, UdpDevice>),
     /// Of rings in a pool.
     Cxl(PoolRx<'a>),
+    /// Of rings in a pool with a capture file.
+    CxlCaptured(CapturedRx<'a, PoolDevice>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkRx<'a>),
+    /// Of ports of DPDK's with a capture file.
+    #[cfg(feature = "dpdk")]
+    DpdkCaptured(CapturedRx<'a, dmrpc_dpdk::DpdkDevice>),
 }
 
 /// The sending half of an [`AnyDevice`].
 pub enum AnyTx<'a> {
     /// Of a kernel UDP socket.
     Udp(UdpTx<'a>),
+    /// Of a kernel UDP socket with a capture file.
+    UdpCaptured(CapturedTx<'a, UdpDevice>),
     /// Of rings in a pool.
     Cxl(PoolTx<'a>),
+    /// Of rings in a pool with a capture file.
+    CxlCaptured(CapturedTx<'a, PoolDevice>),
     /// Of ports of DPDK's.
     #[cfg(feature = "dpdk")]
     Dpdk(DpdkTx<'a>),
+    /// Of ports of DPDK's with a capture file.
+    #[cfg(feature = "dpdk")]
+    DpdkCaptured(CapturedTx<'a, dmrpc_dpdk::DpdkDevice>),
 }
 
 /// The same expression for the driver that a value is of.
@@ -54,9 +77,13 @@ macro_rules! either {
     ($enum:ident, $value:expr, $inner:ident => $do:expr) => {
         match $value {
             $enum::Udp($inner) => $do,
+            $enum::UdpCaptured($inner) => $do,
             $enum::Cxl($inner) => $do,
+            $enum::CxlCaptured($inner) => $do,
             #[cfg(feature = "dpdk")]
             $enum::Dpdk($inner) => $do,
+            #[cfg(feature = "dpdk")]
+            $enum::DpdkCaptured($inner) => $do,
         }
     };
 }
@@ -65,9 +92,13 @@ impl std::fmt::Debug for AnyDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Udp(device) => write!(f, "Udp({})", device.local_addr()),
+            Self::UdpCaptured(device) => write!(f, "UdpCaptured({})", device.local_addr()),
             Self::Cxl(device) => write!(f, "Cxl({})", device.local_addr()),
+            Self::CxlCaptured(device) => write!(f, "CxlCaptured({})", device.local_addr()),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => device.fmt(f),
+            #[cfg(feature = "dpdk")]
+            Self::DpdkCaptured(device) => device.device().fmt(f),
         }
     }
 }
@@ -76,6 +107,16 @@ impl AnyDevice {
     /// The address that the device is reached at.
     pub fn local_addr(&self) -> SocketAddrV4 {
         either!(AnyDevice, self, device => device.local_addr())
+    }
+}
+
+impl AnyDevice {
+    /// The pool whose rings it is over, and which participant of it this is.
+    pub fn pool(&self) -> Option<(&Arc<Pool>, u32)> {
+        match self {
+            Self::Cxl(device) => Some((device.pool(), device.participant().index())),
+            _ => None,
+        }
     }
 }
 
@@ -94,14 +135,27 @@ impl Device for AnyDevice {
                 let (rx, tx) = device.split();
                 (AnyRx::Udp(rx), AnyTx::Udp(tx))
             }
+            Self::UdpCaptured(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::UdpCaptured(rx), AnyTx::UdpCaptured(tx))
+            }
             Self::Cxl(device) => {
                 let (rx, tx) = device.split();
                 (AnyRx::Cxl(rx), AnyTx::Cxl(tx))
+            }
+            Self::CxlCaptured(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::CxlCaptured(rx), AnyTx::CxlCaptured(tx))
             }
             #[cfg(feature = "dpdk")]
             Self::Dpdk(device) => {
                 let (rx, tx) = device.split();
                 (AnyRx::Dpdk(rx), AnyTx::Dpdk(tx))
+            }
+            #[cfg(feature = "dpdk")]
+            Self::DpdkCaptured(device) => {
+                let (rx, tx) = device.split();
+                (AnyRx::DpdkCaptured(rx), AnyTx::DpdkCaptured(tx))
             }
         }
     }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolDevice};
-
+use dmrpc_host::captured::Captured;
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
 use crate::args::{DriverArgs, DriverKind};
@@ -40,6 +41,13 @@ pub enum DriverError {
         /// The flag.
         flag: &'static str,
     },
+    /// The capture file cannot be written.
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// DPDK's port cannot have this address.
     Address {
         /// The address given.
@@ -54,6 +62,7 @@ impl DriverError {
             Self::Udp(_)
             | Self::Pool(_)
             | Self::NotBuilt
+            | Self::Capture { .. }
             | Self::Network(_)
             | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
@@ -85,6 +94,9 @@ impl fmt::Display for DriverError {
             Self::Interface { line, said } => write!(f, "ip {line} failed: {said}"),
             Self::WithoutDpdk { flag } => {
                 write!(f, "{flag} is for DPDK: give --driver dpdk too, or leave it out")
+            }
+            Self::Capture { path, source } => {
+                write!(f, "--pcap {} cannot be written: {source}", path.display())
             }
             Self::Address { given } => write!(
                 f,
@@ -119,6 +131,7 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 /// A driver that runs.
 pub struct Driver {
     datagram_bytes: usize,
+    pcap: Option<PathBuf>,
     pool: Option<(Arc<Pool>, Option<u32>)>,
     #[cfg(feature = "dpdk")]
     dpdk: Option<dpdk::Ports>,
@@ -140,12 +153,13 @@ impl Driver {
                 let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
                 let mapping = Mapping::open(path).map_err(OpenError::from)?;
                 let pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
-                Ok(Self::of_pool(Arc::new(pool), args.participant))
+                Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
             }
             DriverKind::Udp => match args.first_of_dpdk() {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
                 None => Ok(Self {
                     datagram_bytes,
+                    pcap: args.pcap.clone(),
                     pool: None,
                     #[cfg(feature = "dpdk")]
                     dpdk: None,
@@ -154,7 +168,7 @@ impl Driver {
             #[cfg(feature = "dpdk")]
             DriverKind::Dpdk => {
                 let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
-                Ok(Self { datagram_bytes, pool: None, dpdk })
+                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), pool: None, dpdk })
             }
             #[cfg(not(feature = "dpdk"))]
             DriverKind::Dpdk => {
@@ -169,9 +183,15 @@ impl Driver {
         Self {
             datagram_bytes: pool.geometry().datagram_bytes as usize,
             pool: Some((pool, index)),
+            pcap: None,
             #[cfg(feature = "dpdk")]
             dpdk: None,
         }
+    }
+
+    /// The same with a capture file, if there is to be one.
+    pub fn with_pcap(self, pcap: Option<PathBuf>) -> Self {
+        Self { pcap, ..self }
     }
 
     /// Tells the driver that the calling thread, not the one that started the driver, will poll a
@@ -194,16 +214,41 @@ impl Driver {
     pub fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
         #[cfg(feature = "dpdk")]
         if let Some(ports) = &self.dpdk {
-            return Ok(AnyDevice::Dpdk(ports.device(queue, bind)?));
+            let device = ports.device(queue, bind)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Dpdk(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::DpdkCaptured(captured));
         }
-        let _ = queue;
         if let Some((pool, index)) = &self.pool {
             let participant = attach(pool, *index).map_err(OpenError::from)?;
-            return Ok(AnyDevice::Cxl(PoolDevice::new(Arc::clone(pool), participant)?));
+            let device = PoolDevice::new(Arc::clone(pool), participant)?;
+            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Cxl(device)) };
+            let local = device.local_addr();
+            let captured = Captured::new(device, local, &path);
+            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+            return Ok(AnyDevice::CxlCaptured(captured));
         }
         let mut config = UdpConfig::at(bind);
         config.datagram_bytes_max = self.datagram_bytes;
-        Ok(AnyDevice::Udp(UdpDevice::open(config)?))
+        let device = UdpDevice::open(config)?;
+        let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Udp(device)) };
+        let local = device.local_addr();
+        let captured = Captured::new(device, local, &path);
+        let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
+        Ok(AnyDevice::UdpCaptured(captured))
+    }
+
+    /// The capture file of a poll loop: loops after the first have their number in its name.
+    fn capture(&self, queue: u16) -> Option<PathBuf> {
+        let path = self.pcap.clone()?;
+        if queue == 0 {
+            return Some(path);
+        }
+        let mut name = path.into_os_string();
+        name.push(format!(".{queue}"));
+        Some(name.into())
     }
 }
 

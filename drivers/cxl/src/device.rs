@@ -41,9 +41,9 @@ const NETWORK: u8 = 240;
 ///
 /// # Panics
 /// If `index` needs more than 16 bits.
-pub fn address_of(index: u32) -> SocketAddrV4 {
-    let [high, low] = u16::try_from(index).expect("participants are few").to_be_bytes();
-    SocketAddrV4::new(Ipv4Addr::new(NETWORK, 0, high, low), PORT)
+pub const fn address_of(index: u32) -> SocketAddrV4 {
+    assert!(index <= u16::MAX as u32, "participants are few");
+    SocketAddrV4::new(Ipv4Addr::new(NETWORK, 0, (index >> 8) as u8, index as u8), PORT)
 }
 
 /// The participant that an address is of; `None` for addresses of networks.

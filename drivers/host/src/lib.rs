@@ -8,12 +8,14 @@
 //! * [`local`]: child processes for `--local`, certain to come down again.
 //! * [`key`]: the pre-shared key, from a file or the environment.
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
+//! * [`captured`], [`pcap`]: a device that writes what passes to a capture file.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
 //! * `log` (feature `log`): deferred logging with defmt.
 #![deny(unsafe_code)]
 
 pub mod affinity;
+pub mod captured;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
@@ -23,6 +25,7 @@ pub mod local;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod metered;
+pub mod pcap;
 pub mod raw;
 pub mod signals;
 pub mod size;

@@ -7,6 +7,7 @@
 //! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases
 //! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With several
 //! sessions each call's is picked at random, and the rate is compared with that of 64, in turns.
+//!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
 

@@ -3,6 +3,7 @@
 //! A run follows from the network's seed and the actors alone: nothing here reads a clock or
 //! depends on where memory lies.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 
 use dmrpc_core::endpoint::table::StorageSize;
@@ -64,6 +65,9 @@ pub struct Node<A> {
     pub device: NetworkDevice,
     clock: Clock,
     paused_until: Instant,
+    /// When it is to be polled next, on the network's clock; earlier if packets come. Zero if it
+    /// may have been touched from outside.
+    wake: Instant,
 }
 
 impl<A: Actor> Node<A> {
@@ -86,12 +90,13 @@ impl<A: Actor> Node<A> {
 pub struct Cluster<A: Actor> {
     network: Network,
     nodes: Vec<Option<Node<A>>>,
+    indices: BTreeMap<SocketAddrV4, usize>,
 }
 
 impl<A: Actor> Cluster<A> {
     /// A cluster without nodes.
     pub fn new(network: Network) -> Self {
-        Self { network, nodes: Vec::new() }
+        Self { network, nodes: Vec::new(), indices: BTreeMap::new() }
     }
 
     /// The network.
@@ -136,7 +141,9 @@ impl<A: Actor> Cluster<A> {
         let endpoint = Endpoint::new(config, storage::take(size), now).expect("a configuration");
         let device = self.network.open(address, datagram);
         let paused_until = Instant::ZERO;
-        self.nodes[index] = Some(Node { endpoint, actor, device, clock, paused_until });
+        self.indices.insert(address, index);
+        let wake = Instant::ZERO;
+        self.nodes[index] = Some(Node { endpoint, actor, device, clock, paused_until, wake });
     }
 
     /// Takes a node away at once; its actor is handed back.
@@ -161,7 +168,9 @@ impl<A: Actor> Cluster<A> {
     /// # Panics
     /// If the node is not running.
     pub fn node(&mut self, index: usize) -> &mut Node<A> {
-        self.nodes[index].as_mut().expect("a running node")
+        let node = self.nodes[index].as_mut().expect("a running node");
+        node.wake = Instant::ZERO;
+        node
     }
 
     /// The running nodes.
@@ -182,16 +191,27 @@ impl<A: Actor> Cluster<A> {
     /// If the nodes keep each other busy without time passing.
     pub fn step(&mut self, limit: Instant) -> bool {
         let network = self.network.clone();
-        let wakes = self.nodes.iter().flatten().map(|node| node.wake_at(&network));
+        for node in self.nodes.iter_mut().flatten().filter(|node| node.wake == Instant::ZERO) {
+            node.wake = node.wake_at(&network);
+        }
+        let wakes = self.nodes.iter().flatten().map(|node| node.wake);
         let next = wakes.chain(network.next_arrival()).min().unwrap_or(Instant::FAR_FUTURE);
         if next > limit {
             network.advance(limit);
             return false;
         }
-        network.advance(next.max(network.now()));
-        for node in self.nodes.iter_mut().flatten() {
+        let now = next.max(network.now());
+        network.advance(now);
+        let Self { nodes, indices, .. } = self;
+        network.receivers(|address| {
+            if let Some(node) = indices.get(&address).and_then(|index| nodes[*index].as_mut()) {
+                node.wake = node.wake.min(now.max(node.paused_until));
+            }
+        });
+        for node in self.nodes.iter_mut().flatten().filter(|node| node.wake <= now) {
             let mut polls = 0;
-            while node.wake_at(&network) <= network.now() {
+            node.wake = node.wake_at(&network);
+            while node.wake <= now {
                 node.poll(&network);
                 polls += 1;
                 assert!(
@@ -200,6 +220,7 @@ impl<A: Actor> Cluster<A> {
                     node.device.address(),
                     node.endpoint.counters()
                 );
+                node.wake = node.wake_at(&network);
             }
         }
         true

@@ -26,6 +26,10 @@ pub struct Faults {
     pub clog: u32,
     /// How long a path stalls, at most.
     pub clog_max: Duration,
+    /// Packets held back alone, so that any number of later ones overtakes them.
+    pub straggle: u32,
+    /// How long they are held back, at most.
+    pub straggle_max: Duration,
     /// Packets corrupted, in one of the ways of [`Counts`].
     pub corrupt: u32,
     /// Packets that wait at a receiver, at most. More are dropped.
@@ -45,6 +49,8 @@ impl Faults {
         delay_max: Duration::from_micros(2),
         clog: 0,
         clog_max: Duration::ZERO,
+        straggle: 0,
+        straggle_max: Duration::ZERO,
         corrupt: 0,
         queue_packets: usize::MAX,
     };
@@ -56,7 +62,7 @@ impl Faults {
             |max: u64| if random.below(2) == 0 { 0 } else { random.within(0..=max) as u32 };
         let (loss, burst) = (rate(300_000), rate(20_000));
         let (duplicate, replay) = (rate(500_000), rate(20_000));
-        let (clog, corrupt) = (rate(500), rate(50_000));
+        let (clog, straggle, corrupt) = (rate(500), rate(10_000), rate(50_000));
         let delay_min = random.within(1_000..=50_000);
         let spread = [0, 5_000, 200_000, 20_000_000][random.below(4) as usize];
         Self {
@@ -69,9 +75,11 @@ impl Faults {
             delay_min: Duration::from_nanos(delay_min),
             delay_max: Duration::from_nanos(delay_min + random.within(0..=spread)),
             clog,
-            clog_max: Duration::from_millis(random.within(1..=2_000)),
+            clog_max: Duration::from_millis(random.within(1..=5_000)),
+            straggle,
+            straggle_max: Duration::from_millis(random.within(1..=5_000)),
             corrupt,
-            queue_packets: [usize::MAX, 256, 32, 8][random.below(4) as usize],
+            queue_packets: [usize::MAX, 256, 32, 8, 4][random.below(5) as usize],
         }
     }
 }
@@ -93,8 +101,12 @@ pub struct Counts {
     pub replayed: u64,
     /// Stalled the path from its sender.
     pub clogged: u64,
+    /// Held back alone.
+    pub straggled: u64,
     /// One bit flipped.
     pub bit_flipped: u64,
+    /// Up to eight bytes in a row changed.
+    pub burst_flipped: u64,
     /// Cut short.
     pub truncated: u64,
     /// Made longer.
@@ -107,4 +119,11 @@ pub struct Counts {
     pub queue_full: u64,
     /// Dropped because nobody has the address.
     pub nobody: u64,
+}
+
+impl Counts {
+    /// Packets whose bytes were changed.
+    pub fn corrupted(&self) -> u64 {
+        self.bit_flipped + self.burst_flipped + self.truncated + self.extended + self.spliced
+    }
 }

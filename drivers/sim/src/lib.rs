@@ -6,10 +6,12 @@
 //! - [`link`]: hosts on a switch, with rates and queues, for goodput, incast and fairness;
 //! - [`memory`]: two devices joined by a wire in memory, for instruction counts and throughput;
 //! - [`faults`]: what a network may do to packets, and how often it did;
+//! - [`effects`]: how often that mattered;
 //! - [`random`]: the generator behind it.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod effects;
 pub mod faults;
 pub mod link;
 pub mod memory;

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 use dmrpc_core::time::{Duration, Instant};
 
+use crate::effects::{Effects, Fault, identity};
 use crate::faults::{Counts, Faults};
 use crate::random::{Random, mix};
 
@@ -43,7 +44,11 @@ struct Shared {
     burst_left: u64,
     /// An earlier packet, for splicing.
     earlier: Vec<u8>,
+    effects: Effects,
+    /// Who has received something since the last [`Network::receivers`].
+    receivers: Vec<SocketAddrV4>,
     recording: bool,
+    record_from: Option<SocketAddrV4>,
     recorded: Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>,
 }
 
@@ -54,6 +59,8 @@ struct Packet {
     from: SocketAddrV4,
     to: SocketAddrV4,
     bytes: Vec<u8>,
+    /// What made it, if it is a copy.
+    copy: Option<Fault>,
 }
 
 impl Network {
@@ -72,7 +79,10 @@ impl Network {
             clogged_until: BTreeMap::new(),
             burst_left: 0,
             earlier: Vec::new(),
+            effects: Effects::default(),
+            receivers: Vec::new(),
             recording: false,
+            record_from: None,
             recorded: Vec::new(),
         };
         Self { shared: Rc::new(RefCell::new(shared)) }
@@ -121,6 +131,12 @@ impl Network {
         shared.now = now;
     }
 
+    /// Calls `with` for each address that something has arrived at since the last time.
+    pub(crate) fn receivers(&self, mut with: impl FnMut(SocketAddrV4)) {
+        let mut shared = self.shared.borrow_mut();
+        shared.receivers.drain(..).for_each(&mut with);
+    }
+
     /// Whether packets wait at `address`.
     pub fn has_arrived(&self, address: SocketAddrV4) -> bool {
         self.shared.borrow().arrived.get(&address).is_some_and(|queue| !queue.is_empty())
@@ -151,6 +167,11 @@ impl Network {
         self.shared.borrow_mut().recording = on;
     }
 
+    /// Begins to keep copies of what one device sends, or stops to.
+    pub fn record_from(&self, from: Option<SocketAddrV4>) {
+        self.shared.borrow_mut().record_from = from;
+    }
+
     /// Takes the copies kept since the last time: sender, receiver and bytes.
     pub fn recorded(&self) -> Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)> {
         std::mem::take(&mut self.shared.borrow_mut().recorded)
@@ -159,6 +180,11 @@ impl Network {
     /// What has happened to packets so far.
     pub fn counts(&self) -> Counts {
         self.shared.borrow().counts
+    }
+
+    /// How often each fault took effect so far.
+    pub fn effects(&self) -> Vec<(Fault, u64)> {
+        self.shared.borrow().effects.counts().collect()
     }
 
     /// A hash over every delivery so far: time, addresses and bytes.
@@ -170,47 +196,74 @@ impl Network {
 impl Shared {
     fn send(&mut self, from: SocketAddrV4, to: SocketAddrV4, mut bytes: Vec<u8>) {
         self.counts.sent += 1;
-        if self.recording {
+        if self.recording || self.record_from == Some(from) {
             self.recorded.push((from, to, bytes.clone()));
         }
+        let identity = identity(from, to, &bytes);
+        self.effects.sent(identity);
+        if let Some(fault) = self.lose(from, to) {
+            return self.effects.hit(identity, fault);
+        }
+        let delay = self.hold_back(from, identity);
+        if self.random.happens(self.faults.duplicate) {
+            self.counts.duplicated += 1;
+            let delay = delay + self.delay(from);
+            self.launch(delay, from, to, bytes.clone(), Some(Fault::Duplicate));
+        }
+        if self.random.happens(self.faults.replay) {
+            self.counts.replayed += 1;
+            let later = self.random.within(0..=self.faults.replay_after_max.as_nanos());
+            let later = Duration::from_nanos(later);
+            self.launch(later, from, to, bytes.clone(), Some(Fault::Replay));
+        }
+        if self.random.happens(self.faults.corrupt) {
+            let fault = self.corrupt(&mut bytes);
+            self.effects.hit(identity, fault);
+        } else if self.random.below(8) == 0 {
+            self.earlier.clone_from(&bytes);
+        }
+        let delay = delay + self.delay(from);
+        self.launch(delay, from, to, bytes, None);
+    }
+
+    /// Whether a packet gets lost, and to what.
+    fn lose(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> Option<Fault> {
         if self.cut.contains(&(from, to)) {
             self.counts.partitioned += 1;
-            return;
+            let both = self.cut.contains(&(to, from));
+            return Some(if both { Fault::Partition } else { Fault::PartitionOneWay });
         }
         if self.burst_left > 0 {
             self.burst_left -= 1;
             self.counts.lost_in_burst += 1;
-            return;
+            return Some(Fault::Burst);
         }
         if self.random.happens(self.faults.burst) {
             self.burst_left = self.random.within(1..=self.faults.burst_packets_max);
         }
         if self.random.happens(self.faults.loss) {
             self.counts.lost += 1;
-            return;
+            return Some(Fault::Loss);
         }
+        None
+    }
+
+    /// How much longer a packet is under way than others, if it is.
+    fn hold_back(&mut self, from: SocketAddrV4, identity: Option<u64>) -> Duration {
         if self.random.happens(self.faults.clog) {
             let stall = self.random.within(0..=self.faults.clog_max.as_nanos());
             self.clogged_until.insert(from, self.now + Duration::from_nanos(stall));
             self.counts.clogged += 1;
         }
-        if self.random.happens(self.faults.duplicate) {
-            self.counts.duplicated += 1;
-            let delay = self.delay(from);
-            self.launch(delay, from, to, bytes.clone());
+        if self.clogged_until.get(&from).is_some_and(|until| *until > self.now) {
+            self.effects.hit(identity, Fault::Clog);
         }
-        if self.random.happens(self.faults.replay) {
-            self.counts.replayed += 1;
-            let later = self.random.within(0..=self.faults.replay_after_max.as_nanos());
-            self.launch(Duration::from_nanos(later), from, to, bytes.clone());
+        if !self.random.happens(self.faults.straggle) {
+            return Duration::ZERO;
         }
-        if self.random.happens(self.faults.corrupt) {
-            self.corrupt(&mut bytes);
-        } else if self.random.below(8) == 0 {
-            self.earlier.clone_from(&bytes);
-        }
-        let delay = self.delay(from);
-        self.launch(delay, from, to, bytes);
+        self.counts.straggled += 1;
+        self.effects.hit(identity, Fault::Straggle);
+        Duration::from_nanos(self.random.within(0..=self.faults.straggle_max.as_nanos()))
     }
 
     fn delay(&mut self, from: SocketAddrV4) -> Duration {
@@ -220,22 +273,31 @@ impl Shared {
         stalled + way
     }
 
-    fn launch(&mut self, delay: Duration, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+    fn launch(
+        &mut self,
+        delay: Duration,
+        from: SocketAddrV4,
+        to: SocketAddrV4,
+        bytes: Vec<u8>,
+        copy: Option<Fault>,
+    ) {
         self.packets += 1;
-        let packet = Packet { at: self.now + delay, number: self.packets, from, to, bytes };
+        let packet = Packet { at: self.now + delay, number: self.packets, from, to, bytes, copy };
         self.under_way.push(Reverse(packet));
     }
 
-    fn corrupt(&mut self, bytes: &mut Vec<u8>) {
-        match self.random.below(4) {
+    fn corrupt(&mut self, bytes: &mut Vec<u8>) -> Fault {
+        match self.random.below(5) {
             0 if !bytes.is_empty() => {
                 let bit = self.random.below(bytes.len() as u64 * 8) as usize;
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 self.counts.bit_flipped += 1;
+                Fault::BitFlip
             }
             1 if !bytes.is_empty() => {
                 bytes.truncate(self.random.below(bytes.len() as u64) as usize);
                 self.counts.truncated += 1;
+                Fault::Truncate
             }
             2 if self.earlier.len() > 1 && bytes.len() > 1 => {
                 let at = self.random.within(1..=bytes.len().min(self.earlier.len()) as u64 - 1);
@@ -247,25 +309,46 @@ impl Shared {
                     bytes[at as usize] ^= 1;
                 }
                 self.counts.spliced += 1;
+                Fault::Splice
+            }
+            3 if !bytes.is_empty() => {
+                let at = self.random.below(bytes.len() as u64) as usize;
+                let end = bytes.len().min(at + self.random.within(1..=8) as usize);
+                for byte in &mut bytes[at..end] {
+                    // Never the byte that was there.
+                    *byte ^= self.random.within(1..=255) as u8;
+                }
+                self.counts.burst_flipped += 1;
+                Fault::BitBurst
             }
             _ => {
                 let more = self.random.within(1..=16);
                 bytes.extend((0..more).map(|_| self.random.draw() as u8));
                 self.counts.extended += 1;
+                Fault::Extend
             }
         }
     }
 
     fn deliver(&mut self, packet: Packet) {
-        let Packet { at, from, to, bytes, .. } = packet;
+        let Packet { at, number, from, to, bytes, copy } = packet;
         let limit = self.faults.queue_packets;
         let Some(queue) = self.arrived.get_mut(&to) else {
             self.counts.nobody += 1;
             return;
         };
+        let identity = identity(from, to, &bytes);
         if queue.len() >= limit {
             self.counts.queue_full += 1;
+            if copy.is_none() {
+                self.effects.hit(identity, Fault::QueueFull);
+            }
             return;
+        }
+        match copy {
+            Some(fault) if identity.is_some() => self.effects.count(fault),
+            None if identity.is_some() => self.effects.delivered(from, to, number),
+            _ => {}
         }
         let mut hash = mix(self.hash ^ at.as_nanos());
         for address in [from, to] {
@@ -277,6 +360,9 @@ impl Shared {
             hash = mix(hash ^ u64::from_le_bytes(word));
         }
         self.hash = mix(hash ^ bytes.len() as u64);
+        if queue.is_empty() {
+            self.receivers.push(to);
+        }
         queue.push_back((from, bytes));
         self.counts.delivered += 1;
     }

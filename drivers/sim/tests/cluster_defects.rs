@@ -6,7 +6,7 @@ use dmrpc_host as _;
 mod pair;
 
 use dmrpc_core::endpoint::Call;
-use dmrpc_core::endpoint::host::Sink;
+use dmrpc_core::endpoint::host::{Sink, Source};
 use dmrpc_core::store::Config;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::{
@@ -297,6 +297,41 @@ fn reads_wait_for_each_other_s_snapshots() {
     }
     let (ended, refused) = pair.caller.counts;
     assert_eq!((ended - before.0, refused - before.1), (6, 0), "none is refused");
+    pair.free(session, region);
+    pair.settle();
+}
+
+/// A session's writes in progress take no more of the pool than they may: one that is larger than
+/// that is refused by name, several at a time take turns.
+#[test]
+fn staged_pages_of_a_session_are_bounded() {
+    let mut pair = Pair::new(pool());
+    pair.node.bound_staged_pages(10);
+    let session = pair.connect();
+    let region = pair.alloc(session, 20 * PAGE as u64);
+    // A page more than the bytes fill, for a write that begins within one.
+    pair.fill(session, region, 0, 1, 9 * PAGE);
+    let steps = [Step::Write { region: named(region), offset: 0 }];
+    let refused = pair.run(session, &steps, &[], 10 * PAGE);
+    let quota = MemoryError::Quota { resource: Resource::StagedPages, limit: 10, wanted: 11 };
+    assert_eq!(refused, Err(Refused::Memory(quota)));
+    let mut out = [0; STEPS_MAX * STEP_BYTES];
+    let parameters = emit_steps(&steps, &mut out);
+    let before = pair.caller.counts;
+    for _ in 0..4 {
+        let call = Call {
+            parameters,
+            source: Some((Source(0), 8 * PAGE as u32)),
+            deadline: Some(Duration::from_secs(5)),
+            ..Call::new(Method::MEMORY)
+        };
+        pair.client.call(pair.now, session, &call).expect("a free slot");
+    }
+    for _ in 0..100_000 {
+        pair.step();
+    }
+    let (ended, refused) = pair.caller.counts;
+    assert_eq!((ended - before.0, refused - before.1), (4, 0), "all in their turn");
     pair.free(session, region);
     pair.settle();
 }

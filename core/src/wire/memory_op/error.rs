@@ -31,6 +31,8 @@ pub enum Resource {
     Detached = 9,
     /// Mappings and references of one version.
     VersionHolders = 10,
+    /// Pages of writes in progress.
+    StagedPages = 11,
 }
 
 impl Resource {
@@ -46,10 +48,14 @@ impl Resource {
             8 => Self::Stages,
             9 => Self::Detached,
             10 => Self::VersionHolders,
+            11 => Self::StagedPages,
             _ => return None,
         })
     }
 }
+
+/// The largest count that a quota's error tells.
+const WANTED_MAX: u64 = u64::MAX >> 8;
 
 /// Why a memory operation had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,8 @@ pub enum MemoryError {
         resource: Resource,
         /// How many it may have.
         limit: u64,
+        /// How many it would have had; counts beyond 56 bits travel as that.
+        wanted: u64,
     },
     /// The request's steps make no sense.
     Malformed,
@@ -137,7 +145,9 @@ impl MemoryError {
             Self::StaleIncarnation { incarnation } => (11, [incarnation, 0]),
             Self::MissingRights { rights } => (12, [rights.bits().into(), 0]),
             Self::Exhausted { resource, limit } => (13, [resource as u64, limit]),
-            Self::Quota { resource, limit } => (14, [resource as u64, limit]),
+            Self::Quota { resource, limit, wanted } => {
+                (14, [resource as u64 | wanted.min(WANTED_MAX) << 8, limit])
+            }
             Self::Malformed => (15, [0, 0]),
             Self::TooLong { length, max } => (16, [length, max]),
         };
@@ -162,7 +172,11 @@ impl MemoryError {
             11 => Self::StaleIncarnation { incarnation: details[0] },
             12 => Self::MissingRights { rights: Rights::from_bits_truncate(details[0] as u8) },
             13 => Self::Exhausted { resource: resource()?, limit: details[1] },
-            14 => Self::Quota { resource: resource()?, limit: details[1] },
+            14 => Self::Quota {
+                resource: Resource::from_wire(details[0] & 0xFF)?,
+                limit: details[1],
+                wanted: details[0] >> 8,
+            },
             15 => Self::Malformed,
             16 => Self::TooLong { length: details[0], max: details[1] },
             _ => return None,
@@ -201,8 +215,8 @@ impl core::fmt::Display for MemoryError {
             Self::Exhausted { resource, limit } => {
                 write!(f, "out of {resource:?}: of {limit} in all, fewer are free than it takes")
             }
-            Self::Quota { resource, limit } => {
-                write!(f, "quota of {resource:?} used up: the session may have {limit}")
+            Self::Quota { resource, limit, wanted } => {
+                write!(f, "quota of {limit} {resource:?} exceeded: the session would have {wanted}")
             }
             Self::Malformed => f.write_str("the request's steps make no sense"),
             Self::TooLong { length, max } => {

@@ -2,17 +2,19 @@
 
 use std::rc::Rc;
 
-use dmrpc_core::endpoint::host::CallError;
+use dmrpc_core::endpoint::host::{CallError, SessionId};
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::{
-    MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
-    parse_failure,
+    MemoryError, RefOperand, RegionName, RegionOperand, Resource, STEP_BYTES, STEPS_MAX, Step,
+    emit_steps, parse_failure,
 };
 use dmrpc_core::wire::message::{ArgEntry, Method, Status};
 use dmrpc_core::wire::reference::{Ref, Rights};
 
 use crate::compute::{Cn, Finish, Waiting, Wanted};
-use crate::model::{Content, EndKind, EntryKey, ForeignRegion, Reference};
+use crate::model::{Content, EntryKey, Reference};
+
+mod references;
 
 /// The first argument of a request.
 pub(crate) const FIRST: RefOperand = RefOperand::Argument(0);
@@ -32,8 +34,10 @@ pub(crate) enum End {
 }
 
 /// What a request made and read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Results {
+    /// The session that it was asked in, which holds what was made.
+    pub(crate) session: SessionId,
     pub(crate) refs: Vec<Ref>,
     pub(crate) regions: Vec<u64>,
     pub(crate) body: Vec<u8>,
@@ -52,13 +56,26 @@ impl MemoryCall {
         self.waiting.token
     }
 
+    /// What was made, if anything, for those who do not care how the call ended.
+    pub(crate) async fn loot(self) -> Option<(Vec<Ref>, Vec<u64>)> {
+        match self.waiting.await {
+            Finish::Answered { status: Status::OK, refs, parameters, .. } => {
+                let (regions, _) = parameters.as_chunks::<8>();
+                Some((refs, regions.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()))
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) async fn end(self) -> End {
+        let token = self.waiting.token;
         let end = match self.waiting.await {
             Finish::Answered { status: Status::OK, refs, parameters, body } => {
                 let (regions, rest) = parameters.as_chunks::<8>();
                 assert!(rest.is_empty(), "a region for each step");
                 let regions = regions.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-                End::Done(Results { refs, regions, body })
+                let session = self.cn.session_of(token);
+                End::Done(Results { session, refs, regions, body })
             }
             Finish::Answered { status: Status::CANCELLED, .. } => End::Not,
             Finish::Answered { status, parameters, .. } => {
@@ -96,6 +113,10 @@ fn failure(status: Status, parameters: &[u8]) -> (MemoryError, usize) {
 #[derive(Debug)]
 pub(crate) struct Region {
     pub(crate) node: usize,
+    /// The session that holds it.
+    pub(crate) session: SessionId,
+    /// Which life of the memory node has it.
+    pub(crate) incarnation: u64,
     pub(crate) name: u64,
     pub(crate) content: Rc<Content>,
     /// Its number in the oracle's list.
@@ -116,11 +137,18 @@ pub(crate) struct Request<'a> {
     pub(crate) body: Rc<[u8]>,
     pub(crate) room: usize,
     pub(crate) after: Option<u64>,
+    /// The session that it must be asked in.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(node: usize, steps: &'a [Step]) -> Self {
-        Self { node, steps, refs: &[], body: Rc::new([]), room: 0, after: None }
+        Self { node, steps, refs: &[], body: Rc::new([]), room: 0, after: None, session: None }
+    }
+
+    /// A request about a region, which means something in its session only.
+    pub(crate) fn about(region: &Region, steps: &'a [Step]) -> Self {
+        Self { session: Some(region.session), ..Self::new(region.node, steps) }
     }
 }
 
@@ -140,7 +168,12 @@ impl Cn {
         wanted.body = request.body;
         wanted.room = request.room as u32;
         wanted.after = request.after;
+        wanted.session = request.session;
         self.make_hasty(&mut wanted);
+        if self.hostile {
+            // Its slots may be beyond repair.
+            wanted.deadline = Some(Duration::from_millis(20));
+        }
         let issued = self.oracle.borrow_mut().tick();
         MemoryCall { waiting: self.start(wanted), cn: self.clone(), issued }
     }
@@ -160,37 +193,51 @@ impl Cn {
     }
 
     /// A refusal that is the pool's fault, or this program's.
-    fn check_shortage(&self, error: MemoryError) {
+    pub(super) fn check_shortage(&self, error: MemoryError) {
         assert!(
             self.tight && matches!(error, MemoryError::Exhausted { .. }),
             "node {} was refused: {error} ({error:?})",
             self.index
         );
-        self.count("exhausted");
+        self.count(match error {
+            MemoryError::Exhausted { resource, .. } => match resource {
+                Resource::Frames => "exhausted frames",
+                Resource::Nodes => "exhausted nodes",
+                Resource::Versions => "exhausted versions",
+                Resource::Regions => "exhausted regions",
+                Resource::References => "exhausted references",
+                Resource::Holders => "exhausted holders",
+                Resource::Pins => "exhausted pins",
+                Resource::Stages => "exhausted stages",
+                Resource::Detached => "exhausted detached references",
+                Resource::VersionHolders => "exhausted holds of a version",
+                Resource::StagedPages => "exhausted staged pages",
+            },
+            _ => unreachable!("just looked at"),
+        });
     }
 
     /// Checks why an operation on a reference was refused.
-    fn check_refusal(&self, key: EntryKey, error: MemoryError, mine: Option<usize>) {
+    pub(crate) fn check_refusal(&self, key: EntryKey, error: MemoryError, mine: Option<usize>) {
         if !self.oracle.borrow().may_fail(key, error, mine) {
             self.check_shortage(error);
         }
     }
 
-    fn adopt(&self, node: usize, name: u64, content: Rc<Content>) -> Region {
+    fn adopt(&self, node: usize, results: &Results, content: Rc<Content>) -> Region {
+        let (name, session) = (results.regions[0], results.session);
         assert_ne!(name, 0, "a region was made");
+        let incarnation = self.incarnation_of(session);
         let mut oracle = self.oracle.borrow_mut();
-        let owner = self.index;
-        oracle.regions.push(ForeignRegion { node, owner, name, ending: false });
-        Region { node, name, content, note: oracle.regions.len() - 1 }
+        let note = oracle.new_region(node, (self.index, session), incarnation, name);
+        Region { node, session, incarnation, name, content, note }
     }
 
     pub(crate) async fn alloc(&self, node: usize, length: usize) -> Option<Region> {
         self.count("alloc");
         let steps = [Step::Alloc { length: length as u64 }];
         match self.memory(Request::new(node, &steps)).end().await {
-            End::Done(results) => {
-                Some(self.adopt(node, results.regions[0], Rc::new(Content::zeros(length))))
-            }
+            End::Done(results) => Some(self.adopt(node, &results, Rc::new(Content::zeros(length)))),
             End::Refused(error, _) => {
                 self.check_shortage(error);
                 None
@@ -203,7 +250,7 @@ impl Cn {
         self.count("free");
         self.oracle.borrow_mut().regions[region.note].ending = true;
         let steps = [Step::Free { region: region.named() }];
-        match self.memory(Request::new(region.node, &steps)).end().await {
+        match self.memory(Request::about(&region, &steps)).end().await {
             End::Done(_) | End::Unknown => {}
             End::Refused(error, _) => panic!("a region could not be freed: {error}"),
             // What is still there is freed when the session ends.
@@ -221,7 +268,7 @@ impl Cn {
     ) -> MemoryCall {
         self.count("write");
         let steps = [Step::Write { region: region.named(), offset: offset as u64 }];
-        self.memory(Request { body: bytes, after, ..Request::new(region.node, &steps) })
+        self.memory(Request { body: bytes, after, ..Request::about(region, &steps) })
     }
 
     /// Takes the end of a write into the model.
@@ -245,7 +292,7 @@ impl Cn {
         self.count("read");
         let (start, bytes) = (offset as u64, length as u64);
         let steps = [Step::Read { region: region.named(), offset: start, length: bytes }];
-        self.memory(Request { room: length, after, ..Request::new(region.node, &steps) })
+        self.memory(Request { room: length, after, ..Request::about(region, &steps) })
     }
 
     /// Compares what was read with the model.
@@ -271,10 +318,10 @@ impl Cn {
         let (start, bytes) = (offset as u64, length as u64);
         let steps =
             [Step::CreateRef { region: region.named(), offset: start, length: bytes, rights }];
-        match self.memory(Request::new(region.node, &steps)).end().await {
+        match self.memory(Request::about(region, &steps)).end().await {
             End::Done(results) => {
                 let content = Rc::new(region.content.part(offset, length));
-                Some(self.own(region.node, results.refs[0], content))
+                Some(self.own(region.node, &results, content))
             }
             End::Refused(error, _) => {
                 self.check_shortage(error);
@@ -285,9 +332,10 @@ impl Cn {
     }
 
     /// Takes note of a new reference.
-    pub(crate) fn own(&self, node: usize, wire: Ref, content: Rc<Content>) -> Reference {
+    pub(crate) fn own(&self, node: usize, results: &Results, content: Rc<Content>) -> Reference {
+        let wire = results.refs[0];
         assert_eq!(wire.length, content.len() as u64);
-        self.oracle.borrow_mut().new_entry(node, self.index, wire);
+        self.oracle.borrow_mut().new_entry(node, (self.index, results.session), wire);
         Reference { node, wire, content }
     }
 
@@ -301,7 +349,7 @@ impl Cn {
             End::Done(results) => {
                 self.check_worked(reference.key(), issued);
                 let content = reference.content.clone();
-                Some(self.adopt(reference.node, results.regions[0], content))
+                Some(self.adopt(reference.node, &results, content))
             }
             End::Refused(error, _) => {
                 self.check_refusal(reference.key(), error, None);
@@ -311,7 +359,7 @@ impl Cn {
         }
     }
 
-    fn check_worked(&self, key: EntryKey, issued: u64) {
+    pub(super) fn check_worked(&self, key: EntryKey, issued: u64) {
         let worked = self.oracle.borrow().may_work(key, issued);
         assert!(worked, "{key:?} had ended before the operation was issued");
     }
@@ -334,166 +382,5 @@ impl Cn {
             End::Refused(error, _) => self.check_refusal(reference.key(), error, None),
             End::Not | End::Unknown => {}
         }
-    }
-
-    pub(crate) async fn narrow(
-        &self,
-        reference: &Reference,
-        offset: usize,
-        length: usize,
-        rights: Rights,
-    ) -> Option<Reference> {
-        self.count("narrow");
-        let (start, bytes) = (offset as u64, length as u64);
-        let steps = [Step::Narrow { reference: FIRST, offset: start, length: bytes, rights }];
-        let refs = [reference.wire];
-        let call = self.memory(Request { refs: &refs, ..Request::new(reference.node, &steps) });
-        let issued = call.issued;
-        match call.end().await {
-            End::Done(results) => {
-                self.check_worked(reference.key(), issued);
-                let wire = results.refs[0];
-                let content = Rc::new(reference.content.part(offset, length));
-                assert_eq!((wire.length, wire.rights), (bytes, rights));
-                Some(Reference { node: reference.node, wire, content })
-            }
-            End::Refused(error, _) => {
-                self.check_refusal(reference.key(), error, None);
-                None
-            }
-            End::Not | End::Unknown => None,
-        }
-    }
-
-    /// Runs steps on a reference of which one ends it. Returns what they made.
-    pub(crate) async fn end_ref(
-        &self,
-        reference: &Reference,
-        kind: EndKind,
-        steps: &[Step],
-        room: usize,
-    ) -> Option<Results> {
-        let key = reference.key();
-        let ending = self.oracle.borrow_mut().begin_ending(key, kind);
-        let refs = [reference.wire];
-        let request = Request { refs: &refs, room, ..Request::new(reference.node, steps) };
-        let call = self.memory(request);
-        let issued = call.issued;
-        match call.end().await {
-            End::Done(results) => {
-                self.check_worked(key, issued);
-                self.oracle.borrow_mut().finish_ending(key, ending, true);
-                Some(results)
-            }
-            End::Refused(error, step) => {
-                let claim = |step: &Step| matches!(step, Step::ClaimRef { .. });
-                // What was claimed by an earlier step went with the rest of what was made.
-                let ended = steps[..step].iter().any(claim);
-                if ended {
-                    self.check_worked(key, issued);
-                    self.check_shortage(error);
-                } else {
-                    self.check_refusal(key, error, Some(ending));
-                }
-                self.oracle.borrow_mut().finish_ending(key, ending, ended);
-                None
-            }
-            End::Not => {
-                self.oracle.borrow_mut().finish_ending(key, ending, false);
-                None
-            }
-            End::Unknown => None,
-        }
-    }
-
-    pub(crate) async fn claim_ref(&self, reference: &Reference) -> Option<Reference> {
-        self.count("claim_ref");
-        let steps = [Step::ClaimRef { reference: FIRST }];
-        let results = self.end_ref(reference, EndKind::Consumed, &steps, 0).await?;
-        Some(self.own(reference.node, results.refs[0], reference.content.clone()))
-    }
-
-    pub(crate) async fn drop_ref(&self, reference: &Reference) {
-        self.count("drop_ref");
-        let steps = [Step::DropRef { reference: FIRST }];
-        self.end_ref(reference, EndKind::Dropped, &steps, 0).await;
-    }
-
-    /// Reads all that a reference stands for, and ends it.
-    pub(crate) async fn take(&self, reference: &Reference) {
-        self.count("take");
-        let length = reference.content.len();
-        let steps = dmrpc_core::wire::memory_op::take(length as u64);
-        if let Some(results) = self.end_ref(reference, EndKind::Consumed, &steps, length).await {
-            assert_eq!(results.body.len(), length);
-            reference.content.check(0, &results.body, "what was taken");
-        }
-    }
-
-    pub(crate) async fn put(
-        &self,
-        node: usize,
-        bytes: Rc<[u8]>,
-        rights: Rights,
-    ) -> Option<Reference> {
-        self.count("put");
-        let steps = dmrpc_core::wire::memory_op::put(bytes.len() as u64, rights);
-        let request = Request { body: bytes.clone(), ..Request::new(node, &steps) };
-        match self.memory(request).end().await {
-            End::Done(results) => {
-                let content = Rc::new(Content::of(bytes.to_vec()));
-                Some(self.own(node, results.refs[0], content))
-            }
-            End::Refused(error, _) => {
-                self.check_shortage(error);
-                None
-            }
-            End::Not | End::Unknown => None,
-        }
-    }
-
-    /// Lets a reference outlive its owner and tells everybody of it.
-    pub(crate) async fn detach(&self, reference: &Reference) -> bool {
-        self.count("detach");
-        let key = reference.key();
-        let steps = [Step::Detach { reference: FIRST }];
-        let refs = [reference.wire];
-        let request = Request { refs: &refs, ..Request::new(reference.node, &steps) };
-        // If this node crashes before it knows, nobody will.
-        self.doubt_detach(key, true);
-        match self.memory(request).end().await {
-            End::Done(_) | End::Unknown => {
-                let mut oracle = self.oracle.borrow_mut();
-                oracle.entries.get_mut(&key).expect("an entry that was made").owner = None;
-                true
-            }
-            End::Refused(error, _) => {
-                self.check_refusal(key, error, None);
-                self.doubt_detach(key, false);
-                false
-            }
-            End::Not => {
-                self.doubt_detach(key, false);
-                false
-            }
-        }
-    }
-
-    fn doubt_detach(&self, key: EntryKey, doubtful: bool) {
-        let mut oracle = self.oracle.borrow_mut();
-        let entry = oracle.entries.get_mut(&key).expect("an entry that was made");
-        entry.detach_doubtful = doubtful;
-    }
-}
-
-impl Cn {
-    /// Ends a reference of which it is not known whether it is there.
-    pub(crate) async fn end_anyhow(&self, node: usize, wire: Ref) {
-        let steps = [
-            Step::ClaimRef { reference: FIRST },
-            Step::DropRef { reference: RefOperand::MadeBy(0) },
-        ];
-        let refs = [wire];
-        self.memory(Request { refs: &refs, ..Request::new(node, &steps) }).end().await;
     }
 }

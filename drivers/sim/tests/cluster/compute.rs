@@ -7,7 +7,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use dmrpc_core::endpoint::host::{CallError, CallId, PendingCall, SessionId, Sink, Source};
 use dmrpc_core::endpoint::{Call, Endpoint, StartError};
@@ -20,12 +20,17 @@ use dmrpc_sim::random::Random;
 use crate::model::SharedOracle;
 use crate::net::address;
 
+mod fate;
 mod host;
+mod waits;
+
+pub(crate) use fate::Temper;
+pub(crate) use waits::{Sleep, Waiting};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// How long to wait before a call that could not begin is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
+/// How long to wait before a call that could not begin is tried again, if nothing else happens.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 /// A call that a program wants to make.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub(crate) struct Wanted {
     /// The token of the call to be executed before.
     pub(crate) after: Option<u64>,
     pub(crate) depth: u8,
+    /// The session that it must be made in; if that is over, so is the call.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl Wanted {
@@ -56,6 +63,7 @@ impl Wanted {
             cancel_after: None,
             after: None,
             depth: 0,
+            session: None,
         }
     }
 }
@@ -100,6 +108,12 @@ struct State {
     answers: Vec<Answer>,
     spawned: Vec<Task>,
     sessions: BTreeMap<usize, SessionId>,
+    /// Which life of the other node each session is with.
+    incarnations: BTreeMap<SessionId, u64>,
+    /// Sessions that are opened to use up a memory node's: with which one, until when.
+    hog: Option<(usize, Duration)>,
+    hogged: Vec<SessionId>,
+    hog_until: Instant,
     connect_at: Instant,
     blocked_until: Instant,
     leave: bool,
@@ -112,8 +126,14 @@ pub(crate) struct Handle {
     pub(crate) memory_nodes: usize,
     /// Nodes in all.
     pub(crate) nodes: usize,
-    /// Pools are so small that they run out.
+    /// Nodes `0..partners` are those that it keeps sessions with.
+    pub(crate) partners: usize,
+    /// Pools are so small that they run out, or what dead nodes held comes back late.
     pub(crate) tight: bool,
+    /// Things happen that may end sessions.
+    pub(crate) harsh: bool,
+    /// It keeps to no rules, and what it is told is not compared with anything.
+    pub(crate) hostile: bool,
     /// Share of calls with a tight deadline or a cancellation, parts in a million.
     pub(crate) hasty: Cell<u32>,
     pub(crate) oracle: SharedOracle,
@@ -140,7 +160,7 @@ impl Cn {
         index: usize,
         memory_nodes: usize,
         nodes: usize,
-        (tight, hasty): (bool, u32),
+        temper: &Temper,
         oracle: SharedOracle,
         random: Random,
     ) -> Self {
@@ -148,8 +168,11 @@ impl Cn {
             index,
             memory_nodes,
             nodes,
-            tight,
-            hasty: Cell::new(hasty),
+            partners: if temper.alone { memory_nodes } else { nodes },
+            tight: temper.tight || temper.mortal || temper.harsh,
+            harsh: temper.harsh,
+            hostile: temper.hostile,
+            hasty: Cell::new(temper.hasty),
             oracle,
             random: RefCell::new(random),
             running: Cell::new(0),
@@ -216,6 +239,28 @@ impl Cn {
         });
     }
 
+    /// The session with a node, if there is one.
+    pub(crate) fn session_with(&self, node: usize) -> Option<SessionId> {
+        self.state.borrow().sessions.get(&node).copied()
+    }
+
+    /// The session that a call was made in.
+    pub(crate) fn session_of(&self, token: u64) -> SessionId {
+        self.state.borrow().named[&token].session
+    }
+
+    /// Which life of a memory node a session is with.
+    pub(crate) fn incarnation_of(&self, session: SessionId) -> u64 {
+        self.state.borrow().incarnations[&session]
+    }
+
+    /// Opens as many sessions as a memory node has, for a while.
+    pub(crate) fn hog(&self, node: usize, span: Duration) {
+        let mut state = self.state.borrow_mut();
+        state.hog = Some((node, span));
+        state.awake = true;
+    }
+
     /// Ends all sessions.
     pub(crate) fn leave(&self) {
         self.state.borrow_mut().leave = true;
@@ -235,52 +280,6 @@ impl Cn {
                     || endpoint.slots_free(*session) == endpoint.slots(*session)
             })
     }
-
-    /// What is under way, for a person.
-    pub(crate) fn describe(&self) -> String {
-        let state = self.state.borrow();
-        format!(
-            "compute node {}: {} programs, wanted {:?}, started {:?}, {} sources, {} places, {:?}",
-            self.index,
-            self.running.get(),
-            state.wanted,
-            state.started,
-            state.sources.len(),
-            state.places.len(),
-            state.sessions
-        )
-    }
-}
-
-/// The end of a call, to come.
-pub(crate) struct Waiting {
-    cn: Cn,
-    pub(crate) token: u64,
-}
-
-impl Future for Waiting {
-    type Output = Finish;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Finish> {
-        match self.cn.state.borrow_mut().finished.remove(&self.token) {
-            Some(finish) => Poll::Ready(finish),
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// A point in time, to come.
-pub(crate) struct Sleep {
-    cn: Cn,
-    until: Instant,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if self.cn.state.borrow().now >= self.until { Poll::Ready(()) } else { Poll::Pending }
-    }
 }
 
 impl State {
@@ -289,7 +288,7 @@ impl State {
             return;
         }
         self.connect_at = Instant::FAR_FUTURE;
-        for to in (0..cn.nodes).filter(|to| *to != cn.index) {
+        for to in (0..cn.partners).filter(|to| *to != cn.index) {
             if self.sessions.contains_key(&to) {
                 continue;
             }
@@ -342,11 +341,17 @@ impl State {
         Ok(())
     }
 
-    fn start_wanted(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+    fn start_wanted(&mut self, cn: &Handle, now: Instant, endpoint: &mut Endpoint<'static>) {
         let mut later = VecDeque::new();
         let mut blocked = BTreeSet::new();
         while let Some((token, wanted)) = self.wanted.pop_front() {
             let path = (wanted.to, wanted.depth);
+            let current = self.sessions.get(&wanted.to);
+            if wanted.session.is_some_and(|session| Some(&session) != current) {
+                self.finished.insert(token, Finish::Failed(CallError::SessionLost));
+                self.awake = true;
+                continue;
+            }
             if !blocked.contains(&path) {
                 match self.start(now, endpoint, token, &wanted) {
                     Ok(()) => continue,
@@ -355,7 +360,10 @@ impl State {
                         | StartError::HeadTooLarge { .. }
                         | StartError::MessageTooLarge { .. }),
                     ) => panic!("a program asked for too much: {error}"),
-                    Err(_) => {
+                    Err(error) => {
+                        if error == StartError::NoSlot {
+                            cn.oracle.borrow_mut().count("exhausted slots");
+                        }
                         blocked.insert(path);
                         self.blocked_until = now + RETRY_AFTER;
                     }
@@ -364,6 +372,15 @@ impl State {
             later.push_back((token, wanted));
         }
         self.wanted = later;
+    }
+
+    /// Begins to open sessions that are not needed.
+    fn hog_sessions(&mut self, now: Instant, endpoint: &mut Endpoint<'static>) {
+        let Some((node, span)) = self.hog.take() else { return };
+        self.hog_until = now + span;
+        while let Some(session) = endpoint.connect(now, address(node)) {
+            self.hogged.push(session);
+        }
     }
 
     fn give_answers(&mut self, endpoint: &mut Endpoint<'static>) {
@@ -416,7 +433,7 @@ impl Compute {
         }
         self.run_tasks();
         let mut state = self.cn.state.borrow_mut();
-        state.start_wanted(now, endpoint);
+        state.start_wanted(&self.cn, now, endpoint);
         state.give_answers(endpoint);
         let due: Vec<_> = state.cancels.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, token) in due {
@@ -424,11 +441,17 @@ impl Compute {
                 endpoint.cancel(now, *call);
             }
         }
+        state.hog_sessions(now, endpoint);
+        let mut over = Vec::new();
+        if !state.hogged.is_empty() && (state.leave || state.hog_until <= now) {
+            over.append(&mut state.hogged);
+        }
         if state.leave && !state.sessions.is_empty() {
-            let sessions = std::mem::take(&mut state.sessions);
-            drop(state);
-            for session in sessions.into_values() {
-                // Once more for a goodbye that gets lost.
+            over.extend(std::mem::take(&mut state.sessions).into_values());
+        }
+        drop(state);
+        {
+            for session in over {
                 endpoint.disconnect(
                     now,
                     device,
@@ -464,7 +487,8 @@ impl Compute {
         let sleeps = state.sleepers.first().map(|(at, _)| *at);
         let awake = state.awake.then_some(Instant::ZERO);
         let connect = (!state.leave).then_some(state.connect_at);
-        let all = [blocked, cancels, sleeps, awake, connect];
+        let hog = (!state.hogged.is_empty()).then_some(state.hog_until);
+        let all = [blocked, cancels, sleeps, awake, connect, hog];
         all.into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
     }
 }

@@ -1,7 +1,11 @@
 //! A memory node of the simulation: the real service over the real page store.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
+use dmrpc_core::endpoint::Endpoint;
+use dmrpc_core::endpoint::Host;
+use dmrpc_core::endpoint::host::{Closed, SessionEvent, SessionId, Side};
 use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config, Layout, Limits, Store};
@@ -9,13 +13,17 @@ use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_sim::random::Random;
 
-use crate::net::SESSIONS;
+use crate::model::SharedOracle;
+use crate::net::index_of;
 
-/// Which life the memory nodes are in.
-pub(crate) const INCARNATION: u64 = 7_000;
+/// The first life of each memory node.
+pub(crate) const FIRST_INCARNATION: u64 = 7_000;
 
 /// How long the references of a client that is gone stay usable.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Most of what there is to be little of.
+const FEW_MAX: u32 = 12;
 
 /// What a memory node lies in.
 pub(crate) struct PoolMemory {
@@ -32,13 +40,15 @@ thread_local! {
 impl PoolMemory {
     /// Memory for a pool of `bytes` bytes. It still has the bytes of the run before: whoever can
     /// read them has found a leak.
-    pub(crate) fn new(bytes: usize, tight: Option<&mut Random>) -> Self {
+    pub(crate) fn new(bytes: usize, sessions: usize, tight: Option<&mut Random>) -> Self {
         let mut config = Config::for_pool_bytes(bytes as u64);
         config.grace_ns = GRACE.as_nanos();
-        config.holders = config.holders.max(64);
+        config.holders = config.holders.max(64).max(2 * sessions as u32);
+        // Many small regions take more nodes than a pool has for its size.
+        config.nodes = config.nodes.max(if tight.is_none() { 1_024 } else { 0 });
         if let Some(random) = tight {
-            let few = random.within(2..=12) as u32;
-            match random.below(8) {
+            let few = random.within(2..=FEW_MAX.into()) as u32;
+            match random.below(10) {
                 0 => config.regions = few,
                 1 => config.versions = few,
                 2 => config.entries = few,
@@ -46,6 +56,8 @@ impl PoolMemory {
                 4 => config.stages = few.min(3),
                 5 => config.detached_max = few,
                 6 => config.holds_max = few,
+                7 => config.nodes = 8 * few,
+                8 => config.holders = few.min(6),
                 _ => {}
             }
         }
@@ -56,23 +68,35 @@ impl PoolMemory {
         }
         Self {
             words,
-            sessions: vec![SessionHolder::default(); SESSIONS],
+            sessions: vec![SessionHolder::default(); sessions],
             transfers: vec![Transfer::default(); config.stages as usize],
             config,
         }
     }
 
     /// A memory node in this memory.
-    pub(crate) fn node(&mut self, number: u32, random: &mut Random) -> Server<'_> {
+    pub(crate) fn node(
+        &mut self,
+        number: usize,
+        oracle: SharedOracle,
+        random: &mut Random,
+    ) -> Server<'_> {
         let memory = Plain::new(&mut self.words);
         let store = Store::format(memory, &self.config).expect("the pool is large enough");
         let mut key = [0; 16];
         key[..8].copy_from_slice(&random.draw().to_le_bytes());
-        let identity = Identity { memory_node: number, incarnation: INCARNATION, key: RefKey(key) };
+        let incarnation = oracle.borrow().incarnations[number];
+        let identity = Identity { memory_node: number as u32, incarnation, key: RefKey(key) };
         let node =
             MemoryNode::new(store, identity, Limits::NONE, &mut self.sessions, &mut self.transfers);
         Server {
             node,
+            number,
+            oracle,
+            fresh: false,
+            few: self.config.pins <= FEW_MAX || self.config.stages <= 3,
+            known: BTreeMap::new(),
+            closed: Vec::new(),
             budget: [1, 4, 32, 1000][random.below(4) as usize],
             next: Instant::ZERO,
             polls: 0,
@@ -91,6 +115,15 @@ impl Drop for PoolMemory {
 /// The service, and when it frees.
 pub(crate) struct Server<'m> {
     pub(crate) node: MemoryNode<'m, Plain<'m>>,
+    number: usize,
+    oracle: SharedOracle,
+    /// Pins or staged writes are few.
+    few: bool,
+    /// A session was accepted since `known` was filled in.
+    fresh: bool,
+    /// Compute node, and its name of the session.
+    known: BTreeMap<SessionId, (usize, SessionId)>,
+    closed: Vec<(SessionId, Closed)>,
     budget: u32,
     next: Instant,
     polls: u32,
@@ -101,7 +134,61 @@ pub(crate) struct Server<'m> {
 const POLLS_AN_AUDIT: u32 = 512;
 
 impl Server<'_> {
-    pub(crate) fn act(&mut self, now: Instant) {
+    pub(crate) fn session(
+        &mut self,
+        now: Instant,
+        side: Side,
+        session: SessionId,
+        event: SessionEvent,
+    ) {
+        match event {
+            SessionEvent::Accepted { .. } => self.fresh = true,
+            SessionEvent::Closed(why) => self.closed.push((session, why)),
+            _ => {}
+        }
+        self.node.session(now, side, session, event);
+    }
+
+    /// Tells the model whose sessions are over.
+    fn tell(&mut self, endpoint: &Endpoint<'_>) {
+        if std::mem::take(&mut self.fresh) {
+            for view in endpoint.server_sessions() {
+                self.known.insert(view.id, (index_of(view.peer), view.remote));
+            }
+        }
+        let mut oracle = self.oracle.borrow_mut();
+        for (session, why) in self.closed.drain(..) {
+            let Some((peer, remote)) = self.known.remove(&session) else { continue };
+            oracle.session_is_gone(self.number, peer, remote);
+            match why {
+                Closed::LeaseExpired => {
+                    oracle.count("lease expired");
+                    oracle.expired_while_paused(self.number, peer, remote);
+                }
+                Closed::Superseded => oracle.count("restart met by a new incarnation"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whoever finds no pin, or no room for a staged write, waits and is told nothing.
+    fn note_waits(&mut self) {
+        if self.few {
+            let stats = self.node.store().stats();
+            let mut oracle = self.oracle.borrow_mut();
+            for (usage, name) in
+                [(stats.pins, "exhausted pins"), (stats.stages, "exhausted stages")]
+            {
+                if usage.in_use == usage.limit {
+                    oracle.count(name);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn act(&mut self, now: Instant, endpoint: &Endpoint<'_>) {
+        self.tell(endpoint);
+        self.note_waits();
         let done = self.node.reclaim(now, self.budget);
         let wait = if done == self.budget { 1_000 } else { 50_000_000 };
         self.next = now + Duration::from_nanos(wait);
@@ -122,6 +209,13 @@ impl Server<'_> {
         if let Err(fault) = store.check(&mut self.scratch) {
             panic!("the store contradicts itself: {fault:?}");
         }
+    }
+
+    /// Whether nothing is left but references that a hostile node has detached.
+    pub(crate) fn is_empty_but_for_detached(&self) -> bool {
+        let stats = self.node.store().stats();
+        let all = [stats.regions, stats.pins, stats.stages];
+        all.iter().all(|usage| usage.in_use == 0) && stats.entries.in_use <= stats.detached
     }
 
     /// Whether everything has come back but holders that are still connected or in their grace.

@@ -1,9 +1,10 @@
 //! What must be true: the plain model that every answer is compared with.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use dmrpc_core::endpoint::host::SessionId;
 use dmrpc_core::wire::memory_op::MemoryError;
 use dmrpc_core::wire::reference::Ref;
 
@@ -86,12 +87,18 @@ struct Ending {
     withdrawn: bool,
 }
 
-/// One life of an entry of a memory node's reference table.
-pub(crate) type EntryKey = (usize, u32, u64);
+/// One life of an entry of the reference table of one life of a memory node.
+pub(crate) type EntryKey = (usize, u64, u32, u64);
 
 pub(crate) fn key_of(node: usize, reference: &Ref) -> EntryKey {
-    (node, reference.index, reference.generation)
+    (node, reference.incarnation, reference.index, reference.generation)
 }
+
+/// A session of a compute node with a memory node: memory node, compute node, the latter's name.
+type Holding = (usize, usize, SessionId);
+
+/// Between two incarnations of a memory node: more than a forged one is off.
+const LIVES_APART: u64 = 1_000;
 
 /// An owner that is gone.
 const NOBODY: usize = usize::MAX;
@@ -101,11 +108,23 @@ const NOBODY: usize = usize::MAX;
 pub(crate) struct Entry {
     /// The compute node that owns it; `None` if it was detached.
     pub(crate) owner: Option<usize>,
+    /// The session in which it owns it.
+    session: SessionId,
     /// The reference that was made with it: to all of it, with the right to drop it.
     pub(crate) master: Ref,
     endings: Vec<Ending>,
     /// It was detached, or may have been, or may still be.
     pub(crate) detach_doubtful: bool,
+}
+
+impl Entry {
+    /// Its owner's session is over: it expires some time, if it is still there.
+    fn may_expire(&mut self) {
+        let over = |end: &Ending| end.done.is_some() || end.kind == EndKind::Expired;
+        if !self.endings.iter().any(over) {
+            self.endings.push(Ending { kind: EndKind::Expired, done: None, withdrawn: false });
+        }
+    }
 }
 
 /// A reference's bytes, and what they stand for.
@@ -127,6 +146,8 @@ impl Reference {
 pub(crate) struct ForeignRegion {
     pub(crate) node: usize,
     pub(crate) owner: usize,
+    pub(crate) session: SessionId,
+    pub(crate) incarnation: u64,
     pub(crate) name: u64,
     pub(crate) ending: bool,
 }
@@ -151,6 +172,21 @@ pub(crate) struct Oracle {
     /// References that travel in calls, by the number in the call's parameters.
     pub(crate) passed: Vec<Reference>,
     works: Vec<WorkRecord>,
+    /// Which life each memory node is in.
+    pub(crate) incarnations: Vec<u64>,
+    /// When lives of memory nodes ended, in ticks.
+    died: BTreeMap<(usize, u64), u64>,
+    /// Sessions with memory nodes that ended at either end.
+    lost: BTreeSet<Holding>,
+    /// Compute nodes that do not run now, and sessions with them that expired meanwhile.
+    pub(crate) paused: BTreeSet<usize>,
+    zombies: BTreeSet<Holding>,
+    /// A compute node that has come to a point where it is to die.
+    pub(crate) dying: Option<(usize, &'static str)>,
+    /// Deaths at named points still to come.
+    pub(crate) deaths_left: u32,
+    /// Operations begun by programs.
+    pub(crate) operations: u64,
     /// Calls whose outcome was never told.
     pub(crate) unknown: u64,
     /// What was done and how often.
@@ -160,6 +196,11 @@ pub(crate) struct Oracle {
 pub(crate) type SharedOracle = Rc<RefCell<Oracle>>;
 
 impl Oracle {
+    /// What is known when memory nodes have these incarnations, and so many deaths are to come.
+    pub(crate) fn new(incarnations: Vec<u64>, deaths_left: u32) -> SharedOracle {
+        Rc::new(RefCell::new(Self { incarnations, deaths_left, ..Self::default() }))
+    }
+
     pub(crate) fn tick(&mut self) -> u64 {
         self.ticks += 1;
         self.ticks
@@ -169,11 +210,38 @@ impl Oracle {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    pub(crate) fn new_entry(&mut self, node: usize, owner: usize, master: Ref) {
-        let entry =
-            Entry { owner: Some(owner), master, endings: Vec::new(), detach_doubtful: false };
+    pub(crate) fn new_entry(
+        &mut self,
+        node: usize,
+        (owner, session): (usize, SessionId),
+        master: Ref,
+    ) {
+        let mut entry = Entry {
+            owner: Some(owner),
+            session,
+            master,
+            endings: Vec::new(),
+            detach_doubtful: false,
+        };
+        if self.lost.contains(&(node, owner, session)) {
+            entry.may_expire();
+        }
         let before = self.entries.insert(key_of(node, &master), entry);
         assert!(before.is_none(), "an entry's generation is used once: {master:?}");
+    }
+
+    /// Takes note of a region.
+    pub(crate) fn new_region(
+        &mut self,
+        node: usize,
+        (owner, session): (usize, SessionId),
+        incarnation: u64,
+        name: u64,
+    ) -> usize {
+        let dead = self.incarnations[node] != incarnation;
+        let ending = dead || self.lost.contains(&(node, owner, session));
+        self.regions.push(ForeignRegion { node, owner, session, incarnation, name, ending });
+        self.regions.len() - 1
     }
 
     /// Somebody tries to end an entry. Returns a number for [`Oracle::finish_ending`].
@@ -200,7 +268,9 @@ impl Oracle {
     /// Whether an operation on an entry, issued at `issued`, may have found it there.
     pub(crate) fn may_work(&self, key: EntryKey, issued: u64) -> bool {
         let endings = &self.entries[&key].endings;
-        !endings.iter().any(|ending| ending.done.is_some_and(|done| done < issued))
+        let died = self.died.get(&(key.0, key.1));
+        died.is_none_or(|died| issued <= *died)
+            && !endings.iter().any(|ending| ending.done.is_some_and(|done| done < issued))
     }
 
     /// Whether an operation on an entry may be answered with `error` by now. `mine` is an ending
@@ -214,13 +284,19 @@ impl Oracle {
             MemoryError::Expired => others.any(|(_, ending)| ending.kind == EndKind::Expired),
             // The slot may have been used again since.
             MemoryError::StaleReference => others.next().is_some(),
+            MemoryError::StaleIncarnation { incarnation } => {
+                incarnation == key.1 && self.is_of_dead_node(key)
+            }
+            // Its owner's session is over, and the owner came back in another.
+            MemoryError::NotOwner => others.any(|(_, ending)| ending.kind == EndKind::Expired),
             _ => false,
         }
     }
 
     /// Whether an entry has ended for sure.
     pub(crate) fn has_ended(&self, key: EntryKey) -> bool {
-        self.entries[&key].endings.iter().any(|ending| ending.done.is_some())
+        self.is_of_dead_node(key)
+            || self.entries[&key].endings.iter().any(|ending| ending.done.is_some())
     }
 
     /// A compute node is gone: what it owned expires some time.
@@ -230,13 +306,66 @@ impl Oracle {
             if entry.owner == Some(owner) {
                 entry.owner = Some(NOBODY);
             }
-            if owned && !entry.endings.iter().any(|end| end.done.is_some()) {
-                entry.endings.push(Ending { kind: EndKind::Expired, done: None, withdrawn: false });
+            if owned {
+                entry.may_expire();
             }
         }
         for region in &mut self.regions {
             region.ending |= region.owner == owner;
         }
+    }
+
+    /// A session with a memory node is over, at one of its ends at least.
+    pub(crate) fn session_is_gone(&mut self, node: usize, owner: usize, session: SessionId) {
+        if !self.lost.insert((node, owner, session)) {
+            return;
+        }
+        let incarnation = self.incarnations[node];
+        let first = (node, incarnation, 0, 0);
+        for (_, entry) in self.entries.range_mut(first..=(node, incarnation, u32::MAX, u64::MAX)) {
+            let owned = entry.owner == Some(owner) || entry.detach_doubtful;
+            if owned && entry.session == session {
+                entry.may_expire();
+            }
+        }
+        for region in &mut self.regions {
+            let its = region.node == node && region.owner == owner && region.session == session;
+            region.ending |= its;
+        }
+    }
+
+    /// Whether any session has been lost.
+    pub(crate) fn has_lost_sessions(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// A memory node's lease for a node that does not run has expired.
+    pub(crate) fn expired_while_paused(&mut self, node: usize, owner: usize, session: SessionId) {
+        if self.paused.contains(&owner) {
+            self.zombies.insert((node, owner, session));
+        }
+    }
+
+    /// A compute node has learned that its session is over.
+    pub(crate) fn told(&mut self, node: usize, owner: usize, session: SessionId) {
+        if self.zombies.remove(&(node, owner, session)) {
+            self.count("zombie fenced");
+        }
+    }
+
+    /// A memory node has died; its next life has the next incarnation.
+    pub(crate) fn memory_node_is_gone(&mut self, node: usize) {
+        let tick = self.tick();
+        self.died.insert((node, self.incarnations[node]), tick);
+        self.incarnations[node] += LIVES_APART;
+        for region in &mut self.regions {
+            region.ending |= region.node == node;
+        }
+    }
+
+    /// Whether an entry's memory node has died since it was made.
+    pub(crate) fn is_of_dead_node(&self, key: EntryKey) -> bool {
+        self.died.contains_key(&(key.0, key.1))
     }
 
     pub(crate) fn begin_work(&mut self) -> u32 {

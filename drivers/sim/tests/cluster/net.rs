@@ -24,6 +24,11 @@ pub(crate) fn address(index: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, index as u8 + 1), 4_000)
 }
 
+/// The node that has an address.
+pub(crate) fn index_of(address: SocketAddrV4) -> usize {
+    usize::from(address.ip().octets()[3]) - 1
+}
+
 /// A node of the simulated cluster.
 pub(crate) enum Node<'m> {
     Memory(Box<Server<'m>>),
@@ -49,7 +54,7 @@ impl<'m> Node<'m> {
 impl Actor for Node<'_> {
     fn act(&mut self, now: Instant, endpoint: &mut Endpoint<'static>, device: &mut NetworkDevice) {
         match self {
-            Self::Memory(server) => server.act(now),
+            Self::Memory(server) => server.act(now, endpoint),
             Self::Compute(compute) => compute.act(now, endpoint, device),
         }
     }
@@ -112,6 +117,9 @@ impl Host for Node<'_> {
     }
 
     fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
-        both!(self, session(now, side, session, event));
+        match self {
+            Self::Memory(server) => server.session(now, side, session, event),
+            Self::Compute(compute) => compute.session(now, side, session, event),
+        }
     }
 }

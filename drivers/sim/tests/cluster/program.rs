@@ -82,6 +82,14 @@ pub(crate) async fn run(cn: Cn, operations: u32) {
 impl Hands {
     async fn operation(&mut self) {
         let cn = self.cn.clone();
+        cn.oracle.borrow_mut().operations += 1;
+        self.forget_lost().await;
+        if !self.regions.is_empty() {
+            cn.may_die("holding regions").await;
+        }
+        if !self.owned.is_empty() {
+            cn.may_die("holding references").await;
+        }
         match cn.below(100) {
             0..8 => self.alloc().await,
             8..26 => self.write().await,
@@ -97,6 +105,22 @@ impl Hands {
             82..90 => self.call().await,
             90..98 => crate::bad::operation(self).await,
             _ => cn.sleep(Duration::from_micros(cn.below(2_000) as u64)).await,
+        }
+    }
+
+    /// Forgets the regions of sessions that are over. Before that, tries whether one is of use in
+    /// the session that came after.
+    async fn forget_lost(&mut self) {
+        let cn = self.cn.clone();
+        let mut at = 0;
+        while at < self.regions.len() {
+            let region = &self.regions[at];
+            if cn.session_with(region.node) == Some(region.session) {
+                at += 1;
+            } else {
+                let lost = self.regions.swap_remove(at);
+                crate::bad::lost_region(&cn, &lost).await;
+            }
         }
     }
 
@@ -142,6 +166,9 @@ impl Hands {
             let (offset, length) = any_range(&cn, region.content.len());
             let bytes = any_bytes(&cn, length);
             let call = cn.start_write(region, offset, bytes.clone(), after);
+            if length > 2 * crate::net::DATAGRAM_BYTES {
+                cn.may_die_in(call.token(), "in a long write").await;
+            }
             after = Some(call.token());
             calls.push((call, offset, bytes));
         }
@@ -315,7 +342,7 @@ impl Hands {
         if let Some(results) = ended {
             reference.content.check(0, &results.body, "what was claimed and mapped");
             let content = reference.content.clone();
-            self.owned.push(self.cn.own(reference.node, results.refs[0], content));
+            self.owned.push(self.cn.own(reference.node, &results, content));
         }
     }
 
@@ -374,11 +401,10 @@ async fn map_write_create_free(cn: &Cn, reference: &Reference) -> Option<Referen
             assert!(cn.oracle.borrow().may_work(key, issued), "{key:?} had ended");
             let mut content = (*reference.content).clone();
             content.write(offset, &bytes);
-            Some(cn.own(reference.node, results.refs[0], Rc::new(content)))
+            Some(cn.own(reference.node, &results, Rc::new(content)))
         }
         End::Refused(error, _) => {
-            let ended = cn.oracle.borrow().may_fail(key, error, None);
-            assert!(ended || cn.tight, "{error}");
+            cn.check_refusal(key, error, None);
             None
         }
         End::Not | End::Unknown => None,

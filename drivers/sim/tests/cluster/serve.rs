@@ -71,6 +71,10 @@ impl Cn {
             Mode::Transform => "rpc transform",
             Mode::Consume => "rpc consume",
         });
+        if self.partners == self.memory_nodes {
+            return None;
+        }
+        self.may_die("between create and send").await;
         let hops = [0, 0, 0, 1, 1, 2, 3][self.below(7)];
         let passed = self.oracle.borrow_mut().pass(reference.clone());
         let body = if self.below(4) == 0 { self.below(6_000) } else { self.below(100) };
@@ -147,8 +151,10 @@ pub(crate) async fn serve(
     let reference = cn.oracle.borrow().passed[work.passed as usize].clone();
     assert_eq!(refs, [reference.wire], "the reference as it was sent");
     let answer: Rc<[u8]> = pattern(work.id, work.answer_bytes as usize).into();
+    cn.may_die("between receive and map").await;
     if work.hops > 0 {
         cn.count("rpc forwarded");
+        cn.may_die_soon("in a chain of calls");
         let onward = Work { hops: work.hops - 1, ..work };
         match cn.pass_on(onward, depth + 1, reference.wire, 0).await {
             Some((status, refs, parameters)) => {

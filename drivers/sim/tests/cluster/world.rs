@@ -5,99 +5,26 @@ use std::collections::BTreeMap;
 use dmrpc_core::endpoint::Config;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_sim::cluster::{Clock, Cluster};
-use dmrpc_sim::faults::{Counts, Faults};
+use dmrpc_sim::cluster::Cluster;
+use dmrpc_sim::faults::Faults;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::random::Random;
 
-use crate::compute::{Cn, Compute};
-use crate::memory::{GRACE, PoolMemory};
-use crate::model::SharedOracle;
+use crate::compute::{Cn, Compute, Temper};
+use crate::hostile::{self, Forger};
+use crate::memory::{FIRST_INCARNATION, GRACE, PoolMemory, Server};
+use crate::model::{Oracle, SharedOracle};
 use crate::net::{DATAGRAM_BYTES, Node, SESSIONS, address};
+use crate::plan::Plan;
 use crate::program;
+use crate::report::Report;
 
-/// What a seed did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) hash: u64,
-    pub(crate) ended: Instant,
-    pub(crate) nodes: usize,
-    /// Calls begun at all endpoints.
-    pub(crate) calls: u64,
-    pub(crate) counts: BTreeMap<&'static str, u64>,
-    pub(crate) network: Counts,
-}
+mod incidents;
 
-impl Report {
-    /// One JSON line over all seeds.
-    pub(crate) fn print_all(start: u64, reports: &[Self]) {
-        let mut totals: BTreeMap<String, u64> = BTreeMap::new();
-        let mut add = |name: &str, count: u64| {
-            *totals.entry(name.replace([' ', ','], "_").replace("__", "_")).or_default() += count;
-        };
-        for report in reports {
-            for (name, count) in &report.counts {
-                add(name, *count);
-            }
-            let net = &report.network;
-            add("packets_sent", net.sent);
-            add("packets_lost", net.lost + net.lost_in_burst);
-            add("packets_duplicated", net.duplicated);
-            add("packets_replayed", net.replayed);
-            add("packets_queue_full", net.queue_full);
-            let corrupted = net.bit_flipped + net.truncated + net.extended + net.spliced;
-            add("packets_corrupted", corrupted);
-        }
-        let mut calls: Vec<_> = reports.iter().map(|report| report.calls).collect();
-        calls.sort_unstable();
-        let nodes = reports.iter().map(|report| report.nodes).min().unwrap_or(0);
-        let mut line = format!(
-            "{{\"app\":\"sim\",\"seeds\":{},\"start\":{start},\"nodes_min\":{nodes},\
-             \"calls_median\":{},\"calls_min\":{},\"calls\":{}",
-            reports.len(),
-            calls[calls.len() / 2],
-            calls[0],
-            calls.iter().sum::<u64>()
-        );
-        for (name, count) in totals {
-            line += &format!(",\"{name}\":{count}");
-        }
-        println!("{line}}}");
-    }
-}
+use incidents::Todo;
 
-/// What is drawn for a seed.
-struct Plan {
-    memory_nodes: usize,
-    nodes: usize,
-    tight: bool,
-    hasty: u32,
-    crashes: bool,
-    slots: u16,
-    window: u16,
-    programs: usize,
-    operations: u32,
-}
-
-impl Plan {
-    fn drawn(random: &mut Random) -> Self {
-        let memory_nodes = random.within(1..=2) as usize;
-        let compute_nodes = random.within(2..=5) as usize;
-        let programs = random.within(1..=4) as usize;
-        let each = 1_100 / (programs * compute_nodes) as u64;
-        Self {
-            memory_nodes,
-            nodes: memory_nodes + compute_nodes,
-            tight: random.below(4) == 0,
-            hasty: [0, 0, 10_000, 100_000][random.below(4) as usize],
-            crashes: random.below(4) == 0,
-            slots: [16, 16, 8, 64][random.below(4) as usize],
-            window: [32, 8, 3, 256][random.below(4) as usize],
-            programs,
-            operations: random.within(each * 3 / 4..=each * 5 / 4) as u32,
-        }
-    }
-}
+/// Longest silence after which a session is over, on the slowest clock.
+const LEASE: Duration = Duration::from_secs(12);
 
 struct World<'m> {
     plan: Plan,
@@ -107,34 +34,51 @@ struct World<'m> {
     lives: u64,
     /// Calls of nodes that have crashed since.
     calls_before: u64,
+    /// Memory for later lives of each memory node.
+    spares: Vec<Vec<&'m mut PoolMemory>>,
+    forger: Option<Forger>,
+    /// What must happen when.
+    agenda: BTreeMap<(Instant, u64), Todo>,
+    /// Nodes that do not exist now.
+    away: Vec<usize>,
+}
+
+/// Memory for all lives of all memory nodes of a seed.
+fn pools(plan: &Plan, random: &mut Random) -> Vec<Vec<PoolMemory>> {
+    use crate::plan::Incident::MemoryCrash;
+    let more = plan.incidents.iter().filter(|(_, what)| matches!(what, MemoryCrash(_))).count();
+    let mut pool = |life: usize| {
+        let bytes = match plan.temper.tight {
+            true => random.within(600 << 10..=1_500 << 10) as usize,
+            false => 16 << 20,
+        };
+        let tight = (plan.temper.tight && (life > 0 || !plan.shrinking)).then_some(&mut *random);
+        let bytes = if plan.shrinking && life == 0 { 4 << 20 } else { bytes };
+        PoolMemory::new(bytes, plan.sessions, tight)
+    };
+    (0..plan.memory_nodes).map(|_| (0..=more).rev().map(&mut pool).collect()).collect()
 }
 
 /// Runs one seed.
 pub(crate) fn run(seed: u64) -> Report {
     let mut random = Random::new(seed);
     let plan = Plan::drawn(&mut random);
-    let mut pools: Vec<_> = (0..plan.memory_nodes)
-        .map(|_| match plan.tight {
-            true => {
-                let bytes = random.within(600 << 10..=1_500 << 10) as usize;
-                PoolMemory::new(bytes, Some(&mut random))
-            }
-            false => PoolMemory::new(16 << 20, None),
-        })
-        .collect();
-    // A path that stalls for longer than the lease ends sessions, which has its own tests.
-    let faults = Faults { clog: 0, ..Faults::drawn(&mut random) };
-    let network = Network::new(random.draw(), faults);
-    let cluster = Cluster::new(network);
-    let oracle = SharedOracle::default();
-    let mut world = World { plan, cluster, oracle, random, lives: 1_000, calls_before: 0 };
-    for (index, pool) in pools.iter_mut().enumerate() {
-        let server = pool.node(index as u32, &mut world.random);
-        world.start(index, true, Node::Memory(Box::new(server)));
-    }
-    for index in world.plan.memory_nodes..world.plan.nodes {
-        world.start_compute(index, true);
-    }
+    let mut pools = pools(&plan, &mut random);
+    let network = Network::new(random.draw(), plan.faults.clone());
+    let oracle = Oracle::new(vec![FIRST_INCARNATION; plan.memory_nodes], plan.deaths);
+    let mut world = World {
+        cluster: Cluster::new(network),
+        oracle,
+        random,
+        lives: 1_000,
+        calls_before: 0,
+        spares: pools.iter_mut().map(|lives| lives.iter_mut().collect()).collect(),
+        forger: None,
+        agenda: BTreeMap::new(),
+        away: Vec::new(),
+        plan,
+    };
+    world.begin();
     world.work();
     world.clean_up();
     world.part();
@@ -142,18 +86,32 @@ pub(crate) fn run(seed: u64) -> Report {
 }
 
 impl<'m> World<'m> {
-    fn clock(&mut self) -> Clock {
-        let permille = [1_000, 1_000, 900, 1_100][self.random.below(4) as usize];
-        Clock { offset: Duration::from_nanos(self.random.below(1 << 50)), permille }
+    fn begin(&mut self) {
+        for index in 0..self.plan.memory_nodes {
+            self.start_memory(index, true);
+        }
+        for index in self.compute_nodes() {
+            self.start_compute(index, self.plan.operations, true);
+        }
+        if self.plan.hostile {
+            self.start_hostile();
+        }
+        if self.plan.clocks {
+            self.oracle.borrow_mut().count("clocks apart");
+        }
     }
 
-    fn start(&mut self, index: usize, fresh: bool, node: Node<'m>) {
-        self.lives += 1;
-        let mut config = Config::new(self.lives, DATAGRAM_BYTES);
+    fn start(&mut self, index: usize, incarnation: u64, fresh: bool, node: Node<'m>) {
+        let mut config = Config::new(incarnation, DATAGRAM_BYTES);
         config.slots_per_session = self.plan.slots;
         config.window_packets = self.plan.window;
-        let size = StorageSize::new(SESSIONS, SESSIONS, usize::from(self.plan.slots));
-        let clock = self.clock();
+        let slots = usize::from(self.plan.slots);
+        let size = match node {
+            Node::Memory(_) => StorageSize::new(1, self.plan.sessions, slots),
+            Node::Compute(_) if self.plan.temper.alone => StorageSize::new(2, 2, slots),
+            Node::Compute(_) => StorageSize::new(SESSIONS, SESSIONS, slots),
+        };
+        let clock = self.plan.clock(&mut self.random);
         let cluster = &mut self.cluster;
         if fresh {
             let added = cluster.add(address(index), config, size, clock, node);
@@ -163,19 +121,46 @@ impl<'m> World<'m> {
         }
     }
 
-    fn start_compute(&mut self, index: usize, fresh: bool) {
-        let Plan { memory_nodes, nodes, tight, hasty, programs, operations, .. } = self.plan;
-        let random = self.random.split();
-        let oracle = self.oracle.clone();
-        let cn = Cn::new(index, memory_nodes, nodes, (tight, hasty), oracle, random);
-        for _ in 0..programs {
-            cn.spawn(program::run(cn.clone(), operations));
-        }
-        self.start(index, fresh, Node::Compute(Compute::new(cn)));
+    fn start_memory(&mut self, index: usize, fresh: bool) {
+        let pool = self.spares[index].pop().expect("a pool for each life");
+        let server = pool.node(index, self.oracle.clone(), &mut self.random);
+        let incarnation = self.oracle.borrow().incarnations[index];
+        self.start(index, incarnation, fresh, Node::Memory(Box::new(server)));
     }
 
+    fn new_cn(&mut self, index: usize, temper: &Temper, oracle: SharedOracle) -> Cn {
+        let random = self.random.split();
+        Cn::new(index, self.plan.memory_nodes, self.compute_nodes().end, temper, oracle, random)
+    }
+
+    fn start_compute(&mut self, index: usize, operations: u32, fresh: bool) {
+        let cn = self.new_cn(index, &self.plan.temper.clone(), self.oracle.clone());
+        for _ in 0..self.plan.programs {
+            cn.spawn(program::run(cn.clone(), operations));
+        }
+        self.lives += 1;
+        self.start(index, self.lives, fresh, Node::Compute(Compute::new(cn)));
+    }
+
+    fn start_hostile(&mut self) {
+        let index = self.compute_nodes().end;
+        let temper = Temper { hostile: true, harsh: true, alone: true, ..Temper::default() };
+        // What it is told is compared with nothing.
+        let oracle = Oracle::new(vec![FIRST_INCARNATION; self.plan.memory_nodes], 0);
+        let cn = self.new_cn(index, &temper, oracle);
+        for _ in 0..2 {
+            cn.spawn(hostile::program(cn.clone()));
+        }
+        self.lives += 1;
+        self.start(index, self.lives, true, Node::Compute(Compute::new(cn)));
+        let network = self.cluster.network().clone();
+        let seed = self.random.draw();
+        self.forger = Some(Forger::new(index, self.plan.memory_nodes, network, seed));
+    }
+
+    /// Those that keep to the rules.
     fn compute_nodes(&self) -> std::ops::Range<usize> {
-        self.plan.memory_nodes..self.plan.nodes
+        self.plan.memory_nodes..self.plan.nodes - usize::from(self.plan.hostile)
     }
 
     fn cn(&mut self, index: usize) -> Cn {
@@ -197,39 +182,14 @@ impl<'m> World<'m> {
         panic!("{what}: not within {seconds} s");
     }
 
-    /// The programs run, on a network with faults; some nodes crash.
-    fn work(&mut self) {
-        if self.plan.crashes {
-            for _ in 0..1 + self.random.below(2) {
-                let pause = Duration::from_nanos(self.random.below(1_000_000_000));
-                let limit = self.cluster.network().now() + pause;
-                while self.cluster.step(limit) {}
-                let computes = self.compute_nodes();
-                let victim = computes.start + self.random.below(computes.len() as u64) as usize;
-                self.crash(victim);
-            }
-        }
-        // At 30 % loss a call takes a while, and there are many in a row.
-        self.wait("programs", 3_600, |cluster| {
-            cluster.nodes().all(|node| {
-                node.actor.compute().is_none_or(|compute| compute.cn.running.get() == 0)
-            })
-        });
-    }
-
-    /// A compute node's process ends, and another begins at the same address.
-    fn crash(&mut self, index: usize) {
-        self.calls_before += self.cluster.node(index).endpoint.counters().calls_started;
-        let old = self.cluster.crash(index);
-        drop(old);
-        self.oracle.borrow_mut().owner_is_gone(index);
-        self.oracle.borrow_mut().count("crash");
-        self.start_compute(index, false);
-    }
-
     /// Without faults, what is left is given back, and what can be counted is.
     fn clean_up(&mut self) {
         self.cluster.network().set_faults(Faults::NONE);
+        self.oracle.borrow_mut().deaths_left = 0;
+        self.end_hostile();
+        self.wait("programs to end without faults", 300, |cluster| {
+            cluster.nodes().all(|node| incidents::is_over(&node.actor))
+        });
         for index in self.compute_nodes() {
             let cn = self.cn(index);
             cn.hasty.set(0);
@@ -243,45 +203,59 @@ impl<'m> World<'m> {
         for node in self.cluster.nodes() {
             let counters = node.endpoint.counters();
             assert_eq!(counters.calls_started, counters.calls_completed);
-            let net = self.cluster.network().counts();
-            let corrupted = net.bit_flipped + net.truncated + net.extended + net.spliced;
+            let corrupted = self.cluster.network().counts().corrupted() > 0 || self.plan.hostile;
             let wrong = counters.malformed + counters.bad_checksum + counters.bad_length;
-            assert!(corrupted > 0 || wrong == 0, "endpoints send what they accept: {counters:?}");
+            assert!(corrupted || wrong == 0, "endpoints send what they accept: {counters:?}");
         }
         let cn = self.cn(self.plan.memory_nodes);
         cn.spawn(end_detached(cn.clone()));
         self.wait("detached references", 60, |_| cn.running.get() == 0);
         // Whose outcome nobody knows may still hold something.
-        if self.oracle.borrow().unknown == 0 && !self.plan.crashes {
+        let oracle = self.oracle.borrow();
+        let certain = oracle.unknown == 0 && !oracle.has_lost_sessions() && !self.plan.hostile;
+        drop(oracle);
+        if certain && !self.plan.temper.harsh {
             self.wait("memory to come back", 10, |cluster| {
                 all_memory(cluster, |server| server.is_empty())
             });
         }
     }
 
+    /// The node without rules is taken off the network.
+    fn end_hostile(&mut self) {
+        let Some(forger) = self.forger.take() else { return };
+        drop(self.cluster.crash(self.compute_nodes().end));
+        self.cluster.network().record_from(None);
+        *self.oracle.borrow_mut().counts.entry("hostile packets").or_default() += forger.sent;
+    }
+
     /// The nodes leave, and everything must be back after lease and grace.
     fn part(&mut self) {
-        let (last, others) = (self.plan.memory_nodes, self.plan.memory_nodes + 1..self.plan.nodes);
+        let (last, others) = (self.plan.memory_nodes, self.compute_nodes().skip(1));
         for index in others {
             self.cn(index).leave();
         }
-        let lease = Duration::from_secs(12);
-        let limit = self.cluster.network().now() + lease + GRACE;
+        let limit = self.cluster.network().now() + LEASE + GRACE;
         while self.cluster.step(limit) {}
         // What was detached belongs to nobody: the last node ends it.
         let cn = self.cn(last);
         cn.spawn(end_detached(cn.clone()));
         self.wait("detached references", 60, |_| cn.running.get() == 0);
         cn.leave();
+        let hostile = self.plan.hostile;
         self.wait("all memory to come back", 200, |cluster| {
             all_memory(cluster, |server| {
-                server.is_empty() && server.node.store().stats().holders.in_use == 0
+                let empty = match hostile {
+                    true => server.is_empty_but_for_detached(),
+                    false => server.is_empty(),
+                };
+                let store = server.node.store();
+                empty && store.stats().holders.in_use == 0 && !store.pending()
             })
         });
         for index in 0..self.plan.memory_nodes {
             let server = self.cluster.node(index).actor.memory().expect("a memory node");
             server.audit();
-            assert!(!server.node.store().pending());
         }
     }
 
@@ -289,21 +263,23 @@ impl<'m> World<'m> {
         let network = self.cluster.network();
         let calls: u64 =
             self.cluster.nodes().map(|node| node.endpoint.counters().calls_started).sum();
+        let mut counts = self.oracle.borrow().counts.clone();
+        if self.plan.temper.alone {
+            counts.insert("incast", network.counts().queue_full);
+        }
         Report {
             hash: network.trace_hash(),
             ended: network.now(),
             nodes: self.plan.nodes,
             calls: calls + self.calls_before,
-            counts: self.oracle.borrow().counts.clone(),
+            counts,
             network: network.counts(),
+            effects: network.effects(),
         }
     }
 }
 
-fn all_memory(
-    cluster: &mut Cluster<Node<'_>>,
-    holds: impl Fn(&crate::memory::Server<'_>) -> bool,
-) -> bool {
+fn all_memory(cluster: &mut Cluster<Node<'_>>, holds: impl Fn(&Server<'_>) -> bool) -> bool {
     cluster.nodes().all(|node| match &node.actor {
         Node::Memory(server) => holds(server),
         Node::Compute(_) => true,

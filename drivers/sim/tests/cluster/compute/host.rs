@@ -102,20 +102,41 @@ impl Compute {
         session: SessionId,
         event: SessionEvent,
     ) {
+        if side != Side::Client {
+            return;
+        }
         let mut state = self.cn.state.borrow_mut();
-        if side == Side::Client
-            && let SessionEvent::Closed(why) = event
-        {
-            let to = state.sessions.iter().find(|(_, open)| **open == session).map(|(to, _)| *to);
-            let Some(to) = to else { return };
-            // A memory node that is alive does not lose a client that is.
-            assert!(
-                to >= self.cn.memory_nodes || why == Closed::Unreachable,
-                "node {} lost memory node {to}: {why:?}",
-                self.cn.index
-            );
-            state.sessions.remove(&to);
-            state.connect_at = state.connect_at.min(now + Duration::from_millis(5));
+        let hogged = state.hogged.iter().position(|hogged| *hogged == session);
+        let why = match event {
+            SessionEvent::Connected { incarnation } => {
+                state.incarnations.insert(session, incarnation);
+                return;
+            }
+            SessionEvent::Closed(why) => why,
+            _ => return,
+        };
+        if let Some(at) = hogged {
+            state.hogged.swap_remove(at);
+            if why == Closed::NoSessions {
+                self.cn.count("exhausted sessions");
+            }
+            return;
+        }
+        let to = state.sessions.iter().find(|(_, open)| **open == session).map(|(to, _)| *to);
+        let Some(to) = to else { return };
+        // A memory node that is alive does not lose a client that is, on a network that is not
+        // silent for long.
+        assert!(
+            to >= self.cn.memory_nodes || why == Closed::Unreachable || self.cn.harsh,
+            "node {} lost memory node {to}: {why:?}",
+            self.cn.index
+        );
+        state.sessions.remove(&to);
+        state.connect_at = state.connect_at.min(now + Duration::from_millis(5));
+        if to < self.cn.memory_nodes && why != Closed::Unreachable && why != Closed::NoSessions {
+            let mut oracle = self.cn.oracle.borrow_mut();
+            oracle.session_is_gone(to, self.cn.index, session);
+            oracle.told(to, self.cn.index, session);
         }
     }
 }

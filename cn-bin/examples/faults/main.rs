@@ -1,0 +1,73 @@
+//! Traffic for `ci/faults` and `ci/soak`: a client that keeps account of every call on a network
+//! that fails, and a sender of bad packets.
+//!
+//! ```text
+//! faults client --memory-node IP:PORT --seconds N --seed S [--pcap FILE]
+//! faults mutate --memory-node IP:PORT --seconds N --seed S --capture FILE
+//! ```
+
+mod client;
+mod mutate;
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// What both have in common.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The memory node.
+    #[arg(long)]
+    memory_node: SocketAddrV4,
+    /// How long.
+    #[arg(long)]
+    seconds: u64,
+    /// Of the random numbers.
+    #[arg(long)]
+    seed: u64,
+}
+
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Works on memory and compares every byte; prints an account of all calls.
+    Client {
+        #[command(flatten)]
+        common: Common,
+        /// Write all datagrams to this file.
+        #[arg(long)]
+        pcap: Option<PathBuf>,
+    },
+    /// Sends packets of a capture again, changed.
+    Mutate {
+        #[command(flatten)]
+        common: Common,
+        /// The capture: of a client, made with `--pcap`.
+        #[arg(long)]
+        capture: PathBuf,
+    },
+}
+
+/// Numbers that follow from a seed: the generator of Knuth's MMIX, its high bits.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((u128::from(self.0) * bound as u128) >> 64) as usize
+    }
+}
+
+fn main() {
+    match Options::parse().command {
+        Command::Client { common, pcap } => client::run(&common, pcap.as_deref()),
+        Command::Mutate { common, capture } => mutate::run(&common, &capture),
+    }
+}

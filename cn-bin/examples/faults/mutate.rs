@@ -1,0 +1,140 @@
+//! A sender of bad packets: those of a capture, changed, some with a right checksum again.
+
+use std::collections::VecDeque;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dmrpc_core::crc32c::Crc32c;
+use dmrpc_core::wire::packet::HEADER_BYTES;
+
+use super::{Common, Random};
+
+/// Before the datagram in each record: the record's header, Ethernet, IPv4 and UDP.
+const BEFORE: usize = 16 + 42;
+const FILE_HEADER: usize = 24;
+/// Where a HelloAck, which is of kind 2, has the server's index and generation.
+const KIND_HELLO: u8 = 1;
+const KIND_HELLO_ACK: u8 = 2;
+const KIND_CHALLENGE: u8 = 15;
+/// Where a hello has the cookie, and where a challenge does.
+const HELLO_COOKIE_AT: usize = HEADER_BYTES + 40;
+const CHALLENGE_COOKIE_AT: usize = HEADER_BYTES + 8;
+const ACK_SESSION_AT: usize = HEADER_BYTES + 16;
+
+/// The datagrams of a capture.
+fn datagrams(path: &Path) -> Vec<Vec<u8>> {
+    let file = std::fs::read(path).expect("a capture");
+    let (mut all, mut at) = (Vec::new(), FILE_HEADER);
+    while let Some(length) = file.get(at + 8..at + 12) {
+        let length = u32::from_le_bytes(length.try_into().expect("4 bytes")) as usize;
+        let Some(datagram) = file.get(at + BEFORE..at + 16 + length) else { break };
+        if datagram.len() >= HEADER_BYTES {
+            all.push(datagram.to_vec());
+        }
+        at += 16 + length;
+    }
+    all
+}
+
+/// Sends bad packets for so long.
+pub(super) fn run(common: &Common, capture: &Path) {
+    let packets = datagrams(capture);
+    assert!(packets.len() > 10, "{} has {} packets", capture.display(), packets.len());
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect(common.memory_node).expect("an address");
+    socket.set_nonblocking(true).expect("a socket");
+    let mut random = Random(common.seed);
+    let until = Instant::now() + Duration::from_secs(common.seconds);
+    let (mut sent, mut answers) = (0_u64, 0_u64);
+    let mut session: Option<[u8; 8]> = None;
+    // The last hello that was sent as it was, to be repeated with what it is challenged for.
+    let mut hello = Vec::new();
+    let mut recent: VecDeque<Vec<u8>> = VecDeque::new();
+    while Instant::now() < until {
+        let mut packet = packets[random.below(packets.len())].clone();
+        // A session of one's own, so that more than the door is tried.
+        if packet[1] != KIND_HELLO
+            && let Some(session) = session
+            && random.below(4) != 0
+        {
+            packet[4..12].copy_from_slice(&session);
+        }
+        let kept = packet[1] == KIND_HELLO && random.below(4) == 0;
+        if kept {
+            hello = packet.clone();
+        } else {
+            change(&mut packet, &mut random);
+            if random.below(8) != 0 {
+                seal(&mut packet);
+            }
+        }
+        if !kept
+            && random.below(8) == 0
+            && let Some(old) = recent.pop_front()
+        {
+            packet = old;
+        }
+        if socket.send(&packet).is_ok() {
+            sent += 1;
+        }
+        recent.push_back(packet);
+        recent.truncate(256);
+        let mut buffer = [0; 65_536];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            answers += 1;
+            if buffer[1] == KIND_CHALLENGE
+                && length >= CHALLENGE_COOKIE_AT + 8
+                && hello.len() >= HELLO_COOKIE_AT + 8
+            {
+                let cookie = &buffer[CHALLENGE_COOKIE_AT..CHALLENGE_COOKIE_AT + 8];
+                hello[HELLO_COOKIE_AT..HELLO_COOKIE_AT + 8].copy_from_slice(cookie);
+                seal(&mut hello);
+                let _ = socket.send(&hello);
+            }
+            if buffer[1] == KIND_HELLO_ACK && length >= ACK_SESSION_AT + 8 {
+                let place = &buffer[ACK_SESSION_AT..ACK_SESSION_AT + 8];
+                session = Some(place.try_into().expect("8 bytes"));
+            }
+        }
+        if sent.is_multiple_of(16) {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+    println!(
+        "{{\"app\":\"faults_mutate\",\"seed\":{},\"sent\":{sent},\"answers\":{answers},\
+         \"own_session\":{}}}",
+        common.seed,
+        session.is_some()
+    );
+}
+
+/// Changes bytes, and perhaps the length.
+fn change(packet: &mut Vec<u8>, random: &mut Random) {
+    match random.below(10) {
+        0 => packet.truncate(random.below(packet.len() + 1)),
+        1 => packet.resize(packet.len() + 1 + random.below(600), 0x5A),
+        _ => {}
+    }
+    for _ in 0..random.below(5) {
+        if !packet.is_empty() {
+            let reach = if random.below(3) == 0 { packet.len() } else { 160.min(packet.len()) };
+            let at = random.below(reach);
+            packet[at] = match random.below(3) {
+                0 => packet[at] ^ 1 << random.below(8),
+                1 => 0xFF,
+                _ => random.below(256) as u8,
+            };
+        }
+    }
+}
+
+/// Makes version, length and checksum right.
+fn seal(packet: &mut [u8]) {
+    let Some((header, payload)) = packet.split_first_chunk_mut::<HEADER_BYTES>() else { return };
+    header[0] = 1;
+    header[34..36].copy_from_slice(&(payload.len() as u16).to_le_bytes());
+    let covered = header[2] & 1 != 0;
+    let check = Crc32c::detect().packet(header, if covered { payload } else { &[] });
+    header[HEADER_BYTES - 4..].copy_from_slice(&check.to_le_bytes());
+}

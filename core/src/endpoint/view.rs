@@ -1,0 +1,77 @@
+//! Who is connected: sessions as a person or a test may see them.
+
+use core::net::SocketAddrV4;
+
+use super::Endpoint;
+use super::host::{SessionId, Side};
+use super::table::{CallState, ClientState, ServeState};
+use crate::time::Instant;
+
+/// A session of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Which end of it this endpoint is.
+    pub side: Side,
+    /// Its name here.
+    pub id: SessionId,
+    /// Its name at the other end; meaningless before the handshake is over.
+    pub remote: SessionId,
+    /// Where the other end is.
+    pub peer: SocketAddrV4,
+    /// Which life of the other end; zero before the handshake is over.
+    pub incarnation: u64,
+    /// Whether nothing was heard from the other end for a while.
+    pub suspected: bool,
+    /// When it was heard of last.
+    pub last_heard: Instant,
+    /// Slots agreed on.
+    pub slots: u16,
+    /// Slots whose call is under way: begun here, or received and not yet answered.
+    pub busy: u16,
+}
+
+impl Endpoint<'_> {
+    /// The sessions in which this endpoint answers calls.
+    pub fn server_sessions(&self) -> impl Iterator<Item = SessionView> {
+        let open = self.server_sessions.iter().enumerate().filter(|(_, session)| session.open);
+        open.map(|(index, session)| {
+            let first = index << self.slot_shift;
+            let slots = &self.server_slots[first..first + usize::from(session.slots)];
+            let idle = |state| {
+                matches!(state, ServeState::Idle | ServeState::Answered | ServeState::Refused)
+            };
+            SessionView {
+                side: Side::Server,
+                id: SessionId { index: index as u32, generation: session.generation },
+                remote: session.remote,
+                peer: session.peer,
+                incarnation: session.remote_incarnation,
+                suspected: session.suspected,
+                last_heard: session.last_heard,
+                slots: session.slots,
+                busy: slots.iter().filter(|slot| !idle(slot.state)).count() as u16,
+            }
+        })
+    }
+
+    /// The sessions in which this endpoint makes calls, or is about to.
+    pub fn client_sessions(&self) -> impl Iterator<Item = SessionView> {
+        let used = |state| state != ClientState::Free;
+        let all = self.client_sessions.iter().enumerate();
+        all.filter(move |(_, session)| used(session.state)).map(|(index, session)| {
+            let first = index << self.slot_shift;
+            let slots = &self.client_slots[first..first + usize::from(session.slots)];
+            SessionView {
+                side: Side::Client,
+                id: SessionId { index: index as u32, generation: session.generation },
+                remote: session.remote,
+                peer: session.peer,
+                incarnation: session.remote_incarnation,
+                suspected: session.state == ClientState::Suspected,
+                last_heard: session.last_heard,
+                slots: session.slots,
+                busy: slots.iter().filter(|slot| slot.state != CallState::Free).count() as u16,
+            }
+        })
+    }
+}

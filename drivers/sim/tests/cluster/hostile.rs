@@ -1,0 +1,190 @@
+//! A compute node that keeps to no rules: what it sends is changed and sealed again, invented, or
+//! sent once more, from its own address and in its own sessions.
+
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+
+use dmrpc_core::crc32c::Crc32c;
+use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::memory_op::{RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, put};
+use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header};
+use dmrpc_core::wire::reference::{Ref, Rights};
+use dmrpc_sim::network::Network;
+use dmrpc_sim::random::Random;
+
+use crate::client::{FIRST, Request};
+use crate::compute::Cn;
+use crate::net::{DATAGRAM_BYTES, address};
+use crate::program::any_bytes;
+
+/// Packets of its own that it remembers.
+const KEPT: usize = 64;
+
+/// Packets, or operations, after which it calms down: a seed is not about it alone.
+const EAGER: u64 = 1_000;
+
+/// Makes bad packets of good ones.
+pub(crate) struct Forger {
+    random: Random,
+    network: Network,
+    index: usize,
+    memory_nodes: usize,
+    kept: Vec<(SocketAddrV4, Vec<u8>)>,
+    next: Instant,
+    /// Packets sent.
+    pub(crate) sent: u64,
+}
+
+impl Forger {
+    pub(crate) fn new(index: usize, memory_nodes: usize, network: Network, seed: u64) -> Self {
+        network.record_from(Some(address(index)));
+        let random = Random::new(seed);
+        let next = Instant::ZERO;
+        Self { random, network, index, memory_nodes, kept: Vec::new(), next, sent: 0 }
+    }
+
+    /// Sends some packets, if it is time.
+    pub(crate) fn act(&mut self) {
+        let now = self.network.now();
+        if now < self.next {
+            return;
+        }
+        let most = if self.sent < EAGER { 3_000_000 } else { 300_000_000 };
+        self.next = now + Duration::from_nanos(self.random.within(10_000..=most));
+        for (_, to, bytes) in self.network.recorded() {
+            if self.kept.len() == KEPT {
+                self.kept.swap_remove(self.random.below(KEPT as u64) as usize);
+            }
+            self.kept.push((to, bytes));
+        }
+        for _ in 0..self.random.below(4) {
+            self.send_one();
+        }
+    }
+
+    fn send_one(&mut self) {
+        let invented = self.kept.is_empty() || self.random.below(16) == 0;
+        let (to, mut bytes) = if invented {
+            let to = address(self.random.below(self.memory_nodes as u64) as usize);
+            let length = self.random.below(DATAGRAM_BYTES as u64);
+            (to, (0..length).map(|_| self.random.draw() as u8).collect())
+        } else {
+            self.kept[self.random.below(self.kept.len() as u64) as usize].clone()
+        };
+        match self.random.below(4) {
+            // As it was, or as it was invented.
+            0 => {}
+            1 => {
+                self.scatter(&mut bytes);
+            }
+            _ => {
+                self.scatter(&mut bytes);
+                self.seal(&mut bytes);
+            }
+        }
+        self.network.inject(address(self.index), to, &bytes);
+        self.sent += 1;
+    }
+
+    /// Changes some bytes, most of them in the header or the steps, and sometimes the length.
+    fn scatter(&mut self, bytes: &mut Vec<u8>) {
+        match self.random.below(8) {
+            0 => bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize),
+            1 => {
+                let more = self.random.below(DATAGRAM_BYTES as u64 - bytes.len() as u64 + 1);
+                bytes.extend((0..more).map(|_| self.random.draw() as u8));
+            }
+            _ => {}
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        for _ in 0..1 + self.random.below(4) {
+            let reach = if self.random.below(4) == 0 { bytes.len() } else { 200 };
+            let at = self.random.below(reach.min(bytes.len()) as u64) as usize;
+            bytes[at] = match self.random.below(4) {
+                0 => bytes[at].wrapping_add(1),
+                1 => 0,
+                2 => bytes[at] ^ 1 << self.random.below(8),
+                _ => self.random.draw() as u8,
+            };
+        }
+    }
+
+    /// Makes the checksum and the length field right again.
+    fn seal(&mut self, bytes: &mut [u8]) {
+        if bytes.len() < HEADER_BYTES {
+            return;
+        }
+        let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let kind = dmrpc_core::wire::packet::Kind::Request;
+        let header = Header {
+            flags: Flags::from_bits_truncate(half(2)),
+            grant: word(12),
+            tag: long(16),
+            request: long(24),
+            slot: half(32),
+            payload: (bytes.len() - HEADER_BYTES) as u16,
+            message: word(36),
+            packet: half(40),
+            head: half(42),
+            ..Header::new(kind, word(4), word(8))
+        };
+        let wanted = bytes[1];
+        let crc = Crc32c::detect();
+        header.emit(bytes, crc);
+        // The header's struct has legal kinds only.
+        bytes[1] = wanted;
+        let covered = header.flags.contains(Flags::PAYLOAD_CHECK);
+        let (head, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().expect("a header");
+        let check = crc.packet(head, if covered { payload } else { &[] });
+        head[HEADER_BYTES - 4..].copy_from_slice(&check.to_le_bytes());
+    }
+}
+
+/// Asks for this and that, and does not look at what it gets.
+pub(crate) async fn program(cn: Cn) {
+    let mut refs: Vec<Ref> = Vec::new();
+    let mut region = RegionName(1 << 24);
+    for operation in 0_u64.. {
+        let node = cn.below(cn.memory_nodes);
+        let named = RegionOperand::Named(region);
+        let body = any_bytes(&cn, [0, 40, 5_000, 30_000][cn.below(4)]);
+        let length = body.len() as u64;
+        let random_steps = any_bytes(&cn, STEP_BYTES * cn.below(STEPS_MAX + 2));
+        let steps: Vec<Step> = match cn.below(8) {
+            0 => vec![Step::Alloc { length: 1 + length }],
+            1 => vec![Step::Write { region: named, offset: cn.below(9_000) as u64 }],
+            2 => vec![Step::Read { region: named, offset: 0, length: 1 + length }],
+            3 => put(length, Rights::all()).to_vec(),
+            4 => vec![Step::CreateRef { region: named, offset: 0, length: 1, rights: Rights::MAP }],
+            5 => vec![Step::MapRef { reference: FIRST }],
+            6 => vec![Step::ClaimRef { reference: FIRST }],
+            _ => Vec::new(),
+        };
+        let mut mine: Vec<Ref> = refs.iter().copied().take(1).collect();
+        for reference in &mut mine {
+            if cn.below(2) == 0 {
+                reference.tag ^= 1 << cn.below(64);
+                reference.generation = reference.generation.wrapping_add(cn.below(3) as u64);
+            }
+        }
+        let room = 1 + body.len();
+        let request =
+            Request { refs: &mine, body: Rc::clone(&body), room, ..Request::new(node, &steps) };
+        let call = if steps.is_empty() {
+            cn.memory_raw(request, random_steps.to_vec())
+        } else {
+            cn.memory(request)
+        };
+        if let Some((made, regions)) = call.loot().await {
+            refs.splice(0..0, made);
+            refs.truncate(4);
+            region = regions.into_iter().map(RegionName).find(|name| name.0 != 0).unwrap_or(region);
+        }
+        let most = if operation < EAGER { 3_000 } else { 300_000 };
+        cn.sleep(Duration::from_micros(cn.below(most) as u64)).await;
+    }
+}

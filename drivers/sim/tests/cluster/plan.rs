@@ -1,0 +1,167 @@
+//! What is drawn for a seed: who takes part, and what goes wrong.
+
+use dmrpc_core::time::Duration;
+use dmrpc_sim::cluster::Clock;
+use dmrpc_sim::faults::Faults;
+use dmrpc_sim::random::Random;
+
+use crate::compute::Temper;
+
+/// Operations of all programs together, about.
+const OPERATIONS: u64 = 1_800;
+
+/// Something that happens to nodes or paths when so many operations have begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incident {
+    /// A compute node dies and returns after this time.
+    Crash(Duration),
+    /// A compute node does not run for this time.
+    Pause(Duration),
+    /// A memory node does not run for this time.
+    MemoryPause(Duration),
+    /// A memory node dies and returns empty after this time.
+    MemoryCrash(Duration),
+    /// The path between two nodes is cut for this time, one way or both.
+    Cut { both: bool, span: Duration },
+    /// Somebody opens all sessions that a memory node has left, for this time.
+    Hog(Duration),
+}
+
+/// What is drawn for a seed.
+pub(crate) struct Plan {
+    pub(crate) memory_nodes: usize,
+    /// Nodes in all, a hostile one among them.
+    pub(crate) nodes: usize,
+    pub(crate) temper: Temper,
+    pub(crate) faults: Faults,
+    pub(crate) clocks: bool,
+    /// The last node keeps to no rules.
+    pub(crate) hostile: bool,
+    /// Memory nodes return with a smaller pool.
+    pub(crate) shrinking: bool,
+    pub(crate) deaths: u32,
+    /// When so many operations have begun, this happens; the last comes first.
+    pub(crate) incidents: Vec<(u64, Incident)>,
+    pub(crate) slots: u16,
+    pub(crate) window: u16,
+    pub(crate) programs: usize,
+    /// Of each program.
+    pub(crate) operations: u32,
+    /// Sessions that a memory node has room for.
+    pub(crate) sessions: usize,
+}
+
+impl Plan {
+    pub(crate) fn drawn(random: &mut Random) -> Self {
+        let incast = random.below(64) == 0;
+        let faults = drawn_faults(random, incast);
+        let incidents = if incast { Vec::new() } else { drawn_incidents(random) };
+        let memory_nodes = if incast { 1 } else { random.within(1..=2) as usize };
+        let compute_nodes = if incast { 100 } else { random.within(2..=5) as usize };
+        let hostile = !incast && random.below(4) == 0;
+        let programs = if incast { 1 } else { random.within(1..=4) as usize };
+        let each = (OPERATIONS / (programs * compute_nodes) as u64).max(20);
+        let hogged = incidents.iter().any(|(_, what)| matches!(what, Incident::Hog(_)));
+        let memory_crash =
+            incidents.iter().any(|(_, what)| matches!(what, Incident::MemoryCrash(_)));
+        let shrinking = memory_crash && random.below(2) == 0;
+        let deaths = if !incast && random.below(3) == 0 { random.within(1..=2) as u32 } else { 0 };
+        let clocks = random.below(4) == 0;
+        let nodes = memory_nodes + compute_nodes + usize::from(hostile);
+        let temper = Temper {
+            tight: shrinking || random.below(4) == 0,
+            mortal: deaths > 0,
+            hasty: [0, 0, 10_000, 100_000][random.below(4) as usize],
+            harsh: faults.clog > 0 || clocks || incast || !incidents.is_empty(),
+            hostile: false,
+            alone: incast,
+        };
+        Self {
+            memory_nodes,
+            nodes,
+            temper,
+            faults,
+            clocks,
+            hostile,
+            shrinking,
+            deaths,
+            incidents,
+            slots: [16, 16, 8, 64][random.below(4) as usize],
+            window: [32, 8, 3, 256][random.below(4) as usize],
+            programs,
+            operations: random.within(each * 3 / 4..=each * 5 / 4) as u32,
+            sessions: if hogged { nodes + 2 } else { nodes.max(16) },
+        }
+    }
+
+    /// A node's clock: 10 % off at most, or up to ten times as fast as another's.
+    pub(crate) fn clock(&self, random: &mut Random) -> Clock {
+        let permille = match self.clocks {
+            true => random.within(1_000..=10_000),
+            false => [1_000, 1_000, 900, 1_100][random.below(4) as usize],
+        };
+        Clock { offset: Duration::from_nanos(random.below(1 << 50)), permille }
+    }
+}
+
+fn drawn_faults(random: &mut Random, incast: bool) -> Faults {
+    let mut faults = Faults::drawn(random);
+    if random.below(2) == 0 {
+        // Without paths that stall for longer than a lease, no session may end.
+        faults.clog = 0;
+    }
+    if incast {
+        faults.queue_packets = random.within(8..=64) as usize;
+    }
+    faults
+}
+
+/// A time up to `most`, short ones as likely as long ones.
+fn drawn_span(random: &mut Random, most: Duration) -> Duration {
+    let most = most.as_nanos() >> random.below(8);
+    Duration::from_nanos(random.within(0..=most))
+}
+
+/// What happens to nodes and paths, the last first.
+fn drawn_incidents(random: &mut Random) -> Vec<(u64, Incident)> {
+    let mut incidents = Vec::new();
+    let mut add = |random: &mut Random, what| {
+        incidents.push((random.within(10..=OPERATIONS * 3 / 4), what));
+    };
+    // Every second seed is calm, so that what must not happen there is noticed.
+    if random.below(2) == 0 {
+        return Vec::new();
+    }
+    let (second, lease) = (Duration::from_secs(1), Duration::from_secs(11));
+    if random.below(4) == 0 {
+        for _ in 0..random.within(1..=2) {
+            let away = drawn_span(random, Duration::from_secs(14));
+            add(random, Incident::Crash(away));
+        }
+    }
+    if random.below(4) == 0 {
+        let over = Duration::from_nanos(random.below(second.as_nanos() * 4));
+        let span = if random.below(2) == 0 { lease + over } else { drawn_span(random, second) };
+        add(random, Incident::Pause(span));
+    }
+    if random.below(4) == 0 {
+        let span = drawn_span(random, Duration::from_secs(4));
+        add(random, Incident::MemoryPause(span));
+    }
+    if random.below(4) == 0 {
+        let away = drawn_span(random, Duration::from_secs(14));
+        add(random, Incident::MemoryCrash(away));
+    }
+    if random.below(3) == 0 {
+        for _ in 0..random.within(1..=3) {
+            let (both, span) = (random.below(2) == 0, drawn_span(random, Duration::from_secs(14)));
+            add(random, Incident::Cut { both, span });
+        }
+    }
+    if random.below(4) == 0 {
+        let span = drawn_span(random, second);
+        add(random, Incident::Hog(span));
+    }
+    incidents.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    incidents
+}
