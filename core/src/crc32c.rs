@@ -45,9 +45,12 @@ impl Crc32c {
     }
 
     /// The checksum of a packet whose payload is not covered.
-    #[cold]
+    #[inline(always)]
     pub fn header(self, header: &[u8; 48]) -> u32 {
-        self.packet(header, &[])
+        #[cfg(target_arch = "x86_64")]
+        return !(hardware::header(header) as u32);
+        #[cfg(not(target_arch = "x86_64"))]
+        return self.packet(header, &[]);
     }
 
     /// The checksum of `bytes`.
@@ -100,8 +103,8 @@ mod hardware {
     /// The instruction for the words at `$at`, one after the other.
     macro_rules! words {
         ($sum:ident, $at:expr, $($offset:literal)+) => {
-            // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2, and have looked
-            // that there are so many bytes.
+            // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2, and have
+            // looked that there are so many bytes.
             unsafe {
                 asm!(
                     $(concat!("crc32 {sum}, qword ptr [{at} + ", $offset, "]"),)+
@@ -117,6 +120,28 @@ mod hardware {
     /// the instruction can't be inlined into one for all, and small packets cost less than calls.
     #[inline(always)]
     pub(super) fn packet(header: &[u8; 48], payload: &[u8]) -> u32 {
+        let mut sum = self::header(header);
+        let at = payload.as_ptr();
+        // One computed jump for the usual lengths.
+        match payload.len() {
+            0 => {}
+            8 => words!(sum, at, 0),
+            16 => words!(sum, at, 0 8),
+            24 => words!(sum, at, 0 8 16),
+            32 => words!(sum, at, 0 8 16 24),
+            40 => words!(sum, at, 0 8 16 24 32),
+            48 => words!(sum, at, 0 8 16 24 32 40),
+            56 => words!(sum, at, 0 8 16 24 32 40 48),
+            64 => words!(sum, at, 0 8 16 24 32 40 48 56),
+            // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
+            _ => return !unsafe { update(sum as u32, payload) },
+        }
+        !(sum as u32)
+    }
+
+    /// The running sum of a header's covered bytes.
+    #[inline(always)]
+    pub(super) fn header(header: &[u8; 48]) -> u64 {
         let mut sum = u64::from(!0u32);
         // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2; only the header's
         // bytes are read.
@@ -132,21 +157,7 @@ mod hardware {
                 options(pure, readonly, nostack),
             );
         }
-        let at = payload.as_ptr();
-        // One computed jump for the usual lengths.
-        match payload.len() {
-            8 => words!(sum, at, 0),
-            16 => words!(sum, at, 0 8),
-            24 => words!(sum, at, 0 8 16),
-            32 => words!(sum, at, 0 8 16 24),
-            40 => words!(sum, at, 0 8 16 24 32),
-            48 => words!(sum, at, 0 8 16 24 32 40),
-            56 => words!(sum, at, 0 8 16 24 32 40 48),
-            64 => words!(sum, at, 0 8 16 24 32 40 48 56),
-            // SAFETY: as above.
-            _ => return !unsafe { update(sum as u32, payload) },
-        }
-        !(sum as u32)
+        sum
     }
 
     /// One stream of up to [`SHORT_BYTES`] bytes: the whole words take one jump and no loop.
@@ -285,6 +296,7 @@ mod tests {
             let wanted = !table(of_header, payload);
             assert_eq!(Crc32c::detect().packet(&header, payload), wanted, "{length} bytes");
         }
+        assert_eq!(Crc32c::detect().header(&header), !of_header);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use super::auth::{Binding, Parties};
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
-use super::straight::{is_usual, straight, template};
+use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Reordering;
@@ -284,7 +284,6 @@ impl Endpoint<'_> {
             server_nonce: self.secret.server_nonce(server),
         };
         let keyed = self.keys.as_ref().map(|keys| keys.session(&parties));
-        let slots = hello.slots.min(self.config.slots_per_session);
         self.server_sessions[index] = ServerSession {
             open: true,
             suspected: false,
@@ -294,8 +293,7 @@ impl Endpoint<'_> {
             remote_incarnation: hello.incarnation,
             payload_bytes: hello.payload_bytes_max.min(self.config.payload_bytes_max),
             remote_window: hello.window,
-            slots,
-            usual_slots: if is_usual(features) { slots } else { 0 },
+            slots: hello.slots.min(self.config.slots_per_session),
             features,
             template: template(Kind::Response, remote, features),
             straight: straight(Kind::Request, server, features),
@@ -431,7 +429,6 @@ impl Endpoint<'_> {
         session.payload_bytes = ack.payload_bytes_max;
         session.remote_window = ack.window;
         session.slots = ack.slots;
-        session.usual_slots = if is_usual(ack.features) { ack.slots } else { 0 };
         session.features = ack.features;
         let id = SessionId { index: index as u32, generation: session.generation };
         session.template = template(Kind::Request, remote, ack.features);

@@ -6,14 +6,14 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::is_tagged;
+use super::auth::{Binding, Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
-use super::transmit::{Io, Seal, send_whole, session_flags};
+use super::transmit::{Io, Line, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -21,7 +21,7 @@ use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
 use crate::wire::packet::{
-    CHECKED, Flags, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
+    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
 };
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -36,11 +36,6 @@ pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Stra
     Straight::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// Whether a session's packets are usual: the payload under the checksum, no tags.
-pub(super) fn is_usual(features: Features) -> bool {
-    session_flags(features) == Flags::PAYLOAD_CHECK
-}
-
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
 #[inline(always)]
@@ -48,32 +43,58 @@ fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
     u64_at(bytes, 32) ^ both_lengths(payload.len())
 }
 
-/// Whether the checksum is that of the packet.
+/// What is wrong with a packet that fits its session.
+enum Fault {
+    Checksum,
+    Tag,
+}
+
+/// Verifies a packet's checksum and tag. The usual packet, by its flags, has its payload under the
+/// checksum and no tag.
 #[inline(always)]
-fn is_sound<const USUAL: bool>(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> bool {
-    let checked = USUAL || bytes[2] & CHECKED != 0;
+fn verify(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
+    if bytes[2] != CHECKED {
+        return verify_unusual(crc, keys, binding, bytes, payload);
+    }
+    // Nothing covers a tag in a session without: it must be zero.
+    let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
+    if sound { Ok(()) } else { Err(Fault::Checksum) }
+}
+
+#[inline(never)]
+fn verify_unusual(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
+    let checked = bytes[2] & CHECKED != 0;
     let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
-    check == u32_at(bytes, 44)
+    if check != u32_at(bytes, 44) {
+        return Err(Fault::Checksum);
+    }
+    let tagged = u64_at(bytes, 0) & TAGGED != 0;
+    if tagged && !is_tagged(keys, *binding, bytes) {
+        return Err(Fault::Tag);
+    }
+    if !tagged && u64_at(bytes, TAG_AT) != 0 {
+        return Err(Fault::Checksum);
+    }
+    Ok(())
 }
 
 impl Endpoint<'_> {
-    /// [`Self::straight_request`] in a session whose packets are not usual.
-    #[inline(never)]
-    fn unusual_request<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        bytes: &[u8; HEADER_BYTES],
-        payload: &[u8],
-    ) -> bool {
-        self.straight_request::<false, _, _>(now, io, peer, bytes, payload)
-    }
-
     /// Takes in a request that is one packet, executed where it lies, in a slot that nothing is
     /// special about. Returns false, and has done nothing, if it is not that.
     #[inline(always)]
-    pub(super) fn straight_request<const USUAL: bool, T: Tx, H: Host>(
+    pub(super) fn straight_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
@@ -89,10 +110,8 @@ impl Endpoint<'_> {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
-        let slots = if USUAL { session.usual_slots } else { session.slots };
-        if number >= slots.into() {
-            let unusual = USUAL && slots == 0;
-            return unusual && self.unusual_request(now, io, peer, bytes, payload);
+        if number >= session.slots.into() {
+            return false;
         }
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
@@ -106,14 +125,8 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_plain(header) else { return false };
         let arguments = Arguments::none(parameters);
-        if !is_sound::<USUAL>(self.crc, bytes, payload) {
-            self.counters.bad_checksum += 1;
-            return true;
-        }
-        // In a session without tags nothing covers one: it must be zero.
-        let tagged = if USUAL { 0 } else { first & TAGGED };
-        if (tagged | u64_at(bytes, TAG_AT) != 0) && !is_tagged(&self.keys, session.binding, bytes) {
-            self.wrong_tag(first);
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
             return true;
         }
         session.last_heard = now;
@@ -130,10 +143,15 @@ impl Endpoint<'_> {
         self.counters.requests_executed += 1;
         match served {
             Served::Whole(whole) => {
-                let seal = Seal::new(self.crc, &self.keys, session.binding);
-                let common = (peer, &session.template);
-                let (id, outgoing) = ((request, number as usize), &mut slot.outgoing);
-                if send_whole::<USUAL, _>(io.tx, seal, common, id, whole, outgoing) {
+                let line = Line {
+                    crc: self.crc,
+                    keys: &self.keys,
+                    binding: &session.binding,
+                    peer,
+                    template: &session.template,
+                };
+                let id = (request, number as usize);
+                if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
                     self.counters.packets_sent += 1;
                 } else {
                     self.enqueue_server(index);
@@ -145,23 +163,10 @@ impl Endpoint<'_> {
         true
     }
 
-    /// [`Self::straight_response`] in a session whose packets are not usual.
-    #[inline(never)]
-    fn unusual_response<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        bytes: &[u8; HEADER_BYTES],
-        payload: &[u8],
-    ) -> bool {
-        self.straight_response::<false, _, _>(now, io, peer, bytes, payload)
-    }
-
     /// Takes in an answer in one packet, of which the server holds nothing, to a call that nothing
     /// is special about. Returns false, and has done nothing, if it is not that.
     #[inline(always)]
-    pub(super) fn straight_response<const USUAL: bool, T: Tx, H: Host>(
+    pub(super) fn straight_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
@@ -177,10 +182,8 @@ impl Endpoint<'_> {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
-        let slots = if USUAL { session.usual_slots } else { session.slots };
-        if number >= slots.into() {
-            let unusual = USUAL && slots == 0;
-            return unusual && self.unusual_response(now, io, peer, bytes, payload);
+        if number >= session.slots.into() {
+            return false;
         }
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
@@ -190,14 +193,8 @@ impl Endpoint<'_> {
         {
             return false;
         }
-        if !is_sound::<USUAL>(self.crc, bytes, payload) {
-            self.counters.bad_checksum += 1;
-            return true;
-        }
-        // In a session without tags nothing covers one: it must be zero.
-        let tagged = if USUAL { 0 } else { first & TAGGED };
-        if (tagged | u64_at(bytes, TAG_AT) != 0) && !is_tagged(&self.keys, session.binding, bytes) {
-            self.wrong_tag(first);
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
             return true;
         }
         session.last_heard = now;
@@ -221,11 +218,10 @@ impl Endpoint<'_> {
     }
 
     #[cold]
-    fn wrong_tag(&mut self, first: u64) {
-        if first & TAGGED != 0 {
-            self.counters.bad_tag += 1;
-        } else {
-            self.counters.bad_checksum += 1;
+    fn faulty(&mut self, fault: Fault) {
+        match fault {
+            Fault::Checksum => self.counters.bad_checksum += 1,
+            Fault::Tag => self.counters.bad_tag += 1,
         }
     }
 }

@@ -107,8 +107,6 @@ pub struct ClientSession {
     /// Packets that the server takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     pub(super) slots: u16,
-    /// The same if its packets are usual: the payload under the checksum, no tags. Else zero.
-    pub(super) usual_slots: u16,
     pub(super) features: Features,
     /// The header of its requests.
     pub(super) template: Template,
@@ -159,7 +157,6 @@ impl ClientSession {
         payload_bytes: 0,
         remote_window: 0,
         slots: 0,
-        usual_slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,
@@ -340,8 +337,6 @@ pub struct ServerSession {
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     pub(super) slots: u16,
-    /// The same if its packets are usual: the payload under the checksum, no tags. Else zero.
-    pub(super) usual_slots: u16,
     pub(super) features: Features,
     /// The header of its responses.
     pub(super) template: Template,
@@ -374,7 +369,6 @@ impl ServerSession {
         payload_bytes: 0,
         remote_window: 0,
         slots: 0,
-        usual_slots: 0,
         features: Features::empty(),
         template: Template::EMPTY,
         straight: Straight::NEVER,

@@ -12,7 +12,9 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
+use crate::wire::packet::{
+    Flags, HEADER_BYTES, Header, Kind, Template, seal_by_flags, seal_checked,
+};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -206,11 +208,7 @@ impl Endpoint<'_> {
             let id = self.ready.head;
             let index = (id & !SERVER) as usize;
             let full = if id & SERVER == 0 {
-                if self.client_sessions[index].usual_slots == 0 {
-                    self.transmit_unusual_session(io, index, &mut sent)
-                } else {
-                    self.transmit_client_session::<true, _, _>(io, index, &mut sent)
-                }
+                self.transmit_client_session(io, index, &mut sent)
             } else {
                 self.transmit_server_session(io, index, &mut sent)
             };
@@ -224,21 +222,9 @@ impl Endpoint<'_> {
         sent
     }
 
-    /// One turn of a client session whose packets are not usual.
-    #[inline(never)]
-    fn transmit_unusual_session<T: Tx, H: Host>(
-        &mut self,
-        io: &mut Io<'_, T, H>,
-        session_index: usize,
-        sent: &mut u32,
-    ) -> bool {
-        self.transmit_client_session::<false, _, _>(io, session_index, sent)
-    }
-
-    /// One turn of a client session, whose packets are `USUAL` or not. Returns whether the device
-    /// is full: then it is not over.
+    /// One turn of a client session. Returns whether the device is full: then it is not over.
     #[inline(always)]
-    fn transmit_client_session<const USUAL: bool, T: Tx, H: Host>(
+    fn transmit_client_session<T: Tx, H: Host>(
         &mut self,
         io: &mut Io<'_, T, H>,
         session_index: usize,
@@ -248,7 +234,6 @@ impl Endpoint<'_> {
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
         let share = *sent + PACKETS_A_SESSION;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
         while let Some(number) = session.queue.front()
             && *sent < share
         {
@@ -257,9 +242,14 @@ impl Endpoint<'_> {
             if outgoing.sending.whole {
                 if outgoing.sending.is_unsent() {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
-                    let common = (session.peer, &session.template);
-                    let id = (slot.request, number);
-                    if !send_whole::<USUAL, _>(io.tx, seal, common, id, what, outgoing) {
+                    let line = Line {
+                        crc: self.crc,
+                        keys: &self.keys,
+                        binding: &session.binding,
+                        peer: session.peer,
+                        template: &session.template,
+                    };
+                    if !send_whole(io.tx, &line, (slot.request, number), what, outgoing) {
                         return true;
                     }
                     slot.state = CallState::Sent;
@@ -269,6 +259,7 @@ impl Endpoint<'_> {
                 session.queue.pop();
                 continue;
             }
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
             if turn.full {
@@ -371,29 +362,50 @@ pub(super) struct Whole {
     pub(super) bytes: u16,
 }
 
-/// The straight line: `whole` of a slot's buffer. `USUAL` packets have their payload under the
-/// checksum, and no tags. Returns false if the device has no room.
+/// What a session's packets of one kind are made with.
+pub(super) struct Line<'a> {
+    pub(super) crc: Crc32c,
+    pub(super) keys: &'a Option<Keys>,
+    pub(super) binding: &'a Option<Binding>,
+    pub(super) peer: SocketAddrV4,
+    pub(super) template: &'a Template,
+}
+
+/// The straight line: the message `whole` of a slot's buffer. Returns false if the device has no
+/// room.
 #[inline(always)]
-pub(super) fn send_whole<const USUAL: bool, T: Tx>(
+pub(super) fn send_whole<T: Tx>(
     tx: &mut T,
-    seal: Seal<'_>,
-    session: (SocketAddrV4, &Template),
+    line: &Line<'_>,
     (request, slot): (u64, usize),
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    let (peer, template) = session;
     let bytes = usize::from(whole.bytes);
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
+    let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes) else { return false };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, &outgoing.inline[..bytes]);
-    let checked = USUAL || template.is_checked();
-    template.seal_whole(checked, header, payload, request, slot as u16, whole.head, seal.crc);
-    if !USUAL {
-        seal.tag(header);
+    line.template.put_whole(header, bytes, request, slot as u16, whole.head);
+    if line.template.is_usual() {
+        seal_checked(header, payload, line.crc);
+    } else {
+        seal_unusual(line.crc, line.keys, line.binding, header, payload);
     }
     outgoing.sending.next = 1;
     true
+}
+
+/// Seals a packet that has a tag, or whose payload is not covered.
+#[inline(never)]
+fn seal_unusual(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    header: &mut [u8; HEADER_BYTES],
+    payload: &[u8],
+) {
+    seal_by_flags(header, payload, crc);
+    Seal::new(crc, keys, *binding).tag(header);
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.

@@ -373,34 +373,42 @@ impl Template {
         Self(bytes)
     }
 
-    /// Whether the checksums of its packets cover their payloads.
+    /// Whether its packets have their payload under the checksum, and no tag.
     #[inline(always)]
-    pub fn is_checked(&self) -> bool {
-        self.0[2] & CHECKED != 0
+    pub(crate) fn is_usual(&self) -> bool {
+        self.0[2] == CHECKED
     }
 
-    /// Writes the header of a message that is whole in one packet, in front of its payload, which
-    /// is in place, and seals it with the checksum; `checked` is what [`Template::is_checked`]
-    /// says.
+    /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the
+    /// checksum.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "all end up in one header")]
-    pub fn seal_whole(
+    pub(crate) fn put_whole(
         &self,
-        checked: bool,
         header: &mut [u8; HEADER_BYTES],
-        payload: &[u8],
+        bytes: usize,
         request: u64,
         slot: u16,
         head: u16,
-        crc: Crc32c,
     ) {
         put(header, 0, array_at::<24>(&self.0, 0));
         put(header, 24, request.to_le_bytes());
-        put(header, 32, (u64::from(slot) | both_lengths(payload.len())).to_le_bytes());
+        put(header, 32, (u64::from(slot) | both_lengths(bytes)).to_le_bytes());
         put(header, 40, (u32::from(head) << 16).to_le_bytes());
-        let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
-        put(header, CHECK_AT, check.to_le_bytes());
     }
+}
+
+/// Seals a header and a payload with the checksum of both.
+#[inline(always)]
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+    let check = crc.packet(header, payload);
+    put(header, CHECK_AT, check.to_le_bytes());
+}
+
+/// Seals a header, and its payload if the flags say so.
+pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+    let checked = header[2] & CHECKED != 0;
+    let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
+    put(header, CHECK_AT, check.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -467,9 +475,14 @@ mod tests {
             let wanted = *header;
             let crc = Crc32c::detect();
             let template = Template::new(&common);
-            let checked = template.is_checked();
-            template.seal_whole(checked, header, payload, request, slot, head, crc);
+            template.put_whole(header, payload.len(), request, slot, head);
+            seal_by_flags(header, payload, crc);
             prop_assert_eq!(*header, wanted);
+            if template.is_usual() {
+                header[CHECK_AT..].fill(0);
+                seal_checked(header, payload, crc);
+                prop_assert_eq!(*header, wanted);
+            }
         }
 
         #[test]
