@@ -30,10 +30,21 @@ pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Tem
     Template::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// How the usual packets of `kind` begin that come in for session `local`.
-pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
+/// How the usual packets of `kind` begin that come in from `peer` for session `local`.
+pub(super) fn straight(
+    kind: Kind,
+    local: SessionId,
+    features: Features,
+    peer: SocketAddrV4,
+) -> Straight {
     let header = Header::new(kind, local.index, local.generation);
-    Straight::new(&Header { flags: session_flags(features), ..header })
+    Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer))
+}
+
+/// An address as one word, in the order that it has in memory.
+#[inline(always)]
+fn word_of(peer: SocketAddrV4) -> u64 {
+    u64::from(u32::from_ne_bytes(peer.ip().octets())) | u64::from(peer.port()) << 32
 }
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
@@ -105,8 +116,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
-        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
-        if !expected || session.peer != peer || session.waiting != 0 {
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        if came != session.straight || session.waiting != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
@@ -177,8 +188,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.client_sessions.get_mut(session_index) else { return false };
-        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
-        if !expected || session.peer != peer || session.parked | session.behind != 0 {
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        if came != session.straight || session.parked | session.behind != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);

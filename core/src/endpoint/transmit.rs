@@ -382,9 +382,11 @@ pub(super) fn send_whole<T: Tx>(
     outgoing: &mut Outgoing,
 ) -> bool {
     let bytes = usize::from(whole.bytes);
+    // Before the device is asked, so that it is known to both how long the packet can be.
+    let from = &outgoing.inline[..bytes];
     let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes) else { return false };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-    copy_short(payload, &outgoing.inline[..bytes]);
+    copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     if line.template.is_usual() {
         seal_checked(header, payload, line.crc);

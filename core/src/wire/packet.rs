@@ -336,24 +336,26 @@ pub(crate) fn both_lengths(bytes: usize) -> u64 {
     bytes as u64 * (1 << 32 | 1 << 16)
 }
 
-/// The first two words of a header, which all usual packets of one kind in a session share:
-/// version, kind, flags, session; generation, and no grant.
+/// What all usual packets of one kind in a session share: the first two words of their headers
+/// (version, kind, flags, session; generation, and no grant), and where they come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Straight {
     /// Bytes 0 to 8.
     pub first: u64,
     /// Bytes 8 to 16.
     pub second: u64,
+    /// The sender's address as one word.
+    pub peer: u64,
 }
 
 impl Straight {
     /// Those of no packet.
-    pub const NEVER: Self = Self { first: 0, second: 0 };
+    pub const NEVER: Self = Self { first: 0, second: 0, peer: 0 };
 
-    /// Those of packets whose header begins as `header` does.
-    pub fn new(header: &Header) -> Self {
+    /// Those of packets from `peer` whose header begins as `header` does.
+    pub fn new(header: &Header, peer: u64) -> Self {
         let Template(bytes) = Template::new(header);
-        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8) }
+        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8), peer }
     }
 }
 
