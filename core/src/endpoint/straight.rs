@@ -20,9 +20,8 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{
-    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
-};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
 pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {

@@ -13,7 +13,7 @@ use super::window::{Reordering, Sending};
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::{Straight, Template};
+use crate::wire::template::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].

@@ -12,9 +12,8 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
-use crate::wire::packet::{
-    Flags, HEADER_BYTES, Header, Kind, Template, seal_by_flags, seal_checked,
-};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
+use crate::wire::template::{Template, seal_by_flags, seal_checked};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
