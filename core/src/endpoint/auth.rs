@@ -12,11 +12,9 @@
 //!   tag, cut to 64 bits. The header has the payload's checksum in it, so an attacker who can
 //!   change packets under way may still change a payload so that its checksum stays.
 //!
-//! The primitives are those of the crates `aes`, `cmac` and `siphasher`. (`aes` 0.8, because 0.9
-//! spreads its keys over AVX-512 registers at each call where the processor has them, which costs
-//! more than three blocks take.) A packet's tag is
-//! computed with the crate's AES but without its buffers: the first block of each session is
-//! encrypted once, the rest is three blocks.
+//! The primitives are those of the crates `aes`, `cmac` and `siphasher`. A packet's tag is computed
+//! with the crate's AES but without its buffers: the first block of each session is encrypted
+//! once, the rest is three blocks.
 
 use core::hash::Hasher;
 use core::net::SocketAddrV4;
