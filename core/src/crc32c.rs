@@ -1,4 +1,5 @@
-//! CRC32C (Castagnoli; RFC 3720, appendix B.4), by the processor's instruction where it has one.
+//! CRC32C (Castagnoli; RFC 3720, appendix B.4), by the processor's instruction on x86-64, where
+//! every server's has it since 2009; elsewhere from a table.
 //!
 //! Long inputs run three independent streams at once, since the instruction takes three cycles
 //! but one can start every cycle; a table then shifts the partial sums together.
@@ -6,26 +7,31 @@
 /// Reflected polynomial of CRC32C.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// How checksums are computed on this processor. Found out once, copied freely.
+/// That this processor can compute checksums. Found out once, copied freely: nothing is left to ask
+/// on the way of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Crc32c {
-    #[cfg(target_arch = "x86_64")]
-    instruction: bool,
-}
+pub struct Crc32c(());
 
 impl Crc32c {
     /// Asks the processor.
+    ///
+    /// # Panics
+    /// On an x86-64 processor without SSE4.2.
     #[cfg(target_arch = "x86_64")]
     pub fn detect() -> Self {
         // Leaf 1 exists on every x86-64 processor; ECX bit 20 is SSE4.2.
         let features = core::arch::x86_64::__cpuid(1).ecx;
-        Self { instruction: features & (1 << 20) != 0 }
+        assert!(
+            features & (1 << 20) != 0,
+            "a processor without SSE4.2; one of 2009 or later has it"
+        );
+        Self(())
     }
 
     /// Asks the processor.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn detect() -> Self {
-        Self {}
+        Self(())
     }
 
     /// The checksum of a packet: the first 44 bytes of its header without the tag, which are the
@@ -33,29 +39,31 @@ impl Crc32c {
     #[inline(always)]
     pub fn packet(self, header: &[u8; 48], payload: &[u8]) -> u32 {
         #[cfg(target_arch = "x86_64")]
-        if cfg!(target_feature = "sse4.2") || self.instruction {
-            return hardware::packet(header, payload);
-        }
-        !table(table(table(!0, &header[..16]), &header[24..44]), payload)
+        return hardware::packet(header, payload);
+        #[cfg(not(target_arch = "x86_64"))]
+        return !table(table(table(!0, &header[..16]), &header[24..44]), payload);
     }
 
     /// The checksum of a packet whose payload is not covered.
-    #[cold]
+    #[inline(always)]
     pub fn header(self, header: &[u8; 48]) -> u32 {
-        self.packet(header, &[])
+        #[cfg(target_arch = "x86_64")]
+        return !(hardware::header(header) as u32);
+        #[cfg(not(target_arch = "x86_64"))]
+        return self.packet(header, &[]);
     }
 
     /// The checksum of `bytes`.
     pub fn of(self, bytes: &[u8]) -> u32 {
         #[cfg(target_arch = "x86_64")]
-        if self.instruction {
-            return hardware::of(bytes);
-        }
-        !table(!0, bytes)
+        return hardware::of(bytes);
+        #[cfg(not(target_arch = "x86_64"))]
+        return !table(!0, bytes);
     }
 }
 
-/// One byte a step, from a table: for processors without the instruction.
+/// One byte a step, from a table: for processors without the instruction, and to compare with.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 fn table(mut sum: u32, bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
@@ -92,12 +100,50 @@ mod hardware {
     /// Bytes that [`short`] takes at most.
     const SHORT_BYTES: usize = 64;
 
+    /// The instruction for the words at `$at`, one after the other.
+    macro_rules! words {
+        ($sum:ident, $at:expr, $($offset:literal)+) => {
+            // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2, and have
+            // looked that there are so many bytes.
+            unsafe {
+                asm!(
+                    $(concat!("crc32 {sum}, qword ptr [{at} + ", $offset, "]"),)+
+                    sum = inout(reg) $sum,
+                    at = in(reg) $at,
+                    options(pure, readonly, nostack),
+                )
+            }
+        };
+    }
+
     /// See [`super::Crc32c::packet`]. Written as assembly, because a function for processors with
     /// the instruction can't be inlined into one for all, and small packets cost less than calls.
     #[inline(always)]
     pub(super) fn packet(header: &[u8; 48], payload: &[u8]) -> u32 {
+        let mut sum = self::header(header);
+        let at = payload.as_ptr();
+        // One computed jump for the usual lengths.
+        match payload.len() {
+            0 => {}
+            8 => words!(sum, at, 0),
+            16 => words!(sum, at, 0 8),
+            24 => words!(sum, at, 0 8 16),
+            32 => words!(sum, at, 0 8 16 24),
+            40 => words!(sum, at, 0 8 16 24 32),
+            48 => words!(sum, at, 0 8 16 24 32 40),
+            56 => words!(sum, at, 0 8 16 24 32 40 48),
+            64 => words!(sum, at, 0 8 16 24 32 40 48 56),
+            // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
+            _ => return !unsafe { update(sum as u32, payload) },
+        }
+        !(sum as u32)
+    }
+
+    /// The running sum of a header's covered bytes.
+    #[inline(always)]
+    pub(super) fn header(header: &[u8; 48]) -> u64 {
         let mut sum = u64::from(!0u32);
-        // SAFETY: callers come here only when the processor reported SSE4.2; only the header's
+        // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2; only the header's
         // bytes are read.
         unsafe {
             asm!(
@@ -111,27 +157,7 @@ mod hardware {
                 options(pure, readonly, nostack),
             );
         }
-        if payload.len() > SHORT_BYTES {
-            // SAFETY: as above.
-            return !unsafe { update(sum as u32, payload) };
-        }
-        !short(sum, payload)
-    }
-
-    /// The instruction for the words at `$at`, one after the other.
-    macro_rules! words {
-        ($sum:ident, $at:expr, $($offset:literal)+) => {
-            // SAFETY: callers come here only when the processor reported SSE4.2, and have looked
-            // that there are so many bytes.
-            unsafe {
-                asm!(
-                    $(concat!("crc32 {sum}, qword ptr [{at} + ", $offset, "]"),)+
-                    sum = inout(reg) $sum,
-                    at = in(reg) $at,
-                    options(pure, readonly, nostack),
-                )
-            }
-        };
+        sum
     }
 
     /// One stream of up to [`SHORT_BYTES`] bytes: the whole words take one jump and no loop.
@@ -153,13 +179,13 @@ mod hardware {
         if bytes.len().is_multiple_of(8) {
             return sum as u32;
         }
-        // SAFETY: callers come here only when the processor reported SSE4.2.
+        // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
         unsafe { last_bytes(sum as u32, &bytes[bytes.len() / 8 * 8..]) }
     }
 
     /// See [`super::Crc32c::of`].
     pub(super) fn of(bytes: &[u8]) -> u32 {
-        // SAFETY: callers come here only when the processor reported SSE4.2.
+        // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
         !unsafe { update(!0, bytes) }
     }
 
@@ -258,6 +284,19 @@ mod tests {
         assert_eq!(crc.of(&[0xFF; 32]), 0x62A8_AB43);
         assert_eq!(crc.of(&ascending), 0x46DD_794E);
         assert_eq!(crc.of(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn every_short_length_agrees() {
+        let bytes: [u8; 200] = core::array::from_fn(|i| i as u8 ^ 0x5A);
+        let header = [0xC3; 48];
+        let of_header = table(table(!0, &header[..16]), &header[24..44]);
+        for length in 0..=bytes.len() {
+            let payload = &bytes[..length];
+            let wanted = !table(of_header, payload);
+            assert_eq!(Crc32c::detect().packet(&header, payload), wanted, "{length} bytes");
+        }
+        assert_eq!(Crc32c::detect().header(&header), !of_header);
     }
 
     proptest! {

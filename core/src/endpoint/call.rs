@@ -13,6 +13,7 @@ use crate::wire::message::{
 
 /// Attempts of one call, as a power of two: the low bits of a request number.
 pub(super) const ATTEMPT_BITS: u32 = 8;
+const ATTEMPTS: u64 = 1 << ATTEMPT_BITS;
 
 /// A call to be made.
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +140,9 @@ impl Endpoint<'_> {
             return Err(StartError::TooDeep { depth: call.depth });
         }
         // Slots that deeper calls must find free; a session too small for that has none to give.
-        let reserved = u16::from(DEPTH_MAX - 1 - call.depth).min(session.slots - 1);
-        if u16::from(session.free_count) <= reserved {
+        let reserved = u16::from(DEPTH_MAX - 1 - call.depth);
+        let free = u16::from(session.free_count);
+        if free <= reserved && free < session.slots {
             return Err(StartError::NoSlot);
         }
         let head = REQUEST_HEADER_BYTES + arguments_bytes(call.arguments) + call.parameters.len();
@@ -160,7 +162,9 @@ impl Endpoint<'_> {
         session.free &= session.free - 1;
         session.free_count -= 1;
         // A new request in the slot tells the server that the last call is over.
-        session.unreleased &= !(1 << slot_number);
+        if session.unreleased != 0 {
+            session.unreleased &= !(1 << slot_number);
+        }
         let index = (session_index << self.slot_shift) + usize::from(slot_number);
         let slot = &mut self.client_slots[index];
         slot.state = CallState::Unsent;
@@ -169,18 +173,14 @@ impl Endpoint<'_> {
         slot.refused = false;
         slot.early = false;
         slot.admitted = false;
-        slot.request = ((slot.request >> ATTEMPT_BITS) + 1) << ATTEMPT_BITS;
+        // The next call's first attempt.
+        slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
         slot.due = (now + session.rtt.timeout).min(slot.deadline);
         session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
         slot.sink = call.sink;
         slot.unasked = 0;
-        if call.sink.is_some() {
-            self.traffic.expected += 1;
-            let share = share(self.config.arriving_packets, self.traffic.expected);
-            slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
-        }
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,
@@ -206,8 +206,16 @@ impl Endpoint<'_> {
             session.payload_bytes,
             session.remote_window,
         );
+        if call.sink.is_some() {
+            self.traffic.expected += 1;
+            let share = share(self.config.arriving_packets, self.traffic.expected);
+            slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
+            // One that says so is not as usual.
+            slot.outgoing.sending.whole &= slot.unasked == 0;
+        }
         let (request, due) = (slot.request, slot.due);
-        if !core::mem::replace(&mut slot.outgoing.queued, true) {
+        if !slot.outgoing.queued {
+            slot.outgoing.queued = true;
             session.queue.push(slot_number.into());
             if !session.queue.linked {
                 self.link(session_id.index);

@@ -296,7 +296,7 @@ impl Endpoint<'_> {
             slots: hello.slots.min(self.config.slots_per_session),
             features,
             template: template(Kind::Response, remote, features),
-            straight: straight(Kind::Request, server, features),
+            straight: straight(Kind::Request, server, features, peer),
             // What is left in it of the last session finds nothing to send.
             queue: self.server_sessions[index].queue,
             binding: keyed.map(|(binding, _)| binding),
@@ -432,7 +432,7 @@ impl Endpoint<'_> {
         session.features = ack.features;
         let id = SessionId { index: index as u32, generation: session.generation };
         session.template = template(Kind::Request, remote, ack.features);
-        session.straight = straight(Kind::Response, id, ack.features);
+        session.straight = straight(Kind::Response, id, ack.features, peer);
         session.binding = binding;
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;

@@ -10,7 +10,8 @@ use super::table::{CallState, ClientSession, ClientState, ServeState};
 use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{Header, Kind, Packet, Straight};
+use crate::wire::packet::{Header, Kind, Packet};
+use crate::wire::template::Straight;
 
 /// An unanswered ping is repeated after the keep-alive interval divided by this.
 const PINGS_A_KEEP_ALIVE: u64 = 4;

@@ -8,7 +8,7 @@ use super::call::ATTEMPT_BITS;
 use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead, SessionId};
 use super::settle::Refusal;
 use super::table::{ServeState, ServerSession, ServerSlot, unasked};
-use super::transmit::Io;
+use super::transmit::{Io, Whole};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -59,7 +59,7 @@ impl Endpoint<'_> {
         let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
         build(&mut reply);
         let finished = reply.finish();
-        answered(session, slot, finished);
+        let _ = answered(session, slot, finished);
     }
 
     /// A packet of a request that is not straight.
@@ -209,9 +209,9 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         match serve(now, io.host, session, slot, &head, body) {
-            Outcome::Replied => self.transmit_reply(io, index),
-            Outcome::Later => {}
-            Outcome::Busy => return self.refuse(io, index, Refusal::NoRoom),
+            Served::Whole(_) | Served::Long => self.transmit_reply(io, index),
+            Served::Later => {}
+            Served::Busy => return self.refuse(io, index, Refusal::NoRoom),
         }
         self.counters.requests_executed += 1;
     }
@@ -299,6 +299,18 @@ pub(super) fn head_of<'a>(
     }
 }
 
+/// What became of a request that was given to the host.
+pub(super) enum Served {
+    /// The slot has its answer, which is one packet.
+    Whole(Whole),
+    /// The slot has its answer, and the host the rest of it.
+    Long,
+    /// The answer will come.
+    Later,
+    /// Not admitted.
+    Busy,
+}
+
 /// Gives a request to the host. If it replies, the slot has its answer.
 #[inline(always)]
 pub(super) fn serve<H: Host>(
@@ -308,29 +320,32 @@ pub(super) fn serve<H: Host>(
     slot: &mut ServerSlot,
     head: &RequestHead<'_>,
     body: Body<'_>,
-) -> Outcome {
-    slot.state = ServeState::Executing;
+) -> Served {
     slot.cancelled = false;
     slot.declined = false;
     let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
     let outcome = host.request(now, head, body, &mut reply);
     let finished = reply.finish();
     if outcome == Outcome::Replied {
-        answered(session, slot, finished);
-    } else {
-        // An earlier answer may be in the ready queue, to be sent again, and its buffer is gone.
-        slot.outgoing.sending.stop();
+        return answered(session, slot, finished);
     }
-    outcome
+    slot.state = ServeState::Executing;
+    // An earlier answer may be in the ready queue, to be sent again, and its buffer is gone.
+    slot.outgoing.sending.stop();
+    if outcome == Outcome::Later { Served::Later } else { Served::Busy }
 }
 
 /// The slot's buffer holds an answer.
 #[inline(always)]
-fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) {
+fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) -> Served {
     let Finished { head, inline, source } = finished;
     slot.state = ServeState::Answered;
     let window = unasked(session.remote_window, slot.unasked);
     slot.outgoing.start(head, inline, source, session.payload_bytes, window);
+    match source {
+        None => Served::Whole(Whole { head, bytes: inline }),
+        Some(_) => Served::Long,
+    }
 }
 
 /// Whether a packet asks what has arrived of a long request.

@@ -6,23 +6,22 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::is_tagged;
+use super::auth::{Binding, Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
-use super::host::{Body, CallId, Host, Outcome, PendingCall, SessionId};
-use super::server::{head_of, serve};
+use super::host::{Body, CallId, Host, PendingCall, SessionId};
+use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
-use super::transmit::{Io, Seal, send_whole, session_flags};
+use super::transmit::{Io, Line, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{
-    CHECKED, HEADER_BYTES, Header, Kind, Straight, TAG_AT, TAGGED, Template, both_lengths,
-};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
 pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
@@ -30,10 +29,21 @@ pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Tem
     Template::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// How the usual packets of `kind` begin that come in for session `local`.
-pub(super) fn straight(kind: Kind, local: SessionId, features: Features) -> Straight {
+/// How the usual packets of `kind` begin that come in from `peer` for session `local`.
+pub(super) fn straight(
+    kind: Kind,
+    local: SessionId,
+    features: Features,
+    peer: SocketAddrV4,
+) -> Straight {
     let header = Header::new(kind, local.index, local.generation);
-    Straight::new(&Header { flags: session_flags(features), ..header })
+    Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer))
+}
+
+/// An address as one word, in the order that it has in memory.
+#[inline(always)]
+fn word_of(peer: SocketAddrV4) -> u64 {
+    u64::from(u32::from_ne_bytes(peer.ip().octets())) | u64::from(peer.port()) << 32
 }
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
@@ -43,12 +53,51 @@ fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
     u64_at(bytes, 32) ^ both_lengths(payload.len())
 }
 
-/// Whether the checksum is that of the packet.
+/// What is wrong with a packet that fits its session.
+enum Fault {
+    Checksum,
+    Tag,
+}
+
+/// Verifies a packet's checksum and tag. The usual packet, by its flags, has its payload under the
+/// checksum and no tag.
 #[inline(always)]
-fn is_sound(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> bool {
+fn verify(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
+    if bytes[2] != CHECKED {
+        return verify_unusual(crc, keys, binding, bytes, payload);
+    }
+    // Nothing covers a tag in a session without: it must be zero.
+    let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
+    if sound { Ok(()) } else { Err(Fault::Checksum) }
+}
+
+#[inline(never)]
+fn verify_unusual(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
     let checked = bytes[2] & CHECKED != 0;
     let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
-    check == u32_at(bytes, 44)
+    if check != u32_at(bytes, 44) {
+        return Err(Fault::Checksum);
+    }
+    let tagged = u64_at(bytes, 0) & TAGGED != 0;
+    if tagged && !is_tagged(keys, *binding, bytes) {
+        return Err(Fault::Tag);
+    }
+    if !tagged && u64_at(bytes, TAG_AT) != 0 {
+        return Err(Fault::Checksum);
+    }
+    Ok(())
 }
 
 impl Endpoint<'_> {
@@ -66,8 +115,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
-        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
-        if !expected || session.peer != peer || session.waiting != 0 {
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        if came != session.straight || session.waiting != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
@@ -86,15 +135,8 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_plain(header) else { return false };
         let arguments = Arguments::none(parameters);
-        if !is_sound(self.crc, bytes, payload) {
-            self.counters.bad_checksum += 1;
-            return true;
-        }
-        // In a session without tags nothing covers one: it must be zero.
-        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
-            && !is_tagged(&self.keys, session.binding, bytes)
-        {
-            self.wrong_tag(first);
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
             return true;
         }
         session.last_heard = now;
@@ -103,26 +145,30 @@ impl Endpoint<'_> {
         let id = SessionId { index: session_index as u32, generation: session.generation };
         let call = PendingCall { session: id, slot: number as u16, request };
         let head = head_of(now, call, &header, arguments);
-        let outcome = serve(now, io.host, session, slot, &head, Body::Whole(body));
-        if outcome == Outcome::Busy {
+        let served = serve(now, io.host, session, slot, &head, Body::Whole(body));
+        if let Served::Busy = served {
             self.refuse(io, index, Refusal::NoRoom);
             return true;
         }
         self.counters.requests_executed += 1;
-        if outcome == Outcome::Later {
-            return true;
-        }
-        if slot.outgoing.is_whole() {
-            let template = &session.template;
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
-            if send_whole(io.tx, seal, peer, template, request, number as usize, &mut slot.outgoing)
-            {
-                self.counters.packets_sent += 1;
-            } else {
-                self.enqueue_server(index);
+        match served {
+            Served::Whole(whole) => {
+                let line = Line {
+                    crc: self.crc,
+                    keys: &self.keys,
+                    binding: &session.binding,
+                    peer,
+                    template: &session.template,
+                };
+                let id = (request, number as usize);
+                if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+                    self.counters.packets_sent += 1;
+                } else {
+                    self.enqueue_server(index);
+                }
             }
-        } else {
-            self.transmit_reply(io, index);
+            Served::Long => self.transmit_reply(io, index),
+            Served::Later | Served::Busy => {}
         }
         true
     }
@@ -141,8 +187,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.client_sessions.get_mut(session_index) else { return false };
-        let expected = Straight { first, second: u64_at(bytes, 8) } == session.straight;
-        if !expected || session.peer != peer || session.parked | session.behind != 0 {
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        if came != session.straight || session.parked | session.behind != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
@@ -157,15 +203,8 @@ impl Endpoint<'_> {
         {
             return false;
         }
-        if !is_sound(self.crc, bytes, payload) {
-            self.counters.bad_checksum += 1;
-            return true;
-        }
-        // In a session without tags nothing covers one: it must be zero.
-        if (first & TAGGED | u64_at(bytes, TAG_AT) != 0)
-            && !is_tagged(&self.keys, session.binding, bytes)
-        {
-            self.wrong_tag(first);
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
             return true;
         }
         session.last_heard = now;
@@ -173,7 +212,8 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
-        if slot.sink.take().is_some() {
+        if slot.sink.is_some() {
+            slot.sink = None;
             self.traffic.expected -= 1;
         }
         slot.settled = request;
@@ -188,11 +228,10 @@ impl Endpoint<'_> {
     }
 
     #[cold]
-    fn wrong_tag(&mut self, first: u64) {
-        if first & TAGGED != 0 {
-            self.counters.bad_tag += 1;
-        } else {
-            self.counters.bad_checksum += 1;
+    fn faulty(&mut self, fault: Fault) {
+        match fault {
+            Fault::Checksum => self.counters.bad_checksum += 1,
+            Fault::Tag => self.counters.bad_tag += 1,
         }
     }
 }

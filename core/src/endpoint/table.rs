@@ -13,7 +13,7 @@ use super::window::{Reordering, Sending};
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::{Straight, Template};
+use crate::wire::template::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
 /// follow from them, see [`StorageSize::new`].
@@ -234,7 +234,7 @@ impl Outgoing {
             // Whatever fits the buffer fits a packet.
             self.message = inline_bytes.into();
             self.source = None;
-            return self.sending.start(1, 1);
+            return self.sending.start_whole();
         };
         self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
     }
@@ -245,14 +245,6 @@ impl Outgoing {
         self.source = Some(source);
         let packets = packets(message, payload_bytes);
         self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
-    }
-}
-
-impl Outgoing {
-    /// Whether it is one packet whose bytes are all at hand.
-    #[inline(always)]
-    pub(super) fn is_whole(&self) -> bool {
-        self.sending.packets == 1 && self.source.is_none()
     }
 }
 

@@ -12,7 +12,8 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, Template};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
+use crate::wire::template::{Template, seal_by_flags, seal_checked};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -232,33 +233,40 @@ impl Endpoint<'_> {
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
         let share = *sent + PACKETS_A_SESSION;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
         while let Some(number) = session.queue.front()
             && *sent < share
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
-            let mut more = false;
-            if outgoing.is_whole() && slot.unasked == 0 {
+            if outgoing.sending.whole {
                 if outgoing.sending.is_unsent() {
-                    let (peer, template, request) = (session.peer, &session.template, slot.request);
-                    if !send_whole(io.tx, seal, peer, template, request, number, outgoing) {
+                    let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
+                    let line = Line {
+                        crc: self.crc,
+                        keys: &self.keys,
+                        binding: &session.binding,
+                        peer: session.peer,
+                        template: &session.template,
+                    };
+                    if !send_whole(io.tx, &line, (slot.request, number), what, outgoing) {
                         return true;
                     }
                     slot.state = CallState::Sent;
                     *sent += 1;
                 }
-            } else {
-                let turn = long_request(io, seal, session, slot, number);
-                *sent += turn.packets;
-                if turn.full {
-                    return true;
-                }
-                more = turn.more;
+                slot.outgoing.queued = false;
+                session.queue.pop();
+                continue;
+            }
+            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            let turn = long_request(io, seal, session, slot, number);
+            *sent += turn.packets;
+            if turn.full {
+                return true;
             }
             session.queue.pop();
-            slot.outgoing.queued = more;
-            if more {
+            slot.outgoing.queued = turn.more;
+            if turn.more {
                 session.queue.push(number);
             }
         }
@@ -344,26 +352,61 @@ fn long_request<T: Tx, H: Host>(
     turn
 }
 
-/// The straight line: a message of one packet whose bytes are all at hand. Returns false if the
-/// device has no room.
+/// The shape of a message that is one packet whose bytes are all at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    /// Bytes of its head.
+    pub(super) head: u16,
+    /// Bytes in all.
+    pub(super) bytes: u16,
+}
+
+/// What a session's packets of one kind are made with.
+pub(super) struct Line<'a> {
+    pub(super) crc: Crc32c,
+    pub(super) keys: &'a Option<Keys>,
+    pub(super) binding: &'a Option<Binding>,
+    pub(super) peer: SocketAddrV4,
+    pub(super) template: &'a Template,
+}
+
+/// The straight line: the message `whole` of a slot's buffer. Returns false if the device has no
+/// room.
 #[inline(always)]
 pub(super) fn send_whole<T: Tx>(
     tx: &mut T,
-    seal: Seal<'_>,
-    peer: SocketAddrV4,
-    template: &Template,
-    request: u64,
-    slot: usize,
+    line: &Line<'_>,
+    (request, slot): (u64, usize),
+    whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    let bytes = usize::from(outgoing.inline_bytes);
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
+    let bytes = usize::from(whole.bytes);
+    // Before the device is asked, so that it is known to both how long the packet can be.
+    let from = &outgoing.inline[..bytes];
+    let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes) else { return false };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-    copy_short(payload, &outgoing.inline[..bytes]);
-    template.seal_whole(header, payload, request, slot as u16, outgoing.head, seal.crc);
-    seal.tag(header);
+    copy_short(payload, from);
+    line.template.put_whole(header, bytes, request, slot as u16, whole.head);
+    if line.template.is_usual() {
+        seal_checked(header, payload, line.crc);
+    } else {
+        seal_unusual(line.crc, line.keys, line.binding, header, payload);
+    }
     outgoing.sending.next = 1;
     true
+}
+
+/// Seals a packet that has a tag, or whose payload is not covered.
+#[inline(never)]
+fn seal_unusual(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    header: &mut [u8; HEADER_BYTES],
+    payload: &[u8],
+) {
+    seal_by_flags(header, payload, crc);
+    Seal::new(crc, keys, *binding).tag(header);
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.

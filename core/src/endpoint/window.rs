@@ -192,6 +192,8 @@ pub(super) struct Sending {
     pub(super) acknowledged: u32,
     /// Whether anything was ever lost: the bitmaps mean something only then.
     repairing: bool,
+    /// The message is one packet whose bytes are all at hand, never sent before.
+    pub(super) whole: bool,
     /// To be sent again.
     resend: Bits,
     /// Sent again, and neither arrived nor lost again as far as is known: first those sent again
@@ -208,6 +210,7 @@ impl Sending {
         granted: 0,
         acknowledged: 0,
         repairing: false,
+        whole: false,
         resend: Bits::EMPTY,
         resent: [Bits::EMPTY; 2],
         mark: 0,
@@ -221,6 +224,18 @@ impl Sending {
         self.granted = granted.min(packets);
         self.acknowledged = 0;
         self.repairing = false;
+        self.whole = false;
+    }
+
+    /// A message of one packet whose bytes are all at hand.
+    #[inline(always)]
+    pub(super) fn start_whole(&mut self) {
+        self.packets = 1;
+        self.next = 0;
+        self.granted = 1;
+        self.acknowledged = 0;
+        self.repairing = false;
+        self.whole = true;
     }
 
     /// Nothing to send any more.

@@ -4,6 +4,7 @@
 //!
 //! - [`ethernet`]: Ethernet, IPv4 and UDP, through smoltcp's wire types, for drivers of raw frames;
 //! - [`packet`]: our header, the first [`packet::HEADER_BYTES`] bytes of each datagram;
+//! - [`template`]: what the headers of a session's packets have in common;
 //! - [`control`]: the payloads of handshake and acknowledgement packets;
 //! - [`message`]: what a request or a response consists of, once its packets are put together;
 //! - [`reference`](mod@reference): the 64 bytes of a reference, with its keyed tag;
@@ -22,6 +23,7 @@ pub mod memory_op;
 pub mod message;
 pub mod packet;
 pub mod reference;
+pub mod template;
 
 /// Why bytes are not what they claim to be. Each is counted; none is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@
 use bitflags::bitflags;
 
 use super::WireError;
-use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
+use super::bytes::{put, u16_at, u32_at, u64_at};
 use crate::crc32c::Crc32c;
 
 /// The version of the protocol that this build speaks.
@@ -24,7 +24,7 @@ pub const PROTOCOL_VERSION: u8 = 1;
 /// Length of the header, in bytes.
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum lies: everything in front of it is covered.
-const CHECK_AT: usize = 44;
+pub(super) const CHECK_AT: usize = 44;
 /// [`Kind::Request`] as it lies in the header's second byte.
 pub const REQUEST: u8 = Kind::Request as u8;
 /// [`Kind::Response`] as it lies in the header's second byte.
@@ -329,72 +329,6 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
-/// of `bytes` bytes that is whole in one packet.
-#[inline(always)]
-pub(crate) fn both_lengths(bytes: usize) -> u64 {
-    bytes as u64 * (1 << 32 | 1 << 16)
-}
-
-/// The first two words of a header, which all usual packets of one kind in a session share:
-/// version, kind, flags, session; generation, and no grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Straight {
-    /// Bytes 0 to 8.
-    pub first: u64,
-    /// Bytes 8 to 16.
-    pub second: u64,
-}
-
-impl Straight {
-    /// Those of no packet.
-    pub const NEVER: Self = Self { first: 0, second: 0 };
-
-    /// Those of packets whose header begins as `header` does.
-    pub fn new(header: &Header) -> Self {
-        let Template(bytes) = Template::new(header);
-        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8) }
-    }
-}
-
-/// What the headers of a session's packets of one kind have in common, ready to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Template([u8; HEADER_BYTES]);
-
-impl Template {
-    /// The template of no session.
-    pub const EMPTY: Self = Self([0; HEADER_BYTES]);
-
-    /// A template of `header`.
-    pub fn new(header: &Header) -> Self {
-        let mut bytes = [0; HEADER_BYTES];
-        let header = Header { payload: 0, ..*header };
-        header.emit(&mut bytes, Crc32c::detect());
-        Self(bytes)
-    }
-
-    /// Writes the header of a message that is whole in one packet, in front of its payload, which
-    /// is in place, and seals both with the checksum.
-    #[inline(always)]
-    pub fn seal_whole(
-        &self,
-        header: &mut [u8; HEADER_BYTES],
-        payload: &[u8],
-        request: u64,
-        slot: u16,
-        head: u16,
-        crc: Crc32c,
-    ) {
-        put(header, 0, array_at::<24>(&self.0, 0));
-        put(header, 24, request.to_le_bytes());
-        put(header, 32, (u64::from(slot) | both_lengths(payload.len())).to_le_bytes());
-        put(header, 40, (u32::from(head) << 16).to_le_bytes());
-        let checked = self.0[2] & CHECKED != 0;
-        let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
-        put(header, CHECK_AT, check.to_le_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -443,23 +377,6 @@ mod tests {
             let header = header(payload.len());
             let bytes = sealed(&header, &payload);
             prop_assert_eq!(Header::parse(&bytes, Crc32c::detect()), Ok(header));
-        }
-
-        #[test]
-        fn a_template_writes_what_emit_does(
-            payload in proptest::collection::vec(any::<u8>(), 0..300), request in any::<u64>(),
-            slot in any::<u16>(), head in any::<u16>(), check in any::<bool>(),
-        ) {
-            let flags = if check { Flags::PAYLOAD_CHECK } else { Flags::empty() };
-            let common = Header { flags, ..Header::new(Kind::Response, 5, 6) };
-            let (len, message) = (payload.len() as u16, payload.len() as u32);
-            let whole = Header { request, slot, head, payload: len, message, ..common };
-            let mut bytes = sealed(&whole, &payload);
-            let (header, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().unwrap();
-            let wanted = *header;
-            let crc = Crc32c::detect();
-            Template::new(&common).seal_whole(header, payload, request, slot, head, crc);
-            prop_assert_eq!(*header, wanted);
         }
 
         #[test]

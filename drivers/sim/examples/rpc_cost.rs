@@ -174,7 +174,8 @@ impl World {
         self.client.host.completed = 0;
         while self.client.host.completed < calls {
             let now = self.tick();
-            while made < calls && made - self.client.host.completed < in_flight {
+            let until = calls.min(self.client.host.completed + in_flight);
+            while made < until {
                 let call = Call { body: &body, token: made, ..Call::new(Method(1)) };
                 let session = match self.sessions.len() {
                     1 => self.sessions[0],

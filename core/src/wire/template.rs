@@ -1,0 +1,126 @@
+//! What the headers of a session's packets have in common, when they come in and when they go out.
+
+use super::bytes::{array_at, put, u64_at};
+use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header};
+use crate::crc32c::Crc32c;
+
+/// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
+/// of `bytes` bytes that is whole in one packet.
+#[inline(always)]
+pub(crate) fn both_lengths(bytes: usize) -> u64 {
+    bytes as u64 * (1 << 32 | 1 << 16)
+}
+
+/// What all usual packets of one kind in a session share: the first two words of their headers
+/// (version, kind, flags, session; generation, and no grant), and where they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Straight {
+    /// Bytes 0 to 8.
+    pub first: u64,
+    /// Bytes 8 to 16.
+    pub second: u64,
+    /// The sender's address as one word.
+    pub peer: u64,
+}
+
+impl Straight {
+    /// Those of no packet.
+    pub const NEVER: Self = Self { first: 0, second: 0, peer: 0 };
+
+    /// Those of packets from `peer` whose header begins as `header` does.
+    pub fn new(header: &Header, peer: u64) -> Self {
+        let Template(bytes) = Template::new(header);
+        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8), peer }
+    }
+}
+
+/// What the headers of a session's packets of one kind have in common, ready to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Template([u8; HEADER_BYTES]);
+
+impl Template {
+    /// The template of no session.
+    pub const EMPTY: Self = Self([0; HEADER_BYTES]);
+
+    /// A template of `header`.
+    pub fn new(header: &Header) -> Self {
+        let mut bytes = [0; HEADER_BYTES];
+        let header = Header { payload: 0, ..*header };
+        header.emit(&mut bytes, Crc32c::detect());
+        Self(bytes)
+    }
+
+    /// Whether its packets have their payload under the checksum, and no tag.
+    #[inline(always)]
+    pub(crate) fn is_usual(&self) -> bool {
+        self.0[2] == CHECKED
+    }
+
+    /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the
+    /// checksum.
+    #[inline(always)]
+    pub(crate) fn put_whole(
+        &self,
+        header: &mut [u8; HEADER_BYTES],
+        bytes: usize,
+        request: u64,
+        slot: u16,
+        head: u16,
+    ) {
+        put(header, 0, array_at::<24>(&self.0, 0));
+        put(header, 24, request.to_le_bytes());
+        put(header, 32, (u64::from(slot) | both_lengths(bytes)).to_le_bytes());
+        put(header, 40, (u32::from(head) << 16).to_le_bytes());
+    }
+}
+
+/// Seals a header and a payload with the checksum of both.
+#[inline(always)]
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+    let check = crc.packet(header, payload);
+    put(header, CHECK_AT, check.to_le_bytes());
+}
+
+/// Seals a header, and its payload if the flags say so.
+pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+    let checked = header[2] & CHECKED != 0;
+    let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
+    put(header, CHECK_AT, check.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec;
+
+    use super::*;
+    use crate::wire::packet::{Flags, Kind};
+
+    proptest! {
+        #[test]
+        fn a_template_writes_what_emit_does(
+            payload in proptest::collection::vec(any::<u8>(), 0..300), request in any::<u64>(),
+            slot in any::<u16>(), head in any::<u16>(), check in any::<bool>(),
+        ) {
+            let flags = if check { Flags::PAYLOAD_CHECK } else { Flags::empty() };
+            let common = Header { flags, ..Header::new(Kind::Response, 5, 6) };
+            let (len, message) = (payload.len() as u16, payload.len() as u32);
+            let whole = Header { request, slot, head, payload: len, message, ..common };
+            let mut bytes = vec![0; HEADER_BYTES];
+            bytes.extend_from_slice(&payload);
+            whole.emit(&mut bytes, Crc32c::detect());
+            let (header, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().unwrap();
+            let wanted = *header;
+            let crc = Crc32c::detect();
+            let template = Template::new(&common);
+            template.put_whole(header, payload.len(), request, slot, head);
+            seal_by_flags(header, payload, crc);
+            prop_assert_eq!(*header, wanted);
+            if template.is_usual() {
+                header[CHECK_AT..].fill(0);
+                seal_checked(header, payload, crc);
+                prop_assert_eq!(*header, wanted);
+            }
+        }
+    }
+}
