@@ -71,7 +71,7 @@ impl<M: Memory> Store<M> {
     ///
     /// # Errors
     /// As [`Store::open`]; [`FormatError::NoParticipant`]; [`FormatError::Attached`] until
-    /// [`Store::leave`] or [`Store::recover`] ended its earlier life.
+    /// [`Store::recover`] has ended its earlier life.
     pub fn attach(mem: M, participant: u32) -> Result<Self> {
         let lay = read_layout(&mem)?;
         let participants = lay.config.participants;

@@ -1,13 +1,13 @@
 //! DPDK as a driver: any port that DPDK knows, a NIC or a virtual device, as a
 //! [`Device`](dmrpc_core::device::Device).
 //!
-//! * [`Eal`]: DPDK's environment, started once a process from our own configuration. It runs in
+//! * `Eal`: DPDK's environment, started once a process from our own configuration. It runs in
 //!   memory: no files, no sockets, nothing to clean up however the process ends.
-//! * [`Port`]: a port with its queue pairs and their pools of buffers, on the port's NUMA node.
-//! * [`Links`]: one queue pair of each of several ports as one driver of frames. `net_memif` is
+//! * `Port`: a port with its queue pairs and their pools of buffers, on the port's NUMA node.
+//! * `Links`: one queue pair of each of several ports as one driver of frames. `net_memif` is
 //!   point to point, so a node with several neighbours has several links; frames find theirs as in
 //!   a switch, by the hardware addresses that came in over it.
-//! * [`DpdkDevice`]: that, with the core's Ethernet port above it: datagrams, ARP, ICMP.
+//! * `DpdkDevice`: that, with the core's Ethernet port above it: datagrams, ARP, ICMP.
 //!
 //! Nothing is allocated after a device was opened. Buffers stay DPDK's from receive to the next
 //! receive.

@@ -1,7 +1,7 @@
 //! How much a receiver lets its senders have under way.
 //!
 //! Receivers grant; senders only follow. So one receiver sees all that comes to it, and shares
-//! its link among the messages ([`share`]); what happens elsewhere in the network it sees in how
+//! its link among the messages (`share`); what happens elsewhere in the network it sees in how
 //! long a grant takes to bring packets, and leaves to a [`Controller`] a session. Messages of a
 //! few packets are sent unasked and touch none of this.
 
