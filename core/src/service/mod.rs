@@ -6,9 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod detached;
 mod failure;
 mod memory_node;
 mod statistics;
 mod steps;
 
+pub use detached::{DetachedAccount, Detachment, Detachments};
 pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};
