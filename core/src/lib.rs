@@ -29,6 +29,7 @@ pub mod endpoint;
 mod log;
 pub mod memory;
 pub mod port;
+mod prefetch;
 pub mod service;
 pub mod store;
 pub mod time;

@@ -60,6 +60,8 @@ impl Counters {
         each("bad_length", self.bad_length);
         each("bad_version", self.bad_version);
         each("bad_checksum", self.bad_checksum);
+        each("bad_tag", self.bad_tag);
+        each("challenges", self.challenges);
         each("device_full", self.device_full);
         each("leases_expired", self.leases_expired);
     }

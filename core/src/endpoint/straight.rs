@@ -3,16 +3,17 @@
 //! Each looks at the header a word at a time. Whatever is not exactly as expected goes the long
 //! way round, untouched: here only what is certain is done.
 
-use core::net::SocketAddrV4;
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Endpoint;
-use super::auth::{Binding, Keys, is_tagged};
+use super::auth::{Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
+use super::tag::Binding;
 use super::transmit::{Io, Line, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -44,6 +45,12 @@ pub(super) fn straight(
 #[inline(always)]
 fn word_of(peer: SocketAddrV4) -> u64 {
     u64::from(u32::from_ne_bytes(peer.ip().octets())) | u64::from(peer.port()) << 32
+}
+
+/// The address that a word of [`word_of`] is.
+#[inline(always)]
+pub(super) fn address_of(word: u64) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from((word as u32).to_ne_bytes()), (word >> 32) as u16)
 }
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
@@ -90,14 +97,10 @@ fn verify_unusual(
     if check != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
-    let tagged = u64_at(bytes, 0) & TAGGED != 0;
-    if tagged && !is_tagged(keys, *binding, bytes) {
-        return Err(Fault::Tag);
+    if u64_at(bytes, 0) & TAGGED != 0 {
+        return if is_tagged(keys, binding, bytes) { Ok(()) } else { Err(Fault::Tag) };
     }
-    if !tagged && u64_at(bytes, TAG_AT) != 0 {
-        return Err(Fault::Checksum);
-    }
-    Ok(())
+    if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
 }
 
 impl Endpoint<'_> {

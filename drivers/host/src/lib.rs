@@ -10,6 +10,7 @@
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
 //! * [`captured`], [`pcap`]: a device that writes what passes to a capture file.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
+//! * [`table`]: large tables on huge pages.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
 //! * `log` (feature `log`): deferred logging with defmt.
 #![deny(unsafe_code)]
@@ -33,3 +34,4 @@ pub mod size;
 pub mod spsc;
 #[allow(unsafe_code)]
 mod sys;
+pub mod table;
