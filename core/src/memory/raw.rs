@@ -1,4 +1,4 @@
-//! The two back ends over real memory: with `transfer`, the only files of this module with `unsafe`.
+//! The two back ends over real memory: besides `transfer`, the only file here with `unsafe`.
 //!
 //! Soundness rests on three facts: the constructors prove or demand that `base..base + len` is
 //! valid for reads and writes for `'m`; every access is checked against `len` here; and no

@@ -5,9 +5,9 @@
 //! there or not, so neither side reads what the other keeps of its position. Only a producer that
 //! believes the ring full reads how far the consumer says it has come.
 //!
-//! What a lone datagram costs is the lines that cross one after the other. So the consumer's look at
-//! a place touches all the lines that it expects there, as many as the last datagram had: they cross
-//! at the same time.
+//! What a lone datagram costs is the lines that cross one after the other. So the consumer's look
+//! at a place touches all the lines that it expects there, as many as the last datagram had: they
+//! cross at the same time.
 //!
 //! Because numbers are in the places, both positions can be found again in the pool: whoever takes
 //! over a dead participant's slot continues its rings, and a death at any store loses at most the
