@@ -13,6 +13,9 @@ use dmrpc_cn::{
 };
 use dmrpc_udp::UdpDevice;
 
+/// The test whose services are processes of its own.
+const CHAIN_TEST: &str = "a_service_killed_in_the_middle_of_a_chain_leaves_nothing";
+
 /// A process that is killed in the end.
 struct Process {
     child: Child,
@@ -37,12 +40,13 @@ impl Process {
         )
     }
 
-    /// One of the services below: this test program again, as another process.
+    /// A service of the last test below: that test again, as another process.
     fn service(name: &str, bind: &str, others: &[SocketAddrV4]) -> Self {
         let others = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         Self::start(
             Command::new(std::env::current_exe().expect("this program"))
-                .args(["--exact", name, "--ignored", "--nocapture"])
+                .args(["--exact", CHAIN_TEST, "--nocapture"])
+                .env("SERVICE", name)
                 .env("SERVICE_BIND", bind)
                 .env("SERVICE_OTHERS", others),
         )
@@ -191,9 +195,7 @@ fn service_node() -> (Node<UdpDevice>, Vec<SocketAddrV4>) {
 }
 
 /// Claims the reference that it gets, changes a copy, and has the next service look at that.
-#[test]
-#[ignore = "a process of the test below"]
-fn service_in_the_middle() {
+fn serve_in_the_middle() {
     let (node, others) = service_node();
     node.set_directory(ClusterDirectory::from_iter([others[0]]));
     let next = others[1];
@@ -217,9 +219,7 @@ fn service_in_the_middle() {
 }
 
 /// Says when it is asked, and answers when it is told to.
-#[test]
-#[ignore = "a process of the test below"]
-fn service_at_the_end() {
+fn serve_at_the_end() {
     let (node, _) = service_node();
     node.serve(|_, call| async move {
         println!("\nholding 1");
@@ -232,10 +232,15 @@ fn service_at_the_end() {
 
 #[test]
 fn a_service_killed_in_the_middle_of_a_chain_leaves_nothing() {
+    match std::env::var("SERVICE").as_deref() {
+        Ok("middle") => return serve_in_the_middle(),
+        Ok(_) => return serve_at_the_end(),
+        Err(_) => {}
+    }
     let memory_node = Process::memory_node("127.0.0.1:0");
-    let mut last = Process::service("service_at_the_end", "127.0.0.1:0", &[]);
+    let mut last = Process::service("end", "127.0.0.1:0", &[]);
     let others = [memory_node.address, last.address];
-    let mut middle = Process::service("service_in_the_middle", "127.0.0.1:0", &others);
+    let mut middle = Process::service("middle", "127.0.0.1:0", &others);
     let node = node();
     let memory = node.memory(node.connect(memory_node.address).expect("it runs"));
     let service = node.connect(middle.address).expect("it runs");
@@ -274,7 +279,7 @@ fn a_service_killed_in_the_middle_of_a_chain_leaves_nothing() {
     // The last service is not hung either, and the next life of the middle one is met by itself.
     let stdin = last.child.stdin.as_mut().expect("piped");
     stdin.write_all(b"go\ngo\n").expect("it runs");
-    let _again = Process::service("service_in_the_middle", &middle.address.to_string(), &others);
+    let _again = Process::service("middle", &middle.address.to_string(), &others);
     let picture = memory.put(&[8; 20_000]).expect("room");
     let reply = loop {
         match node.call(service, Method(1), &[Arg::Ref(picture)], &mut []) {

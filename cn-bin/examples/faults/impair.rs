@@ -262,8 +262,8 @@ impl<F: Clone> Direction<F> {
             return;
         }
         let mut due = now + later;
-        if does.rate > 0 {
-            let takes = bytes.len() as u64 * 8 * 1_000_000_000 / does.rate;
+        let bits_times_1e9 = bytes.len() as u64 * 8 * 1_000_000_000;
+        if let Some(takes) = bits_times_1e9.checked_div(does.rate) {
             self.free_at = self.free_at.max(now) + Duration::from_nanos(takes);
             due = due.max(self.free_at);
         }
