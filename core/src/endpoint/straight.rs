@@ -14,7 +14,7 @@ use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState};
 use super::tag::Binding;
-use super::transmit::{Io, Line, send_whole, session_flags};
+use super::transmit::{Io, Line, Whole, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -131,7 +131,7 @@ impl Endpoint<'_> {
         let request = u64_at(bytes, 24);
         let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
         if request <= slot.request || !rests || slot.outgoing.source.is_some() {
-            return false;
+            return self.straight_repetition(now, io, index, peer, bytes, payload);
         }
         let head_bytes = u16_at(bytes, 42).into();
         let Some((head, body)) = payload.split_at_checked(head_bytes) else { return false };
@@ -172,6 +172,55 @@ impl Endpoint<'_> {
             }
             Served::Long => self.transmit_reply(io, index),
             Served::Later | Served::Busy => {}
+        }
+        true
+    }
+
+    /// A request that may have been seen before: an old one is dropped, and one whose answer is
+    /// kept is answered again. Returns false, and has done nothing, if it is neither.
+    #[inline(never)]
+    fn straight_repetition<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let session = &mut self.server_sessions[index >> self.slot_shift];
+        let slot = &mut self.server_slots[index];
+        let request = u64_at(bytes, 24);
+        let kept = slot.state == ServeState::Answered
+            && slot.outgoing.source.is_none()
+            && !slot.declined
+            && !slot.outgoing.queued;
+        if request > slot.request || request == slot.request && !kept {
+            return false;
+        }
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
+            return true;
+        }
+        session.last_heard = now;
+        if request < slot.request {
+            self.counters.stale += 1;
+            return true;
+        }
+        self.counters.duplicates += 1;
+        let line = Line {
+            crc: self.crc,
+            keys: &self.keys,
+            binding: &session.binding,
+            peer,
+            template: &session.template,
+        };
+        let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
+        let id = (request, index & ((1 << self.slot_shift) - 1));
+        // Without room in the device it is as if the repetition had been lost.
+        if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+            self.counters.packets_resent += 1;
+            self.counters.packets_sent += 1;
         }
         true
     }

@@ -296,7 +296,7 @@ pub(super) struct Window {
     pub(super) share: u32,
 }
 
-/// A call that this endpoint makes. A usual one touches the front, up to the end of a short message.
+/// A call that this endpoint makes. A usual one touches the front, to the end of a short message.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ClientSlot {
@@ -425,7 +425,7 @@ pub(super) enum ServeState {
     Refused,
 }
 
-/// A call that this endpoint answers. A usual one touches the front, up to the end of a short answer.
+/// A call that this endpoint answers. A usual one touches the front, to the end of a short answer.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ServerSlot {

@@ -2,9 +2,9 @@
 //! sends to it, over a wire in memory.
 //!
 //! `bad_packet_cost KIND [--packets N]` sends N packets of that kind, in bursts, and prints what
-//! the server counted. The kinds are those of [`KINDS`]; `good` is a request of 32 bytes, with its
-//! answer. For instructions a packet, run it under `valgrind --tool=callgrind` with two values of
-//! N and divide the difference of the totals by that of the packets. Making a packet costs the
+//! the server counted; `bad_packet_cost kinds` lists the kinds. `good` is a request of 32 bytes
+//! with its answer. For instructions a packet, run it under `valgrind --tool=callgrind` with two
+//! values of N and divide the difference of the totals by that of the packets. Making a packet costs the
 //! same for all kinds, as near as can be, and is part of the figure.
 
 use dmrpc_host as _;
@@ -26,30 +26,41 @@ use dmrpc_sim::memory::{MemoryDevice, pair};
 use dmrpc_sim::storage;
 
 /// A kind of packet, by name, and what is wrong with it: changes the header before it is sealed,
-/// then the datagram after.
-type Wrong = (&'static str, fn(&mut Header, u64), fn(&mut Vec<u8>));
+/// then the datagram after. Returns how long that is then.
+type Wrong = (&'static str, fn(&mut Header, u64), fn(&mut [u8]) -> usize);
+
+/// Length of a good one, in bytes.
+const WHOLE: usize = HEADER_BYTES + REQUEST_HEADER_BYTES + BYTES;
 
 /// All kinds.
 const KINDS: [Wrong; 14] = [
-    ("good", |_, _| {}, |_| {}),
-    ("checksum", |_, _| {}, |bytes| bytes[HEADER_BYTES + 40] ^= 1),
-    ("header", |_, _| {}, |bytes| bytes[20] ^= 1),
-    ("truncated", |_, _| {}, |bytes| bytes.truncate(HEADER_BYTES - 1)),
-    ("shorter", |_, _| {}, |bytes| bytes.truncate(HEADER_BYTES + 8)),
-    ("longer", |_, _| {}, |bytes| bytes.extend_from_slice(&[0; 8])),
-    ("version", |_, _| {}, |bytes| bytes[0] = 99),
-    ("generation", |header, _| header.generation ^= 1, |_| {}),
-    ("session", |header, _| header.session = 77_777, |_| {}),
-    ("slot", |header, _| header.slot = 500, |_| {}),
-    ("old", |header, _| header.request = 256, |_| {}),
-    ("replay", |header, _| header.request = 1 << 40, |_| {}),
-    ("tag", |header, number| header.tag = number | 1, |_| {}),
-    ("stray", |header, _| header.kind = Kind::RequestAck, |_| {}),
+    ("good", |_, _| {}, |_| WHOLE),
+    ("checksum", |_, _| {}, |bytes| flip(bytes, HEADER_BYTES + 40)),
+    ("header", |_, _| {}, |bytes| flip(bytes, 20)),
+    ("truncated", |_, _| {}, |_| HEADER_BYTES - 1),
+    ("shorter", |_, _| {}, |_| HEADER_BYTES + 8),
+    ("longer", |_, _| {}, |_| WHOLE + 8),
+    ("version", |_, _| {}, |bytes| flip(bytes, 0)),
+    ("generation", |header, _| header.generation ^= 1, |_| WHOLE),
+    ("session", |header, _| header.session = 77_777, |_| WHOLE),
+    ("slot", |header, _| header.slot = 500, |_| WHOLE),
+    ("old", |header, number| header.request = (1 << 41) - number, |_| WHOLE),
+    ("replay", |header, _| header.request = 1 << 40, |_| WHOLE),
+    ("tag", |header, number| header.tag = number | 1, |_| WHOLE),
+    ("stray", |header, _| header.kind = Kind::RequestAck, |_| WHOLE),
 ];
+
+/// Damages a byte.
+fn flip(bytes: &mut [u8], at: usize) -> usize {
+    bytes[at] ^= 1;
+    WHOLE
+}
 
 const BYTES: usize = 32;
 const DATAGRAM_BYTES: usize = 1472;
 const BURST: u64 = 32;
+/// Room for any of the packets.
+const BUFFER_BYTES: usize = 256;
 const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 4000);
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000);
 
@@ -115,11 +126,12 @@ impl World {
     }
 
     /// Sends a burst, lets the server take it in, and forgets what it says.
-    fn burst(&mut self, mut packet: impl FnMut() -> Vec<u8>) {
+    fn burst(&mut self, mut packet: impl FnMut(&mut [u8; BUFFER_BYTES]) -> usize) {
+        let mut buffer = [0; BUFFER_BYTES];
         let (_, mut tx) = self.sender.split();
         for _ in 0..BURST {
-            let bytes = packet();
-            tx.push(SERVER, bytes.len()).expect("room").copy_from_slice(&bytes);
+            let bytes = packet(&mut buffer);
+            tx.push(SERVER, bytes).expect("room").copy_from_slice(&buffer[..bytes]);
         }
         tx.flush();
         self.nanos += 1_000;
@@ -131,6 +143,9 @@ impl World {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "kinds") {
+        return KINDS.iter().for_each(|(name, ..)| println!("{name}"));
+    }
     let found = KINDS.iter().find(|(name, ..)| args.first().is_some_and(|arg| arg == name));
     let Some((name, before, after)) = found else {
         eprintln!("name one of the kinds: {:?}", KINDS.map(|(name, ..)| name));
@@ -154,7 +169,7 @@ fn main() {
     };
     request.emit(&mut payload);
     let mut number = 1 << 39;
-    let mut make = || {
+    let mut make = |buffer: &mut [u8; BUFFER_BYTES]| {
         number += 256;
         let mut header = Header::new(Kind::Request, session.index, session.generation);
         header.flags = Flags::PAYLOAD_CHECK;
@@ -163,11 +178,10 @@ fn main() {
         (header.payload, header.message) = (payload.len() as u16, payload.len() as u32);
         header.head = REQUEST_HEADER_BYTES as u16;
         before(&mut header, number);
-        let mut bytes = vec![0; HEADER_BYTES];
-        bytes.extend_from_slice(&payload);
-        header.emit(&mut bytes, crc);
-        after(&mut bytes);
-        bytes
+        let bytes = &mut buffer[..WHOLE];
+        bytes[HEADER_BYTES..].copy_from_slice(&payload);
+        header.emit(bytes, crc);
+        after(bytes)
     };
     for _ in 0..packets / BURST {
         world.burst(&mut make);
