@@ -259,6 +259,12 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
+        if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>()
+            && bytes[1] == REQUEST
+            && self.straight_repetition(now, io, peer, bytes, payload)
+        {
+            return;
+        }
         let packet = match Packet::parse(datagram, self.crc) {
             Ok(packet) => packet,
             Err(error) => return self.counters.wire_error(error),

@@ -131,7 +131,7 @@ impl Endpoint<'_> {
         let request = u64_at(bytes, 24);
         let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
         if request <= slot.request || !rests || slot.outgoing.source.is_some() {
-            return self.straight_repetition(now, io, index, peer, bytes, payload);
+            return false;
         }
         let head_bytes = u16_at(bytes, 42).into();
         let Some((head, body)) = payload.split_at_checked(head_bytes) else { return false };
@@ -176,19 +176,26 @@ impl Endpoint<'_> {
         true
     }
 
-    /// A request that may have been seen before: an old one is dropped, and one whose answer is
-    /// kept is answered again. Returns false, and has done nothing, if it is neither.
-    #[inline(never)]
-    fn straight_repetition<T: Tx, H: Host>(
+    /// A request that has been seen before: an old one is dropped, and one whose answer is kept is
+    /// answered again. Returns false, and has done nothing, if it is neither.
+    #[inline(always)]
+    pub(super) fn straight_repetition<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
-        index: usize,
         peer: SocketAddrV4,
         bytes: &[u8; HEADER_BYTES],
         payload: &[u8],
     ) -> bool {
-        let session = &mut self.server_sessions[index >> self.slot_shift];
+        let first = u64_at(bytes, 0);
+        let session_index = (first >> 32) as usize;
+        let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        let number = slot_of_whole(bytes, payload);
+        if came != session.straight || session.waiting != 0 || number >= session.slots.into() {
+            return false;
+        }
+        let index = (session_index << self.slot_shift) + number as usize;
         let slot = &mut self.server_slots[index];
         let request = u64_at(bytes, 24);
         let kept = slot.state == ServeState::Answered
@@ -216,7 +223,7 @@ impl Endpoint<'_> {
             template: &session.template,
         };
         let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
-        let id = (request, index & ((1 << self.slot_shift) - 1));
+        let id = (request, number as usize);
         // Without room in the device it is as if the repetition had been lost.
         if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
             self.counters.packets_resent += 1;

@@ -45,8 +45,8 @@ const PACKETS_A_TURN: u32 = 8;
 /// Bytes after which the next session has its turn: less than a turn of a long message, so a
 /// session with many of those has no longer turns than one with a few short ones.
 const BYTES_A_SESSION: i32 = 8 * 1024;
-/// What a packet counts for at least, then: 32 short ones are a turn.
-const BYTES_A_PACKET_MIN: u16 = 256;
+/// What a message in one packet counts for, then: 32 are a turn.
+const BYTES_A_WHOLE: i32 = 256;
 
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
@@ -257,7 +257,7 @@ impl Endpoint<'_> {
                         return true;
                     }
                     slot.state = CallState::Sent;
-                    bytes_left -= i32::from(what.bytes.max(BYTES_A_PACKET_MIN));
+                    bytes_left -= BYTES_A_WHOLE;
                     *sent += 1;
                 }
                 slot.outgoing.queued = false;
@@ -399,7 +399,7 @@ pub(super) fn send_whole<T: Tx>(
     if line.template.is_usual() {
         seal_checked(header, payload, line.crc);
     } else {
-        seal_unusual(line, header, payload);
+        seal_unusual(line.crc, line.keys, line.binding, header, payload);
     }
     outgoing.sending.next = 1;
     true
@@ -407,11 +407,15 @@ pub(super) fn send_whole<T: Tx>(
 
 /// Seals a packet that has a tag, or whose payload is not covered.
 #[inline(never)]
-fn seal_unusual(line: &Line<'_>, header: &mut [u8; HEADER_BYTES], payload: &[u8]) {
-    seal_by_flags(header, payload, line.crc);
-    if line.template.is_tagged()
-        && let (Some(keys), Some(binding)) = (line.keys, line.binding)
-    {
+fn seal_unusual(
+    crc: Crc32c,
+    keys: &Option<Keys>,
+    binding: &Option<Binding>,
+    header: &mut [u8; HEADER_BYTES],
+    payload: &[u8],
+) {
+    seal_by_flags(header, payload, crc);
+    if let (Some(keys), Some(binding)) = (keys, binding) {
         keys.tags.put_usual(binding, header);
     }
 }

@@ -1,7 +1,7 @@
 //! What the headers of a session's packets have in common, when they come in and when they go out.
 
-use super::bytes::{put, u64_at};
-use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, TAGGED};
+use super::bytes::{array_at, put, u64_at};
+use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, TAG_AT};
 use crate::crc32c::Crc32c;
 
 /// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
@@ -29,55 +29,42 @@ impl Straight {
 
     /// All that these packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
-        Self::first_part_of(self.first, self.second)
-    }
-
-    fn first_part_of(first: u64, second: u64) -> u128 {
-        (u128::from(first) | u128::from(second) << 64).to_le()
+        (u128::from(self.first) | u128::from(self.second) << 64).to_le()
     }
 
     /// Those of packets from `peer` whose header begins as `header` does.
     pub fn new(header: &Header, peer: u64) -> Self {
-        let Template { first, second } = Template::new(header);
-        Self { first, second, peer }
+        let Template(bytes) = Template::new(header);
+        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8), peer }
     }
 }
 
-/// What the headers of a session's packets of one kind have in common, ready to be sent: their
-/// first two words, as [`Straight`] has them.
+/// What the headers of a session's packets of one kind have in common, ready to be sent: all in
+/// front of the tag.
 #[derive(Clone, Copy, Debug)]
-pub struct Template {
-    first: u64,
-    second: u64,
-}
+pub struct Template([u8; TAG_AT]);
 
 impl Template {
     /// The template of no session.
-    pub const EMPTY: Self = Self { first: 0, second: 0 };
+    pub const EMPTY: Self = Self([0; TAG_AT]);
 
     /// A template of `header`.
     pub fn new(header: &Header) -> Self {
         let mut bytes = [0; HEADER_BYTES];
         let header = Header { payload: 0, ..*header };
         header.emit(&mut bytes, Crc32c::detect());
-        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8) }
+        Self(array_at(&bytes, 0))
     }
 
     /// Whether its packets have their payload under the checksum, and no tag.
     #[inline(always)]
     pub(crate) fn is_usual(&self) -> bool {
-        (self.first >> 16) as u8 == CHECKED
-    }
-
-    /// Whether its packets have a tag.
-    #[inline(always)]
-    pub(crate) fn is_tagged(&self) -> bool {
-        self.first & TAGGED != 0
+        self.0[2] == CHECKED
     }
 
     /// All that its packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
-        Straight::first_part_of(self.first, self.second)
+        u128::from_ne_bytes(self.0)
     }
 
     /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the
@@ -91,9 +78,8 @@ impl Template {
         slot: u16,
         head: u16,
     ) {
-        put(header, 0, self.first.to_le_bytes());
-        put(header, 8, self.second.to_le_bytes());
-        put(header, 16, [0; 8]);
+        put(header, 0, self.0);
+        put(header, TAG_AT, [0; 8]);
         put(header, 24, request.to_le_bytes());
         put(header, 32, (u64::from(slot) | both_lengths(bytes)).to_le_bytes());
         put(header, 40, (u32::from(head) << 16).to_le_bytes());

@@ -253,7 +253,8 @@ impl FabricDevice {
     pub fn takes_at(&self) -> Instant {
         let shared = self.fabric.shared.borrow();
         let full = shared.config.device_bytes;
-        if shared.waiting_at(self.address) + (self.datagram_bytes_max as u64) < full {
+        let longest = (self.datagram_bytes_max + OVERHEAD_BYTES) as u64;
+        if shared.waiting_at(self.address).saturating_add(longest) <= full {
             return shared.now;
         }
         shared.now + shared.occupies((full / 2) as usize)

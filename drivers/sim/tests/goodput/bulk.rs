@@ -9,7 +9,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::message::{Method, Status};
+use dmrpc_core::wire::message::{DEPTH_MAX, Method, Status};
 use dmrpc_sim::link::{Fabric, FabricDevice};
 use dmrpc_sim::storage;
 
@@ -240,7 +240,9 @@ impl World {
     fn begin(&mut self, session: usize, call: &Call<'_>) {
         let now = self.fabric.now();
         let (caller, session) = self.sessions[session];
-        self.nodes[caller].endpoint.call(now, session, call).expect("a slot");
+        // As deep as can be, so that no slot is kept free for deeper ones.
+        let call = Call { depth: DEPTH_MAX - 1, ..*call };
+        self.nodes[caller].endpoint.call(now, session, &call).expect("a slot");
         self.nodes[caller].due = now;
     }
 
