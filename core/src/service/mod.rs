@@ -11,4 +11,6 @@ mod memory_node;
 mod statistics;
 mod steps;
 
-pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};
+pub use memory_node::{
+    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
+};

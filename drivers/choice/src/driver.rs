@@ -207,6 +207,19 @@ impl Driver {
         Ok(())
     }
 
+    /// Opens a device at `bind` for one of several endpoints of one program: the first that is free
+    /// of as many as the driver was started for.
+    ///
+    /// # Errors
+    /// [`DriverError`]; all are in use among them.
+    pub fn free_device(&self, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
+        #[cfg(feature = "dpdk")]
+        if let (Some(ports), None) = (&self.dpdk, &self.pcap) {
+            return Ok(AnyDevice::Dpdk(ports.free_device(bind)?));
+        }
+        self.device(0, bind)
+    }
+
     /// Opens the device of poll loop `queue` at `bind`.
     ///
     /// # Errors

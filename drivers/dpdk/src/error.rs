@@ -177,7 +177,8 @@ impl fmt::Display for DpdkError {
             ),
             Self::Queues { port, asked, most } => write!(
                 f,
-                "{port} has {most} queue pairs, {asked} are needed: name at most {most} cores"
+                "{port} has {most} queue pairs, {asked} are needed: name at most {most} cores, or \
+                 give the device more (net_af_packet's argument qpairs={asked})"
             ),
             Self::FrameSize { port, asked, most } => write!(
                 f,

@@ -1,6 +1,7 @@
 //! A port: its queue pairs, its pools of buffers, its link.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -223,6 +224,27 @@ impl Port {
     /// The NUMA node that the port is on, if it is on one, and that its pools were made on.
     pub fn socket(&self) -> Option<u32> {
         self.socket
+    }
+
+    /// The NUMA node that the buffers of queue pair `queue` are on, if they are on one.
+    ///
+    /// # Panics
+    /// If the port has no such queue pair.
+    pub fn pool_socket(&self, queue: u16) -> Option<u32> {
+        self.pools[usize::from(queue)].socket()
+    }
+
+    /// Has the port lead the datagrams that `peer` sends to queue pair `queue`. Not every port can.
+    ///
+    /// # Errors
+    /// [`DpdkError::Port`] with what the port's driver says.
+    pub fn steer(&self, peer: SocketAddrV4, queue: u16) -> Result<(), DpdkError> {
+        let refused = |(source, said): (io::Error, String)| {
+            // What it logged says the same in more lines.
+            log::take();
+            DpdkError::Port { port: self.name.clone(), doing: "steering a sender of", source, said }
+        };
+        sys::steer(self.id, peer, queue).map_err(refused)
     }
 
     /// Longest frame in bytes.

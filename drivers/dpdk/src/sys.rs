@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::ptr;
 use std::ptr::NonNull;
@@ -187,6 +188,12 @@ impl Pool {
         unsafe { dpdk::shim_pieces(self.as_ptr()) }
     }
 
+    /// The NUMA node that the pool was asked to be on.
+    pub(crate) fn socket(&self) -> Option<u32> {
+        // SAFETY: the pool is there until this is dropped.
+        u32::try_from(unsafe { dpdk::shim_socket(self.as_ptr()) }).ok()
+    }
+
     /// Buffers that are in the pool and its caches.
     pub(crate) fn available(&self) -> u32 {
         // SAFETY: the pool is there until this is dropped.
@@ -296,6 +303,21 @@ pub(crate) fn take_all(port: u16) {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
     let _ = unsafe { dpdk::rte_eth_promiscuous_enable(port) };
+}
+
+/// Has a port lead the datagrams of one sender to one of its queues. Says why not if it does not.
+pub(crate) fn steer(port: u16, peer: SocketAddrV4, queue: u16) -> Result<(), (io::Error, String)> {
+    let _one = one_at_a_time();
+    // Both in network byte order.
+    let address = u32::from_ne_bytes(peer.ip().octets());
+    let source = peer.port().to_be();
+    let mut said = ptr::null();
+    // SAFETY: the call writes a pointer to a constant text of the driver's, or leaves it null.
+    unsafe {
+        let result = dpdk::shim_steer(port, address, source, queue, &raw mut said);
+        let said = if said.is_null() { String::new() } else { text(said) };
+        check(result).map_err(|error| (error, said))
+    }
 }
 
 /// A port's own counters.

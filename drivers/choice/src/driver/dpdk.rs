@@ -8,6 +8,7 @@ use std::time::Duration;
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
 use dmrpc_dpdk::{DpdkDevice, DpdkError, Eal, EalConfig, Port, PortConfig};
 use dmrpc_host::affinity::available_cores;
+use dmrpc_host::steer::{Lane, Lanes};
 
 use super::DriverError;
 use crate::args::DriverArgs;
@@ -19,6 +20,9 @@ const EPHEMERAL: u16 = 49_152;
 pub(crate) struct Ports {
     eal: Eal,
     ports: Vec<Arc<Port>>,
+    queues: u16,
+    /// A lane for each queue; none where frames need no steering.
+    lanes: Option<Lanes>,
     prefix_bits: u8,
     gateway: Option<Ipv4Addr>,
 }
@@ -51,10 +55,15 @@ impl Ports {
             let link_timeout = config.link_timeout.filter(|_| !listens(text));
             ports.push(Port::open(&eal, &name, &PortConfig { link_timeout, ..config })?);
         }
-        match ports.is_empty() {
-            true => Err(DpdkError::NoPorts.into()),
-            false => Ok(Self { eal, ports, prefix_bits: args.prefix_bits, gateway: args.gateway }),
+        if ports.is_empty() {
+            return Err(DpdkError::NoPorts.into());
         }
+        // Over memif the sender's queue pair of a number ends in ours of that number.
+        let chosen_by_senders = ports.iter().all(|port| port.driver() == "net_memif");
+        let steered = queues > 1 && !chosen_by_senders;
+        let lanes = steered.then(|| Lanes::new(queues.into(), config.frame_bytes_max));
+        let (prefix_bits, gateway) = (args.prefix_bits, args.gateway);
+        Ok(Self { eal, ports, queues, lanes, prefix_bits, gateway })
     }
 
     pub(crate) fn enter_thread(&self) -> Result<(), DriverError> {
@@ -63,7 +72,21 @@ impl Ports {
 
     pub(crate) fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<DpdkDevice, DriverError> {
         let pairs = self.ports.iter().map(|port| port.queue(queue)).collect::<Result<_, _>>()?;
-        open(pairs, bind, self.prefix_bits, self.gateway)
+        // A lane is free whenever its queue pair is: one device has both.
+        let lane = self.lanes.as_ref().and_then(|lanes| lanes.take(queue.into()));
+        open_in_lane(pairs, bind, self.prefix_bits, self.gateway, lane)
+    }
+
+    /// A device over the first queue pairs that are free.
+    pub(crate) fn free_device(&self, bind: SocketAddrV4) -> Result<DpdkDevice, DriverError> {
+        let mut last = DriverError::from(DpdkError::NoPorts);
+        for queue in 0..self.queues {
+            match self.device(queue, bind) {
+                Err(error @ DriverError::Dpdk(DpdkError::NoQueue { .. })) => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
     }
 }
 
@@ -73,6 +96,17 @@ pub(crate) fn open(
     bind: SocketAddrV4,
     prefix_bits: u8,
     gateway: Option<Ipv4Addr>,
+) -> Result<DpdkDevice, DriverError> {
+    open_in_lane(pairs, bind, prefix_bits, gateway, None)
+}
+
+/// The same on one of several queues that share an address, or a port.
+fn open_in_lane(
+    pairs: Vec<dmrpc_dpdk::QueuePair>,
+    bind: SocketAddrV4,
+    prefix_bits: u8,
+    gateway: Option<Ipv4Addr>,
+    lane: Option<Lane>,
 ) -> Result<DpdkDevice, DriverError> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let ip = *bind.ip();
@@ -85,7 +119,8 @@ pub(crate) fn open(
     };
     // Only what smoltcp puts into its own packets depends on it: no secrets.
     let seed = u64::from(std::process::id()) << 16 | u64::from(port);
-    Ok(DpdkDevice::open(pairs, SocketAddrV4::new(ip, port), prefix_bits, gateway, seed)?)
+    let address = SocketAddrV4::new(ip, port);
+    Ok(DpdkDevice::open_in_lane(pairs, address, prefix_bits, gateway, seed, lane)?)
 }
 
 /// How DPDK is started for these flags.
