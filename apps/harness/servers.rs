@@ -143,8 +143,6 @@ impl Servers {
         if let Some(list) = &args.cores {
             list.check()?;
         }
-        // A queue pair for each endpoint of ours.
-        let queues = endpoints(needed);
         let given = args.cores.as_ref().and_then(|list| list.cores().first().copied());
         let client_core = given.or(client.core);
         Ok(Self {
@@ -153,7 +151,11 @@ impl Servers {
             sharing: Sharing::Together,
             client_core,
             client_address: client.address,
-            network: Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), queues)?),
+            network: Network::Driver(Driver::start_for(
+                &args.driver,
+                args.datagram_bytes(),
+                endpoints(needed),
+            )?),
         })
     }
 
@@ -260,7 +262,7 @@ impl Servers {
         reaches: impl Fn(Server) -> bool,
     ) -> Result<AnyDevice, AppError> {
         match &self.network {
-            Network::Driver(driver) => Ok(driver.free_device(bind)?),
+            Network::Driver(driver) => Ok(driver.endpoint(bind)?),
             Network::Pool(pool) => Ok(pool.driver().device(0, bind)?),
             Network::Links(links) => {
                 let children = self.children.iter().enumerate();
@@ -361,9 +363,9 @@ impl Child {
 }
 
 /// How many endpoints of ours are at work at a time: as many as the server named most often has.
-fn endpoints(needed: &[Server]) -> u16 {
+fn endpoints(needed: &[Server]) -> usize {
     let times = |server: &Server| needed.iter().filter(|other| *other == server).count();
-    needed.iter().map(times).max().unwrap_or(1) as u16
+    needed.iter().map(times).max().unwrap_or(1)
 }
 
 /// Whether the kernel has stopped a process.

@@ -70,22 +70,20 @@ fn hosts_on_veths_go_with_the_program() {
         return;
     }
     build_memory_node();
-    let line = format!("--local veth --raw {BRIEF} --seconds 60");
+    let line = format!("--local veth --raw {BRIEF}").replace("0.05", "60");
     let mut parent =
         command("latency_test", &line).stdout(Stdio::null()).spawn().expect("it starts");
     let end = Instant::now() + Duration::from_secs(60);
-    let mut children = Vec::new();
-    // The memory node, the echo and two raw servers.
-    while children.len() < 4 {
-        assert!(Instant::now() < end, "{} children", children.len());
+    let (mut children, mut networks) = (Vec::new(), HashSet::new());
+    // A network each for the memory node, the echo and two raw servers, and the bridge's.
+    while networks.len() < 5 {
+        assert!(Instant::now() < end, "{} children in {networks:?}", children.len());
         assert!(parent.try_wait().expect("a child").is_none(), "it ended");
         std::thread::sleep(Duration::from_millis(20));
         children = children_of(parent.id());
+        let processes = children.iter().copied().chain([parent.id()]);
+        networks = processes.filter_map(network_of).collect::<HashSet<String>>();
     }
-    std::thread::sleep(Duration::from_millis(200));
-    let processes = children.iter().copied().chain([parent.id()]);
-    let networks: HashSet<String> = processes.filter_map(network_of).collect();
-    assert_eq!(networks.len(), 5, "a network each, and the bridge's: {networks:?}");
     let own = network_of(std::process::id()).expect("a network");
     assert!(!networks.contains(&own), "this test's network is none of them");
 
@@ -116,7 +114,7 @@ impl Drop for Killed {
     }
 }
 
-/// Two endpoints of one program behind one port of DPDK's, each with a queue pair.
+/// Two endpoints of one program, each with a link of its own to one memory node.
 #[test]
 fn fork_test_joins_a_cluster_over_dpdk() {
     if !may_have_networks() {
@@ -125,15 +123,24 @@ fn fork_test_joins_a_cluster_over_dpdk() {
     build_memory_node();
     let file = ClusterFile::new("dpdk", "10.9.0.1:7400", "10.9.0.3:7401", "10.9.0.2:7402");
     own_network().expect("it was possible before");
-    for line in
-        ["link add veth0 type veth peer name veth1", "link set veth0 up", "link set veth1 up"]
-    {
-        let status = Command::new("ip").args(line.split(' ')).status().expect("ip is installed");
-        assert!(status.success(), "ip {line}");
+    for number in [0, 1] {
+        for line in [
+            format!("link add mn{number} type veth peer name cn{number}"),
+            format!("link set mn{number} addrgenmode none up"),
+            format!("link set cn{number} addrgenmode none up"),
+        ] {
+            let status = Command::new("ip").args(line.split(' ')).status().expect("ip");
+            assert!(status.success(), "ip {line}");
+        }
     }
     let memory_node = std::path::Path::new(program("rpc_test")).with_file_name("dmrpc-mn");
-    let dpdk = "--driver dpdk --dpdk-no-huge --dpdk-vdev net_af_packet0,qdisc_bypass=1,iface=";
-    let line = file.line(&format!("--server-index 0 --pool-size 64MiB {dpdk}veth0"));
+    let dpdk = |end: &str| {
+        let vdev = |number| {
+            format!("--dpdk-vdev net_af_packet{number},qdisc_bypass=1,iface={end}{number}")
+        };
+        format!("--driver dpdk --dpdk-no-huge {} {}", vdev(0), vdev(1))
+    };
+    let line = file.line(&format!("--server-index 0 --pool-size 64MiB {}", dpdk("mn")));
     let mut serving = Command::new(memory_node);
     serving.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut serving = Killed(serving.spawn().expect("it starts"));
@@ -144,10 +151,10 @@ fn fork_test_joins_a_cluster_over_dpdk() {
 
     let brief = "--seconds 0.05 --blocks 3 --warmup 20 --idle yield --concurrency 1";
     let what = "--sizes 32KiB --pages 2 --write-sizes 1KiB";
-    let line = file
-        .line(&format!("--client-index 2 --server-index 0 {brief} {what} {dpdk}veth1,qpairs=2"));
+    let ours = dpdk("cn");
+    let line = file.line(&format!("--client-index 2 --server-index 0 {brief} {what} {ours}"));
     check(&rows("fork_test", &line), "dpdk", &["cow_write", "copy_write"]);
-    // With one queue pair it says what is missing.
-    let line = line.replace(",qpairs=2", "");
-    refused_late("fork_test", &line, 2, &["2 are needed", "qpairs=2"]);
+    // With one link it says what is missing.
+    let (one, _) = line.rsplit_once(" --dpdk-vdev").expect("two of them");
+    refused_late("fork_test", one, 2, &["2 endpoints", "1 links", "--dpdk-vdev"]);
 }

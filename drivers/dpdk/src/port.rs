@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
@@ -64,6 +65,8 @@ pub struct Port {
     frame_bytes_max: usize,
     hardware: Mac,
     socket: Option<u32>,
+    /// Where its device is.
+    network: Option<Arc<Network>>,
     started: AtomicBool,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
@@ -112,6 +115,7 @@ impl Port {
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
+            network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
@@ -182,7 +186,7 @@ impl Port {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        sys::start_port(self.id)?;
+        sys::start_port(self.id, self.network.clone())?;
         self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -197,7 +201,7 @@ impl Port {
         // pairs of a port that is stopped receive and send nothing.
         if self.is_memif() {
             if self.started.swap(false, Ordering::Relaxed) {
-                let _ = sys::stop_port(self.id);
+                let _ = sys::stop_port(self.id, self.network.clone());
             }
             let _ = self.start();
             // What it says about a peer that is not there would only pile up.
@@ -304,9 +308,9 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         if self.started.load(Ordering::Relaxed) {
-            let _ = sys::stop_port(self.id);
+            let _ = sys::stop_port(self.id, self.network.clone());
         }
-        sys::close_port(self.id);
+        sys::close_port(self.id, self.network.clone());
         if let Ok(name) = c_string(&self.name) {
             // It fails for what is not a virtual device.
             let _ = sys::remove_vdev(&name);

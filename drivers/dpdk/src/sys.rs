@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::ptr;
 use std::ptr::NonNull;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 /// The error number that a negative result stands for.
@@ -245,8 +246,20 @@ extern "C" fn run_job(job: *mut c_void) {
 
 /// Runs `work` on DPDK's control thread. There `net_memif` handles what its peers say: when both
 /// ends of a link go at once, it must not do that on two threads.
-fn on_control_thread(work: impl FnOnce() -> c_int + Send + 'static) -> io::Result<()> {
+///
+/// The thread does it in the network namespace `network`, where the device of a port is: some drivers
+/// look it up by its name again.
+fn on_control_thread(
+    network: Option<Arc<Network>>,
+    work: impl FnOnce() -> c_int + Send + 'static,
+) -> io::Result<()> {
     let (sender, result) = mpsc::channel();
+    let work = move || match network {
+        Some(network) => {
+            network.within(work).unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO))
+        }
+        None => work(),
+    };
     let job: Box<ControlJob> = Box::new((Box::new(work), sender));
     let job = Box::into_raw(job).cast::<c_void>();
     // SAFETY: the callback gets the job, once; if it is not to be called, the box is taken back.
@@ -261,24 +274,24 @@ fn on_control_thread(work: impl FnOnce() -> c_int + Send + 'static) -> io::Resul
 }
 
 /// Starts a port.
-pub(crate) fn start_port(port: u16) -> io::Result<()> {
+pub(crate) fn start_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
-    on_control_thread(move || unsafe { dpdk::rte_eth_dev_start(port) })
+    on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_start(port) })
 }
 
 /// Stops a port.
-pub(crate) fn stop_port(port: u16) -> io::Result<()> {
+pub(crate) fn stop_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
-    on_control_thread(move || unsafe { dpdk::rte_eth_dev_stop(port) })
+    on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_stop(port) })
 }
 
 /// Ends a port.
-pub(crate) fn close_port(port: u16) {
+pub(crate) fn close_port(port: u16, network: Option<Arc<Network>>) {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed. What fails has failed for good.
-    let _ = on_control_thread(move || unsafe { dpdk::rte_eth_dev_close(port) });
+    let _ = on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_close(port) });
 }
 
 /// Whether a port's link is up.

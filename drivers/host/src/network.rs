@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
 
@@ -46,6 +47,14 @@ impl Network {
         file.map(Self)
     }
 
+    /// The one that the calling thread is in.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn current() -> io::Result<Self> {
+        File::open(OF_THIS_THREAD).map(Self)
+    }
+
     /// A path that this process's children can name it by, such as for `ip link set DEVICE netns`.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
@@ -54,9 +63,13 @@ impl Network {
     /// Runs `work` with the calling thread, and the processes that it starts, in this namespace.
     ///
     /// # Errors
-    /// What the system says: it needs root.
+    /// What the system says: it needs root, unless the thread is there already.
     pub fn within<R>(&self, work: impl FnOnce() -> R) -> io::Result<R> {
         let before = File::open(OF_THIS_THREAD)?;
+        let (here, there) = (before.metadata()?, self.0.metadata()?);
+        if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
+            return Ok(work());
+        }
         sys::enter_network(self.0.as_fd())?;
         let result = work();
         sys::enter_network(before.as_fd())?;
@@ -90,6 +103,8 @@ mod tests {
             .expect("it may be entered");
         assert_ne!(before, there);
         assert_eq!(before, here());
+        let current = Network::current().expect("there is one");
+        assert_eq!(current.within(here).expect("it is there already"), before);
         let devices = devices.expect("text");
         assert_eq!(devices.lines().filter(|line| line.contains(':')).count(), 1, "{devices}");
         assert_eq!(fs::read_link(network.path()).expect("a file").display().to_string(), there);

@@ -20,7 +20,6 @@ const EPHEMERAL: u16 = 49_152;
 pub(crate) struct Ports {
     eal: Eal,
     ports: Vec<Arc<Port>>,
-    queues: u16,
     /// A lane for each queue; none where frames need no steering.
     lanes: Option<Lanes>,
     prefix_bits: u8,
@@ -63,7 +62,7 @@ impl Ports {
         let steered = queues > 1 && !chosen_by_senders;
         let lanes = steered.then(|| Lanes::new(queues.into(), config.frame_bytes_max));
         let (prefix_bits, gateway) = (args.prefix_bits, args.gateway);
-        Ok(Self { eal, ports, queues, lanes, prefix_bits, gateway })
+        Ok(Self { eal, ports, lanes, prefix_bits, gateway })
     }
 
     pub(crate) fn enter_thread(&self) -> Result<(), DriverError> {
@@ -77,16 +76,35 @@ impl Ports {
         open_in_lane(pairs, bind, self.prefix_bits, self.gateway, lane)
     }
 
-    /// A device over the first queue pairs that are free.
-    pub(crate) fn free_device(&self, bind: SocketAddrV4) -> Result<DpdkDevice, DriverError> {
+    /// A device for the first of `endpoints` endpoints that is free: each has its share of the
+    /// links, and an address of its own, of which `bind` is the first.
+    pub(crate) fn endpoint(
+        &self,
+        endpoints: usize,
+        bind: SocketAddrV4,
+    ) -> Result<DpdkDevice, DriverError> {
         let mut last = DriverError::from(DpdkError::NoPorts);
-        for queue in 0..self.queues {
-            match self.device(queue, bind) {
-                Err(error @ DriverError::Dpdk(DpdkError::NoQueue { .. })) => last = error,
-                other => return other,
+        let links = self.ports.len() / endpoints;
+        for (number, ports) in self.ports.chunks_exact(links.max(1)).enumerate() {
+            let ip = Ipv4Addr::from(u32::from(*bind.ip()).wrapping_add(number as u32));
+            match ports.iter().map(|port| port.queue(0)).collect::<Result<Vec<_>, _>>() {
+                Ok(pairs) => {
+                    let bind = SocketAddrV4::new(ip, bind.port());
+                    return open(pairs, bind, self.prefix_bits, self.gateway);
+                }
+                Err(error) => last = error.into(),
             }
         }
         Err(last)
+    }
+
+    /// Checks that as many endpoints can have as many links each.
+    pub(crate) fn share(&self, endpoints: usize) -> Result<(), DriverError> {
+        let links = self.ports.len();
+        match links.is_multiple_of(endpoints) {
+            true => Ok(()),
+            false => Err(DpdkError::Links { endpoints, links }.into()),
+        }
     }
 }
 

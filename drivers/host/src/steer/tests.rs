@@ -86,7 +86,9 @@ fn drain(port: &mut Steered<Queue>) -> Vec<Vec<u8>> {
         let (mut rx, _) = port.split();
         let count = rx.receive();
         found.extend((0..count).map(|index| rx.frame(index).to_vec()));
-        empty = if count == 0 { empty + 1 } else { 0 };
+        // A burst may be all for others.
+        let more = count > 0 || !port.driver().0.borrow().is_empty();
+        empty = if more { 0 } else { empty + 1 };
     }
     found
 }
