@@ -131,6 +131,7 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 /// A driver that runs.
 pub struct Driver {
     datagram_bytes: usize,
+    #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only DPDK's links are shared"))]
     endpoints: usize,
     pcap: Option<PathBuf>,
     pool: Option<(Arc<Pool>, Option<u32>)>,
