@@ -212,8 +212,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Starts what the flags ask for, for as many endpoints of one program as `endpoints`. Over DPDK
-    /// each has a link of its own, or several.
+    /// Starts what the flags ask for, for as many endpoints of one program as `endpoints`. Over
+    /// DPDK each has a link of its own, or several.
     ///
     /// # Errors
     /// [`DriverError`].

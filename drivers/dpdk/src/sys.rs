@@ -247,8 +247,8 @@ extern "C" fn run_job(job: *mut c_void) {
 /// Runs `work` on DPDK's control thread. There `net_memif` handles what its peers say: when both
 /// ends of a link go at once, it must not do that on two threads.
 ///
-/// The thread does it in the network namespace `network`, where the device of a port is: some drivers
-/// look it up by its name again.
+/// The thread does it in the network namespace `network`, where the device of a port is: some
+/// drivers look it up by its name again.
 fn on_control_thread(
     network: Option<Arc<Network>>,
     work: impl FnOnce() -> c_int + Send + 'static,

@@ -1,4 +1,5 @@
-//! Several queue pairs of one port: each gets what is for its own, whichever queue the kernel picks.
+//! Several queue pairs of one port: each gets what is for its own, whichever queue the kernel
+//! picks.
 //!
 //! Namespaces need root: without it these tests say so and pass.
 #![cfg(feature = "dpdk")]
@@ -107,8 +108,8 @@ fn endpoints_of_one_port_get_what_is_for_them() {
     );
 }
 
-/// A rule in the port leads a sender to the queue that it names; where the kernel has no such rules,
-/// the port says so.
+/// A rule in the port leads a sender to the queue that it names; where the kernel has no such
+/// rules, the port says so.
 #[test]
 fn a_rule_leads_a_sender_to_its_queue() {
     if !own_namespace() {

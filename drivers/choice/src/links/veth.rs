@@ -16,8 +16,8 @@ use crate::driver::{DriverError, dpdk};
 /// The bridge and the hosts on it.
 ///
 /// Each host is alone in its namespace with its end of a veth, as if it were another machine; the
-/// bridge and the other ends are in this process's own. No namespace has a name, so the kernel takes
-/// them all down with this process and its children.
+/// bridge and the other ends are in this process's own. No namespace has a name, so the kernel
+/// takes them all down with this process and its children.
 pub struct Links {
     /// The ports of our endpoints, in their order.
     ports: RefCell<Vec<Arc<Port>>>,
