@@ -7,6 +7,7 @@ use dmrpc_host::idle::Wait;
 use crate::call::{Arg, Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::node::Node;
+use crate::peers::PeerState;
 use crate::pending::{Begin, Interest, Phase, Place, Ticket};
 use crate::state::State;
 
@@ -17,7 +18,24 @@ impl<D: Device> Node<D> {
         if spec.method != Method::MEMORY || self.shared.borrow().is_none() {
             return false;
         }
-        self.peer_address(spec.peer).is_some_and(|address| self.shares(address))
+        // A session that is over is told so on the usual way.
+        let state = self.state.borrow();
+        let peer = state.peers.get(spec.peer);
+        peer.is_some_and(|peer| {
+            self.shares(peer.address) && !matches!(peer.state, PeerState::Closed(_))
+        })
+    }
+
+    /// Whether the region that a call is about may be used.
+    ///
+    /// # Errors
+    /// [`Error::Viewed`].
+    fn check_unviewed(&self, spec: &Spec<'_>) -> Result<(), Error> {
+        let Some(region) = spec.region else { return Ok(()) };
+        let shared = self.shared.borrow();
+        let viewed =
+            shared.as_ref().is_some_and(|local| local.is_viewed(spec.peer.session, region));
+        if viewed { Err(Error::Viewed) } else { Ok(()) }
     }
 
     /// Runs an operation whose bytes are in buffers, and keeps what it came to under a ticket.
@@ -51,6 +69,7 @@ impl<D: Device> Node<D> {
         (place, room): (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        self.check_unviewed(spec)?;
         let bytes_out =
             outgoing.inline.len() + outgoing.source.map_or(0, |(_, bytes)| bytes as usize);
         let begin = Begin {
@@ -125,6 +144,7 @@ impl<D: Device + Wait> Node<D> {
             [Arg::Inline(body)] => *body,
             _ => &[],
         };
+        self.check_unviewed(spec)?;
         let mut end = None;
         let result = loop {
             let ran = match self.shared.borrow_mut().as_mut() {

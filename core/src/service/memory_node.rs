@@ -185,7 +185,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     ///
     /// # Errors
     /// No holder is left, or none now.
-    fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
+    pub(super) fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
         let entry = &mut self.sessions[session.index as usize];
         debug_assert_eq!(entry.generation, session.generation, "its beginning was told");
         if let Some(holder) = entry.holder {

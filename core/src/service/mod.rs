@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod direct;
 mod failure;
 mod memory_node;
 mod statistics;

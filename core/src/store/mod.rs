@@ -50,6 +50,7 @@ mod holder;
 mod ids;
 mod layout;
 mod list;
+mod own;
 mod participant;
 mod pin;
 mod pool;
