@@ -7,7 +7,6 @@ use dmrpc_host::idle::Wait;
 use crate::call::{Arg, Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::node::Node;
-use crate::peers::PeerState;
 use crate::pending::{Begin, Interest, Phase, Place, Ticket};
 use crate::state::State;
 
@@ -18,12 +17,10 @@ impl<D: Device> Node<D> {
         if spec.method != Method::MEMORY || self.shared.borrow().is_none() {
             return false;
         }
-        // A session that is over is told so on the usual way.
+        // What is over is told so on the usual way.
         let state = self.state.borrow();
-        let peer = state.peers.get(spec.peer);
-        peer.is_some_and(|peer| {
-            self.shares(peer.address) && !matches!(peer.state, PeerState::Closed(_))
-        })
+        let line = state.peers.get(spec.peer);
+        line.is_some_and(|line| self.shares(line.address) && line.over().is_none())
     }
 
     /// Whether the region that a call is about may be used.
@@ -34,7 +31,7 @@ impl<D: Device> Node<D> {
         let Some(region) = spec.region else { return Ok(()) };
         let shared = self.shared.borrow();
         let viewed =
-            shared.as_ref().is_some_and(|local| local.is_viewed(spec.peer.session, region));
+            shared.as_ref().is_some_and(|local| local.is_viewed(spec.peer.as_holder(), region));
         if viewed { Err(Error::Viewed) } else { Ok(()) }
     }
 

@@ -1,8 +1,8 @@
 //! Memory of a pool that this process maps: operations run here, not at the memory node.
 //!
 //! The page store in the pool is one that several processes share. This process is a participant
-//! of it, and runs the same service on it that a memory node runs; what a session is there is this
-//! node here. Only calls that concern the store come here: everything else travels.
+//! of it, and runs the same service on it that a memory node runs; what a session is there is a
+//! line here. Only calls that concern the store come here: everything else travels.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) const POOL_ADDRESS: SocketAddrV4 = device::address_of(0);
 pub(crate) struct LocalMemory {
     service: MemoryNode<'static, PoolMemory>,
     heads: Box<Heads>,
-    /// The sessions of this node that the service knows, by index.
+    /// In whose names the service holds memory, by the index of the line.
     sessions: Box<[Option<SessionId>]>,
     /// Regions that only a view may touch, and the sessions that they are of.
     viewed: Vec<(SessionId, RegionName)>,
@@ -137,7 +137,7 @@ impl LocalMemory {
         room: &mut [u8],
     ) -> Option<Result<Reply, CallError>> {
         let Spec { method, arguments, parameters, .. } = *spec;
-        let session = spec.peer.session;
+        let session = spec.peer.as_holder();
         self.begin(session);
         let asked = Asked { method, arguments, parameters, body, session };
         // The service does nothing by time.

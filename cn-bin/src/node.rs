@@ -224,7 +224,7 @@ impl<D: Device> Node<D> {
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
-            shared.end(peer.session.index);
+            shared.end(peer.line.0);
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -296,12 +296,10 @@ impl<D> Node<D> {
     /// # Errors
     /// [`Cause::NotMapped`]; [`Cause::Call`] if the session is over.
     pub(crate) fn shared_with(&self, peer: Peer) -> Result<RefMut<'_, Option<LocalMemory>>, Cause> {
-        let found = self.state.borrow().peers.get(peer).map(|entry| (entry.address, entry.state));
+        let found = self.state.borrow().peers.get(peer).map(|line| (line.address, line.over()));
         match found {
             None => Err(Cause::Call(Error::StalePeer)),
-            Some((address, PeerState::Closed(why))) => {
-                Err(Cause::Call(Error::SessionLost { address, why }))
-            }
+            Some((address, Some(why))) => Err(Cause::Call(Error::SessionLost { address, why })),
             Some((address, _)) if !self.shares(address) => Err(Cause::NotMapped),
             Some(_) => Ok(self.shared.borrow_mut()),
         }

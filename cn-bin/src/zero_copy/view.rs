@@ -39,7 +39,7 @@ impl<'n, D> View<'n, D> {
         let mut shared = node.shared_with(region.peer).map_err(error)?;
         let Some(local) = shared.as_mut() else { return Err(error(Cause::NotMapped)) };
         let holder = local
-            .reserve(region.peer.session, region.name)
+            .reserve(region.peer.as_holder(), region.name)
             .map_err(|refused| error(refused.map_or(Cause::Call(Error::Viewed), Cause::Memory)))?;
         let reserved = Reserved::new(local.direct());
         drop(shared);
@@ -112,7 +112,7 @@ impl<D: Device + Wait> View<'_, D> {
 impl<D> Drop for View<'_, D> {
     fn drop(&mut self) {
         if let Some(local) = self.node.shared.borrow_mut().as_mut() {
-            local.let_go(self.region.peer.session, self.region.name);
+            local.let_go(self.region.peer.as_holder(), self.region.name);
         }
     }
 }
