@@ -9,6 +9,7 @@
 mod direct;
 mod failure;
 mod memory_node;
+mod places;
 mod statistics;
 mod steps;
 

@@ -8,7 +8,56 @@ use super::layout::{PAGE_BYTES, PAGE_SHIFT};
 use super::records::{region as field, version};
 use super::{Memory, Store};
 
+/// Where a page of a region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PagePlace {
+    /// Where the page begins in the pool; none if it was never written.
+    pub place: Option<u64>,
+    /// Whether nobody else sees it, so that it may be written where it is.
+    pub is_own: bool,
+    /// Bytes of the region's first page that are before the region.
+    pub base: u64,
+    /// Bytes from the offset to the end of the page.
+    pub bytes: u64,
+}
+
 impl<M: Memory> Store<M> {
+    /// Whether `length` bytes at `offset` are within a region.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotYours`], [`Error::ZeroLength`], [`Error::Overflow`],
+    /// [`Error::Range`].
+    pub fn check_region_range(
+        &self,
+        holder: HolderId,
+        region: RegionId,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
+        let at = self.region_at(holder, region)?;
+        self.region_range(at, offset, length).map(drop)
+    }
+
+    /// Where the page of byte `offset` of a region is, for reading.
+    ///
+    /// # Errors
+    /// As [`Store::own_place`].
+    pub fn page_place(&self, holder: HolderId, region: RegionId, offset: u64) -> Result<PagePlace> {
+        let (own, _) = self.own_place(holder, region, offset)?;
+        let at = self.region_at(holder, region)?;
+        let start = self.region_range(at, offset, 1)?;
+        let in_page = start & (PAGE_BYTES - 1);
+        let held = self.mem.load_u32(at + field::VERSION);
+        let place = self.locate(held, start >> PAGE_SHIFT);
+        let base = self.mem.load_u64(at + field::BASE) & (PAGE_BYTES - 1);
+        self.sound(Ok(PagePlace {
+            place,
+            is_own: own.is_some(),
+            base,
+            bytes: PAGE_BYTES - in_page,
+        }))
+    }
+
     /// Where byte `offset` of a region is in the pool, if its page is the region's own, and how
     /// many bytes of the region follow in that page. What is own stays own, and where it is, until
     /// the region is freed, or a reference or a pin is made of it: until then its bytes may be
