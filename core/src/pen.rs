@@ -8,8 +8,8 @@
 //!
 //! Flushes, each for one [`Handover`]: before its first look at a page since it was told the place,
 //! the participant drops what its cache has of an earlier life of the frame. What it writes, it
-//! writes back at once: so nothing of it is left to be written back when a reference is made, or the
-//! page changes hands, or the participant dies between two writes.
+//! writes back at once: so nothing of it is left to be written back when a reference is made, or
+//! the page changes hands, or the participant dies between two writes.
 
 use crate::memory::{Handover, Memory};
 use crate::store::PAGE_BYTES;

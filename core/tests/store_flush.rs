@@ -1,5 +1,6 @@
-//! Flush mode on hosts that keep every line until it is flushed: the memory node owns the store, and
-//! participants read and write pages where they are. Each flush that is left out must be noticed.
+//! Flush mode on hosts that keep every line until it is flushed: the memory node owns the store,
+//! and participants read and write pages where they are. Each flush that is left out must be
+//! noticed.
 
 use std::collections::HashMap;
 
@@ -225,12 +226,12 @@ fn participants_write_pages_and_nothing_else() {
     let mut lines = vec![Line::EMPTY; LINES];
     let mut tables = ([KnownRegion::EMPTY; 4], [KnownPage::EMPTY; 64]);
     let mut pens = Pens::new(Stale::new(&pool, &mut lines), &mut tables.0, &mut tables.1);
-    pens.learn((1, 1), 0, 0, [8 * PAGE_BYTES | 1, 9 * PAGE_BYTES].into_iter());
+    pens.learn((1, 1), 0, 0, [(8 * PAGE_BYTES) | 1, 9 * PAGE_BYTES].into_iter());
     assert_eq!(pens.write((1, 1), 0, &[7; 4096]), Ok(()));
     let unknown = Unknown { offset: PAGE_BYTES, length: 4 };
     assert_eq!(pens.write((1, 1), PAGE_BYTES - 4, &[7; 8]), Err(unknown));
     // A place that is none, from a memory node gone mad, is not used.
-    pens.learn((1, 1), 0, 0, [POOL_BYTES | 1, 77 << 12 | 64].into_iter());
+    pens.learn((1, 1), 0, 0, [POOL_BYTES | 1, (77 << 12) | 64].into_iter());
     assert!(pens.write((1, 1), 0, &[7; 4]).is_err());
     assert!(pens.read((1, 1), PAGE_BYTES, &mut [0]).is_err());
     let changed = (0..POOL_BYTES / 8).filter(|at| pool.load_u64(8 * at) != 0).count();

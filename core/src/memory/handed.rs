@@ -7,8 +7,9 @@ use super::{Handover, Memory};
 /// what is written to them is written back at once.
 ///
 /// What is written to a line in part is merged with what the cache has of it, so that lines are
-/// dropped before writes, too. Words (counts, links, records) are the owner's alone and stay in its cache. All bulk accesses are
-/// taken for accesses to pages: those to nodes are flushed in vain, which costs time only.
+/// dropped before writes, too. Words (counts, links, records) are the owner's alone and stay in its
+/// cache. All bulk accesses are taken for accesses to pages: those to nodes are flushed in vain,
+/// which costs time only.
 #[derive(Debug, Clone)]
 pub struct Handed<M>(pub M);
 

@@ -10,7 +10,7 @@
 //! | [`Plain`] | memory of one owner: ordinary loads and stores (the net memory node) |
 //! | [`Atomic`] | memory that other processes map too: acquire, release, compare-and-swap |
 //! | [`Counted`] | a wrapper that counts loads and stores and calls a hook at store number *k* |
-//! | [`Handed`] | a wrapper for the owner of counts where hosts are not coherent: flushes round bulk accesses |
+//! | [`Handed`] | a wrapper that flushes round bulk accesses, where hosts are not coherent |
 //! | [`Stale`] | a wrapper that keeps lines until they are flushed, as a host without coherence |
 //!
 //! Offsets out of range are bugs of the caller, never input from the wire: they panic.
@@ -33,8 +33,8 @@ pub use stale::{Line, Stale};
 /// writes it; pages that several read have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// A participant wrote to a page: the others, and its next owner, shall see that, and nothing of
-    /// it shall come later.
+    /// A participant wrote to a page: the others, and its next owner, shall see that, and nothing
+    /// of it shall come later.
     WriterDone,
     /// A participant is about to look at a page for the first time since it was told where it is:
     /// what its cache has may be of an earlier life of the frame.
