@@ -20,6 +20,7 @@ mod handed;
 mod lines;
 mod raw;
 mod stale;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
