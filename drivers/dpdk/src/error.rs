@@ -213,7 +213,8 @@ impl fmt::Display for DpdkError {
             Self::Links { endpoints, links } => write!(
                 f,
                 "this program has {endpoints} endpoints, and {links} links of DPDK's cannot be \
-                 shared among them: give --dpdk-vdev (or --dpdk-pci) {endpoints} times, for a link each"
+                 shared among them: give --dpdk-vdev or --dpdk-pci {endpoints} times, for a link \
+                 each"
             ),
             Self::NoQueue { port } => write!(f, "all queue pairs of {port} are in use"),
         }
