@@ -1,6 +1,6 @@
 //! The node: one endpoint, its device, its clock and its buffers, used by one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use dmrpc_core::time::Instant;
 use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
+use dmrpc_host::polls::PollMeter;
 use dmrpc_udp::UdpDevice;
 
 use crate::buffers::Buffer;
@@ -20,6 +21,7 @@ use crate::future::Wakers;
 use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
 use crate::local::{LocalMemory, POOL_ADDRESS};
+use crate::memory::Cause;
 use crate::peers::{Peer, PeerState};
 use crate::state::State;
 use crate::statistics::Statistics;
@@ -30,6 +32,7 @@ pub(crate) struct Core<D> {
     pub(crate) endpoint: OwnedEndpoint,
     pub(crate) device: D,
     idle: Idle,
+    polls: PollMeter,
 }
 
 /// What a poll loop knows when it is about to idle.
@@ -101,7 +104,12 @@ impl<D: Device> Node<D> {
         )?;
         let wakers = Arc::new(Wakers::new(config.tasks + 1));
         Ok(Self {
-            core: RefCell::new(Core { endpoint, device, idle: Idle::new(config.idle) }),
+            core: RefCell::new(Core {
+                endpoint,
+                device,
+                idle: Idle::new(config.idle),
+                polls: PollMeter::default(),
+            }),
             state: RefCell::new(State::new(config, datagram_bytes)),
             config: *config,
             wakers,
@@ -124,18 +132,16 @@ impl<D: Device> Node<D> {
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
-    /// not been recovered.
+    /// not been recovered, or the node shares a pool already.
     pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
+        if self.shared.borrow().is_some() {
+            return Err(FormatError::Attached { participant: index });
+        }
         if pool.geometry().mode == Mode::Coherent {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         }
         Ok(())
-    }
-
-    /// Whether operations on the memory at `address` are run in this process.
-    pub fn shares(&self, address: SocketAddrV4) -> bool {
-        address == POOL_ADDRESS && self.shared.borrow().is_some()
     }
 
     /// The address that this node is reached at.
@@ -164,10 +170,11 @@ impl<D: Device> Node<D> {
     fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, .. } = &mut *core;
+        let Core { endpoint, device, polls, .. } = &mut *core;
         let now = self.clock.now();
         let mut host = PollHost { state: &mut state, user };
         let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
+        polls.count(now, polled, !polled.is_idle());
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
         }
@@ -178,11 +185,6 @@ impl<D: Device> Node<D> {
     /// A session with `address` that is open or being opened, if there is one.
     pub fn peer_at(&self, address: SocketAddrV4) -> Option<Peer> {
         self.state.borrow().peers.at(address)
-    }
-
-    /// The address of a peer; `None` if the handle is stale.
-    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
-        self.state.borrow().peers.get(peer).map(|entry| entry.address)
     }
 
     /// Which life of a peer the session is with; `None` if the handle is stale.
@@ -230,7 +232,7 @@ impl<D: Device> Node<D> {
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
-            shared.end(peer.session.index);
+            shared.end(peer.line.0);
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -276,6 +278,7 @@ impl<D: Device> Node<D> {
             calls_outstanding: state.pending.outstanding,
             buffers_free: state.pool.free_count(),
             sleeps: core.idle.sleeps(),
+            polls: core.polls.counts(),
         }
     }
 
@@ -288,6 +291,32 @@ impl<D: Device> Node<D> {
     /// Lets `look` see the device, for what only it knows.
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
         look(&self.core.borrow().device)
+    }
+}
+
+impl<D> Node<D> {
+    /// Whether operations on the memory at `address` are run in this process.
+    pub fn shares(&self, address: SocketAddrV4) -> bool {
+        address == POOL_ADDRESS && self.shared.borrow().is_some()
+    }
+
+    /// The memory that `peer` looks after, if this process maps it: a borrow to be ended soon.
+    ///
+    /// # Errors
+    /// [`Cause::NotMapped`]; [`Cause::Call`] if the session is over.
+    pub(crate) fn shared_with(&self, peer: Peer) -> Result<RefMut<'_, Option<LocalMemory>>, Cause> {
+        let found = self.state.borrow().peers.get(peer).map(|line| (line.address, line.over()));
+        match found {
+            None => Err(Cause::Call(Error::StalePeer)),
+            Some((address, Some(why))) => Err(Cause::Call(Error::SessionLost { address, why })),
+            Some((address, _)) if !self.shares(address) => Err(Cause::NotMapped),
+            Some(_) => Ok(self.shared.borrow_mut()),
+        }
+    }
+
+    /// The address of a peer; `None` if the handle is stale.
+    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
+        self.state.borrow().peers.get(peer).map(|entry| entry.address)
     }
 }
 

@@ -28,6 +28,7 @@ pub mod device;
 pub mod endpoint;
 mod log;
 pub mod memory;
+pub mod pen;
 pub mod port;
 mod prefetch;
 pub mod service;

@@ -58,6 +58,9 @@ impl Transfer {
     pub const EMPTY: Self = Self { staged: None, made: None, pages: 0 };
 }
 
+/// What a poll loop counts for statistics.
+pub const CORE_COUNTS: usize = 8;
+
 /// The operations that are counted, in the order of their numbers on the wire.
 pub const OPERATIONS: [&str; 11] = [
     "alloc",
@@ -97,11 +100,15 @@ pub struct MemoryNode<'m, M> {
     pub(super) detachments: Detachments<'m>,
     pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
+    /// Whether participants are told where pages are.
+    pub(super) hands_out: bool,
     pub(super) operations: [Operation; OPERATIONS.len()],
     /// Sessions that could not be given a holder.
     pub(super) refused_holders: u64,
     /// The endpoint's counters when they were last seen.
     pub(super) counters: Counters,
+    /// Of the poll loop, as it last told.
+    pub(super) core: [(&'static str, u64); CORE_COUNTS],
 }
 
 /// How a vector of steps ended.
@@ -133,9 +140,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             detachments: Detachments::unbounded(),
             sessions,
             transfers,
+            hands_out: false,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
             counters: Counters::default(),
+            core: [("", 0); CORE_COUNTS],
         }
     }
 
@@ -185,6 +194,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         self.counters = *counters;
     }
 
+    /// Takes note of what the poll loop counts, each with a name, as [`MemoryNode::observe`] does.
+    pub fn observe_core(&mut self, counts: [(&'static str, u64); CORE_COUNTS]) {
+        self.core = counts;
+    }
+
     /// Counts of each operation, in the order of [`OPERATIONS`].
     pub fn operations(&self) -> &[Operation; OPERATIONS.len()] {
         &self.operations
@@ -207,7 +221,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     ///
     /// # Errors
     /// No holder is left, or none now.
-    fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
+    pub(super) fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
         let entry = &mut self.sessions[session.index as usize];
         debug_assert_eq!(entry.generation, session.generation, "its beginning was told");
         if let Some(holder) = entry.holder {
@@ -390,6 +404,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
                     Outcome::Replied
                 }
             },
+            Method::PLACES => self.answer_places(head, reply),
             Method::STATISTICS => {
                 self.statistics_page(head.arguments.parameters(), reply);
                 Outcome::Replied

@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod detached;
+mod direct;
 mod failure;
 mod memory_node;
+mod places;
 mod statistics;
 mod steps;
 
 pub use detached::{DetachedAccount, Detachment, Detachments};
-pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};
+pub use memory_node::{
+    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
+};

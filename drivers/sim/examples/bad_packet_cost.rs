@@ -4,8 +4,8 @@
 //! `bad_packet_cost KIND [--packets N]` sends N packets of that kind, in bursts, and prints what
 //! the server counted; `bad_packet_cost kinds` lists the kinds. `good` is a request of 32 bytes
 //! with its answer. For instructions a packet, run it under `valgrind --tool=callgrind` with two
-//! values of N and divide the difference of the totals by that of the packets. Making a packet costs the
-//! same for all kinds, as near as can be, and is part of the figure.
+//! values of N and divide the difference of the totals by that of the packets. Making a packet
+//! costs the same for all kinds, as near as can be, and is part of the figure.
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
