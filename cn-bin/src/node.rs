@@ -94,7 +94,7 @@ impl<D: Device> Node<D> {
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes)?,
+            config.endpoint(datagram_bytes)?.for_queue(device.receive_queue()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),
