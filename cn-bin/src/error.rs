@@ -73,6 +73,8 @@ pub enum Error {
     },
     /// The ticket was finished or given up before.
     StaleTicket,
+    /// Bytes of the read came in a poll without its visitor, and are lost.
+    NotVisited,
 }
 
 impl Error {
@@ -131,6 +133,9 @@ impl fmt::Display for Error {
             Self::MessageTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes: at most {MESSAGE_BYTES_MAX} are carried")
             }
+            Self::NotVisited => f.write_str(
+                "the node was polled without the read's visitor: use step_visiting until it ends",
+            ),
             Self::StaleTicket => f.write_str("the ticket was finished before: finish each once"),
         }
     }

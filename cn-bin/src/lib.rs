@@ -91,6 +91,7 @@ mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+mod visit;
 
 pub use buffers::Buffer;
 pub use call::{Arg, CallOptions, Finished};
@@ -111,6 +112,7 @@ pub use peers::Peer;
 pub use pending::{Reply, Ticket};
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
+pub use visit::Visit;
 
 /// The README's programs compile: this puts them among the documentation's tests.
 #[cfg(doctest)]

@@ -161,7 +161,7 @@ impl<D: Device> Node<D> {
 
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
-    fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+    pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let Core { endpoint, device, .. } = &mut *core;

@@ -11,8 +11,8 @@ mod fold;
 /// Reflected polynomial of CRC32C.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// That this processor can compute checksums, and how it does long ones best. Found out once, copied
-/// freely: no instruction of the processor's is asked for on the way of a packet.
+/// That this processor can compute checksums, and how it does long ones best. Found out once,
+/// copied freely: no instruction of the processor is asked for on the way of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Crc32c {
     /// Whether long inputs are folded.
