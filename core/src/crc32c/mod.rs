@@ -102,8 +102,8 @@ mod hardware {
     use super::{POLYNOMIAL, fold};
 
     /// Bytes of one stream of three in a long block, and in a short one. A shift table belongs to
-    /// each length.
-    const LONG_BYTES: usize = 256;
+    /// each length. One long block is most of what an Ethernet frame carries.
+    const LONG_BYTES: usize = 448;
     const BRIEF_BYTES: usize = 64;
 
     /// Bytes that [`short`] takes at most.

@@ -112,7 +112,10 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
         let (inline_part, rest) = payload.split_at_mut(here);
-        inline_part.copy_from_slice(&outgoing.inline[start.min(inline) as usize..][..here]);
+        // Most packets of a long message have none of it.
+        if here > 0 {
+            inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
+        }
         if let Some(source) = outgoing.source
             && !rest.is_empty()
         {
