@@ -82,6 +82,8 @@ pub enum Error {
     StaleTicket,
     /// Bytes of the read came in a poll without its visitor, and are lost.
     NotVisited,
+    /// A view has the region to itself. Nothing was done.
+    Viewed,
 }
 
 impl Error {
@@ -147,6 +149,7 @@ impl fmt::Display for Error {
             Self::NotVisited => f.write_str(
                 "the node was polled without the read's visitor: use step_visiting until it ends",
             ),
+            Self::Viewed => f.write_str("a view has the region to itself: drop the view first"),
             Self::StaleTicket => f.write_str("the ticket was finished before: finish each once"),
         }
     }
