@@ -1,12 +1,14 @@
 //! A port: its queue pairs, its pools of buffers, its link.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dmrpc_core::device::RECEIVE_QUEUE;
+use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
@@ -67,6 +69,8 @@ pub struct Port {
     receive_queue: usize,
     hardware: Mac,
     socket: Option<u32>,
+    /// Where its device is.
+    network: Option<Arc<Network>>,
     started: AtomicBool,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
@@ -116,6 +120,7 @@ impl Port {
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
+            network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
@@ -186,7 +191,7 @@ impl Port {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        sys::start_port(self.id)?;
+        sys::start_port(self.id, self.network.clone())?;
         self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -201,7 +206,7 @@ impl Port {
         // pairs of a port that is stopped receive and send nothing.
         if self.is_memif() {
             if self.started.swap(false, Ordering::Relaxed) {
-                let _ = sys::stop_port(self.id);
+                let _ = sys::stop_port(self.id, self.network.clone());
             }
             let _ = self.start();
             // What it says about a peer that is not there would only pile up.
@@ -228,6 +233,27 @@ impl Port {
     /// The NUMA node that the port is on, if it is on one, and that its pools were made on.
     pub fn socket(&self) -> Option<u32> {
         self.socket
+    }
+
+    /// The NUMA node that the buffers of queue pair `queue` are on, if they are on one.
+    ///
+    /// # Panics
+    /// If the port has no such queue pair.
+    pub fn pool_socket(&self, queue: u16) -> Option<u32> {
+        self.pools[usize::from(queue)].socket()
+    }
+
+    /// Has the port lead the datagrams that `peer` sends to queue pair `queue`. Not every port can.
+    ///
+    /// # Errors
+    /// [`DpdkError::Port`] with what the port's driver says.
+    pub fn steer(&self, peer: SocketAddrV4, queue: u16) -> Result<(), DpdkError> {
+        let refused = |(source, said): (io::Error, String)| {
+            // What it logged says the same in more lines.
+            log::take();
+            DpdkError::Port { port: self.name.clone(), doing: "steering a sender of", source, said }
+        };
+        sys::steer(self.id, peer, queue).map_err(refused)
     }
 
     /// Longest frame in bytes.
@@ -292,9 +318,9 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         if self.started.load(Ordering::Relaxed) {
-            let _ = sys::stop_port(self.id);
+            let _ = sys::stop_port(self.id, self.network.clone());
         }
-        sys::close_port(self.id);
+        sys::close_port(self.id, self.network.clone());
         if let Ok(name) = c_string(&self.name) {
             // It fails for what is not a virtual device.
             let _ = sys::remove_vdev(&name);
