@@ -8,6 +8,7 @@
 use super::Endpoint;
 use super::host::SessionId;
 use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot, StorageSize};
+use crate::device::Rx;
 use crate::prefetch::{LINE_BYTES, fetch};
 use crate::wire::bytes::{u16_at, u32_at};
 use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE};
@@ -15,7 +16,7 @@ use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE};
 /// Tables of more bytes than this are taken not to be in a core's own caches.
 const TABLE_BYTES_MIN: usize = 1 << 20;
 /// Lines of a client session that a usual call touches.
-const CLIENT_SESSION_LINES: usize = 2;
+const CLIENT_SESSION_LINES: usize = 3;
 /// Lines of a client slot that a short call touches.
 const CLIENT_SLOT_LINES: usize = 3;
 /// Lines of a server session that a usual call touches, with a tag or without.
@@ -45,9 +46,17 @@ impl Endpoint<'_> {
         self.wheel.expect((index << self.slot_shift) as u32);
     }
 
-    /// The datagram's packet will be looked at soon.
+    /// The packets of a burst will be looked at soon.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn expect_packets<R: Rx>(&self, rx: &R, received: usize) {
+        for index in 0..received {
+            self.expect_packet(rx.packet(index).1);
+        }
+    }
+
     #[inline(always)]
-    pub(super) fn expect_packet(&self, datagram: &[u8]) {
+    fn expect_packet(&self, datagram: &[u8]) {
         let Some(header) = datagram.first_chunk::<HEADER_BYTES>() else { return };
         let session = u32_at(header, 4) as usize;
         let number = usize::from(u16_at(header, 32)) & ((1 << self.slot_shift) - 1);
@@ -85,7 +94,7 @@ const _: () = {
     use super::queue::Queue;
     use core::mem::offset_of;
     assert!(
-        offset_of!(ClientSession, queue) + Queue::FRONT_BYTES <= CLIENT_SESSION_LINES * LINE_BYTES
+        offset_of!(ClientSession, queue) + size_of::<Queue>() <= CLIENT_SESSION_LINES * LINE_BYTES
     );
     assert!(offset_of!(ServerSession, binding) <= LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) < (CLIENT_SLOT_LINES - 1) * LINE_BYTES);

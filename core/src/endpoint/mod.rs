@@ -198,9 +198,7 @@ impl<'m> Endpoint<'m> {
         }
         let received = rx.receive();
         if self.ahead {
-            for index in 0..received {
-                self.expect_packet(rx.packet(index).1);
-            }
+            self.expect_packets(&rx, received);
         }
         for index in 0..received {
             let (peer, datagram) = rx.packet(index);

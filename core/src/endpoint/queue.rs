@@ -22,41 +22,28 @@ pub(super) struct Queue {
     /// Where the first is. This and the end only grow; their low bits are places.
     first: u8,
     end: u8,
-    /// The first, unless there is none: a session with one call at a time needs no other place.
-    front: u8,
-    /// Those behind the first.
     slots: [u8; SLOTS],
 }
 
 impl Queue {
     pub(super) const EMPTY: Self =
-        Self { next: NONE, linked: false, first: 0, end: 0, front: 0, slots: [0; SLOTS] };
-
-    /// Bytes at the front, which are all that is touched of a queue of one.
-    pub(super) const FRONT_BYTES: usize = core::mem::offset_of!(Queue, slots);
+        Self { next: NONE, linked: false, first: 0, end: 0, slots: [0; SLOTS] };
 
     #[inline(always)]
     pub(super) fn push(&mut self, slot: usize) {
-        if self.is_empty() {
-            self.front = slot as u8;
-        } else {
-            self.slots[usize::from(self.end) % SLOTS] = slot as u8;
-        }
+        self.slots[usize::from(self.end) % SLOTS] = slot as u8;
         self.end = self.end.wrapping_add(1);
     }
 
     #[inline(always)]
     pub(super) fn front(&self) -> Option<usize> {
-        (!self.is_empty()).then_some(self.front.into())
+        (!self.is_empty()).then(|| self.slots[usize::from(self.first) % SLOTS].into())
     }
 
     /// Takes the front away.
     #[inline(always)]
     pub(super) fn pop(&mut self) {
         self.first = self.first.wrapping_add(1);
-        if !self.is_empty() {
-            self.front = self.slots[usize::from(self.first) % SLOTS];
-        }
     }
 
     #[inline(always)]

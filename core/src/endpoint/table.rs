@@ -94,7 +94,7 @@ pub(super) enum ClientState {
     Leaving,
 }
 
-/// A session in which this endpoint makes calls. The two lines at its front are all that a usual
+/// A session in which this endpoint makes calls. The three lines at its front are all that a usual
 /// call touches.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]

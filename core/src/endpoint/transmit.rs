@@ -117,7 +117,10 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
         let (inline_part, rest) = payload.split_at_mut(here);
-        inline_part.copy_from_slice(&outgoing.inline[start.min(inline) as usize..][..here]);
+        // Most packets of a long message have none of it.
+        if here > 0 {
+            inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
+        }
         if let Some(source) = outgoing.source
             && !rest.is_empty()
         {
@@ -268,6 +271,7 @@ impl Endpoint<'_> {
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
+            self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
             }
@@ -297,6 +301,7 @@ impl Endpoint<'_> {
             *sent += turn.packets;
             let payload_bytes = self.server_sessions[session_index].payload_bytes;
             bytes_left -= (turn.packets * payload_bytes) as i32;
+            self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
             }
@@ -333,6 +338,8 @@ impl Endpoint<'_> {
 /// What came of a slot's turn.
 pub(super) struct Turn {
     pub(super) packets: u32,
+    /// How many of them were sent before.
+    pub(super) again: u32,
     /// The device has no room: the turn is not over.
     pub(super) full: bool,
     /// There is more to send.
@@ -429,14 +436,14 @@ fn several<T: Tx, H: Host>(
     outgoing: &mut Outgoing,
     payload_bytes: u32,
 ) -> Turn {
-    let mut packets = 0;
+    let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
-            return Turn { packets, full: true, more: true };
+            return Turn { packets, again, full: true, more: true };
         }
-        outgoing.sending.sent(&mut outgoing.repairs, number);
+        again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
         packets += 1;
     }
-    Turn { packets, full: false, more: outgoing.due().is_some() }
+    Turn { packets, again, full: false, more: outgoing.due().is_some() }
 }
