@@ -2,13 +2,11 @@
 //! a service that echoes, the payload check on.
 //!
 //! `rpc_cost --calls N [--in-flight K] [--auth] [--no-integrity] [--no-leases]
-//! [--no-congestion] [--sessions S] [--bytes B]` prints one line:
+//! [--no-congestion] [--sessions S]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
 //! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases
-//! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With `--bytes` calls
-//! carry so many bytes, which a host supplies and another takes without looking at them. With
-//! several sessions each call's is picked at random, and the rate is compared with that of 64, in
-//! turns.
+//! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With several
+//! sessions each call's is picked at random, and the rate is compared with that of 64, in turns.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
@@ -49,13 +47,11 @@ const STEP_NS: u64 = 200;
 struct Echo {
     completed: u64,
     wrong: u64,
-    /// Length of right answers.
-    answer_bytes: usize,
 }
 
 impl Host for Echo {
     fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Accept(Sink(0))
+        Admission::Busy
     }
     fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
     fn abandon(&mut self, _: Sink) {}
@@ -78,7 +74,7 @@ impl Host for Echo {
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         self.completed += 1;
         let right = matches!(completion.result, Ok(response) if response.status == Status::OK
-            && matches!(response.body, Body::Whole(bytes) if bytes.len() == self.answer_bytes));
+            && matches!(response.body, Body::Whole(bytes) if bytes.len() == BYTES));
         if !right {
             self.wrong += 1;
         }
@@ -119,9 +115,7 @@ impl Node {
             timers: table(TimerEntry::EMPTY, size.timers).leak(),
         };
         let endpoint = Endpoint::new(config, storage, Instant::ZERO);
-        let answer_bytes = if number("--bytes", 0) == 0 { BYTES } else { 0 };
-        let host = Echo { answer_bytes, ..Echo::default() };
-        Self { endpoint: endpoint.expect("the defaults work"), device, host }
+        Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
     }
 
     fn poll(&mut self, now: Instant) {
@@ -184,11 +178,7 @@ impl World {
     /// Makes `calls` calls with `in_flight` at a time, in sessions picked at random. Returns the
     /// seconds that they took.
     fn run(&mut self, calls: u64, in_flight: u64) -> f64 {
-        let short = [0x5A; BYTES];
-        let (body, source) = match number("--bytes", 0) as u32 {
-            0 => (&short[..], None),
-            bytes => (&[][..], Some((Source(0), bytes))),
-        };
+        let body = [0x5A; BYTES];
         let started = std::time::Instant::now();
         let (mut made, mut random) = (0, 0x9E37_79B9_7F4A_7C15u64);
         let mut coming = [self.sessions[0]; AHEAD];
@@ -197,7 +187,7 @@ impl World {
             let now = self.tick();
             let until = calls.min(self.client.host.completed + in_flight);
             while made < until {
-                let call = Call { body, source, token: made, ..Call::new(Method(1)) };
+                let call = Call { body: &body, token: made, ..Call::new(Method(1)) };
                 let session = match self.sessions.len() {
                     1 => self.sessions[0],
                     many => {

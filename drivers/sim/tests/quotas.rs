@@ -68,7 +68,7 @@ fn writes_in_progress_of_a_session_are_bounded() {
     let (greedy, modest) = (pair.connect(), pair.connect());
     let region = pair.alloc(greedy, 32 * PAGE as u64);
     let other = pair.alloc(modest, 32 * PAGE as u64);
-    let mut begin = |pair: &mut Pair, session, region| {
+    let begin = |pair: &mut Pair, session, region| {
         let mut out = [0; STEPS_MAX * STEP_BYTES];
         let steps = [Step::Write { region: named(region), offset: 0 }];
         let call = Call {
