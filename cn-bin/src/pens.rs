@@ -46,14 +46,6 @@ impl PoolPens {
     }
 }
 
-/// How an attempt went.
-enum Told {
-    /// What was asked is known now.
-    Known,
-    /// The memory node says no.
-    Refused(Reply),
-}
-
 fn region_of(peer: Peer, RegionName(name): RegionName) -> RegionOf {
     let session = peer.session;
     (u64::from(session.generation) << 32 | u64::from(session.index), name)
@@ -120,8 +112,8 @@ impl<D: Device + Wait> Node<D> {
             };
             done = unknown.offset - spec.offset;
             match self.ask_places(spec, of, unknown, source.is_some()) {
-                Ok(Told::Known) => {}
-                Ok(Told::Refused(reply)) => {
+                Ok(None) => {}
+                Ok(Some(reply)) => {
                     let Spec { operation, peer, offset, length, .. } = *spec;
                     return Some(Ok(Finished {
                         operation,
@@ -149,14 +141,14 @@ impl<D: Device + Wait> Node<D> {
         Finished { operation, peer, reply, buffer: None, offset, length }
     }
 
-    /// Asks the memory node where pages are.
+    /// Asks the memory node where pages are; its answer, if that is no.
     fn ask_places(
         &self,
         spec: &Spec<'_>,
         of: RegionOf,
         unknown: Unknown,
         with_pen: bool,
-    ) -> Result<Told, Error> {
+    ) -> Result<Option<Reply>, Error> {
         let Unknown { offset, length } = unknown;
         let question = Question { region: of.1, offset, length, with_pen }.to_bytes();
         let asked = Spec {
@@ -171,7 +163,7 @@ impl<D: Device + Wait> Node<D> {
         let mut body = [0; 8 * PLACES_MAX];
         let reply = self.block(&asked, &[], &mut body)?.reply;
         if reply.status != Status::OK {
-            return Ok(Told::Refused(reply));
+            return Ok(Some(reply));
         }
         let (numbers, _) = reply.parameters.as_chunks::<8>();
         let (words, _) = body[..reply.body_bytes.min(body.len())].as_chunks::<8>();
@@ -180,6 +172,6 @@ impl<D: Device + Wait> Node<D> {
             let extent = (u64::from_le_bytes(*base), u64::from_le_bytes(*length));
             pens.pens.learn(of, offset, extent, words);
         }
-        Ok(Told::Known)
+        Ok(None)
     }
 }

@@ -97,7 +97,15 @@ fn victim() {
     let words: Vec<&str> = order.split('|').collect();
     let [path, operation, at, index, generation] = words[..] else { panic!("order {order}") };
     let pool = open(Path::new(path));
-    let _place = pool.attach(Some(VICTIM), 1).expect("free");
+    // The slot is free soon after its last user was recovered.
+    let end = Instant::now() + PATIENCE;
+    let _place = loop {
+        match pool.attach(Some(VICTIM), 1) {
+            Ok(place) => break place,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
     let index = index.parse().expect("a number");
     let others = EntryId { index, generation: generation.parse().expect("a number") };
     let stores = obey(&pool, operation, others, at.parse().ok());
@@ -144,7 +152,8 @@ impl Served {
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "victim", "--nocapture"]).env(ORDER, order);
         let output = command.stdin(Stdio::null()).output().expect("it starts");
-        (output.status, String::from_utf8_lossy(&output.stdout).into_owned())
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
     }
 }
 
@@ -162,21 +171,11 @@ fn open(path: &Path) -> Pool {
     Pool::open(Mapping::open(path).expect("a file"), Mode::Coherent).expect("a pool")
 }
 
-/// Waits for the memory node to have recovered the victim: then its slot can be had.
-fn await_recovery(pool: &Pool) {
+/// Waits for the memory node to have recovered the victim.
+fn await_recovery(store: &Store<PoolMemory>) {
     let end = Instant::now() + PATIENCE;
-    loop {
-        match pool.attach(Some(VICTIM), 1) {
-            // It is given back at once: the next victim needs it.
-            Ok(place) => {
-                drop(place);
-                break;
-            }
-            Err(error) => assert!(Instant::now() < end, "the victim was not recovered: {error}"),
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    while pool.participants_of(dmrpc_cxl::process::own_host()).contains(&VICTIM) {
+    while store.participant_state(VICTIM).expect("there is such a one").1 {
+        assert!(Instant::now() < end, "the victim was not recovered");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -266,7 +265,7 @@ fn processes_killed_at_named_stores_leave_nothing_behind() {
         let stores = text.lines().find_map(|line| line.strip_prefix("stores "));
         let stores: u64 = stores.expect("it says").parse().expect("a number");
         assert!(stores >= 3, "{operation} has {stores} stores");
-        await_recovery(&pool);
+        await_recovery(&survivor.store);
         let _ = survivor.store.drop_ref(survivor.holder, entry);
         for at in [0, 1, stores / 2, stores - 2, stores - 1] {
             let entry = survivor.reference();
@@ -281,7 +280,7 @@ fn processes_killed_at_named_stores_leave_nothing_behind() {
             });
             assert_eq!(status.signal(), Some(9), "{operation}, store {at} was not hit: {text}");
             survivor.round();
-            await_recovery(&pool);
+            await_recovery(&survivor.store);
             // It may be the victim's, and gone with it.
             let _ = survivor.store.drop_ref(survivor.holder, entry);
             audit(&survivor.store, &format!("{operation}, store {at}"));
