@@ -97,7 +97,7 @@ impl<D: Device> Node<D> {
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes)?,
+            config.endpoint(datagram_bytes)?.for_queue(device.receive_queue()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),
@@ -167,7 +167,7 @@ impl<D: Device> Node<D> {
 
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
-    fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+    pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let Core { endpoint, device, polls, .. } = &mut *core;

@@ -231,6 +231,7 @@ fn poll_loop<M: Memory>(
     let mut node = Sampled::new(Traced::new(node, free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    let config = config.for_queue(device.receive_queue());
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);

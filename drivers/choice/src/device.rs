@@ -140,6 +140,10 @@ impl Device for AnyDevice {
         either!(AnyDevice, self, device => device.capabilities())
     }
 
+    fn receive_queue(&self) -> usize {
+        either!(AnyDevice, self, device => device.receive_queue())
+    }
+
     #[inline]
     fn split(&mut self) -> (AnyRx<'_>, AnyTx<'_>) {
         match self {

@@ -177,6 +177,10 @@ impl Device for DpdkDevice {
         self.port.capabilities()
     }
 
+    fn receive_queue(&self) -> usize {
+        self.links().receive_queue()
+    }
+
     #[inline]
     fn split(&mut self) -> (PortRx<'_, Steered<Links>>, PortTx<'_, Steered<Links>>) {
         self.polls = self.polls.wrapping_add(1);

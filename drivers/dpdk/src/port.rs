@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dmrpc_core::device::RECEIVE_QUEUE;
 use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
@@ -53,6 +54,8 @@ const HEADER_BYTES: usize = 14;
 const LINK_POLL: Duration = Duration::from_millis(5);
 /// How long a link may take to come up before it is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Length of the rings of `net_memif` if nothing else is asked for.
+const MEMIF_RING: usize = 1024;
 /// Length of the rings that `net_af_xdp` shares with the kernel, whatever it is asked for.
 const AF_XDP_RING: u16 = 2048;
 
@@ -63,6 +66,7 @@ pub struct Port {
     name: String,
     driver: String,
     frame_bytes_max: usize,
+    receive_queue: usize,
     hardware: Mac,
     socket: Option<u32>,
     /// Where its device is.
@@ -111,6 +115,7 @@ impl Port {
         let mut port = Self {
             id,
             name: name.to_owned(),
+            receive_queue: receive_queue(&driver, receive_ring),
             driver,
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
@@ -256,6 +261,11 @@ impl Port {
         self.frame_bytes_max
     }
 
+    /// Frames that a queue pair holds for us until they are received.
+    pub fn receive_queue(&self) -> usize {
+        self.receive_queue
+    }
+
     /// Whether the link is up.
     pub fn link_is_up(&self) -> bool {
         sys::link_is_up(self.id)
@@ -354,6 +364,17 @@ fn mtu(driver: &str, info: &dpdk::rte_eth_dev_info, frame_bytes_max: usize) -> u
         return 0;
     }
     (frame_bytes_max - HEADER_BYTES) as u32
+}
+
+/// Frames that a receive ring of so many entries holds.
+fn receive_queue(driver: &str, ring: u16) -> usize {
+    match driver {
+        // What is in a socket's buffer, which no ring of ours says anything about.
+        "net_af_packet" | "net_tap" => RECEIVE_QUEUE,
+        // Its length is the argument `rsize`; a full one holds its sender up and loses nothing.
+        "net_memif" => MEMIF_RING,
+        _ => usize::from(ring),
+    }
 }
 
 fn clamp_ring(wanted: u16, limit: &dpdk::rte_eth_desc_lim) -> u16 {
