@@ -130,6 +130,7 @@ impl Served {
     fn start_node(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"));
         command.arg("--pool").arg(&self.path).args(["--pool-size", "64MiB", "--grace", "0s"]);
+        command.args(["--memory-node", "3"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("it starts");
         let mut line = String::new();
@@ -303,6 +304,10 @@ fn the_memory_node_is_killed_and_comes_back_while_others_go_on() {
     let memory = node.memory(node.connect("240.0.0.0:7".parse().expect("its")).expect("it serves"));
     let region = memory.alloc(LEN).expect("room");
     memory.write(region, 0, &vec![0xA5; LEN as usize]).expect("room");
+    // References name the pool, whether its memory node or a compute node makes them.
+    let reference = memory.create_ref(region, 0, 1, ALL_RIGHTS).expect("room");
+    assert_eq!(reference.memory_node, 3);
+    memory.drop_ref(&reference).expect("its own");
     let work = |rounds: u64| {
         for round in 0..rounds {
             let reference = memory.create_ref(region, 0, LEN, ALL_RIGHTS).expect("goes on");
