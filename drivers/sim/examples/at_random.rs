@@ -1,5 +1,6 @@
-//! What it costs that a memory node has much: reads in 1,000 regions and through 100,000 references,
-//! and references made in them, at random, against the same call on one region again and again.
+//! What it costs that a memory node has much: reads in 1,000 regions and through 100,000
+//! references, and references made in them, at random, against the same call on one region again
+//! and again.
 //!
 //! `at_random [--blocks N] [--bar]` prints a line of JSON for each operation: nanoseconds of a call
 //! that is hot and of one at random, and their difference in random loads, which are measured in
@@ -194,6 +195,7 @@ fn main() -> ExitCode {
              \"load_ns\":{load:.1},\"loads\":{difference:.2}}}"
         );
     }
+    assert_eq!(scene.world.references(), REFERENCES as u64, "as many as before");
     match within || !args.iter().any(|arg| arg == "--bar") {
         true => ExitCode::SUCCESS,
         false => {

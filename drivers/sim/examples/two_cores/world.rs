@@ -183,6 +183,6 @@ impl World {
 
     /// References that there are, of all cores.
     pub(crate) fn references(&self) -> u64 {
-        u64::from(self.node.store().stats().entries.in_use)
+        self.node.store().stats().entries.in_use
     }
 }
