@@ -11,7 +11,10 @@ use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::participants::Event;
 use dmrpc_cxl::pool::Overwrite;
-use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolConfig, PoolDevice, PoolMemory, Watch};
+use dmrpc_cxl::process::own_host;
+use dmrpc_cxl::{
+    Mapping, Mode, OpenError, Participant, Pool, PoolConfig, PoolDevice, PoolMemory, Watch,
+};
 use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
@@ -23,6 +26,10 @@ use crate::place::Place;
 const OWN: u32 = 0;
 /// Most participants that a pool has: as many can be gone at a time.
 const GONE_MAX: usize = 1024;
+/// How long `--confirm-lost` waits beyond the lease.
+const CONFIRM_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+/// Between its looks.
+const CONFIRM_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Between two looks at the participants: each asks the kernel about each of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -39,8 +46,12 @@ pub(crate) struct SharedPool {
 
 impl SharedPool {
     /// Maps what is at `path`; makes a pool of it if it is blank, not there, or to be made anew.
-    pub(crate) fn open(options: &Options, path: &Path) -> Result<Self, Error> {
-        let pool = Self::pool(options, path)?;
+    pub(crate) fn open(options: &Options, path: &Path, memory_node: u32) -> Result<Self, Error> {
+        let pool = Self::pool(options, path, memory_node)?;
+        // What its participants were told by an earlier memory node, they would go on using.
+        if pool.geometry().mode == Mode::Flush && pool.store_memory().load_u64(0) != 0 {
+            pool.must_be_unused(OWN).map_err(|error| pool_error(error.into()))?;
+        }
         let attached = pool.take_over(OWN, wall_clock_ns());
         let participant = attached.map_err(|error| pool_error(error.into()))?;
         let watch = pool.watch(&participant, options.lease.0);
@@ -49,7 +60,7 @@ impl SharedPool {
         Ok(Self { pool: Arc::new(pool), participant, watch, next_look, gone })
     }
 
-    fn pool(options: &Options, path: &Path) -> Result<Pool, Error> {
+    fn pool(options: &Options, path: &Path, memory_node: u32) -> Result<Pool, Error> {
         let bytes = options.pool_size.0;
         let mapping = match path.exists() {
             true => Mapping::open(path),
@@ -66,7 +77,7 @@ impl SharedPool {
         let key = random_secret().map_err(Error::Random)?;
         let (words, _) = key.as_chunks::<8>();
         let key = [words[0], words[1]].map(u64::from_le_bytes);
-        let mut config = PoolConfig::default();
+        let mut config = PoolConfig { memory_node, ..PoolConfig::default() };
         if let Some(size) = options.datagram_size {
             config.datagram_bytes = size.0 as u32;
         }
@@ -75,12 +86,22 @@ impl SharedPool {
             .map_err(|error| pool_error(error.into()))
     }
 
-    /// The page store in the pool: a new one if there is none.
-    pub(crate) fn store(
+    /// Whether the pool's hosts are not coherent.
+    pub(crate) fn is_in_flush_mode(&self) -> bool {
+        self.pool.geometry().mode == Mode::Flush
+    }
+
+    /// The part of the pool that is the store's.
+    pub(crate) fn memory(&self) -> PoolMemory {
+        self.pool.store_memory()
+    }
+
+    /// The page store in the pool, over its `memory`: a new one if there is none.
+    pub(crate) fn store<M: Memory>(
         &self,
+        memory: M,
         config: impl FnOnce(u64, u32) -> Config,
-    ) -> Result<Store<PoolMemory>, Error> {
-        let memory = self.pool.store_memory();
+    ) -> Result<Store<M>, Error> {
         let bytes = memory.len();
         let is_new = memory.load_u64(0) == 0;
         let participants = self.pool.geometry().participants as u32;
@@ -91,13 +112,15 @@ impl SharedPool {
         store.map_err(|source| Error::PoolFormat { bytes, source })
     }
 
-    /// Who this memory node is in references: the pool's incarnation, for they outlive the node.
-    pub(crate) fn identity(&self, memory_node: u32) -> Identity {
+    /// Who this memory node is in references: the pool's number and incarnation, for they outlive
+    /// the node, and others make them too.
+    pub(crate) fn identity(&self) -> Identity {
         let geometry = self.pool.geometry();
         let mut key = [0; 16];
         for (bytes, word) in key.as_chunks_mut::<8>().0.iter_mut().zip(geometry.key) {
             *bytes = word.to_le_bytes();
         }
+        let memory_node = geometry.memory_node as u32;
         Identity { memory_node, incarnation: geometry.incarnation, key: RefKey(key) }
     }
 
@@ -147,8 +170,10 @@ impl SharedPool {
                 }
                 Event::Silent { index } => {
                     defmt::warn!(
-                        "participant {=u32} of another host is silent; its memory stays as it is",
-                        index
+                        "participant {=u32} of host {=u64:x} is silent; its memory stays as it is \
+                         until --confirm-lost",
+                        index,
+                        self.watch.host_of(index).unwrap_or(0)
                     );
                 }
                 Event::Heard { index } => defmt::info!("participant {=u32} is back", index),
@@ -164,6 +189,33 @@ impl SharedPool {
             !recovered
         });
     }
+}
+
+/// Tells the memory node of the pool at `path`, running or to be started, that a host is gone, and
+/// waits until it has given up that host's participants.
+pub(crate) fn confirm_lost(options: &Options, path: &Path, host: u64) -> Result<(), Error> {
+    if host == own_host() {
+        return Err(Error::LostHostIsHere(host));
+    }
+    let mapping = Mapping::open(path).map_err(|error| pool_error(error.into()))?;
+    let pool = Pool::open(mapping, options.driver.coherence);
+    let pool = pool.map_err(|error| pool_error(error.into()))?;
+    let before = pool.participants_of(host).len();
+    pool.name_lost(host);
+    let end = std::time::Instant::now()
+        + std::time::Duration::from_nanos(options.lease.0.as_nanos())
+        + CONFIRM_PATIENCE;
+    let mut left = pool.participants_of(host);
+    while !left.is_empty() && std::time::Instant::now() < end {
+        std::thread::sleep(CONFIRM_LOOK);
+        left = pool.participants_of(host);
+    }
+    pool.name_lost(0);
+    if let Some(participant) = left.first() {
+        return Err(Error::HostNotLost { host, participant: *participant });
+    }
+    dmrpc_host::cli::announce(format_args!("{before} participants of host {host:x} given up"));
+    Ok(())
 }
 
 fn pool_error(error: OpenError) -> Error {
