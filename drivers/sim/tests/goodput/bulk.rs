@@ -44,7 +44,8 @@ pub(crate) struct Ended {
 #[derive(Default)]
 pub(crate) struct Bulk {
     pub(crate) ended: Vec<Ended>,
-    absorbed: u64,
+    /// Bytes of long bodies that have arrived.
+    pub(crate) absorbed: u64,
     arrived: u64,
     sinks: u64,
 }

@@ -22,6 +22,7 @@ struct Load {
 /// What a session had of it.
 #[derive(Clone, Copy, Default)]
 struct Got {
+    /// Of long answers: what has arrived at its client's host, ended or not.
     bytes: u64,
     p99: Duration,
 }
@@ -39,7 +40,6 @@ fn measure(loads: &[Load], one_client: bool) -> Vec<Got> {
     let start = world.fabric.now();
     let mut begun = vec![vec![start; 64]; loads.len()];
     let mut took = vec![Vec::new(); loads.len()];
-    let mut bytes = vec![0; loads.len()];
     for (session, load) in loads.iter().enumerate() {
         (0..load.calls).for_each(|call| world.read(session, load.bytes, token(session, call)));
     }
@@ -50,16 +50,15 @@ fn measure(loads: &[Load], one_client: bool) -> Vec<Got> {
             let since = &mut begun[session][call as usize];
             took[session].push(ended.at.since(*since));
             *since = ended.at;
-            bytes[session] += ended.bytes;
             world.read(session, loads[session].bytes, ended.token);
         }
     }
-    let of = |(mut took, bytes): (Vec<Duration>, u64)| {
+    let of = |(session, mut took): (usize, Vec<Duration>)| {
         took.sort();
         let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or(SPAN);
-        Got { bytes, p99 }
+        Got { bytes: world.nodes[client(session)].host.absorbed, p99 }
     };
-    took.into_iter().zip(bytes).map(of).collect()
+    took.into_iter().enumerate().map(of).collect()
 }
 
 const LONE: Load = Load { calls: 1, bytes: 32 };
