@@ -6,11 +6,13 @@ use dmrpc_core::endpoint::{Call, StartError};
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::RegionName;
 use dmrpc_core::wire::message::{
-    ArgEntry, HEAD_BYTES_MAX, Method, REQUEST_HEADER_BYTES, TraceId, arguments_bytes,
+    ArgEntry, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES, TraceId,
+    arguments_bytes,
 };
 use dmrpc_core::wire::reference::Ref;
 use dmrpc_host::idle::Wait;
 
+use crate::args::{Arg, gathered, parts_bytes, table, too_large};
 use crate::buffers::Buffer;
 use crate::error::Error;
 use crate::hosting::{USER, UserBytes, copy_parts};
@@ -18,17 +20,9 @@ use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::{Peer, PeerState};
 use crate::pending::{ArgList, Begin, Interest, Phase, Place, Reply, Ticket};
+use crate::replies::LentReply;
 use crate::state::State;
 use crate::statistics::Operation;
-
-/// An argument of a call, or of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arg<'a> {
-    /// Bytes that travel in the message.
-    Inline(&'a [u8]),
-    /// A reference to bytes that stay where they are.
-    Ref(Ref),
-}
 
 /// How a call is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,48 +72,11 @@ pub struct Finished<'n> {
     /// Who answered.
     pub peer: Peer,
     /// The answer's head.
-    pub reply: Reply,
+    pub reply: LentReply<'n>,
     /// The answer's body, if the call was given a buffer for it.
     pub buffer: Option<Buffer<'n>>,
     pub(crate) offset: u64,
     pub(crate) length: u64,
-}
-
-/// The entries of an argument table for `args`, and the length of their bytes.
-pub(crate) fn entries(args: &[Arg<'_>]) -> Result<(ArgList, usize), Error> {
-    let mut list = ArgList::new();
-    let mut total = 0;
-    for arg in args {
-        let entry = match arg {
-            Arg::Inline(bytes) => {
-                total += bytes.len();
-                let bytes = u32::try_from(bytes.len());
-                ArgEntry::Inline { bytes: bytes.map_err(|_| too_large(total))? }
-            }
-            Arg::Ref(reference) => ArgEntry::Ref(*reference),
-        };
-        list.push(entry).map_err(|_| Error::TooManyArgs { given: args.len() })?;
-    }
-    u32::try_from(total).map_err(|_| too_large(total))?;
-    Ok((list, total))
-}
-
-fn too_large(bytes: usize) -> Error {
-    Error::MessageTooLarge { bytes }
-}
-
-/// Length of the inline parts in bytes.
-pub(crate) fn parts_bytes(parts: &[Arg<'_>]) -> usize {
-    parts.iter().map(|part| if let Arg::Inline(bytes) = part { bytes.len() } else { 0 }).sum()
-}
-
-/// The inline parts as one slice: the only one, or copied together to `out`.
-fn gather<'o>(parts: &[Arg<'o>], out: &'o mut [u8]) -> &'o [u8] {
-    if let [Arg::Inline(bytes)] = parts {
-        return bytes;
-    }
-    copy_parts(parts, 0, out);
-    out
 }
 
 impl<D: Device> Node<D> {
@@ -210,10 +167,13 @@ impl<D: Device> Node<D> {
         interest: Interest,
     ) -> Result<Ticket, Error> {
         let total = parts_bytes(parts);
-        let mut head = [0; HEAD_BYTES_MAX];
         if spec.head_bytes() + total <= HEAD_BYTES_MAX {
-            let inline = gather(parts, &mut head[..total]);
-            return self.start_with(spec, inline, None, reply, interest);
+            if let [Arg::Inline(bytes)] = parts {
+                return self.start_with(spec, bytes, None, reply, interest);
+            }
+            return gathered(parts, total, |inline| {
+                self.start_with(spec, inline, None, reply, interest)
+            });
         }
         let mut source = self.buffer(total)?;
         copy_parts(parts, 0, &mut source);
@@ -273,7 +233,7 @@ impl<D: Device> Node<D> {
             state.drop_call(ticket);
             return Some(Err(error));
         }
-        let reply = entry.reply.clone();
+        let reply = entry.reply.take()?;
         let buffer = match entry.place {
             Place::Buffer(index) => Some(Buffer::take(&self.state, pool, index, reply.body_bytes)),
             Place::Nowhere | Place::User => None,
@@ -281,7 +241,7 @@ impl<D: Device> Node<D> {
         let finished = Finished {
             operation: entry.operation,
             peer: entry.peer,
-            reply,
+            reply: LentReply::new(reply, Some(&self.state)),
             buffer,
             offset: entry.offset,
             length: entry.length,
@@ -331,8 +291,8 @@ impl<D: Device> Node<D> {
         reply: Option<Buffer<'_>>,
         options: CallOptions,
     ) -> Result<Ticket, Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
+        let mut list = ArgList::new();
+        let spec = call_spec(peer, method, table(args, &mut list)?, options);
         self.start(&spec, args, reply, Interest::Listed)
     }
 }
@@ -407,9 +367,9 @@ impl<D: Device + Wait> Node<D> {
         reply: &mut [u8],
         options: CallOptions,
     ) -> Result<Reply, Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
-        self.block(&spec, args, reply).map(|finished| finished.reply)
+        let mut list = ArgList::new();
+        let spec = call_spec(peer, method, table(args, &mut list)?, options);
+        self.block(&spec, args, reply).map(|finished| finished.reply.clone())
     }
 
     /// Asks a memory node for page `page` of its counters and gauges: lines of `name value` in
@@ -421,7 +381,7 @@ impl<D: Device + Wait> Node<D> {
         let parameters = page.to_le_bytes();
         let call = call_spec(peer, Method::STATISTICS, &[], CallOptions::default());
         let spec = Spec { parameters: &parameters, ..call };
-        self.block(&spec, &[], out).map(|finished| finished.reply)
+        self.block(&spec, &[], out).map(|finished| finished.reply.clone())
     }
 
     /// Makes a call and waits for its end, with the caller's slices as source and sink.
@@ -435,16 +395,20 @@ impl<D: Device + Wait> Node<D> {
             return self.block_here(spec, parts, sink);
         }
         let total = parts_bytes(parts);
-        let mut head = [0; HEAD_BYTES_MAX];
-        let outgoing = if spec.head_bytes() + total <= HEAD_BYTES_MAX {
-            Outgoing { inline: gather(parts, &mut head[..total]), source: None }
-        } else {
-            let bytes = u32::try_from(total).map_err(|_| too_large(total))?;
-            Outgoing { inline: &[], source: Some((Source(USER), bytes)) }
-        };
         let room = u32::try_from(sink.len()).unwrap_or(u32::MAX);
         let place = if room == 0 { Place::Nowhere } else { Place::User };
-        let ticket = self.begin_waiting(spec, outgoing, (place, room))?;
+        let answer = (place, room);
+        let ticket = if spec.head_bytes() + total > HEAD_BYTES_MAX {
+            let bytes = u32::try_from(total).map_err(|_| too_large(total))?;
+            let source = Some((Source(USER), bytes));
+            self.begin_waiting(spec, Outgoing { inline: &[], source }, answer)?
+        } else if let [Arg::Inline(inline)] = parts {
+            self.begin_waiting(spec, Outgoing { inline, source: None }, answer)?
+        } else {
+            gathered(parts, total, |inline| {
+                self.begin_waiting(spec, Outgoing { inline, source: None }, answer)
+            })?
+        };
         let mut user = UserBytes { parts, sink };
         while !self.state.borrow().pending.is_done(ticket) {
             self.step_with(Some(&mut user), false);

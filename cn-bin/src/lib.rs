@@ -68,6 +68,7 @@
 //! why. [`Error::is_outcome_unknown`] is honest about doubt: such a call may have been executed.
 #![deny(unsafe_code)]
 
+mod args;
 mod buffers;
 mod call;
 mod call_here;
@@ -86,14 +87,16 @@ mod order;
 pub mod pass;
 mod peers;
 mod pending;
+mod replies;
 mod serve;
 mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
 
+pub use args::Arg;
 pub use buffers::Buffer;
-pub use call::{Arg, CallOptions, Finished};
+pub use call::{CallOptions, Finished};
 pub use config::{BUFFER_CLASSES, BufferClass, CALLS_MAX, NodeConfig, OpenError, TASKS_MAX};
 pub use directory::{ClusterDirectory, Directory, ResolveError};
 pub use dmrpc_core::endpoint::host::{CallError, Closed};
@@ -109,6 +112,7 @@ pub use memory::{Memory, OperationError, Region};
 pub use node::Node;
 pub use peers::Peer;
 pub use pending::{Reply, Ticket};
+pub use replies::LentReply;
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
 

@@ -90,9 +90,21 @@ impl<D: Device> Node<D> {
     /// # Errors
     /// [`OpenError`]: a number out of range.
     pub fn new(device: D, local: SocketAddrV4, config: &NodeConfig) -> Result<Self, OpenError> {
+        Self::with_clock(device, local, config, Clock::new())
+    }
+
+    /// As [`Node::new`], with the time taken from `clock`.
+    ///
+    /// # Errors
+    /// As [`Node::new`].
+    pub fn with_clock(
+        device: D,
+        local: SocketAddrV4,
+        config: &NodeConfig,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
-        let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
             config.endpoint(datagram_bytes)?,
             config.client_sessions,
@@ -164,11 +176,14 @@ impl<D: Device> Node<D> {
     fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, .. } = &mut *core;
+        let Core { endpoint, device, idle } = &mut *core;
         let now = self.clock.now();
         let mut host = PollHost { state: &mut state, user };
         let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
-        (!polled.is_idle(), now, endpoint.get().poll_at(now))
+        let worked = !polled.is_idle();
+        // Only who is about to pause asks for how long.
+        let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
+        (worked, now, again_at)
     }
 
     /// A session with `address` that is open or being opened, if there is one.
@@ -253,9 +268,10 @@ impl<D: Device> Node<D> {
     pub fn buffer(&self, bytes: usize) -> Result<Buffer<'_>, Error> {
         let mut state = self.state.borrow_mut();
         let pool = &mut state.pool;
-        let bytes_max = pool.bytes_max();
-        let index = pool.reserve(bytes).ok_or(Error::NoBuffer { bytes, bytes_max })?;
-        Ok(Buffer::take(&self.state, pool, index, bytes))
+        match pool.reserve(bytes) {
+            Some(index) => Ok(Buffer::take(&self.state, pool, index, bytes)),
+            None => Err(Error::NoBuffer { bytes, bytes_max: pool.bytes_max() }),
+        }
     }
 
     /// Counts since the node was opened.
