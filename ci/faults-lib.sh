@@ -2,6 +2,9 @@
 
 target=${CARGO_TARGET_DIR:-target}/debug
 server=10.77.0.1:7400
+# Where clients send to: the memory node, or a bad link that leads there.
+way=$server
+relay=
 out=$net_scratch
 runs=0
 mn=
@@ -26,13 +29,58 @@ start_memory_node() {
     fail "the memory node does not start"
 }
 
+# A bad link on the way to the memory node: a relay with the options given.
+start_relay() {
+    on_in_background switch "$out/relay" "$target/examples/faults" relay --seed "$((runs + 1))" \
+        --listen 10.77.0.254:7400 --to "$server" "$@"
+    relay=$child
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        grep -q '^ready' "$out/relay" && break
+        sleep 0.05
+    done
+    way=10.77.0.254:7400
+}
+
+# Links that do what netem does with the arguments up to `--` where the kernel has it, else what
+# the relay does with those after it.
+bad_links() {
+    local with_netem=()
+    while [[ $1 != -- ]]; do
+        with_netem+=("$1")
+        shift
+    done
+    shift
+    if ((net_has_netem)); then
+        netem "${with_netem[@]}"
+    else
+        start_relay "$@"
+    fi
+}
+
+# Links are good again. What a relay did is printed, under the name $1; each effect named after it
+# must have happened in one direction at least.
+good_links() {
+    netem
+    [ -n "$relay" ] || return 0
+    kill -TERM "$relay"
+    wait "$relay" || fail "$1: the relay failed"
+    relay= way=$server
+    local said effect
+    said=$(tail -1 "$out/relay")
+    jq -c --arg scenario "$1" '{scenario: $scenario} + .' <<<"$said"
+    for effect in "${@:2}"; do
+        jq -e ".up.$effect + .down.$effect > 0" <<<"$said" >/dev/null || fail "$1: no $effect"
+    done
+}
+
 # A client on host $1 for $2 seconds; more arguments go to it. `child` is its process.
 start_client() {
     local host=$1 span=$2
     shift 2
     runs=$((runs + 1))
     on_in_background "$host" "$out/client.$runs" "$target/examples/faults" client \
-        --memory-node "$server" --seconds "$span" --seed "$runs" "$@"
+        --memory-node "$way" --seconds "$span" --seed "$runs" "$@"
     client_out=$out/client.$runs
 }
 
@@ -76,16 +124,47 @@ settle() {
     fail "$1: the memory node still holds something: $stat"
 }
 
+# Traffic on links of the options given as to bad_links, with the effects named before `:`.
+on_bad_links() {
+    local name=$1 effects=()
+    shift
+    while [[ $1 != : ]]; do
+        effects+=("$1")
+        shift
+    done
+    shift
+    bad_links "$@"
+    traffic "$name"
+    good_links "$name" "${effects[@]}"
+}
+
 scenario_plain() { traffic plain; }
-scenario_loss() { netem loss 10%; traffic loss; }
-scenario_reorder() { netem delay 2ms reorder 25% 50%; traffic reorder; }
-scenario_duplicate() { netem duplicate 20%; traffic duplicate; }
-scenario_corrupt() { netem corrupt 5%; traffic corrupt; }
-scenario_delay() { netem delay 15ms 10ms distribution normal; traffic delay; }
-scenario_rate() { netem rate 20mbit limit 50; traffic rate; }
+scenario_loss() { on_bad_links loss lost : loss 10% -- --loss 10%; }
+scenario_reorder() {
+    on_bad_links reorder reordered : delay 2ms reorder 25% 50% -- --delay-us 2000 --reorder 25%
+}
+scenario_duplicate() { on_bad_links duplicate duplicated : duplicate 20% -- --duplicate 20%; }
+scenario_corrupt() { on_bad_links corrupt corrupted : corrupt 5% -- --corrupt 5%; }
+scenario_delay() {
+    on_bad_links delay left : delay 15ms 10ms distribution normal -- --delay-us 10000 \
+        --jitter-us 10000
+}
+scenario_rate() {
+    on_bad_links rate overflowed : rate 20mbit limit 50 -- --rate 20000000 --limit 8
+}
 scenario_everything() {
-    netem delay 3ms 2ms loss 3% reorder 10% duplicate 5% corrupt 2% rate 100mbit
-    traffic everything
+    on_bad_links everything lost duplicated reordered corrupted : \
+        delay 3ms 2ms loss 3% reorder 10% duplicate 5% corrupt 2% rate 100mbit -- \
+        --delay-us 2000 --jitter-us 2000 --loss 3% --reorder 10% --duplicate 5% --corrupt 2% \
+        --rate 100000000
+}
+
+# What netem does not do: losses in a row, packets of some seconds ago, links that stand still or
+# are cut in one direction.
+scenario_outages() {
+    start_relay --burst-loss 1% --replay 2% --clog-every-ms 1500 --cut-every-ms 1500
+    traffic outages
+    good_links outages lost replayed cut
 }
 
 # A client is killed in the middle of its work.
@@ -136,6 +215,15 @@ scenario_mutate() {
     end_client "$child" "$client_out" mutate
     wait "$mutator" || fail "mutate: the sender of bad packets failed"
     jq -c '{scenario: "mutate"} + .' "$out/mutate"
+    # And those of a live session, each followed by a changed copy that passes for genuine.
+    start_relay --mutate 20%
+    start_client 2 "$seconds" --hostile
+    local hostile=$child hostile_out=$client_out
+    way=$server
+    start_client 1 "$seconds"
+    end_client "$child" "$client_out" mutate
+    end_client "$hostile" "$hostile_out" mutate
+    good_links mutate mutated
     # What it made in a session of its own goes with its lease.
     sleep 3.5
 }

@@ -1,7 +1,7 @@
 # Hosts on this machine: network namespaces joined by a bridge, for ci/faults and ci/soak to source.
 #
 # `net_up N` makes a memory node's host (number 0, 10.77.0.1) and N clients' (10.77.0.2 and on);
-# `on HOST COMMAND...` runs something there; `netem ARGUMENTS...` sets what every link does to
+# `on HOST COMMAND...` runs something there (`switch`, 10.77.0.254, is where the links meet); `netem ARGUMENTS...` sets what every link does to
 # packets, both ways. Everything goes when the script ends, however it ends.
 
 net_prefix=${NET_PREFIX:-dmrpc$$}
@@ -24,13 +24,13 @@ net_require() {
         echo "$0: skipped: this kernel makes no network namespaces" >&2
         exit 0
     fi
-    # A kernel without netem still has processes to kill.
+    # Without netem there is the relay of cn-bin/examples/faults.
     if ip -n "$net_prefix-try" link set lo up &&
         tc -n "$net_prefix-try" qdisc add dev lo root netem loss 1% 2>/dev/null; then
         net_has_netem=1
     else
         net_has_netem=0
-        echo "$0: this kernel has no netem: links do not fail, processes do" >&2
+        echo "$0: this kernel has no netem: links fail by a relay" >&2
     fi
     ip netns delete "$net_prefix-try"
 }
@@ -55,6 +55,8 @@ net_up() {
     net_hosts=(switch)
     ip netns add "$net_prefix-switch"
     ip -n "$net_prefix-switch" link add bridge type bridge
+    ip -n "$net_prefix-switch" link set lo up
+    ip -n "$net_prefix-switch" addr add 10.77.0.254/24 dev bridge
     ip -n "$net_prefix-switch" link set bridge up
     local host
     for ((host = 0; host <= $1; host++)); do

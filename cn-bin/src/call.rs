@@ -6,10 +6,8 @@ use dmrpc_core::endpoint::{Call, StartError};
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::RegionName;
 use dmrpc_core::wire::message::{
-    ArgEntry, HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, Method, REQUEST_HEADER_BYTES, TraceId,
-    arguments_bytes,
+    ArgEntry, HEAD_BYTES_MAX, Method, REQUEST_HEADER_BYTES, TraceId, arguments_bytes,
 };
-use dmrpc_core::wire::reference::Ref;
 use dmrpc_host::idle::Wait;
 
 use crate::args::{Arg, gathered, parts_bytes, table, too_large};
@@ -18,7 +16,7 @@ use crate::error::Error;
 use crate::hosting::{USER, UserBytes, copy_parts};
 use crate::node::Node;
 use crate::order::RegionKey;
-use crate::peers::{Peer, PeerState};
+use crate::peers::Peer;
 use crate::pending::{ArgList, Begin, Interest, Phase, Place, Reply, Ticket};
 use crate::replies::LentReply;
 use crate::state::State;
@@ -90,8 +88,8 @@ impl<D: Device> Node<D> {
         interest: Interest,
     ) -> Result<Ticket, Error> {
         let mut core = self.core.borrow_mut();
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
+        let mut borrowed = self.state.borrow_mut();
+        let state = &mut *borrowed;
         let (place, room) = sink;
         let region = spec.region.map(|name| RegionKey { session: spec.peer.session, name });
         let bytes_out =
@@ -136,13 +134,15 @@ impl<D: Device> Node<D> {
             }
             Err(error) => {
                 state.pending.free(ticket);
-                Err(self.start_error(state, spec, error))
+                let peer = self.renewed(&mut core, state, spec, error)?;
+                drop((core, borrowed));
+                self.begin(&Spec { peer, ..*spec }, outgoing, (place, room), interest)
             }
         }
     }
 
     #[cold]
-    fn start_error(&self, state: &State, spec: &Spec<'_>, error: StartError) -> Error {
+    pub(crate) fn start_error(&self, state: &State, spec: &Spec<'_>, error: StartError) -> Error {
         let Some(peer) = state.peers.get(spec.peer) else { return Error::StalePeer };
         let address = peer.address;
         match error {
@@ -151,10 +151,10 @@ impl<D: Device> Node<D> {
             StartError::TooDeep { depth } => Error::TooDeep { depth },
             StartError::HeadTooLarge { bytes } => Error::HeadTooLarge { bytes },
             StartError::MessageTooLarge { bytes } => Error::MessageTooLarge { bytes },
-            StartError::UnknownSession | StartError::Connecting => match peer.state {
-                PeerState::Closed(why) => Error::SessionLost { address, why },
-                _ => Error::StalePeer,
-            },
+            StartError::UnknownSession | StartError::Connecting => {
+                let why = state.peers.why_over(spec.peer);
+                why.map_or(Error::StalePeer, |why| Error::SessionLost { address, why })
+            }
         }
     }
 

@@ -123,7 +123,7 @@ impl NodeConfig {
             // Requests that are being served, each with a packet's body.
             + self.tasks * (size_of::<crate::inbox::Request>() + self.datagram_bytes)
             // Who is at the other end of a session.
-            + self.client_sessions * size_of::<crate::peers::PeerEntry>()
+            + crate::peers::Peers::bytes(self.client_sessions)
             // The last call of each region.
             + size_of::<crate::order::Order>()
     }

@@ -9,12 +9,19 @@ use dmrpc_core::wire::message::{ARGS_MAX, DEPTH_MAX, HEAD_BYTES_MAX, MESSAGE_BYT
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The session is over: regions and references that it owned are, too.
+    /// The session is over: regions and references that it owned are, too. If it was lost, calls
+    /// that do not concern its regions go on in another; see [`Node::next_loss`](crate::Node).
     SessionLost {
         /// The peer.
         address: SocketAddrV4,
         /// Why it ended.
         why: Closed,
+    },
+    /// The session is being opened: after another was lost, or for the first time. Nothing was
+    /// sent. Calls that wait wait for it.
+    Connecting {
+        /// The peer.
+        address: SocketAddrV4,
     },
     /// The handle is not of this node's, or of a session that ended long ago.
     StalePeer,
@@ -81,9 +88,10 @@ impl Error {
         matches!(self, Self::Call { error: CallError::OutcomeUnknown, .. })
     }
 
-    /// Whether the call was not begun for want of room, which comes back when others end.
+    /// Whether the call was not begun for want of room, which comes back when others end, or of a
+    /// session that is being opened.
     pub fn is_room(&self) -> bool {
-        matches!(self, Self::NoSlot { .. } | Self::NoCall { .. })
+        matches!(self, Self::NoSlot { .. } | Self::NoCall { .. } | Self::Connecting { .. })
             || matches!(self, Self::NoBuffer { bytes, bytes_max } if bytes <= bytes_max)
     }
 }
@@ -94,9 +102,12 @@ impl fmt::Display for Error {
             Self::SessionLost { address, why } => write!(
                 f,
                 "the session with {address} is over ({}), and with it the regions and references \
-                 it owned: connect again",
+                 it owned: make them again",
                 closed_text(*why)
             ),
+            Self::Connecting { address } => {
+                write!(f, "the session with {address} is being opened: try again")
+            }
             Self::StalePeer => f.write_str(
                 "the peer handle is of an earlier session: use that of the last connect",
             ),

@@ -238,9 +238,9 @@ impl Host for PollHost<'_, '_> {
         self.state.wake_waiting();
     }
 
-    fn session(&mut self, _now: Instant, side: Side, session: SessionId, event: SessionEvent) {
+    fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
         if side == Side::Client {
-            self.state.peers.event(session, event);
+            self.state.peers.event(now, session, event);
             self.state.wake_waiting();
         }
     }

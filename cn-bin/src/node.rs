@@ -176,11 +176,15 @@ impl<D: Device> Node<D> {
     fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, idle } = &mut *core;
+        let Core { endpoint, device, .. } = &mut *core;
         let now = self.clock.now();
         let mut host = PollHost { state: &mut state, user };
         let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
         let worked = !polled.is_idle();
+        if state.peers.has_bereft {
+            self.reopen_lost(&mut core, &mut state);
+        }
+        let Core { endpoint, idle, .. } = &*core;
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
         (worked, now, again_at)
@@ -239,6 +243,7 @@ impl<D: Device> Node<D> {
 
     /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
     pub fn disconnect(&self, peer: Peer) {
+        let peer = self.state.borrow().peers.now(peer);
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
             shared.end(peer.session.index);
         }
@@ -246,19 +251,21 @@ impl<D: Device> Node<D> {
         let mut state = self.state.borrow_mut();
         let now = self.clock.now();
         let Core { endpoint, device, .. } = &mut *core;
+        state.peers.end(peer);
         let mut host = PollHost { state: &mut state, user: None };
         endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
     }
 
     /// Ends all sessions in which this node makes calls, as [`Node::disconnect`] does: to be called
     /// before a program ends, so that its memory comes back at once. A node that just goes silent
-    /// keeps it until its lease is over.
+    /// keeps it until its lease is over. Goodbyes that nobody confirms are repeated for 50 ms.
     pub fn disconnect_all(&self) {
         loop {
             let peer = self.state.borrow().peers.open_ones().next();
-            let Some(peer) = peer else { return };
+            let Some(peer) = peer else { break };
             self.disconnect(peer);
         }
+        self.farewell();
     }
 
     /// Takes a buffer with room for `bytes` bytes; its contents are that long.

@@ -190,7 +190,6 @@ pub(crate) struct Begin {
 
 impl PendingTable {
     pub(crate) fn new(count: usize) -> Self {
-        let nobody = dmrpc_core::endpoint::host::SessionId { index: 0, generation: 0 };
         let entry = |index: usize| Pending {
             generation: 0,
             phase: Phase::Free,
@@ -199,7 +198,7 @@ impl PendingTable {
             previous: NONE,
             listed: false,
             call: None,
-            peer: Peer { session: nobody },
+            peer: Peer::NOBODY,
             method: Method(0),
             operation: Operation::Call,
             region: None,

@@ -1,13 +1,16 @@
 //! Traffic for `ci/faults` and `ci/soak`: a client that keeps account of every call on a network
-//! that fails, and a sender of bad packets.
+//! that fails, a sender of bad packets, and a bad link.
 //!
 //! ```text
-//! faults client --memory-node IP:PORT --seconds N --seed S [--pcap FILE]
+//! faults client --memory-node IP:PORT --seconds N --seed S [--pcap FILE] [--hostile]
 //! faults mutate --memory-node IP:PORT --seconds N --seed S --capture FILE
+//! faults relay --listen IP:PORT --to IP:PORT --seed S [--loss 10%] [--reorder 25%] ...
 //! ```
 
 mod client;
+mod impair;
 mod mutate;
+mod relay;
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -43,6 +46,9 @@ enum Command {
         /// Write all datagrams to this file.
         #[arg(long)]
         pcap: Option<PathBuf>,
+        /// What it sends is changed on the way: bytes are not compared, and calls fail as they may.
+        #[arg(long)]
+        hostile: bool,
     },
     /// Sends packets of a capture again, changed.
     Mutate {
@@ -52,6 +58,8 @@ enum Command {
         #[arg(long)]
         capture: PathBuf,
     },
+    /// Passes datagrams on, as a bad link does.
+    Relay(relay::Options),
 }
 
 /// Numbers that follow from a seed: the generator of Knuth's MMIX, its high bits.
@@ -67,7 +75,10 @@ impl Random {
 
 fn main() {
     match Options::parse().command {
-        Command::Client { common, pcap } => client::run(&common, pcap.as_deref()),
+        Command::Client { common, pcap, hostile } => {
+            client::run(&common, pcap.as_deref(), hostile);
+        }
         Command::Mutate { common, capture } => mutate::run(&common, &capture),
+        Command::Relay(options) => relay::run(&options),
     }
 }

@@ -16,7 +16,10 @@ const FILE_HEADER: usize = 24;
 /// Where a HelloAck, which is of kind 2, has the server's index and generation.
 const KIND_HELLO: u8 = 1;
 const KIND_HELLO_ACK: u8 = 2;
+const KIND_RESET: u8 = 14;
 const KIND_CHALLENGE: u8 = 15;
+/// How long a hello waits for its answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Where a hello has the cookie, and where a challenge does.
 const HELLO_COOKIE_AT: usize = HEADER_BYTES + 40;
 const CHALLENGE_COOKIE_AT: usize = HEADER_BYTES + 8;
@@ -46,13 +49,21 @@ pub(super) fn run(common: &Common, capture: &Path) {
     socket.set_nonblocking(true).expect("a socket");
     let mut random = Random(common.seed);
     let until = Instant::now() + Duration::from_secs(common.seconds);
-    let (mut sent, mut answers) = (0_u64, 0_u64);
+    // A capture has few of them, and without one there is no session.
+    let hellos: Vec<_> = packets.iter().filter(|packet| packet[1] == KIND_HELLO).collect();
+    assert!(!hellos.is_empty(), "{} has no hello", capture.display());
+    let mut asked = Instant::now();
+    let (mut sent, mut answers, mut sessions) = (0_u64, 0_u64, 0_u64);
     let mut session: Option<[u8; 8]> = None;
     // The last hello that was sent as it was, to be repeated with what it is challenged for.
     let mut hello = Vec::new();
     let mut recent: VecDeque<Vec<u8>> = VecDeque::new();
     while Instant::now() < until {
         let mut packet = packets[random.below(packets.len())].clone();
+        if session.is_none() && asked.elapsed() > ASK_AGAIN_AFTER {
+            packet = hellos[random.below(hellos.len())].clone();
+            asked = Instant::now();
+        }
         // A session of one's own, so that more than the door is tried.
         if packet[1] != KIND_HELLO
             && let Some(session) = session
@@ -60,7 +71,7 @@ pub(super) fn run(common: &Common, capture: &Path) {
         {
             packet[4..12].copy_from_slice(&session);
         }
-        let kept = packet[1] == KIND_HELLO && random.below(4) == 0;
+        let kept = packet[1] == KIND_HELLO && (session.is_none() || random.below(4) == 0);
         if kept {
             hello = packet.clone();
         } else {
@@ -95,6 +106,10 @@ pub(super) fn run(common: &Common, capture: &Path) {
             if buffer[1] == KIND_HELLO_ACK && length >= ACK_SESSION_AT + 8 {
                 let place = &buffer[ACK_SESSION_AT..ACK_SESSION_AT + 8];
                 session = Some(place.try_into().expect("8 bytes"));
+                sessions += 1;
+            }
+            if buffer[1] == KIND_RESET {
+                session = None;
             }
         }
         if sent.is_multiple_of(16) {
@@ -103,14 +118,14 @@ pub(super) fn run(common: &Common, capture: &Path) {
     }
     println!(
         "{{\"app\":\"faults_mutate\",\"seed\":{},\"sent\":{sent},\"answers\":{answers},\
-         \"own_session\":{}}}",
+         \"sessions\":{sessions}}}",
         common.seed,
-        session.is_some()
     );
+    assert!(sessions > 0, "nothing got past the door");
 }
 
 /// Changes bytes, and perhaps the length.
-fn change(packet: &mut Vec<u8>, random: &mut Random) {
+pub(super) fn change(packet: &mut Vec<u8>, random: &mut Random) {
     match random.below(10) {
         0 => packet.truncate(random.below(packet.len() + 1)),
         1 => packet.resize(packet.len() + 1 + random.below(600), 0x5A),
@@ -130,7 +145,7 @@ fn change(packet: &mut Vec<u8>, random: &mut Random) {
 }
 
 /// Makes version, length and checksum right.
-fn seal(packet: &mut [u8]) {
+pub(super) fn seal(packet: &mut [u8]) {
     let Some((header, payload)) = packet.split_first_chunk_mut::<HEADER_BYTES>() else { return };
     header[0] = 1;
     header[34..36].copy_from_slice(&(payload.len() as u16).to_le_bytes());

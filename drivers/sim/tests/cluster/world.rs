@@ -207,9 +207,12 @@ impl<'m> World<'m> {
             let wrong = counters.malformed + counters.bad_checksum + counters.bad_length;
             assert!(corrupted || wrong == 0, "endpoints send what they accept: {counters:?}");
         }
-        let cn = self.cn(self.plan.memory_nodes);
-        cn.spawn(end_detached(cn.clone()));
-        self.wait("detached references", 60, |_| cn.running.get() == 0);
+        // One node could do it, but it may be one for which the memory node has no holder left.
+        for index in self.compute_nodes() {
+            let cn = self.cn(index);
+            cn.spawn(end_detached(cn.clone()));
+            self.wait("detached references", 60, |_| cn.running.get() == 0);
+        }
         // Whose outcome nobody knows may still hold something.
         let oracle = self.oracle.borrow();
         let certain = oracle.unknown == 0 && !oracle.has_lost_sessions() && !self.plan.hostile;
