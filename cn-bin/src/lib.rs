@@ -69,6 +69,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod blocking;
 mod buffers;
 mod call;
 mod call_here;

@@ -67,6 +67,8 @@ pub struct Node<D> {
     /// The store of a pool that this process maps.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
     clock: Clock,
+    /// When the first of the calls began that leave with the next poll; `None` without any.
+    burst_at: Cell<Option<Instant>>,
     local: SocketAddrV4,
 }
 
@@ -125,6 +127,7 @@ impl<D: Device> Node<D> {
             rest: Cell::new(None),
             shared: RefCell::new(None),
             clock,
+            burst_at: Cell::new(None),
             local,
         })
     }
@@ -165,6 +168,17 @@ impl<D: Device> Node<D> {
         self.clock.now()
     }
 
+    /// The time at which calls begin that leave with the next poll: that of the first of them, so
+    /// that the clock is read once for all.
+    #[inline]
+    pub(crate) fn now_of_burst(&self) -> Instant {
+        self.burst_at.get().unwrap_or_else(|| {
+            let now = self.clock.now();
+            self.burst_at.set(Some(now));
+            now
+        })
+    }
+
     /// Takes in what has arrived, serves timers and sends what is ready: a bounded amount of work,
     /// without waiting. Returns whether there was any.
     pub fn poll(&self) -> bool {
@@ -178,6 +192,7 @@ impl<D: Device> Node<D> {
         let mut state = self.state.borrow_mut();
         let Core { endpoint, device, .. } = &mut *core;
         let now = self.clock.now();
+        self.burst_at.set(None);
         let mut host = PollHost { state: &mut state, user };
         let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
         let worked = !polled.is_idle();

@@ -11,6 +11,7 @@ use crate::pending::Reply;
 use crate::state::State;
 
 /// Boxes for heads. Nothing is allocated while no more are out than calls can be outstanding.
+#[allow(clippy::vec_box, reason = "it is the boxes that are lent")]
 pub(crate) struct Replies(Vec<Box<Reply>>);
 
 impl Replies {

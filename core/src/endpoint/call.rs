@@ -122,7 +122,9 @@ impl Endpoint<'_> {
     ///
     /// # Panics
     /// If there are more arguments than a message holds, or both a body and a source.
-    #[inline]
+    // Part of its callers, for most of a call is constant there: with no source, no arguments and
+    // nothing to follow it takes half as many instructions.
+    #[inline(always)]
     pub fn call(
         &mut self,
         now: Instant,
