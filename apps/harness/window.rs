@@ -47,6 +47,20 @@ pub trait Traffic {
     /// It makes no sense to go on.
     fn begin(&mut self) -> Result<Begun<Self::Context>, AppError>;
 
+    /// As [`Traffic::begin`], of an operation that `verify` is going to be said of at its end.
+    ///
+    /// # Errors
+    /// As [`Traffic::begin`].
+    fn begin_with(&mut self, verify: bool) -> Result<Begun<Self::Context>, AppError> {
+        let _ = verify;
+        self.begin()
+    }
+
+    /// Polls once.
+    fn step(&mut self, client: &Client) {
+        client.step();
+    }
+
     /// Looks at the end of an operation. With `verify`, its bytes are to be compared.
     ///
     /// # Errors
@@ -65,6 +79,7 @@ pub trait Traffic {
 struct InFlight<C> {
     ticket: Ticket,
     begun_at: Instant,
+    verify: bool,
     context: C,
 }
 
@@ -79,11 +94,11 @@ impl<C> Flights<C> {
         Self { places: Vec::new(), count: 0 }
     }
 
-    fn begin(&mut self, ticket: Ticket, begun_at: Instant, context: C) {
+    fn begin(&mut self, ticket: Ticket, flight: InFlight<C>) {
         if self.places.len() <= ticket.place() {
             self.places.resize_with(ticket.place() + 1, || None);
         }
-        self.places[ticket.place()] = Some(InFlight { ticket, begun_at, context });
+        self.places[ticket.place()] = Some(flight);
         self.count += 1;
     }
 
@@ -118,7 +133,8 @@ pub fn measure<T: Traffic>(
         let mut full = false;
         // All that begins before the next poll leaves with it, so the clock is read once a poll.
         while flights.count < concurrency && block.more_at(now, begun) {
-            let begun_now = match traffic.begin() {
+            let verify = verify_all || random.samples();
+            let begun_now = match traffic.begin_with(verify) {
                 Err(error) if error.is_suspicion() => Begun::Full,
                 result => result?,
             };
@@ -128,7 +144,7 @@ pub fn measure<T: Traffic>(
                     break;
                 }
                 Begun::Operation(ticket, context) => {
-                    flights.begin(ticket, now, context);
+                    flights.begin(ticket, InFlight { ticket, begun_at: now, verify, context });
                     begun += 1;
                 }
             }
@@ -136,7 +152,7 @@ pub fn measure<T: Traffic>(
         if flights.count == 0 && !full {
             break;
         }
-        client.step();
+        traffic.step(client);
         now = clock.now();
         if now.since(progress_at) > STALL {
             return Err(AppError::Stalled { in_flight: flights.count });
@@ -146,8 +162,7 @@ pub fn measure<T: Traffic>(
             progress_at = now;
             let Some(result) = client.try_finish(ticket) else { continue };
             let span = now.since(flight.begun_at);
-            let verify = verify_all || random.samples();
-            match traffic.end(flight.context, result, verify) {
+            match traffic.end(flight.context, result, flight.verify) {
                 Ok(Ended::Counted { verified }) => {
                     tally.record_concurrent(span);
                     tally.verified += u64::from(verified);

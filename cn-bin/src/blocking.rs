@@ -96,7 +96,7 @@ impl<D: Device + Wait> Node<D> {
                 self.begin_waiting(spec, Outgoing { inline, source: None }, answer)
             })?
         };
-        let mut user = UserBytes { parts, sink };
+        let mut user = UserBytes { parts, sink, visit: None };
         while !self.state.borrow().pending.is_done(ticket) {
             self.step_with(Some(&mut user), false);
         }

@@ -20,6 +20,7 @@ use crate::pending::{ArgList, Begin, Interest, Phase, Place, Ticket};
 use crate::replies::LentReply;
 use crate::state::State;
 use crate::statistics::Operation;
+use crate::visit::sink_of;
 
 /// How a call is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,6 +165,7 @@ impl<D: Device> Node<D> {
             Place::Nowhere => None,
             Place::User => Some((Sink(USER), room)),
             Place::Buffer(index) => Some((Sink(index.into()), room)),
+            Place::Visitor => Some((sink_of(ticket.index), room)),
         };
         let call = Call {
             method: spec.method,
@@ -301,10 +303,14 @@ impl<D: Device> Node<D> {
             state.drop_call(ticket);
             return Some(Err(error));
         }
+        if entry.unvisited {
+            state.drop_call(ticket);
+            return Some(Err(Error::NotVisited));
+        }
         let reply = entry.reply.take()?;
         let buffer = match entry.place {
             Place::Buffer(index) => Some(Buffer::take(&self.state, pool, index, reply.body_bytes)),
-            Place::Nowhere | Place::User => None,
+            Place::Nowhere | Place::User | Place::Visitor => None,
         };
         let finished = Finished {
             operation: entry.operation,

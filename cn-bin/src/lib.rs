@@ -96,6 +96,7 @@ mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+mod visit;
 pub mod zero_copy;
 
 pub use args::Arg;
@@ -119,6 +120,7 @@ pub use pending::{Reply, Ticket};
 pub use replies::LentReply;
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
+pub use visit::Visit;
 
 /// The README's programs compile: this puts them among the documentation's tests.
 #[cfg(doctest)]
