@@ -334,7 +334,7 @@ impl Endpoint<'_> {
         };
         let number = index & ((1 << self.slot_shift) - 1);
         let sent = send_whole(io.tx, &line, (slot.request, number), what, outgoing);
-        Some(Turn { packets: sent.into(), full: !sent, more: !sent })
+        Some(Turn { packets: sent.into(), full: !sent, more: !sent, again: 0 })
     }
 
     /// Sends packets of an answer that are due. Says nothing of the queue.

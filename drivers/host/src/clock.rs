@@ -97,7 +97,7 @@ impl Clock {
     pub fn ticks_a_nano(&self) -> f64 {
         match self.source {
             ClockSource::Counter => (1u64 << 32) as f64 / self.nanos_per_tick_q32 as f64,
-            ClockSource::System => 1.0,
+            ClockSource::System | ClockSource::Steps => 1.0,
         }
     }
 
