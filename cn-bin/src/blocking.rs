@@ -81,6 +81,9 @@ impl<D: Device + Wait> Node<D> {
         if self.runs_here(spec) {
             return self.block_here(spec, parts, sink);
         }
+        if let Some(done) = self.block_by_pen(spec, parts, sink) {
+            return done;
+        }
         let total = parts_bytes(parts);
         let room = u32::try_from(sink.len()).unwrap_or(u32::MAX);
         let place = if room == 0 { Place::Nowhere } else { Place::User };

@@ -141,6 +141,7 @@ impl<D: Device> Node<D> {
         (place, room): (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Refused> {
+        self.forget_places(spec);
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;

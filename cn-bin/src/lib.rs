@@ -89,6 +89,7 @@ mod order;
 pub mod pass;
 mod peers;
 mod pending;
+mod pens;
 mod reconnect;
 mod replies;
 mod serve;
