@@ -80,6 +80,8 @@ pub enum Error {
     },
     /// The ticket was finished or given up before.
     StaleTicket,
+    /// A view has the region to itself. Nothing was done.
+    Viewed,
 }
 
 impl Error {
@@ -142,6 +144,7 @@ impl fmt::Display for Error {
             Self::MessageTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes: at most {MESSAGE_BYTES_MAX} are carried")
             }
+            Self::Viewed => f.write_str("a view has the region to itself: drop the view first"),
             Self::StaleTicket => f.write_str("the ticket was finished before: finish each once"),
         }
     }

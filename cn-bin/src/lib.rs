@@ -58,6 +58,7 @@
 //!   begun now and finished later ([`Node::start_call`], for many in flight), awaited
 //!   ([`Node::call_async`], with [`Node::block_on`] as all the executor there is).
 //! - [`memory`]: regions and references, in the same three ways.
+//! - [`zero_copy`]: bytes of a pool that this process maps, where they are.
 //! - [`Service`]: requests as tasks, each the future that a handler makes of its request.
 //! - [`Node::pass`] and [`IncomingCall::fetch`]: by value or by reference, as size suggests.
 //! - [`directory`]: from a reference to the address of its memory node.
@@ -92,6 +93,7 @@ mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+pub mod zero_copy;
 
 pub use buffers::Buffer;
 pub use call::{Arg, CallOptions, Finished};

@@ -1,6 +1,6 @@
 //! The node: one endpoint, its device, its clock and its buffers, used by one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::future::Wakers;
 use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
 use crate::local::{LocalMemory, POOL_ADDRESS};
+use crate::memory::Cause;
 use crate::peers::{Peer, PeerState};
 use crate::state::State;
 use crate::statistics::Statistics;
@@ -124,18 +125,16 @@ impl<D: Device> Node<D> {
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
-    /// not been recovered.
+    /// not been recovered, or the node shares a pool already.
     pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
+        if self.shared.borrow().is_some() {
+            return Err(FormatError::Attached { participant: index });
+        }
         if pool.geometry().mode == Mode::Coherent {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         }
         Ok(())
-    }
-
-    /// Whether operations on the memory at `address` are run in this process.
-    pub fn shares(&self, address: SocketAddrV4) -> bool {
-        address == POOL_ADDRESS && self.shared.borrow().is_some()
     }
 
     /// The address that this node is reached at.
@@ -178,11 +177,6 @@ impl<D: Device> Node<D> {
     /// A session with `address` that is open or being opened, if there is one.
     pub fn peer_at(&self, address: SocketAddrV4) -> Option<Peer> {
         self.state.borrow().peers.at(address)
-    }
-
-    /// The address of a peer; `None` if the handle is stale.
-    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
-        self.state.borrow().peers.get(peer).map(|entry| entry.address)
     }
 
     /// Which life of a peer the session is with; `None` if the handle is stale.
@@ -230,7 +224,7 @@ impl<D: Device> Node<D> {
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
-            shared.end(peer.session.index);
+            shared.end(peer.line.0);
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -288,6 +282,32 @@ impl<D: Device> Node<D> {
     /// Lets `look` see the device, for what only it knows.
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
         look(&self.core.borrow().device)
+    }
+}
+
+impl<D> Node<D> {
+    /// Whether operations on the memory at `address` are run in this process.
+    pub fn shares(&self, address: SocketAddrV4) -> bool {
+        address == POOL_ADDRESS && self.shared.borrow().is_some()
+    }
+
+    /// The memory that `peer` looks after, if this process maps it: a borrow to be ended soon.
+    ///
+    /// # Errors
+    /// [`Cause::NotMapped`]; [`Cause::Call`] if the session is over.
+    pub(crate) fn shared_with(&self, peer: Peer) -> Result<RefMut<'_, Option<LocalMemory>>, Cause> {
+        let found = self.state.borrow().peers.get(peer).map(|line| (line.address, line.over()));
+        match found {
+            None => Err(Cause::Call(Error::StalePeer)),
+            Some((address, Some(why))) => Err(Cause::Call(Error::SessionLost { address, why })),
+            Some((address, _)) if !self.shares(address) => Err(Cause::NotMapped),
+            Some(_) => Ok(self.shared.borrow_mut()),
+        }
+    }
+
+    /// The address of a peer; `None` if the handle is stale.
+    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
+        self.state.borrow().peers.get(peer).map(|entry| entry.address)
     }
 }
 

@@ -32,6 +32,12 @@ impl Peer {
     /// The handle of nobody.
     pub(crate) const NOBODY: Self =
         Self { session: SessionId { index: 0, generation: 0 }, line: (u32::MAX, 0) };
+
+    /// Its line, as what a session is to a memory node: in a pool that this process maps, memory
+    /// is held in the name of the line, and outlives the memory node and the sessions with it.
+    pub(crate) fn as_holder(&self) -> SessionId {
+        SessionId { index: self.line.0, generation: self.line.1 }
+    }
 }
 
 /// A session that was lost, and with it what it owned.
@@ -130,6 +136,14 @@ impl Line {
 
     fn is_open(&self) -> bool {
         !matches!(self.state, PeerState::Unused | PeerState::Closed(_))
+    }
+
+    /// Why the line is over: no session follows the one that ended.
+    pub(crate) fn over(&self) -> Option<Closed> {
+        match self.state {
+            PeerState::Closed(why) if !self.lasting => Some(why),
+            _ => None,
+        }
     }
 }
 

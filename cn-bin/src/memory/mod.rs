@@ -50,8 +50,8 @@ pub const ALL_RIGHTS: Rights = Rights::all();
 
 /// A node's view of one memory node, with blocking operations.
 pub struct Memory<'n, D> {
-    node: &'n Node<D>,
-    peer: Peer,
+    pub(crate) node: &'n Node<D>,
+    pub(crate) peer: Peer,
     options: CallOptions,
 }
 

@@ -93,6 +93,8 @@ pub struct MemoryNode<'m, M> {
     staged_pages_max: u64,
     pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
+    /// Whether participants are told where pages are.
+    pub(super) hands_out: bool,
     pub(super) operations: [Operation; OPERATIONS.len()],
     /// Sessions that could not be given a holder.
     pub(super) refused_holders: u64,
@@ -127,6 +129,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             staged_pages_max: u64::MAX,
             sessions,
             transfers,
+            hands_out: false,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
             counters: Counters::default(),
@@ -185,7 +188,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     ///
     /// # Errors
     /// No holder is left, or none now.
-    fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
+    pub(super) fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
         let entry = &mut self.sessions[session.index as usize];
         debug_assert_eq!(entry.generation, session.generation, "its beginning was told");
         if let Some(holder) = entry.holder {
@@ -367,6 +370,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
                     Outcome::Replied
                 }
             },
+            Method::PLACES => self.answer_places(head, reply),
             Method::STATISTICS => {
                 self.statistics_page(head.arguments.parameters(), reply);
                 Outcome::Replied

@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod direct;
 mod failure;
 mod memory_node;
+mod places;
 mod statistics;
 mod steps;
 

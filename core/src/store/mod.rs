@@ -50,6 +50,7 @@ mod holder;
 mod ids;
 mod layout;
 mod list;
+mod own;
 mod participant;
 mod pin;
 mod pool;
@@ -70,6 +71,7 @@ pub use error::{Error, FormatError, Object, Resource, Result};
 pub use holder::Limits;
 pub use ids::{EntryId, HolderId, PinId, RegionId, StageId};
 pub use layout::{Config, Layout, PAGE_BYTES, REGION_BYTES_MAX};
+pub use own::PagePlace;
 pub use stage::STAGE_BYTES_MAX;
 pub use stats::{HolderUsage, Stats, Usage};
 

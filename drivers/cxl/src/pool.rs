@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use dmrpc_core::memory::Memory;
 use dmrpc_core::time::Duration;
 
+use crate::direct::Direct;
 use crate::mapping::{Mapping, PoolMemory};
 use crate::participants::{AttachError, Participant, Table, Watch};
 use crate::ring;
@@ -339,6 +340,11 @@ impl Pool {
     /// The part that is the page store's.
     pub fn store_memory(&self) -> PoolMemory {
         self.mapping.memory(self.geometry.store_offset, self.geometry.store_bytes)
+    }
+
+    /// The same as slices where they are.
+    pub fn store_direct(&self) -> Direct {
+        self.mapping.direct(self.geometry.store_offset, self.geometry.store_bytes)
     }
 
     /// Becomes a participant: number `index`, or any but 0, which is the memory node's.
