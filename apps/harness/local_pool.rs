@@ -17,6 +17,7 @@ const UNIT_BYTES: u64 = 2 << 20;
 pub(crate) struct LocalPool {
     pool: Arc<Pool>,
     driver: Driver,
+    latency_ns: Option<u64>,
 }
 
 impl LocalPool {
@@ -25,10 +26,11 @@ impl LocalPool {
         let bytes = args.pool_size.0.next_multiple_of(UNIT_BYTES);
         let config =
             PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
-        let pool = make(bytes, &config, args).map_err(DriverError::from)?;
+        let mut pool = make(bytes, &config, args).map_err(DriverError::from)?;
+        args.driver.slow_down(&mut pool);
         let pool = Arc::new(pool);
         let driver = Driver::of_pool(Arc::clone(&pool), None);
-        Ok(Self { pool, driver })
+        Ok(Self { pool, driver, latency_ns: args.driver.cxl_latency_ns })
     }
 
     /// What opens devices of this program.
@@ -40,7 +42,11 @@ impl LocalPool {
     pub(crate) fn flags(&self) -> Vec<String> {
         let path = self.pool.mapping().path().display().to_string();
         let mode = self.pool.geometry().mode.to_string();
-        ["--pool".to_owned(), path, "--coherence".to_owned(), mode].to_vec()
+        let mut flags = ["--pool".to_owned(), path, "--coherence".to_owned(), mode].to_vec();
+        if let Some(nanos) = self.latency_ns {
+            flags.extend(["--cxl-latency-ns".to_owned(), nanos.to_string()]);
+        }
+        flags
     }
 }
 

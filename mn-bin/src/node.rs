@@ -6,7 +6,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dmrpc_choice::{AnyDevice, Driver};
+use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
@@ -17,6 +17,7 @@ use dmrpc_core::time::Instant;
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
+use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
@@ -299,6 +300,9 @@ fn endpoint_config(
     config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
+    }
+    if options.driver.kind() == DriverKind::Cxl {
+        config = config.through_memory(RING_SLOTS);
     }
     Ok(config)
 }

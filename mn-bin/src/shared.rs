@@ -40,7 +40,8 @@ pub(crate) struct SharedPool {
 impl SharedPool {
     /// Maps what is at `path`; makes a pool of it if it is blank, not there, or to be made anew.
     pub(crate) fn open(options: &Options, path: &Path) -> Result<Self, Error> {
-        let pool = Self::pool(options, path)?;
+        let mut pool = Self::pool(options, path)?;
+        options.driver.slow_down(&mut pool);
         let attached = pool.take_over(OWN, wall_clock_ns());
         let participant = attached.map_err(|error| pool_error(error.into()))?;
         let watch = pool.watch(&participant, options.lease.0);

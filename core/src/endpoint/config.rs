@@ -83,6 +83,20 @@ impl Config {
         }
     }
 
+    /// For a device that is memory between the two ends, with room for `packets` packets: it holds
+    /// senders up and loses nothing, so what takes long is an end that lost its core, not a queue.
+    /// Control by delay would shrink windows to a packet then, and each window is a hand-over from
+    /// core to core; repetitions would be for nothing.
+    pub fn through_memory(self, packets: u16) -> Self {
+        Self {
+            congestion: Congestion::None,
+            window_packets: packets.min(WINDOW_PACKETS_MAX),
+            retransmit_after: Duration::from_millis(20),
+            retransmit_min: Duration::from_millis(5),
+            ..self
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let slots = self.slots_per_session;
         if !slots.is_power_of_two() || slots > SLOTS_MAX {
