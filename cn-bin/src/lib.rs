@@ -93,6 +93,7 @@ mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+mod visit;
 pub mod zero_copy;
 
 pub use buffers::Buffer;
@@ -114,6 +115,7 @@ pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
+pub use visit::Visit;
 
 /// The README's programs compile: this puts them among the documentation's tests.
 #[cfg(doctest)]

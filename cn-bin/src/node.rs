@@ -11,6 +11,7 @@ use dmrpc_cxl::device::participant_at;
 use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
+use dmrpc_host::polls::PollMeter;
 use dmrpc_udp::UdpDevice;
 
 use crate::buffers::Buffer;
@@ -32,6 +33,7 @@ pub(crate) struct Core<D> {
     pub(crate) endpoint: OwnedEndpoint,
     pub(crate) device: D,
     idle: Idle,
+    polls: PollMeter,
 }
 
 /// What a poll loop knows when it is about to idle.
@@ -96,14 +98,21 @@ impl<D: Device> Node<D> {
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes, participant_at(local).is_some())?,
+            config
+                .endpoint(datagram_bytes, participant_at(local).is_some())?
+                .for_queue(device.receive_queue()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),
         )?;
         let wakers = Arc::new(Wakers::new(config.tasks + 1));
         Ok(Self {
-            core: RefCell::new(Core { endpoint, device, idle: Idle::new(config.idle) }),
+            core: RefCell::new(Core {
+                endpoint,
+                device,
+                idle: Idle::new(config.idle),
+                polls: PollMeter::default(),
+            }),
             state: RefCell::new(State::new(config, datagram_bytes)),
             config: *config,
             wakers,
@@ -161,13 +170,14 @@ impl<D: Device> Node<D> {
 
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
-    fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+    pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, .. } = &mut *core;
+        let Core { endpoint, device, polls, .. } = &mut *core;
         let now = self.clock.now();
         let mut host = PollHost { state: &mut state, user };
         let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
+        polls.count(now, polled, !polled.is_idle());
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
         }
@@ -271,6 +281,7 @@ impl<D: Device> Node<D> {
             calls_outstanding: state.pending.outstanding,
             buffers_free: state.pool.free_count(),
             sleeps: core.idle.sleeps(),
+            polls: core.polls.counts(),
         }
     }
 

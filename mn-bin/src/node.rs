@@ -11,7 +11,7 @@ use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
 use dmrpc_core::memory::{Atomic, Memory, Plain};
-use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
+use dmrpc_core::service::{CORE_COUNTS, Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::Traced;
@@ -23,6 +23,7 @@ use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
+use dmrpc_host::polls::{HandlerTime, PollCounts, PollMeter, Sampled};
 use dmrpc_host::signals::Signals;
 use memmap2::MmapMut;
 
@@ -30,7 +31,7 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::{Reporter, dump_trace_on_panic, free_ring};
+use crate::report::{Reporter, Served, dump_trace_on_panic, free_ring};
 use crate::shared::SharedPool;
 
 /// Steps of freeing between two polls: some microseconds, so that latency does not show it.
@@ -227,22 +228,23 @@ fn poll_loop<M: Memory>(
     if let Some(staged) = options.session_staged {
         node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
     }
-    let mut node = Traced::new(node, free_ring());
     let clock = Clock::new();
+    let mut node = Sampled::new(Traced::new(node, free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    let config = config.for_queue(device.receive_queue());
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
     let mut endpoint =
         Endpoint::new(config, memory.storage(), clock.now()).map_err(Error::Endpoint)?;
-    let reporter = Reporter::start(options.json, core, clock.now()).map_err(Error::Thread)?;
+    let reporter = Reporter::start(options.json, core, &clock).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = core {
         pin_to_core(core).map_err(Error::Cores)?;
     }
     ready()?;
-    serve(&mut endpoint, &mut device, &mut node, common, &reporter);
+    serve(&mut endpoint, &mut device, &mut node, common, (&reporter, &clock));
     common.stop.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -311,21 +313,22 @@ fn endpoint_config(
 fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut Traced<'static, MemoryNode<'_, M>>,
+    node: &mut Served<'_, M>,
     common: &Common<'_>,
-    reporter: &Reporter,
+    (reporter, clock): (&Reporter, &Clock),
 ) {
-    let clock = Clock::new();
     let mut idle = Idle::new(common.options.idle);
     let interval = common.options.report.map(|span| span.0);
     let mut next_report = interval.map_or(Instant::FAR_FUTURE, |span| clock.now() + span);
     let mut polls = 0u32;
     let mut dumps = 0;
+    let mut meter = PollMeter::default();
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.host.reclaim(now, RECLAIM_STEPS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
+        meter.count(now, polled, worked);
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
             if common.signals.stop_requested() || common.stop.load(Ordering::Relaxed) {
@@ -334,10 +337,12 @@ fn serve<M: Memory>(
             if common.signals.take_dump_request() {
                 common.dumps.fetch_add(1, Ordering::Relaxed);
             }
-            node.host.observe(endpoint.counters());
+            node.host.host.observe(endpoint.counters());
+            node.host.host.observe_core(core_counts(&meter.counts(), &node.time()));
             let asked = common.dumps.load(Ordering::Relaxed);
             if asked != dumps || now >= next_report {
-                reporter.publish(now, node, endpoint, asked != dumps);
+                let seen = (&*endpoint, &*device);
+                reporter.publish(now, node, seen, meter.counts(), asked != dumps);
                 dumps = asked;
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
@@ -345,12 +350,26 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now, |participant| node.host.recover(participant, now));
+                shared.look(now, |participant| node.host.host.recover(participant, now));
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
         idle.after_poll(worked, now, deadline, device);
     }
+}
+
+/// What this core tells whoever asks for statistics.
+fn core_counts(polls: &PollCounts, handlers: &HandlerTime) -> [(&'static str, u64); CORE_COUNTS] {
+    [
+        ("core_polls", polls.polls),
+        ("core_polls_empty", polls.empty),
+        ("core_bursts", polls.bursts),
+        ("core_packets", polls.packets),
+        ("core_busy_ns", polls.busy_ns),
+        ("core_requests", handlers.requests),
+        ("core_requests_timed", handlers.timed),
+        ("core_requests_timed_ns", handlers.timed_ns),
+    ]
 }
 
 /// Nanoseconds since 1970: larger at each start of the node.

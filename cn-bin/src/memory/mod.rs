@@ -83,6 +83,14 @@ impl<'n, D> Memory<'n, D> {
         Self { options, ..self }
     }
 
+    pub(crate) fn node(&self) -> &'n Node<D> {
+        self.node
+    }
+
+    pub(crate) fn options(&self) -> CallOptions {
+        self.options
+    }
+
     /// The session with the memory node.
     pub fn peer(&self) -> Peer {
         self.peer

@@ -78,6 +78,13 @@ impl fmt::Display for OperationError {
     }
 }
 
+impl OperationError {
+    /// Whether the operation was not begun for want of room, which comes back when others end.
+    pub fn is_room(&self) -> bool {
+        matches!(self.cause, Cause::Call(error) if error.is_room())
+    }
+}
+
 impl std::error::Error for OperationError {}
 
 impl<'n> Finished<'n> {

@@ -87,6 +87,7 @@ impl Config {
     /// senders up and loses nothing, so what takes long is an end that lost its core, not a queue.
     /// Control by delay would shrink windows to a packet then, and each window is a hand-over from
     /// core to core; repetitions would be for nothing.
+    #[must_use]
     pub fn through_memory(self, packets: u16) -> Self {
         Self {
             congestion: Congestion::None,
@@ -95,6 +96,18 @@ impl Config {
             retransmit_min: Duration::from_millis(5),
             ..self
         }
+    }
+
+    /// Lets as much be under way as suits a device that keeps `datagrams` datagrams between two
+    /// polls ([`Device::receive_queue`](crate::device::Device::receive_queue)): half of that in all
+    /// and a quarter of one message, but not less than the defaults.
+    #[must_use]
+    pub fn for_queue(mut self, datagrams: usize) -> Self {
+        let most = usize::from(WINDOW_PACKETS_MAX);
+        let window = (datagrams / 4).min(most) as u16;
+        self.window_packets = self.window_packets.max(window);
+        self.arriving_packets = self.arriving_packets.max((datagrams / 2).min(2 * most) as u32);
+        self
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

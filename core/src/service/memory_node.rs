@@ -57,6 +57,9 @@ impl Transfer {
     pub const EMPTY: Self = Self { staged: None, made: None, pages: 0 };
 }
 
+/// What a poll loop counts for statistics.
+pub const CORE_COUNTS: usize = 8;
+
 /// The operations that are counted, in the order of their numbers on the wire.
 pub const OPERATIONS: [&str; 11] = [
     "alloc",
@@ -100,6 +103,8 @@ pub struct MemoryNode<'m, M> {
     pub(super) refused_holders: u64,
     /// The endpoint's counters when they were last seen.
     pub(super) counters: Counters,
+    /// Of the poll loop, as it last told.
+    pub(super) core: [(&'static str, u64); CORE_COUNTS],
 }
 
 /// How a vector of steps ended.
@@ -133,6 +138,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
             counters: Counters::default(),
+            core: [("", 0); CORE_COUNTS],
         }
     }
 
@@ -164,6 +170,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     /// then.
     pub fn observe(&mut self, counters: &Counters) {
         self.counters = *counters;
+    }
+
+    /// Takes note of what the poll loop counts, each with a name, as [`MemoryNode::observe`] does.
+    pub fn observe_core(&mut self, counts: [(&'static str, u64); CORE_COUNTS]) {
+        self.core = counts;
     }
 
     /// Counts of each operation, in the order of [`OPERATIONS`].

@@ -13,4 +13,6 @@ mod places;
 mod statistics;
 mod steps;
 
-pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};
+pub use memory_node::{
+    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
+};

@@ -195,7 +195,7 @@ impl Row {
         println!(
             "{{\"app\":\"pool_bars\",\"driver\":\"cxl\",\"mode\":\"coherent\",\"op\":\"{}\",\
              \"size_bytes\":{},\"concurrency\":1,\"count\":{},\"errors\":0,\"verified\":{},\
-             \"p50_ns\":{p50:.1},\"p99_ns\":{p99:.1},\"p999_ns\":{p999:.1},\"ops_per_s\":{:.0},\
+             \"p50_ns\":{p50:.0},\"p99_ns\":{p99:.0},\"p999_ns\":{p999:.0},\"ops_per_s\":{:.0},\
              \"gbit_per_s\":0.0,\"ratio\":{ratio:.3},\"ratio_low\":{low:.3},\
              \"ratio_high\":{high:.3},\"beside\":\"{beside}\",\"bar\":\"{bar}\",\"met\":{met}}}",
             self.op,
