@@ -133,6 +133,7 @@ impl<D: Device> Node<D> {
         sink: (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        self.forget_places(spec);
         let mut core = self.core.borrow_mut();
         let mut borrowed = self.state.borrow_mut();
         let state = &mut *borrowed;
@@ -441,6 +442,9 @@ impl<D: Device + Wait> Node<D> {
     ) -> Result<Finished<'_>, Error> {
         if self.runs_here(spec) {
             return self.block_here(spec, parts, sink);
+        }
+        if let Some(done) = self.block_by_pen(spec, parts, sink) {
+            return done;
         }
         let total = parts_bytes(parts);
         let mut head = [0; HEAD_BYTES_MAX];

@@ -87,6 +87,7 @@ mod order;
 pub mod pass;
 mod peers;
 mod pending;
+mod pens;
 mod reconnect;
 mod serve;
 mod state;

@@ -24,6 +24,7 @@ use crate::hosting::{PollHost, UserBytes};
 use crate::local::{LocalMemory, POOL_ADDRESS};
 use crate::memory::Cause;
 use crate::peers::{Peer, PeerState};
+use crate::pens::PoolPens;
 use crate::state::State;
 use crate::statistics::Statistics;
 use crate::storage::OwnedEndpoint;
@@ -70,6 +71,8 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// The store of a pool that this process maps.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
+    /// Pages of a pool in flush mode that this process reads and writes itself.
+    pub(crate) pens: RefCell<Option<PoolPens>>,
     clock: Clock,
     local: SocketAddrV4,
 }
@@ -123,6 +126,7 @@ impl<D: Device> Node<D> {
             desks: RefCell::new(Desks::new()),
             rest: Cell::new(None),
             shared: RefCell::new(None),
+            pens: RefCell::new(None),
             clock,
             local,
         })
@@ -130,19 +134,22 @@ impl<D: Device> Node<D> {
 
     /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
     /// of its store, instead of asking the memory node that looks after it, whose address is that
-    /// of the pool's participant 0. Nobody else may be that participant. In flush mode nothing
-    /// changes: the memory node goes on running them, since counts need an owner there.
+    /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
+    /// node goes on running them, since counts need an owner there, but blocking reads and writes
+    /// of regions, which look at pages that it told the place of.
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
     /// not been recovered, or the node shares a pool already.
     pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
-        if self.shared.borrow().is_some() {
+        if self.shared.borrow().is_some() || self.pens.borrow().is_some() {
             return Err(FormatError::Attached { participant: index });
         }
         if pool.geometry().mode == Mode::Coherent {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
+        } else {
+            *self.pens.borrow_mut() = Some(PoolPens::new(pool));
         }
         Ok(())
     }

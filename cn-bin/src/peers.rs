@@ -245,6 +245,14 @@ impl Peers {
         }
     }
 
+    /// Whether the session of `peer` is the present one with `address`, and is open.
+    pub(crate) fn is_up(&self, peer: Peer, address: SocketAddrV4) -> bool {
+        self.get(peer).is_some_and(|line| {
+            let is_open = matches!(line.state, PeerState::Up | PeerState::Suspected);
+            is_open && line.session == peer.session && line.address == address
+        })
+    }
+
     /// Why the session of `peer` is over.
     pub(crate) fn why_over(&self, peer: Peer) -> Option<Closed> {
         let line = self.get(peer)?;

@@ -49,6 +49,11 @@ impl Reply {
         self.parameters.extend(parameters[..kept].iter().copied());
     }
 
+    /// The answer to an operation that this node has done itself.
+    pub(crate) fn done(body_bytes: usize) -> Self {
+        Self { body_bytes, ..Self::EMPTY }
+    }
+
     const EMPTY: Self = Self {
         status: Status::OK,
         body_bytes: 0,

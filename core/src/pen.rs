@@ -26,8 +26,9 @@ pub const QUESTION_BYTES: usize = 32;
 /// ```text
 /// 0 region u64   8 offset u64 (bytes)   16 length u64 (bytes)   24 with the pen u64 (0 or 1)
 /// ```
-/// The answer has as parameters, u64, how far into its page the region begins; as its body a word
-/// for each page from that of the offset on: where it is, a multiple of [`PAGE_BYTES`] or 0 if it
+/// The answer has as parameters, u64 each, how far into its page the region begins, and the
+/// region's length; as its body a word for each page from that of the offset on: where it is, a
+/// multiple of [`PAGE_BYTES`] or 0 if it
 /// was never written, and 1 more with the pen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -77,11 +78,13 @@ pub struct KnownRegion {
     epoch: u64,
     /// Bytes of its first page that are before it.
     base: u64,
+    /// Its length in bytes.
+    length: u64,
 }
 
 impl KnownRegion {
     /// Nothing.
-    pub const EMPTY: Self = Self { of: (0, 0), epoch: 0, base: 0 };
+    pub const EMPTY: Self = Self { of: (0, 0), epoch: 0, base: 0, length: 0 };
 }
 
 /// What is known of a page.
@@ -158,20 +161,21 @@ impl<'t, M: Memory> Pens<'t, M> {
         }
     }
 
-    /// Takes note of the answer to a question about a region.
+    /// Takes note of the answer to a question about a region, which begins `base` bytes into a page
+    /// and has `length` bytes.
     pub fn learn(
         &mut self,
         of: RegionOf,
         offset: u64,
-        base: u64,
+        (base, length): (u64, u64),
         words: impl Iterator<Item = u64>,
     ) {
         let base = base % PAGE_BYTES;
         let slot = self.slot(of);
         let known = &mut self.regions[slot];
-        if known.of != of || known.base != base {
+        if known.of != of || (known.base, known.length) != (base, length) {
             self.epochs += 1;
-            *known = KnownRegion { of, epoch: self.epochs, base };
+            *known = KnownRegion { of, epoch: self.epochs, base, length };
         }
         let epoch = known.epoch;
         let first = offset.saturating_add(base) / PAGE_BYTES;
@@ -200,14 +204,16 @@ impl<'t, M: Memory> Pens<'t, M> {
     /// What is known of a region that `length` bytes from `offset` of are looked at.
     fn known(&self, of: RegionOf, offset: u64, length: usize) -> Result<KnownRegion, Unknown> {
         let known = self.regions[self.slot(of)];
-        if known.of == of && offset.checked_add(known.base + length as u64).is_some() {
+        // Beyond the end it is for the memory node to say what is wrong.
+        let end = offset.checked_add(length as u64);
+        if known.of == of && end.is_some_and(|end| end <= known.length) {
             return Ok(known);
         }
         Err(Unknown { offset, length: length as u64 })
     }
 
     fn first_part(known: &KnownRegion, offset: u64, left: usize) -> Part {
-        let at = offset + known.base;
+        let at = offset.wrapping_add(known.base);
         let start = at % PAGE_BYTES;
         let bytes = left.min((PAGE_BYTES - start) as usize);
         Part { page: at / PAGE_BYTES, start, bytes }

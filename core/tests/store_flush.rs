@@ -50,7 +50,7 @@ impl Participant<'_> {
         with_pen: bool,
     ) {
         let (mut at, end) = (unknown.offset, unknown.offset + unknown.length);
-        let (mut words, mut base) = (Vec::new(), 0);
+        let (mut words, mut extent) = (Vec::new(), (0, 0));
         while at < end && words.len() < PLACES_MAX {
             if with_pen {
                 while store.own_page(self.holder, region, at).is_err() {
@@ -59,9 +59,9 @@ impl Participant<'_> {
             }
             let page = store.page_place(self.holder, region, at).expect("within");
             words.push(page.place.unwrap_or(0) | u64::from(page.is_own));
-            (base, at) = (page.base, at + page.bytes);
+            (extent, at) = ((page.base, page.length), at + page.bytes);
         }
-        self.pens.learn(self.of(region), unknown.offset, base, words.into_iter());
+        self.pens.learn(self.of(region), unknown.offset, extent, words.into_iter());
     }
 
     fn read(&mut self, store: &mut Store<Handed<Host<'_>>>, index: usize) -> bool {
@@ -226,12 +226,14 @@ fn participants_write_pages_and_nothing_else() {
     let mut lines = vec![Line::EMPTY; LINES];
     let mut tables = ([KnownRegion::EMPTY; 4], [KnownPage::EMPTY; 64]);
     let mut pens = Pens::new(Stale::new(&pool, &mut lines), &mut tables.0, &mut tables.1);
-    pens.learn((1, 1), 0, 0, [(8 * PAGE_BYTES) | 1, 9 * PAGE_BYTES].into_iter());
+    pens.learn((1, 1), 0, (0, 9000), [(8 * PAGE_BYTES) | 1, 9 * PAGE_BYTES].into_iter());
     assert_eq!(pens.write((1, 1), 0, &[7; 4096]), Ok(()));
+    let beyond = Unknown { offset: 8999, length: 2 };
+    assert_eq!(pens.read((1, 1), 8999, &mut [0; 2]), Err(beyond));
     let unknown = Unknown { offset: PAGE_BYTES, length: 4 };
     assert_eq!(pens.write((1, 1), PAGE_BYTES - 4, &[7; 8]), Err(unknown));
     // A place that is none, from a memory node gone mad, is not used.
-    pens.learn((1, 1), 0, 0, [POOL_BYTES | 1, (77 << 12) | 64].into_iter());
+    pens.learn((1, 1), 0, (0, 9000), [POOL_BYTES | 1, (77 << 12) | 64].into_iter());
     assert!(pens.write((1, 1), 0, &[7; 4]).is_err());
     assert!(pens.read((1, 1), PAGE_BYTES, &mut [0]).is_err());
     let changed = (0..POOL_BYTES / 8).filter(|at| pool.load_u64(8 * at) != 0).count();

@@ -10,13 +10,14 @@ use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
-use dmrpc_core::memory::{Atomic, Memory, Plain};
+use dmrpc_core::memory::{Atomic, Handed, Memory, Plain};
 use dmrpc_core::service::{CORE_COUNTS, Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
-use dmrpc_core::time::Instant;
+use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
+use dmrpc_cxl::device::address_of;
 use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
@@ -58,6 +59,8 @@ struct Common<'a> {
     life: u64,
     /// A pool that others map too.
     shared: Option<Mutex<SharedPool>>,
+    /// Whether participants are told where pages are: the pool is in flush mode.
+    hands_out: bool,
 }
 
 /// Serves until told to stop.
@@ -99,6 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         dumps: AtomicU32::new(0),
         life,
         shared: None,
+        hands_out: false,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
@@ -143,10 +147,27 @@ fn run_shared(
     if place.cores.len() > 1 {
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
-    let mut shared = SharedPool::open(options, path)?;
-    let store = shared.store(|bytes, participants| store_config(options, bytes, participants))?;
+    let shared = SharedPool::open(options, path)?;
+    let config = |bytes, participants| store_config(options, bytes, participants);
+    if shared.is_in_flush_mode() {
+        let store = shared.store(Handed(shared.memory()), config)?;
+        return serve_shared(options, place, (signals, shared), store);
+    }
+    let store = shared.store(shared.memory(), config)?;
+    serve_shared(options, place, (signals, shared), store)
+}
+
+fn serve_shared<M: Memory>(
+    options: &Options,
+    place: &Place,
+    (signals, mut shared): (Signals, SharedPool),
+    store: Store<M>,
+) -> Result<(), Error> {
     let (driver, device) = shared.device(options, place)?;
     let (frames, stages) = (u64::from(store.config().frames), store.config().stages as usize);
+    // Over a network a session's end may come before that of its process, which would go on
+    // writing to what is another's by then.
+    let hands_out = shared.is_in_flush_mode() && options.driver.kind() == DriverKind::Cxl;
     let common = Common {
         options,
         driver: &driver,
@@ -158,6 +179,7 @@ fn run_shared(
         dumps: AtomicU32::new(0),
         life: wall_clock_ns(),
         shared: Some(Mutex::new(shared)),
+        hands_out,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
@@ -228,10 +250,17 @@ fn poll_loop<M: Memory>(
     if let Some(staged) = options.session_staged {
         node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
     }
+    if common.hands_out {
+        node.hand_out_places();
+    }
     let clock = Clock::new();
     let mut node = Sampled::new(Traced::new(node, free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
-    let config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    let mut config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    if common.hands_out {
+        // A participant that is silent may still write: only its end ends its sessions.
+        config.lease = Duration::from_secs(u32::MAX.into());
+    }
     let config = config.for_queue(device.receive_queue());
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
@@ -350,7 +379,10 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now, |participant| node.host.host.recover(participant, now));
+                shared.look(now, |participant| {
+                    endpoint.dismiss(now, device, node, address_of(participant));
+                    node.host.host.recover(participant, now)
+                });
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };

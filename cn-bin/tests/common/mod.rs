@@ -13,11 +13,11 @@ use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use dmrpc_core::endpoint::{Config, Endpoint, TimerEntry};
-use dmrpc_core::memory::{Memory, Plain};
+use dmrpc_core::memory::{Handed, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, Store};
 use dmrpc_core::wire::reference::RefKey;
-use dmrpc_cxl::{Pool, PoolDevice};
+use dmrpc_cxl::{Mode, Pool, PoolDevice};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Idle, IdleStrategy, Wait};
 use dmrpc_udp::{UdpConfig, UdpDevice};
@@ -51,7 +51,7 @@ impl Server {
     pub(crate) fn pool_node(pool: &Arc<Pool>) -> Self {
         let pool = Arc::clone(pool);
         Self::start(move |ready, stop| {
-            let memory = pool.store_memory();
+            let memory = Handed(pool.store_memory());
             let participants = pool.geometry().participants as u32;
             let store_config =
                 StoreConfig { participants, ..StoreConfig::for_pool_bytes(memory.len() * 7 / 8) };
@@ -62,7 +62,8 @@ impl Server {
             let key = RefKey(std::array::from_fn(|byte| key[byte / 8].to_le_bytes()[byte % 8]));
             let identity = Identity { memory_node: 0, incarnation, key };
             let address = device.local_addr();
-            serve_memory((store, identity), device, (address, ready), stop);
+            let hands_out = pool.geometry().mode == Mode::Flush;
+            serve_memory((store, identity, hands_out), device, (address, ready), stop);
         })
     }
 
@@ -129,12 +130,12 @@ fn run_memory_node(ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
     let identity = Identity { memory_node: 0, incarnation: 7, key: RefKey([9; 16]) };
     let device = UdpDevice::open(UdpConfig::LOOPBACK).expect("loopback");
     let address = device.local_addr();
-    serve_memory((store, identity), device, (address, ready), stop);
+    serve_memory((store, identity, false), device, (address, ready), stop);
 }
 
 /// Serves a store over a device until told to stop. The store must be in order at the end.
 fn serve_memory<M: Memory, D: Device + Wait>(
-    (store, identity): (Store<M>, Identity),
+    (store, identity, hands_out): (Store<M>, Identity, bool),
     mut device: D,
     (address, ready): (SocketAddrV4, mpsc::Sender<SocketAddrV4>),
     stop: &AtomicBool,
@@ -142,6 +143,9 @@ fn serve_memory<M: Memory, D: Device + Wait>(
     let mut holders = vec![SessionHolder::default(); 16];
     let mut transfers = vec![Transfer::default(); store.config().stages as usize];
     let mut node = MemoryNode::new(store, identity, Limits::NONE, &mut holders, &mut transfers);
+    if hands_out {
+        node.hand_out_places();
+    }
     let config = Config {
         slots_per_session: 64,
         ..Config::new(7, device.capabilities().datagram_bytes_max)

@@ -31,8 +31,12 @@ impl<M: Memory> MemoryNode<'_, M> {
             None => Err(Failure::MALFORMED),
         };
         match told {
-            Ok((base, words)) => {
-                reply.head(Status::OK, &[], &base.to_le_bytes());
+            Ok((extent, words)) => {
+                let mut parameters = [0; 16];
+                for (bytes, word) in parameters.as_chunks_mut::<8>().0.iter_mut().zip(extent) {
+                    *bytes = word.to_le_bytes();
+                }
+                reply.head(Status::OK, &[], &parameters);
                 let mut body = [0; 8 * PLACES_MAX];
                 for (bytes, word) in body.as_chunks_mut::<8>().0.iter_mut().zip(&words) {
                     *bytes = word.to_le_bytes();
@@ -52,13 +56,13 @@ impl<M: Memory> MemoryNode<'_, M> {
         &mut self,
         head: &RequestHead<'_>,
         question: &Question,
-    ) -> Result<(u64, heapless::Vec<u64, PLACES_MAX>), Failure> {
+    ) -> Result<([u64; 2], heapless::Vec<u64, PLACES_MAX>), Failure> {
         let holder = self.holder_of(head.call.session)?;
         let region = RegionId::from_raw(question.region);
         let Question { offset, length, with_pen, .. } = *question;
         let store = &mut self.store;
         let mut words = heapless::Vec::new();
-        let mut base = 0;
+        let mut extent = [0; 2];
         let fail = |error| Failure { step: 0, error: translate(error) };
         let mut at = offset;
         let end = offset.saturating_add(length);
@@ -68,11 +72,11 @@ impl<M: Memory> MemoryNode<'_, M> {
                 store.own_page(holder, region, at).map_err(fail)?;
             }
             let page = store.page_place(holder, region, at).map_err(fail)?;
-            base = page.base;
+            extent = [page.base, page.length];
             let pushed = words.push(page.place.unwrap_or(0) | u64::from(page.is_own));
             debug_assert!(pushed.is_ok(), "not full");
             at += page.bytes;
         }
-        Ok((base, words))
+        Ok((extent, words))
     }
 }

@@ -17,6 +17,8 @@ pub struct PagePlace {
     pub is_own: bool,
     /// Bytes of the region's first page that are before the region.
     pub base: u64,
+    /// Bytes of the region.
+    pub length: u64,
     /// Bytes from the offset to the end of the page.
     pub bytes: u64,
 }
@@ -54,6 +56,7 @@ impl<M: Memory> Store<M> {
             place,
             is_own: own.is_some(),
             base,
+            length: self.mem.load_u64(at + field::LEN),
             bytes: PAGE_BYTES - in_page,
         }))
     }
