@@ -1,8 +1,8 @@
 //! A call of 64 bytes by iceoryx2's request-response: a rival of DmRPC's calls through a pool.
 //!
-//! `iceoryx2_rpc [--blocks N]` makes calls from one core to a service on another, which echoes them;
-//! both ask again and again without ever waiting for an event. Prints a line of JSON. Measured as
-//! `rpc_round_trip` measures ours: one call at a time, each answer compared.
+//! `iceoryx2_rpc [--blocks N]` makes calls from one core to a service on another, which echoes
+//! them; both ask again and again without ever waiting for an event. Prints a line of JSON.
+//! Measured as `rpc_round_trip` measures ours: one call at a time, each answer compared.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
