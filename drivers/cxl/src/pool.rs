@@ -28,12 +28,19 @@ pub struct PoolConfig {
     pub ring_slots: u32,
     /// Bytes of the largest datagram: 64 to 65507.
     pub datagram_bytes: u32,
+    /// Number of the memory node that references to the pool's memory name, whoever makes them.
+    pub memory_node: u32,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        let ring_slots = RING_SLOTS.into();
-        Self { participants: 64, ring_participants: 8, ring_slots, datagram_bytes: 4400 }
+        Self {
+            participants: 64,
+            ring_participants: 8,
+            ring_slots: RING_SLOTS.into(),
+            datagram_bytes: 4400,
+            memory_node: 0,
+        }
     }
 }
 
