@@ -18,6 +18,7 @@ use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::device::address_of;
+use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Idle;
@@ -146,7 +147,7 @@ fn run_shared(
     if place.cores.len() > 1 {
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
-    let shared = SharedPool::open(options, path)?;
+    let shared = SharedPool::open(options, path, place.memory_node)?;
     let config = |bytes, participants| store_config(options, bytes, participants);
     if shared.is_in_flush_mode() {
         let store = shared.store(Handed(shared.memory()), config)?;
@@ -170,7 +171,7 @@ fn serve_shared<M: Memory>(
     let common = Common {
         options,
         driver: &driver,
-        identity: shared.identity(place.memory_node),
+        identity: shared.identity(),
         limits: limits(options),
         stages,
         signals,
@@ -330,6 +331,9 @@ fn endpoint_config(
     config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
+    }
+    if options.driver.kind() == DriverKind::Cxl {
+        config = config.through_memory(RING_SLOTS);
     }
     Ok(config)
 }

@@ -5,6 +5,9 @@
 //! body:  the bytes of all inline arguments, one after the other
 //! ```
 //!
+//! A message with a body and without a table has one argument: the body. That is the usual call,
+//! which therefore needs no table.
+//!
 //! The head always lies in the message's first packet; the packet header says how long it is.
 //! References travel in the head, so that the library can claim, narrow and trace them without
 //! reading user bytes. Parameters are small bytes that the receiver needs before the body, such as
@@ -139,14 +142,16 @@ impl RequestHeader {
         })
     }
 
-    /// Parses a header without arguments and without a call to follow; `None` if it has either, or
-    /// does not parse.
+    /// Parses a header without a call to follow; `None` if it has one, or does not parse.
     #[inline(always)]
-    pub fn parse_plain(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
-        // Depth and number of arguments, side by side.
-        let depth = u16_at(bytes, 2);
-        if depth >= DEPTH_MAX.into() || u16_at(bytes, 28) != NO_SLOT {
+    pub fn parse_free(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
+        if u16_at(bytes, 28) != NO_SLOT {
             return None;
+        }
+        // Depth and number of arguments, side by side: usually there are none.
+        let depth = u16_at(bytes, 2);
+        if depth >= DEPTH_MAX.into() {
+            return Self::parse_unusual(bytes);
         }
         Some(Self {
             method: Method(u16_at(bytes, 0)),
@@ -156,6 +161,11 @@ impl RequestHeader {
             trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
             after: None,
         })
+    }
+
+    #[inline(never)]
+    fn parse_unusual(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
+        Self::parse(bytes).ok()
     }
 
     /// Writes the header.
@@ -373,6 +383,8 @@ mod tests {
             let mut bytes = [0xFF; REQUEST_HEADER_BYTES];
             header.emit(&mut bytes);
             prop_assert_eq!(RequestHeader::parse(&bytes), Ok(header));
+            let free = after.is_none().then_some(header);
+            prop_assert_eq!(RequestHeader::parse_free(&bytes), free);
         }
 
         #[test]

@@ -14,6 +14,9 @@ use crate::process::ProcessId;
 use crate::ring;
 use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
 
+/// Datagrams that a ring holds unless another number is asked for.
+pub const RING_SLOTS: u16 = 64;
+
 /// How a pool is laid out, beside its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -25,11 +28,19 @@ pub struct PoolConfig {
     pub ring_slots: u32,
     /// Bytes of the largest datagram: 64 to 65507.
     pub datagram_bytes: u32,
+    /// Number of the memory node that references to the pool's memory name, whoever makes them.
+    pub memory_node: u32,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { participants: 64, ring_participants: 8, ring_slots: 64, datagram_bytes: 4400 }
+        Self {
+            participants: 64,
+            ring_participants: 8,
+            ring_slots: RING_SLOTS.into(),
+            datagram_bytes: 4400,
+            memory_node: 0,
+        }
     }
 }
 
@@ -341,6 +352,13 @@ impl Pool {
     /// The part that is the page store's.
     pub fn store_memory(&self) -> PoolMemory {
         self.mapping.memory(self.geometry.store_offset, self.geometry.store_bytes)
+    }
+
+    /// Makes loads from the pool, by what opens or maps it from now on in this process, take
+    /// `latency`: see [`crate::latency`]. Slices of the pool are as fast as ever.
+    pub fn slow_down(&mut self, latency: Duration) {
+        self.mapping.slow_down(latency);
+        self.memory = self.mapping.memory(0, self.geometry.pool_bytes);
     }
 
     /// The same as slices where they are.

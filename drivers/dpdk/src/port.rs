@@ -69,6 +69,8 @@ pub struct Port {
     receive_queue: usize,
     hardware: Mac,
     socket: Option<u32>,
+    /// The kernel's interface that the port is, or is one end of.
+    interface: Option<u32>,
     /// Where its device is.
     network: Option<Arc<Network>>,
     started: AtomicBool,
@@ -105,8 +107,7 @@ impl Port {
             return Err(DpdkError::Queues { port, asked, most });
         }
         check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let mut conf = dpdk::rte_eth_conf::default();
-        conf.rxmode.mtu = mtu(&driver, &info, config.frame_bytes_max);
+        let conf = port_conf(&driver, &info, config);
         sys::configure(id, config.queues, &conf).map_err(failed("configuring"))?;
 
         let socket = sys::socket(id);
@@ -120,6 +121,7 @@ impl Port {
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
+            interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
@@ -158,7 +160,7 @@ impl Port {
         let mut asked = begin;
         loop {
             let result = self.start();
-            if result.is_ok() && (timeout.is_none() || sys::link_is_up(self.id)) {
+            if result.is_ok() && (timeout.is_none() || self.is_connected()) {
                 return Ok(());
             }
             if timeout.is_some_and(|timeout| begin.elapsed() < timeout) {
@@ -181,6 +183,13 @@ impl Port {
                 }
             });
         }
+    }
+
+    /// Whether the port has a link. `net_af_packet` says so even when its interface is down.
+    fn is_connected(&self) -> bool {
+        // The kernel's end of a tap is brought up when the port is there.
+        let interface = self.interface.filter(|_| self.driver != "net_tap");
+        sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
     }
 
     fn is_memif(&self) -> bool {
@@ -355,6 +364,20 @@ fn check_frame(
         true => Ok(()),
         false => Err(DpdkError::FrameSize { port: name.to_owned(), asked, most }),
     }
+}
+
+/// How DPDK is to configure a port.
+fn port_conf(
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    config: &PortConfig,
+) -> dpdk::rte_eth_conf {
+    let mut conf = dpdk::rte_eth_conf::default();
+    conf.rxmode.mtu = mtu(driver, info, config.frame_bytes_max);
+    if config.queues > 1 {
+        sys::spread(&mut conf, info);
+    }
+    conf
 }
 
 /// The MTU to configure; 0 is the default.

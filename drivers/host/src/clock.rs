@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration as StdDuration, Instant as StdInstant};
 
-use dmrpc_core::time::Instant;
+use dmrpc_core::time::{Duration, Instant};
 
 #[allow(unsafe_code)]
 mod tsc;
@@ -23,6 +23,8 @@ pub enum ClockSource {
     Counter,
     /// The system's `CLOCK_MONOTONIC`.
     System,
+    /// Nowhere: each reading is so much later than the one before.
+    Steps,
 }
 
 impl fmt::Display for ClockSource {
@@ -30,6 +32,7 @@ impl fmt::Display for ClockSource {
         f.write_str(match self {
             Self::Counter => "counter",
             Self::System => "system",
+            Self::Steps => "steps",
         })
     }
 }
@@ -40,7 +43,7 @@ pub struct Clock {
     source: ClockSource,
     start: StdInstant,
     start_ticks: u64,
-    /// Nanoseconds a tick, as a fraction of 2^32.
+    /// Nanoseconds a tick, as a fraction of 2^32; of a clock that steps, nanoseconds a step.
     nanos_per_tick_q32: u64,
     /// The last reading: no later one is smaller, whatever core the thread was moved to.
     last_nanos: Cell<u64>,
@@ -61,6 +64,13 @@ impl Clock {
             nanos_per_tick_q32: 0,
             last_nanos: Cell::new(0),
         }
+    }
+
+    /// A clock that every reading moves on by `step`, whatever time has passed: for counts that
+    /// must not depend on how fast a program runs.
+    pub fn steps(step: Duration) -> Self {
+        let nanos_per_tick_q32 = step.as_nanos();
+        Self { source: ClockSource::Steps, nanos_per_tick_q32, ..Self::system() }
     }
 
     fn counter() -> Self {
@@ -87,7 +97,7 @@ impl Clock {
     pub fn ticks_a_nano(&self) -> f64 {
         match self.source {
             ClockSource::Counter => (1u64 << 32) as f64 / self.nanos_per_tick_q32 as f64,
-            ClockSource::System => 1.0,
+            ClockSource::System | ClockSource::Steps => 1.0,
         }
     }
 
@@ -100,6 +110,7 @@ impl Clock {
                 ((u128::from(ticks) * u128::from(self.nanos_per_tick_q32)) >> 32) as u64
             }
             ClockSource::System => self.start.elapsed().as_nanos() as u64,
+            ClockSource::Steps => self.last_nanos.get() + self.nanos_per_tick_q32,
         };
         // A counter that lags a little on another core would otherwise run back, or wrap.
         let last_nanos = self.last_nanos.get();
@@ -141,6 +152,14 @@ mod tests {
         agrees_with_the_system(&Clock::new());
         agrees_with_the_system(&Clock::system());
         assert_eq!(Clock::system().source(), ClockSource::System);
+    }
+
+    #[test]
+    fn steps_are_as_long_as_asked_for() {
+        let clock = Clock::steps(Duration::from_nanos(70));
+        let first = clock.now();
+        assert_eq!(clock.now().since(first), Duration::from_nanos(70));
+        assert_eq!(clock.source(), ClockSource::Steps);
     }
 
     #[test]
