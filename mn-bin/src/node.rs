@@ -12,13 +12,16 @@ use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
 use dmrpc_core::memory::{Atomic, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
-use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
+use dmrpc_core::store::{
+    Config as StoreConfig, Layout, Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store,
+};
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
+use dmrpc_host::events;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
@@ -29,11 +32,9 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::{Reporter, dump_trace_on_panic, free_ring};
+use crate::report::Reporter;
 use crate::shared::SharedPool;
 
-/// Steps of freeing between two polls: some microseconds, so that latency does not show it.
-const RECLAIM_STEPS_A_POLL: u32 = 32;
 /// Frames by which a pool that does not fit is made smaller: 1 MiB.
 const FRAMES_A_STEP: u32 = 256;
 /// Polls between two looks at signals and the report's time.
@@ -84,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut devices = devices.map_err(Error::Device)?;
 
     let key = RefKey(random_secret().map_err(Error::Random)?);
-    dump_trace_on_panic();
+    events::dump_on_panic();
     let life = wall_clock_ns();
     let common = Common {
         options,
@@ -226,7 +227,7 @@ fn poll_loop<M: Memory>(
     if let Some(staged) = options.session_staged {
         node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
     }
-    let mut node = Traced::new(node, free_ring());
+    let mut node = Traced::new(node, events::free_ring());
     let clock = Clock::new();
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let config = endpoint_config(options, common.life, datagram_bytes_max)?;
@@ -320,7 +321,7 @@ fn serve<M: Memory>(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.host.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.reclaim(now, RECLAIM_UNITS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {

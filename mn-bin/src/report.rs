@@ -6,44 +6,22 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use dmrpc_core::endpoint::view::SessionView;
 use dmrpc_core::endpoint::{Counters, Endpoint};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
-use dmrpc_core::store::Stats;
+use dmrpc_core::store::{Backlog, Stats};
 use dmrpc_core::time::Instant;
-use dmrpc_core::trace::{Event, Ring, Traced};
+use dmrpc_core::trace::{Ring, Traced};
+use dmrpc_host::events;
 use serde_json::json;
 use spin::Mutex;
 
-/// Poll loops that have a ring of their own.
-const RINGS: usize = 64;
-
-/// What happened last in each poll loop.
-static TRACES: [Ring; RINGS] = [const { Ring::new() }; RINGS];
-
-/// The ring of one more poll loop. Loops beyond [`RINGS`] share theirs, and garble it.
-pub(crate) fn free_ring() -> &'static Ring {
-    static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    &TRACES[TAKEN.fetch_add(1, Ordering::Relaxed) % RINGS]
-}
-
 /// Sessions that a dump names, at most.
 const SESSIONS_NAMED: usize = 64;
-
-/// Sees to it that a process that panics says what happened before.
-pub(crate) fn dump_trace_on_panic() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        for ring in TRACES.iter().filter(|ring| ring.count() > 0) {
-            let _ = io::stderr().write_all(trace(ring, false).as_bytes());
-        }
-        before(panic);
-    }));
-}
 
 /// What a person asked for.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +38,8 @@ struct Snapshot {
     stats: Stats,
     counters: Counters,
     reclaiming: bool,
+    /// How much, for a dump.
+    backlog: Backlog,
     /// Asked for by a person: everything, not only rates.
     dump: Option<Dump>,
 }
@@ -111,6 +91,7 @@ impl Reporter {
             stats: node.host.store().stats(),
             counters: *endpoint.counters(),
             reclaiming: node.host.store().pending(),
+            backlog: if dump { node.host.store().backlog() } else { Backlog::default() },
             dump: dump.then(|| {
                 let mut sessions = endpoint.server_sessions();
                 Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.ring() }
@@ -199,7 +180,7 @@ fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
 /// Who is connected, what is held, what was dropped, and what happened last.
 fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
     let sessions: Vec<_> = asked.sessions.iter().flatten().collect();
-    let Snapshot { at, stats, counters, reclaiming, .. } = now;
+    let Snapshot { at, stats, counters, reclaiming, backlog, .. } = now;
     let mut text = String::new();
     if json {
         let sessions: Vec<_> = sessions
@@ -219,6 +200,10 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             "sessions": sessions, "counters": all, "pins": stats.pins.in_use,
             "stages": stats.stages.in_use, "detached": stats.detached,
             "holders": stats.holders.in_use, "reclaiming": reclaiming,
+            "reclaiming_versions": backlog.versions, "reclaiming_stages": backlog.stages,
+            "holders_leaving": backlog.leaving, "holders_in_grace": backlog.in_grace,
+            "holders_expiring": backlog.expiring, "left_pages": backlog.pages,
+            "left_regions": backlog.regions, "left_references": backlog.references,
         });
         text = format!("{object}\n");
     } else {
@@ -227,6 +212,14 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             text,
             "  {} pins, {} writes staged, {} detached references, {} holders{reclaiming}",
             stats.pins.in_use, stats.stages.in_use, stats.detached, stats.holders.in_use
+        );
+        let Backlog { versions, stages, leaving, in_grace, expiring, .. } = backlog;
+        let Backlog { pages, regions, references, .. } = backlog;
+        let _ = writeln!(
+            text,
+            "  to be reclaimed: {versions} versions, {stages} staged writes; {leaving} holders \
+             leaving, {in_grace} in their grace, {expiring} expiring, with {pages} pages, \
+             {regions} regions, {references} references"
         );
         for session in sessions {
             let _ = writeln!(
@@ -246,29 +239,5 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             }
         });
     }
-    text + &trace(asked.ring, json)
-}
-
-/// The last events, the oldest first.
-fn trace(ring: &Ring, json: bool) -> String {
-    let mut text = String::new();
-    ring.for_each(|event| {
-        let Event { at, what, session, slot, request, trace } = event;
-        let (nanos, what, trace) = (at.as_nanos(), what.name(), trace.0);
-        let _ = if json {
-            let event = json!({
-                "event": what, "at_ns": nanos, "session": session, "slot": slot,
-                "request": request, "trace": format!("{trace:032x}"),
-            });
-            writeln!(text, "{event}")
-        } else {
-            let seconds = nanos as f64 / 1e9;
-            writeln!(
-                text,
-                "  {seconds:>14.6} s {what:<22} session {session} slot {slot} request {request} \
-                 trace {trace:032x}"
-            )
-        };
-    });
-    text
+    text + &events::text(asked.ring, json)
 }

@@ -7,7 +7,7 @@ use dmrpc_sim::effects::Fault;
 use dmrpc_sim::faults::Counts;
 
 /// Faults of nodes, as they are counted.
-pub(crate) const NODE_FAULTS: [&str; 27] = [
+pub(crate) const NODE_FAULTS: [&str; 30] = [
     "dies at any time",
     "dies holding regions",
     "dies holding references",
@@ -20,6 +20,7 @@ pub(crate) const NODE_FAULTS: [&str; 27] = [
     "memory node returns empty",
     "memory node returns smaller",
     "memory node paused",
+    "memory node paused past a lease",
     "exhausted frames",
     "exhausted nodes",
     "exhausted versions",
@@ -32,6 +33,8 @@ pub(crate) const NODE_FAULTS: [&str; 27] = [
     "exhausted holds of a version",
     "exhausted sessions",
     "exhausted slots",
+    "quota used up",
+    "packet without its tag",
     "clocks apart",
     "hostile packets",
     "incast",
