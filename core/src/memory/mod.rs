@@ -17,6 +17,7 @@
 mod counted;
 mod raw;
 mod stale;
+mod transfer;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The two back ends over real memory: the only file of this module with `unsafe`.
+//! The two back ends over real memory: besides `transfer`, the only file here with `unsafe`.
 //!
 //! Soundness rests on three facts: the constructors prove or demand that `base..base + len` is
 //! valid for reads and writes for `'m`; every access is checked against `len` here; and no
@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::Memory;
+use super::{Memory, transfer};
 
 /// A checked window of raw memory: what both back ends are made of.
 #[derive(Debug, Clone, Copy)]
@@ -194,14 +194,14 @@ impl Memory for Plain<'_> {
 }
 
 /// Memory that other processes map and write too: acquire loads, release stores, real
-/// compare-and-swap, and copies in volatile words, because nobody may assume that the bytes stay.
+/// compare-and-swap, and copies by [`transfer`], because nobody may assume that the bytes stay.
 #[derive(Debug)]
 pub struct Atomic<'m> {
     window: Window,
     lifetime: PhantomData<&'m mut [u64]>,
 }
 
-// SAFETY: words are accessed with atomics and bulk bytes with volatile words only, as with
+// SAFETY: words are accessed with atomics and bulk bytes by `transfer` only, as with
 // memory shared between processes.
 unsafe impl Send for Atomic<'_> {}
 // SAFETY: as above.
@@ -248,8 +248,8 @@ impl<'m> Atomic<'m> {
     }
 }
 
-/// Bytes of a word of volatile copies.
-const WORD: usize = 8;
+/// Bytes of zeros that are copied at a time: a quarter of a page.
+const ZEROS_BYTES: usize = 1024;
 
 impl Memory for Atomic<'_> {
     fn len(&self) -> u64 {
@@ -287,61 +287,32 @@ impl Memory for Atomic<'_> {
         word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
+    #[inline]
     fn read(&self, offset: u64, target: &mut [u8]) {
-        let mut at = self.window.at(offset, target.len() as u64);
-        let mut words = target.chunks_exact_mut(WORD);
-        for word in &mut words {
-            // SAFETY: `at` stays within the range checked above; the array needs no alignment.
-            let value = unsafe { at.cast::<[u8; WORD]>().read_volatile() };
-            word.copy_from_slice(&value);
-            // SAFETY: at most one past the checked range.
-            at = unsafe { at.add(WORD) };
-        }
-        for byte in words.into_remainder() {
-            // SAFETY: within the checked range, and at most one past it afterwards.
-            unsafe {
-                *byte = at.read_volatile();
-                at = at.add(1);
-            }
-        }
+        let at = self.window.at(offset, target.len() as u64);
+        // SAFETY: in range by `at`; `target` is exclusive, so it can't overlap the pool.
+        unsafe { transfer::copy(at, target.as_mut_ptr(), target.len()) }
     }
 
+    #[inline]
     fn write(&self, offset: u64, source: &[u8]) {
-        let mut at = self.window.at(offset, source.len() as u64);
-        let (words, rest) = source.as_chunks::<WORD>();
-        for word in words {
-            // SAFETY: within the checked range, and at most one past it afterwards.
-            unsafe {
-                at.cast::<[u8; WORD]>().write_volatile(*word);
-                at = at.add(WORD);
-            }
-        }
-        for byte in rest {
-            // SAFETY: within the checked range, and at most one past it afterwards.
-            unsafe {
-                at.write_volatile(*byte);
-                at = at.add(1);
-            }
-        }
+        let at = self.window.at(offset, source.len() as u64);
+        // SAFETY: in range by `at`; nobody has a slice of the pool that could overlap.
+        unsafe { transfer::copy(source.as_ptr(), at, source.len()) }
     }
 
     fn copy(&self, source: u64, target: u64, len: u64) {
         assert!(Window::ranges_disjoint(source, target, len), "ranges of a copy overlap");
-        let mut chunk = [0; super::LINE_BYTES as usize];
-        let mut done = 0;
-        while done < len {
-            let n = (len - done).min(super::LINE_BYTES);
-            self.read(source + done, &mut chunk[..n as usize]);
-            self.write(target + done, &chunk[..n as usize]);
-            done += n;
-        }
+        let (from, to) = (self.window.at(source, len), self.window.at(target, len));
+        // SAFETY: both in range by `at`, and disjoint by the assertion.
+        unsafe { transfer::copy(from, to, len as usize) }
     }
 
     fn fill_zero(&self, offset: u64, len: u64) {
-        let zeros = [0; super::LINE_BYTES as usize];
+        let zeros = [0; ZEROS_BYTES];
         let mut done = 0;
         while done < len {
-            let n = (len - done).min(super::LINE_BYTES);
+            let n = (len - done).min(ZEROS_BYTES as u64);
             self.write(offset + done, &zeros[..n as usize]);
             done += n;
         }

@@ -22,7 +22,7 @@ use dmrpc_host::idle::Wait;
 use crate::mapping::PoolMemory;
 use crate::participants::Participant;
 use crate::pool::Pool;
-use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings, Taken};
+use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings};
 use crate::superblock::Geometry;
 
 /// Most datagrams of a burst.
@@ -127,12 +127,11 @@ impl<M: Memory> RingDevice<M> {
         rings.store_wish(&memory, own, false);
         let all = 0..ring_participants;
         let consumers = all.clone().map(|peer| Consumer::open(&rings, &memory, peer, own));
-        let receive = Receive::new(consumers.collect(), rings.datagram_bytes as usize);
+        let receive = Receive::new(&rings, own, consumers.collect());
         let peers = all.map(|peer| Peer {
             producer: Producer::open(&rings, &memory, own, peer),
             refusals: 0,
             joined: false,
-            touched: false,
         });
         let send = Send::new(peers.collect(), rings.datagram_bytes as usize);
         Ok(Self { memory, rings, own, receive, send })
@@ -200,6 +199,10 @@ struct Packet {
 struct Receive {
     consumers: Box<[Consumer]>,
     datagram_bytes: usize,
+    /// Where senders tell of themselves.
+    senders_at: u64,
+    /// A bit for each participant that can.
+    all: u64,
     /// Those that ever sent, a bit each.
     senders: u64,
     /// Those whose ring may hold something, a bit each; all senders while they are few.
@@ -217,12 +220,17 @@ struct Receive {
 }
 
 impl Receive {
-    fn new(consumers: Box<[Consumer]>, datagram_bytes: usize) -> Self {
+    fn new(rings: &Rings, own: u32, consumers: Box<[Consumer]>) -> Self {
+        let datagram_bytes = rings.datagram_bytes as usize;
+        // Without atomics nobody can tell: all may have sent.
+        let known = if rings.flush { rings.all() } else { 0 };
         Self {
             consumers,
             datagram_bytes,
-            senders: 0,
-            hot: 0,
+            senders_at: rings.senders(own),
+            all: if rings.flush { 0 } else { rings.all() },
+            senders: known,
+            hot: known,
             wants_bells: false,
             first: 0,
             buffer: vec![0; BURST_MAX * datagram_bytes.next_multiple_of(8)].into(),
@@ -234,28 +242,26 @@ impl Receive {
     }
 
     /// Takes all that fits into the burst from one ring. Returns whether the ring is empty now.
-    #[inline]
+    #[inline(always)]
     fn drain(&mut self, rings: &Rings, memory: &impl Memory, sender: u32) -> bool {
         let Some(consumer) = self.consumers.get_mut(sender as usize) else { return true };
-        let mut is_empty = false;
-        while self.count < BURST_MAX {
+        let mut found = consumer.look(rings, memory);
+        while let Some(bytes) = found
+            && self.count < BURST_MAX
+        {
             let target = &mut self.buffer[self.used_bytes..][..self.datagram_bytes];
-            match consumer.take(rings, memory, target) {
-                Taken::Nothing => {
-                    is_empty = true;
-                    break;
-                }
-                Taken::Nonsense => self.stats.nonsense += 1,
-                Taken::Datagram(bytes) => {
-                    self.packets[self.count] = Packet { sender, start: self.used_bytes, bytes };
-                    self.count += 1;
-                    self.used_bytes += bytes.next_multiple_of(8);
-                    self.stats.received += 1;
-                }
+            if consumer.take(rings, memory, bytes, target) {
+                self.packets[self.count] = Packet { sender, start: self.used_bytes, bytes };
+                self.count += 1;
+                self.used_bytes += bytes.next_multiple_of(8);
+                self.stats.received += 1;
+            } else {
+                self.stats.nonsense += 1;
             }
+            found = consumer.look(rings, memory);
         }
-        consumer.tell(rings, memory, is_empty);
-        is_empty
+        consumer.tell(rings, memory, found.is_none());
+        found.is_none()
     }
 
     /// Learns of new senders, and asks to be rung for once they are many.
@@ -274,8 +280,8 @@ impl Receive {
     #[inline]
     fn receive(&mut self, rings: &Rings, memory: &impl Memory, own: u32) -> usize {
         (self.count, self.used_bytes) = (0, 0);
-        let senders = rings.load_senders(memory, own);
-        if senders != self.senders {
+        let senders = memory.load_u64(self.senders_at) & self.all;
+        if senders & !self.senders != 0 {
             self.meet(rings, memory, own, senders);
         }
         if self.wants_bells {
@@ -283,19 +289,17 @@ impl Receive {
             self.hot |= rings.take_rung(memory, own) | self.senders & (1 << self.first);
         }
         // From `first` on, then the rest: nobody is served last for ever.
-        let after = self.hot & (u64::MAX << self.first);
-        for mut bits in [after, self.hot & !after] {
-            while bits != 0 && self.count < BURST_MAX {
-                let sender = bits.trailing_zeros();
-                bits &= bits - 1;
-                let is_empty = self.drain(rings, memory, sender);
-                if self.wants_bells && is_empty {
-                    self.hot &= !(1 << sender);
-                }
+        let mut bits = self.hot.rotate_right(self.first);
+        while bits != 0 && self.count < BURST_MAX {
+            let sender = bits.trailing_zeros().wrapping_add(self.first) % u64::BITS;
+            bits &= bits - 1;
+            let is_empty = self.drain(rings, memory, sender);
+            if self.wants_bells && is_empty {
+                self.hot &= !(1 << sender);
             }
         }
         if self.count > 0 || self.wants_bells {
-            self.first = (self.first + 1) % rings.participants();
+            self.first = if self.first + 1 < rings.participants() { self.first + 1 } else { 0 };
         }
         self.count
     }
@@ -331,8 +335,6 @@ struct Peer {
     refusals: u32,
     /// Whether the receiver was told that this participant sends to it.
     joined: bool,
-    /// Whether something was put since the last flush.
-    touched: bool,
 }
 
 /// The datagram that is being written: its receiver, if there is one, and its length.
@@ -345,6 +347,8 @@ struct Staged {
 #[derive(Debug)]
 struct Send {
     peers: Box<[Peer]>,
+    /// Peers that something was put for since the last flush, a bit each.
+    touched: u64,
     buffer: Box<[u8]>,
     staged: Option<Staged>,
     stats: RingStats,
@@ -353,16 +357,23 @@ struct Send {
 impl Send {
     fn new(peers: Box<[Peer]>, datagram_bytes: usize) -> Self {
         let buffer = vec![0; datagram_bytes].into();
-        Self { peers, buffer, staged: None, stats: RingStats::default() }
+        Self { peers, touched: 0, buffer, staged: None, stats: RingStats::default() }
     }
 
     /// Puts the datagram that was written last into its ring.
-    #[inline]
+    #[inline(always)]
     fn commit(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        let Some(Staged { peer: index, bytes }) = self.staged.take() else { return };
+        if let Some(staged) = self.staged.take() {
+            self.put(rings, memory, own, staged);
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, staged: Staged) {
+        let Staged { peer: index, bytes } = staged;
         let Some(peer) = self.peers.get_mut(index as usize) else { return };
         peer.producer.put(rings, memory, &self.buffer[..bytes]);
-        peer.touched = true;
+        self.touched |= 1 << index;
         if !peer.joined {
             peer.joined = true;
             rings.join(memory, own, index);
@@ -416,10 +427,10 @@ impl<M: Memory> Tx for RingTx<'_, M> {
     fn flush(&mut self) {
         let state = &mut *self.state;
         state.commit(self.rings, self.memory, self.own);
-        for (index, peer) in state.peers.iter_mut().enumerate() {
-            if std::mem::take(&mut peer.touched) {
-                self.rings.ring_bell(self.memory, self.own, index as u32);
-            }
+        while state.touched != 0 {
+            let index = state.touched.trailing_zeros();
+            state.touched &= state.touched - 1;
+            self.rings.ring_bell(self.memory, self.own, index);
         }
     }
 }

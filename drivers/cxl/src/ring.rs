@@ -5,6 +5,10 @@
 //! there or not, so neither side reads what the other keeps of its position. Only a producer that
 //! believes the ring full reads how far the consumer says it has come.
 //!
+//! What a lone datagram costs is the lines that cross one after the other. So the consumer's look
+//! at a place touches all the lines that it expects there, as many as the last datagram had: they
+//! cross at the same time.
+//!
 //! Because numbers are in the places, both positions can be found again in the pool: whoever takes
 //! over a dead participant's slot continues its rings, and a death at any store loses at most the
 //! datagram that it was writing.
@@ -37,6 +41,9 @@ const FIRST_BYTES: usize = (LINE_BYTES - WORD_BYTES) as usize;
 const LENGTH_BITS: u32 = 16;
 /// Numbers are counted modulo this: far more than a ring has places.
 const NUMBER_MASK: u64 = (1 << (64 - LENGTH_BITS)) - 1;
+/// Most lines of a place, beyond its first, that the consumer touches before it knows that they
+/// hold something.
+const AHEAD_MAX: u64 = 3;
 
 /// Bytes of a participant's bells.
 pub(crate) const fn bells_bytes(_participants: u64) -> u64 {
@@ -97,8 +104,8 @@ impl Rings {
         self.bells(receiver)
     }
 
-    /// Where the senders to `receiver` have a bit each.
-    fn senders(&self, receiver: u32) -> u64 {
+    /// Where the senders to `receiver` have a bit each, if there are atomics.
+    pub(crate) fn senders(&self, receiver: u32) -> u64 {
         self.bells(receiver) + APART
     }
 
@@ -153,11 +160,9 @@ impl Rings {
         }
     }
 
-    /// The participants that ever sent to `receiver`, a bit each. Without atomics: all may have.
-    #[inline(always)]
-    pub(crate) fn load_senders(&self, memory: &impl Memory, receiver: u32) -> u64 {
-        let all = u64::MAX >> (64 - self.participants);
-        if self.flush { all } else { memory.load_u64(self.senders(receiver)) & all }
+    /// A bit for each participant with rings.
+    pub(crate) fn all(&self) -> u64 {
+        u64::MAX >> (64 - self.participants)
     }
 
     /// Lets `receiver` know that `sender` will send to it.
@@ -194,7 +199,7 @@ impl Rings {
         let mut bits = memory.load_u64(at);
         while bits != 0 {
             match memory.compare_exchange_u64(at, bits, 0) {
-                Ok(_) => return bits & (u64::MAX >> (64 - self.participants)),
+                Ok(_) => return bits & self.all(),
                 Err(found) => bits = found,
             }
         }
@@ -274,17 +279,8 @@ pub(crate) struct Consumer {
     next: u64,
     /// How far the producer has been told.
     told: u64,
-}
-
-/// What a consumer found in its next place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// Nothing yet.
-    Nothing,
-    /// A datagram of so many bytes, copied out.
-    Datagram(usize),
-    /// A datagram of a length that cannot be: it was skipped.
-    Nonsense,
+    /// Lines beyond the first that the next datagram is expected to take: as many as the last.
+    ahead: u64,
 }
 
 impl Consumer {
@@ -294,25 +290,44 @@ impl Consumer {
         let ring = rings.ring(sender, receiver);
         let next = rings.end(memory, ring, rings.load_taken(memory, ring));
         rings.store_taken(memory, ring, next);
-        Self { ring, next, told: next }
+        Self { ring, next, told: next, ahead: 0 }
     }
 
-    /// Copies the next datagram to the front of `target`, which has room for the largest.
-    #[inline]
-    pub(crate) fn take(&mut self, rings: &Rings, memory: &impl Memory, target: &mut [u8]) -> Taken {
-        let Some(bytes) = rings.look(memory, self.ring, self.next) else {
-            return Taken::Nothing;
-        };
+    /// The length of the datagram in the next place; `None` if there is nothing yet.
+    #[inline(always)]
+    pub(crate) fn look(&self, rings: &Rings, memory: &impl Memory) -> Option<usize> {
+        let bytes = rings.look(memory, self.ring, self.next);
+        if bytes.is_none() && !rings.flush {
+            // When these lines change they come together with the first, not after it.
+            let place = rings.place(self.ring, self.next);
+            for line in 1..=self.ahead {
+                memory.load_u64(place + line * LINE_BYTES);
+            }
+        }
+        bytes
+    }
+
+    /// Copies the datagram of `bytes` bytes that was found in the next place to the front of
+    /// `target`, which has room for the largest. Returns false, and skips it, if it is longer.
+    #[inline(always)]
+    pub(crate) fn take(
+        &mut self,
+        rings: &Rings,
+        memory: &impl Memory,
+        bytes: usize,
+        target: &mut [u8],
+    ) -> bool {
         let place = rings.place(self.ring, self.next);
         self.next = self.next.wrapping_add(1);
         if bytes as u64 > rings.datagram_bytes {
-            return Taken::Nonsense;
+            return false;
         }
+        self.ahead = ((WORD_BYTES + bytes as u64 - 1) / LINE_BYTES).min(AHEAD_MAX);
         if rings.flush {
             memory.flush(place, WORD_BYTES + bytes as u64);
         }
         memory.read(place + WORD_BYTES, &mut target[..bytes]);
-        Taken::Datagram(bytes)
+        true
     }
 
     /// Tells the producer how far this end has come, if it may be waiting for that: when the ring

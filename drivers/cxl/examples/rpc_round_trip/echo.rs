@@ -20,6 +20,8 @@ use dmrpc_sim::storage;
 pub(crate) struct Echo {
     pub(crate) completed: u64,
     pub(crate) wrong: u64,
+    /// What answers must be.
+    pub(crate) expected: Vec<u8>,
 }
 
 impl Host for Echo {
@@ -46,7 +48,7 @@ impl Host for Echo {
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         self.completed += 1;
         let right = matches!(completion.result, Ok(response) if response.status == Status::OK
-            && matches!(response.body, Body::Whole(bytes) if bytes.iter().all(|b| *b == 0x5A)));
+            && matches!(response.body, Body::Whole(bytes) if bytes == self.expected));
         self.wrong += u64::from(!right);
     }
     fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
@@ -82,11 +84,16 @@ impl Node {
         self.endpoint.poll(self.clock.now(), &mut self.device, &mut self.host);
     }
 
-    /// Opens a session with the node at `address`, which polls.
-    pub(crate) fn connect(&mut self, address: SocketAddrV4) -> SessionId {
+    /// Opens a session with the node at `address`, which polls, or is polled by `meanwhile`.
+    pub(crate) fn connect(
+        &mut self,
+        address: SocketAddrV4,
+        mut meanwhile: impl FnMut(),
+    ) -> SessionId {
         let session = self.endpoint.connect(self.clock.now(), address).expect("a session");
         while !self.endpoint.is_up(session) {
             self.poll();
+            meanwhile();
         }
         session
     }

@@ -3,6 +3,9 @@
 //!
 //! `rpc_round_trip [--blocks N] [--calls N] [--bytes N]` measures both in turns and prints a line
 //! of JSON for each, and the ratio of the medians of each block: the median, and the quartiles.
+//!
+//! `rpc_round_trip --alone N` makes N calls with both ends polled in turns by one thread and
+//! measures nothing: for counting instructions.
 
 mod echo;
 
@@ -44,21 +47,45 @@ fn quantile(samples: &mut [f64], q: f64) -> f64 {
     samples[((samples.len() - 1) as f64 * q) as usize]
 }
 
+fn pool() -> Result<Pool, Box<dyn std::error::Error>> {
+    let mapping = Mapping::memfd("rpc-round-trip", 64 << 20)?;
+    let config = PoolConfig::default();
+    Ok(Pool::format(mapping, Mode::Coherent, &config, (1, [7; 2]), Overwrite::Unused)?)
+}
+
+/// `calls` calls, one at a time, with both ends polled by this thread.
+fn both_ends(calls: u64, bytes: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let pool = pool()?;
+    let (mut server, mut client) = (Node::open(&pool, 1), Node::open(&pool, 2));
+    let session = client.connect(device::address_of(1), || server.poll());
+    let body = vec![0x5A; bytes];
+    client.host.expected.clone_from(&body);
+    for token in 0..calls {
+        let call = Call { body: &body, token, ..Call::new(Method(1)) };
+        while client.endpoint.call(client.now(), session, &call).is_err() {
+            client.poll();
+        }
+        while client.host.completed <= token {
+            client.poll();
+            server.poll();
+        }
+    }
+    assert_eq!(client.host.wrong, 0, "every answer is right");
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (blocks, calls) = (number("--blocks", 21), number("--calls", 2000));
     let bytes = number("--bytes", 64) as usize;
+    let alone = number("--alone", 0);
+    if alone > 0 {
+        return both_ends(alone, bytes);
+    }
     let cores = available_cores()?;
     let (Some(ours), Some(theirs)) = (cores.first(), cores.get(1)) else {
         return Err("two cores are needed".into());
     };
-    let mapping = Mapping::memfd("rpc-round-trip", 64 << 20)?;
-    let pool = Pool::format(
-        mapping,
-        Mode::Coherent,
-        &PoolConfig::default(),
-        (1, [7; 2]),
-        Overwrite::Unused,
-    )?;
+    let pool = pool()?;
     // The line of the yardstick lies where the store would be.
     let line = pool.store_memory();
     let task = AtomicU32::new(SERVE);
@@ -76,7 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         pin_to_core(*ours).expect("it is there");
         let mut client = Node::open(&pool, 2);
-        let session = client.connect(device::address_of(1));
+        let session = client.connect(device::address_of(1), || ());
         let clock = Clock::new();
         let mut all = [const { Vec::new() }; 2];
         let mut ratios = Vec::new();
@@ -124,6 +151,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Nanoseconds of each of `calls` calls.
 fn round_trips(client: &mut Node, session: SessionId, bytes: usize, calls: u64) -> Vec<f64> {
     let body = vec![0x5A; bytes];
+    client.host.expected.clone_from(&body);
     let mut samples = Vec::with_capacity(calls as usize);
     for token in 0..calls {
         let start = client.now();

@@ -208,7 +208,7 @@ impl<'m> World<'m> {
             let wrong = counters.malformed + counters.bad_checksum + counters.bad_length;
             assert!(corrupted || wrong == 0, "endpoints send what they accept: {counters:?}");
         }
-        // One after the other: where holders are few, not every node has one.
+        // One node could do it, but it may be one for which the memory node has no holder left.
         for index in self.compute_nodes() {
             let cn = self.cn(index);
             cn.spawn(end_detached(cn.clone()));
