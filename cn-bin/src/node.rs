@@ -94,9 +94,21 @@ impl<D: Device> Node<D> {
     /// # Errors
     /// [`OpenError`]: a number out of range.
     pub fn new(device: D, local: SocketAddrV4, config: &NodeConfig) -> Result<Self, OpenError> {
+        Self::with_clock(device, local, config, Clock::new())
+    }
+
+    /// As [`Node::new`], with the time of `clock`: for simulations.
+    ///
+    /// # Errors
+    /// As [`Node::new`].
+    pub fn with_clock(
+        device: D,
+        local: SocketAddrV4,
+        config: &NodeConfig,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
-        let clock = Clock::new();
         let endpoint = OwnedEndpoint::new(
             config.endpoint(datagram_bytes)?,
             config.client_sessions,

@@ -68,6 +68,8 @@ impl<M: Memory> Store<M> {
         let mut done = 0;
         if self.me == RECLAIMER {
             self.advance(now);
+            // Operations may free a little themselves: that is not this call's.
+            self.spent = 0;
             while done < budget && self.reclaim_step() {
                 let spent = core::mem::take(&mut self.spent);
                 assert!(spent < STEP_UNITS_MAX, "a step of {spent} units");
@@ -83,7 +85,8 @@ impl<M: Memory> Store<M> {
     /// Notes that the step that runs gives back so many frames or nodes and looks at so many links
     /// or records, beside the little that every step does.
     pub(super) fn spend(&mut self, frees: u32, looks: u32) {
-        self.spent += frees / FREES_A_UNIT + looks / LOOKS_A_UNIT;
+        let units = frees / FREES_A_UNIT + looks / LOOKS_A_UNIT;
+        self.spent = self.spent.saturating_add(units);
     }
 
     /// One step; false if there was nothing to do. The queues take turns, so that none of them
