@@ -70,8 +70,13 @@ fn account(node: &Node<UdpDevice>, memory: &Memory<'_, UdpDevice>) -> Account {
     Account { frames, references, reclaiming: of("reclaiming") != 0 }
 }
 
-/// Takes references and a region; what it has then is its alone.
-fn take_much(node: &Node<UdpDevice>, memory: &Memory<'_, UdpDevice>, options: &Options) -> Region {
+/// Takes references and a region; what it has then is its alone. Others are polled meanwhile.
+fn take_much(
+    node: &Node<UdpDevice>,
+    memory: &Memory<'_, UdpDevice>,
+    options: &Options,
+    others: impl Fn(),
+) -> Region {
     let (start, page) = (memory.start(), [7; PAGE]);
     let (mut begun, mut ended) = (0, 0);
     while ended < options.references {
@@ -80,6 +85,7 @@ fn take_much(node: &Node<UdpDevice>, memory: &Memory<'_, UdpDevice>, options: &O
             begun += 1;
         }
         node.step();
+        others();
         while let Some(ticket) = node.next_ended() {
             node.try_finish(ticket).expect("ended").expect("answered").reference().expect("room");
             ended += 1;
@@ -89,6 +95,7 @@ fn take_much(node: &Node<UdpDevice>, memory: &Memory<'_, UdpDevice>, options: &O
     let region = memory.alloc(options.region_mib << 20).expect("room");
     for part in 0..options.region_mib {
         memory.write(region, part << 20, &bytes).expect("writable");
+        others();
     }
     region
 }
@@ -140,7 +147,9 @@ fn main() {
     let reader = Reader { node: &living, memory, region };
     let theirs = dying.memory(dying.connect(options.memory_node).expect("it runs"));
     let before = reader.account();
-    let big = take_much(&dying, &theirs, &options);
+    let big = take_much(&dying, &theirs, &options, || {
+        living.poll();
+    });
     let one = theirs.create_ref(big, 0, PAGE as u64, ALL_RIGHTS).expect("room");
     let held = reader.account();
     let mut calm = Vec::new();

@@ -164,6 +164,7 @@ impl Run<'_> {
                 | MemoryError::Expired
                 | MemoryError::StaleReference
                 | MemoryError::UnknownRegion
+                | MemoryError::NotOwner
                 | MemoryError::Dropped,
             ) => None,
             cause => panic!("{error}: {cause:?}"),

@@ -207,6 +207,12 @@ impl Endpoint<'_> {
             return;
         };
         let session = &mut self.client_sessions[index];
+        if session.cookie == challenge.cookie {
+            // Answered before; the timer repeats the answer. Else, where cookies are stale when
+            // they come back, every copy of a challenge would make another, without end.
+            self.counters.duplicates += 1;
+            return;
+        }
         session.cookie = challenge.cookie;
         session.last_asked = now;
         session.due = now + HELLO_AGAIN_AFTER;
