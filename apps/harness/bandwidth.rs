@@ -89,6 +89,7 @@ impl Program {
     where
         F: TrafficOf,
     {
+        session.zero_copy = traffic.zero_copy();
         let args = session.args;
         let sizes = args.sizes_within(self.sizes, 1..=SIZE_MAX)?;
         let numbers = args.concurrency_within(self.concurrency, CONCURRENCY_MAX)?;
@@ -147,6 +148,11 @@ impl Program {
 pub trait TrafficOf {
     /// The traffic.
     type Traffic<'c>: Traffic;
+
+    /// Whether bytes are looked at where they came in.
+    fn zero_copy(&self) -> bool {
+        false
+    }
 
     /// Operations of `bytes` bytes in the sessions `peers`.
     ///

@@ -95,15 +95,30 @@ pub fn stamp(sequence: u64, bytes: &mut [u8]) {
 /// Index of the first byte that is not as [`fill`] with `name` and [`stamp`] with `sequence` make
 /// it.
 pub fn first_unstamped(name: u64, sequence: u64, bytes: &[u8]) -> Option<usize> {
+    first_unstamped_from(name, sequence, 0, bytes)
+}
+
+/// The same for `bytes` that begin with byte `offset` of it.
+pub fn first_unstamped_from(
+    name: u64,
+    sequence: u64,
+    offset: usize,
+    bytes: &[u8],
+) -> Option<usize> {
     let name = mix(name);
     let stamp = sequence.to_le_bytes();
-    for (index, chunk) in bytes.chunks(8).enumerate() {
+    let mut at = 0;
+    while at < bytes.len() {
+        let (index, inside) = ((offset + at) / 8, (offset + at) % 8);
         let stamped = (index * 8).is_multiple_of(STAMP_EVERY);
         let expected = if stamped { stamp } else { word(name, index as u64) };
-        if *chunk != expected[..chunk.len()] {
-            let inside = chunk.iter().zip(expected).position(|(found, right)| *found != right);
-            return Some(index * 8 + inside.unwrap_or(0));
+        let count = (8 - inside).min(bytes.len() - at);
+        let (found, right) = (&bytes[at..at + count], &expected[inside..inside + count]);
+        if found != right {
+            let wrong = found.iter().zip(right).position(|(found, right)| found != right);
+            return Some(at + wrong.unwrap_or(0));
         }
+        at += count;
     }
     None
 }
@@ -152,6 +167,13 @@ mod tests {
             stamp(0x0102, &mut bytes);
             assert_eq!(first_unstamped(3, 0x0102, &bytes), None);
             assert_eq!(first_unstamped(3, 0x0103, &bytes), Some(0));
+            for from in (0..length).step_by(37) {
+                assert_eq!(first_unstamped_from(3, 0x0102, from, &bytes[from..]), None);
+                bytes[length - 1] ^= 1;
+                let found = first_unstamped_from(3, 0x0102, from, &bytes[from..]);
+                assert_eq!(found, Some(length - 1 - from));
+                bytes[length - 1] ^= 1;
+            }
             if length > 4096 {
                 bytes[4096] = 9;
                 assert_eq!(first_unstamped(3, 0x0102, &bytes), Some(4096));

@@ -81,6 +81,24 @@ impl Places {
         self.sequences[place] = sequence;
     }
 
+    /// Compares bytes read, which begin with byte `offset` of a place, with those of write number
+    /// `sequence`.
+    ///
+    /// # Errors
+    /// [`AppError::WrongBytes`].
+    pub fn check_part(
+        &self,
+        op: &'static str,
+        sequence: u64,
+        offset: usize,
+        found: &[u8],
+    ) -> Result<(), AppError> {
+        match pattern::first_unstamped_from(self.seed, sequence, offset, found) {
+            None => Ok(()),
+            Some(at) => Err(AppError::WrongBytes { op, bytes: self.bytes, at: offset + at }),
+        }
+    }
+
     /// Compares bytes read with those of write number `sequence`.
     ///
     /// # Errors

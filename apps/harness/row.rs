@@ -86,7 +86,7 @@ pub struct Switches {
     pub auth: bool,
     /// Congestion control.
     pub congestion: bool,
-    /// Frames sent from where they are, without a copy.
+    /// Bytes looked at where they came in, instead of copied to a buffer.
     pub zero_copy: bool,
 }
 

@@ -151,7 +151,11 @@ impl Servers {
             sharing: Sharing::Together,
             client_core,
             client_address: client.address,
-            network: Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
+            network: Network::Driver(Driver::start_for(
+                &args.driver,
+                args.datagram_bytes(),
+                endpoints(needed),
+            )?),
         })
     }
 
@@ -178,10 +182,17 @@ impl Servers {
             let mut command = command(server, args, cores.1, idle)?;
             let number = servers.children.len();
             match &servers.network {
-                Network::Links(links) => command.args(links.flags(number, endpoints)?),
-                Network::Pool(pool) => command.args(pool.flags()),
-                Network::Driver(_) => command.args(["--bind", "127.0.0.1:0"]),
-            };
+                Network::Links(links) => {
+                    command.args(links.flags(number, endpoints)?);
+                    links.settle(number, &mut command);
+                }
+                Network::Pool(pool) => {
+                    command.args(pool.flags());
+                }
+                Network::Driver(_) => {
+                    command.args(["--bind", "127.0.0.1:0"]);
+                }
+            }
             let errors = show_errors(&mut command)?;
             let mut process = LocalProcess::spawn(server.name(), command)?;
             let line = match process.wait_line("ready ", READY_TIMEOUT) {
@@ -251,7 +262,7 @@ impl Servers {
         reaches: impl Fn(Server) -> bool,
     ) -> Result<AnyDevice, AppError> {
         match &self.network {
-            Network::Driver(driver) => Ok(driver.device(0, bind)?),
+            Network::Driver(driver) => Ok(driver.endpoint(bind)?),
             Network::Pool(pool) => Ok(pool.driver().device(0, bind)?),
             Network::Links(links) => {
                 let children = self.children.iter().enumerate();
@@ -349,6 +360,12 @@ impl Child {
             status => Err(LocalError::Ended { name: self.server.name().to_owned(), status }.into()),
         }
     }
+}
+
+/// How many endpoints of ours are at work at a time: as many as the server named most often has.
+fn endpoints(needed: &[Server]) -> usize {
+    let times = |server: &Server| needed.iter().filter(|other| *other == server).count();
+    needed.iter().map(times).max().unwrap_or(1)
 }
 
 /// Whether the kernel has stopped a process.

@@ -70,6 +70,7 @@ fn run(
         servers,
         clock: Clock::new(),
         output: Output::new(args.json),
+        zero_copy: false,
         errors: 0,
     };
     let result = work(&mut session);
@@ -93,6 +94,8 @@ pub struct Session<'a> {
     pub output: Output,
     /// Whether sessions are authenticated.
     keyed: bool,
+    /// Whether bytes are looked at where they came in.
+    pub zero_copy: bool,
     errors: u64,
 }
 
@@ -226,7 +229,8 @@ impl Session<'_> {
         let integrity = !bare && !self.args.no_payload_check;
         let auth = !bare && self.keyed;
         let congestion = !bare;
-        let switches = Switches { integrity, auth, congestion, ..Switches::default() };
+        let zero_copy = !bare && self.zero_copy;
+        let switches = Switches { integrity, auth, congestion, zero_copy };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);
         if !bare {

@@ -47,6 +47,20 @@ pub trait Traffic {
     /// It makes no sense to go on.
     fn begin(&mut self) -> Result<Begun<Self::Context>, AppError>;
 
+    /// As [`Traffic::begin`], of an operation that `verify` is going to be said of at its end.
+    ///
+    /// # Errors
+    /// As [`Traffic::begin`].
+    fn begin_with(&mut self, verify: bool) -> Result<Begun<Self::Context>, AppError> {
+        let _ = verify;
+        self.begin()
+    }
+
+    /// Polls once.
+    fn step(&mut self, client: &Client) {
+        client.step();
+    }
+
     /// Looks at the end of an operation. With `verify`, its bytes are to be compared.
     ///
     /// # Errors
@@ -65,6 +79,7 @@ pub trait Traffic {
 struct InFlight<C> {
     ticket: Ticket,
     begun_at: Instant,
+    verify: bool,
     context: C,
 }
 
@@ -90,7 +105,8 @@ pub fn measure<T: Traffic>(
         let mut full = false;
         while flights.len() < concurrency && block.more(clock, begun) {
             let begun_at = clock.now();
-            let begun_now = match traffic.begin() {
+            let verify = verify_all || random.samples();
+            let begun_now = match traffic.begin_with(verify) {
                 Err(error) if error.is_suspicion() => Begun::Full,
                 result => result?,
             };
@@ -100,7 +116,7 @@ pub fn measure<T: Traffic>(
                     break;
                 }
                 Begun::Operation(ticket, context) => {
-                    flights.push(InFlight { ticket, begun_at, context });
+                    flights.push(InFlight { ticket, begun_at, verify, context });
                     begun += 1;
                 }
             }
@@ -108,7 +124,7 @@ pub fn measure<T: Traffic>(
         if flights.is_empty() && !full {
             break;
         }
-        client.step();
+        traffic.step(client);
         let now = clock.now();
         if now.since(progress_at) > STALL {
             return Err(AppError::Stalled { in_flight: flights.len() });
@@ -121,8 +137,7 @@ pub fn measure<T: Traffic>(
             progress_at = now;
             let Some(result) = client.try_finish(ticket) else { continue };
             let span = clock.now().since(flight.begun_at);
-            let verify = verify_all || random.samples();
-            match traffic.end(flight.context, result, verify) {
+            match traffic.end(flight.context, result, flight.verify) {
                 Ok(Ended::Counted { verified }) => {
                     tally.record_concurrent(span);
                     tally.verified += u64::from(verified);

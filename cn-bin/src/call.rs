@@ -20,6 +20,7 @@ use crate::peers::Peer;
 use crate::pending::{ArgList, Begin, Interest, Phase, Place, Reply, Ticket};
 use crate::state::State;
 use crate::statistics::Operation;
+use crate::visit::sink_of;
 
 /// An argument of a call, or of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +126,14 @@ fn gather<'o>(parts: &[Arg<'o>], out: &'o mut [u8]) -> &'o [u8] {
 impl<D: Device> Node<D> {
     /// Begins a call: makes an entry for it and gives it to the endpoint.
     #[inline]
-    fn begin(
+    pub(crate) fn begin(
         &self,
         spec: &Spec<'_>,
         outgoing: Outgoing<'_>,
         sink: (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        self.forget_places(spec);
         let mut core = self.core.borrow_mut();
         let mut borrowed = self.state.borrow_mut();
         let state = &mut *borrowed;
@@ -157,6 +159,7 @@ impl<D: Device> Node<D> {
             Place::Nowhere => None,
             Place::User => Some((Sink(USER), room)),
             Place::Buffer(index) => Some((Sink(index.into()), room)),
+            Place::Visitor => Some((sink_of(ticket.index), room)),
         };
         let call = Call {
             method: spec.method,
@@ -275,10 +278,14 @@ impl<D: Device> Node<D> {
             state.drop_call(ticket);
             return Some(Err(error));
         }
+        if entry.unvisited {
+            state.drop_call(ticket);
+            return Some(Err(Error::NotVisited));
+        }
         let reply = entry.reply.clone();
         let buffer = match entry.place {
             Place::Buffer(index) => Some(Buffer::take(&self.state, pool, index, reply.body_bytes)),
-            Place::Nowhere | Place::User => None,
+            Place::Nowhere | Place::User | Place::Visitor => None,
         };
         let finished = Finished {
             operation: entry.operation,
@@ -436,6 +443,9 @@ impl<D: Device + Wait> Node<D> {
         if self.runs_here(spec) {
             return self.block_here(spec, parts, sink);
         }
+        if let Some(done) = self.block_by_pen(spec, parts, sink) {
+            return done;
+        }
         let total = parts_bytes(parts);
         let mut head = [0; HEAD_BYTES_MAX];
         let outgoing = if spec.head_bytes() + total <= HEAD_BYTES_MAX {
@@ -447,7 +457,7 @@ impl<D: Device + Wait> Node<D> {
         let room = u32::try_from(sink.len()).unwrap_or(u32::MAX);
         let place = if room == 0 { Place::Nowhere } else { Place::User };
         let ticket = self.begin_waiting(spec, outgoing, (place, room))?;
-        let mut user = UserBytes { parts, sink };
+        let mut user = UserBytes { parts, sink, visit: None };
         while !self.state.borrow().pending.is_done(ticket) {
             self.step_with(Some(&mut user), false);
         }

@@ -17,7 +17,22 @@ impl<D: Device> Node<D> {
         if spec.method != Method::MEMORY || self.shared.borrow().is_none() {
             return false;
         }
-        self.peer_address(spec.peer).is_some_and(|address| self.shares(address))
+        // What is over is told so on the usual way.
+        let state = self.state.borrow();
+        let line = state.peers.get(spec.peer);
+        line.is_some_and(|line| self.shares(line.address) && line.over().is_none())
+    }
+
+    /// Whether the region that a call is about may be used.
+    ///
+    /// # Errors
+    /// [`Error::Viewed`].
+    fn check_unviewed(&self, spec: &Spec<'_>) -> Result<(), Error> {
+        let Some(region) = spec.region else { return Ok(()) };
+        let shared = self.shared.borrow();
+        let viewed =
+            shared.as_ref().is_some_and(|local| local.is_viewed(spec.peer.as_holder(), region));
+        if viewed { Err(Error::Viewed) } else { Ok(()) }
     }
 
     /// Runs an operation whose bytes are in buffers, and keeps what it came to under a ticket.
@@ -51,6 +66,7 @@ impl<D: Device> Node<D> {
         (place, room): (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        self.check_unviewed(spec)?;
         let bytes_out =
             outgoing.inline.len() + outgoing.source.map_or(0, |(_, bytes)| bytes as usize);
         let begin = Begin {
@@ -125,6 +141,7 @@ impl<D: Device + Wait> Node<D> {
             [Arg::Inline(body)] => *body,
             _ => &[],
         };
+        self.check_unviewed(spec)?;
         let mut end = None;
         let result = loop {
             let ran = match self.shared.borrow_mut().as_mut() {

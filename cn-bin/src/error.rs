@@ -80,6 +80,10 @@ pub enum Error {
     },
     /// The ticket was finished or given up before.
     StaleTicket,
+    /// Bytes of the read came in a poll without its visitor, and are lost.
+    NotVisited,
+    /// A view has the region to itself. Nothing was done.
+    Viewed,
 }
 
 impl Error {
@@ -142,6 +146,10 @@ impl fmt::Display for Error {
             Self::MessageTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes: at most {MESSAGE_BYTES_MAX} are carried")
             }
+            Self::NotVisited => f.write_str(
+                "the node was polled without the read's visitor: use step_visiting until it ends",
+            ),
+            Self::Viewed => f.write_str("a view has the region to itself: drop the view first"),
             Self::StaleTicket => f.write_str("the ticket was finished before: finish each once"),
         }
     }

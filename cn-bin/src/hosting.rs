@@ -9,8 +9,9 @@ use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::Status;
 
 use crate::call::Arg;
-use crate::pending::{Interest, Pending, Phase, Place};
+use crate::pending::{Interest, Pending, Phase, Place, Ticket};
 use crate::state::State;
+use crate::visit::{Visit, entry_of};
 
 /// The name of the slices of a blocking call. Other names are numbers of buffers.
 pub(crate) const USER: u64 = u64::MAX;
@@ -21,6 +22,8 @@ pub(crate) struct UserBytes<'u> {
     pub(crate) parts: &'u [Arg<'u>],
     /// Room for the answer's body.
     pub(crate) sink: &'u mut [u8],
+    /// Looks at the bytes of reads that go nowhere else.
+    pub(crate) visit: Option<&'u mut Visit<'u>>,
 }
 
 impl UserBytes<'_> {
@@ -66,7 +69,7 @@ impl PollHost<'_, '_> {
     /// Stores the end of a call in its entry.
     fn finish(&mut self, entry: u64, completion: &Completion<'_>) {
         let State { pending, pool, operations, peers, .. } = &mut *self.state;
-        let Some((_, entry)) = pending.by_token(entry) else { return };
+        let Some((ticket, entry)) = pending.by_token(entry) else { return };
         let address = |entry: &Pending| peers.get(entry.peer).map(|peer| peer.address);
         let count = &mut operations[entry.operation as usize];
         entry.phase = Phase::Done;
@@ -75,7 +78,7 @@ impl PollHost<'_, '_> {
                 let bytes = match response.body {
                     Body::Absorbed { bytes, .. } => bytes as usize,
                     Body::Whole(body) => {
-                        if !keep_body(entry, body, pool, &mut self.user) {
+                        if !keep_body((ticket, entry), body, pool, &mut self.user) {
                             entry.address = address(entry);
                             count.failed += 1;
                             return;
@@ -96,6 +99,16 @@ impl PollHost<'_, '_> {
         }
     }
 
+    /// Shows bytes of a read to the visitor of this poll.
+    fn show(&mut self, entry: u32, offset: u32, bytes: &[u8]) {
+        let Some((ticket, entry)) = self.state.pending.under_way(entry) else { return };
+        match self.user.as_mut().and_then(|user| user.visit.as_mut()) {
+            _ if entry.interest == Interest::Abandoned => {}
+            Some(visit) => visit(ticket, offset.into(), bytes),
+            None => entry.unvisited = true,
+        }
+    }
+
     fn refuse(&mut self, body: &Body<'_>) {
         if let Body::Absorbed { sink, .. } = body {
             self.state.release_buffer(sink.0 as u16);
@@ -106,7 +119,7 @@ impl PollHost<'_, '_> {
 /// Copies a body that came in one packet to where the call wants it; or fails the call.
 #[inline]
 fn keep_body(
-    entry: &mut Pending,
+    (ticket, entry): (Ticket, &mut Pending),
     body: &[u8],
     pool: &mut crate::buffers::Pool,
     user: &mut Option<&mut UserBytes<'_>>,
@@ -124,6 +137,10 @@ fn keep_body(
                 copy_to(user.sink, 0, body);
             }
         }
+        Place::Visitor => match user.as_mut().and_then(|user| user.visit.as_mut()) {
+            Some(visit) => visit(ticket, 0, body),
+            None => entry.unvisited = true,
+        },
     }
     true
 }
@@ -150,10 +167,14 @@ impl Host for PollHost<'_, '_> {
     }
 
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
-        if sink.0 != USER {
+        if sink.0 == USER {
+            if let Some(user) = &mut self.user {
+                copy_to(user.sink, offset, bytes);
+            }
+        } else if let Some(entry) = entry_of(sink) {
+            self.show(entry, offset, bytes);
+        } else {
             copy_to(self.state.pool.bytes(sink.0 as u16), offset, bytes);
-        } else if let Some(user) = &mut self.user {
-            copy_to(user.sink, offset, bytes);
         }
     }
 

@@ -58,6 +58,7 @@
 //!   begun now and finished later ([`Node::start_call`], for many in flight), awaited
 //!   ([`Node::call_async`], with [`Node::block_on`] as all the executor there is).
 //! - [`memory`]: regions and references, in the same three ways.
+//! - [`zero_copy`]: bytes of a pool that this process maps, where they are.
 //! - [`Service`]: requests as tasks, each the future that a handler makes of its request.
 //! - [`Node::pass`] and [`IncomingCall::fetch`]: by value or by reference, as size suggests.
 //! - [`directory`]: from a reference to the address of its memory node.
@@ -86,12 +87,15 @@ mod order;
 pub mod pass;
 mod peers;
 mod pending;
+mod pens;
 mod reconnect;
 mod serve;
 mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+mod visit;
+pub mod zero_copy;
 
 pub use buffers::Buffer;
 pub use call::{Arg, CallOptions, Finished};
@@ -112,6 +116,7 @@ pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
+pub use visit::Visit;
 
 /// The README's programs compile: this puts them among the documentation's tests.
 #[cfg(doctest)]

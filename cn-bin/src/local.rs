@@ -1,8 +1,8 @@
 //! Memory of a pool that this process maps: operations run here, not at the memory node.
 //!
 //! The page store in the pool is one that several processes share. This process is a participant
-//! of it, and runs the same service on it that a memory node runs; what a session is there is this
-//! node here. Only calls that concern the store come here: everything else travels.
+//! of it, and runs the same service on it that a memory node runs; what a session is there is a
+//! line here. Only calls that concern the store come here: everything else travels.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use dmrpc_core::endpoint::Host;
 use dmrpc_core::endpoint::here::{Asked, Heads, ask};
 use dmrpc_core::endpoint::host::{CallError, Closed, SessionEvent, SessionId, Side};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder};
-use dmrpc_core::store::{FormatError, Limits, Store};
+use dmrpc_core::store::{FormatError, HolderId, Limits, Store};
 use dmrpc_core::time::Instant;
+use dmrpc_core::wire::memory_op::{MemoryError, RegionName};
 use dmrpc_core::wire::reference::RefKey;
-use dmrpc_cxl::{Pool, PoolMemory, device};
+use dmrpc_cxl::{Direct, Pool, PoolMemory, device};
 
 use crate::call::Spec;
 use crate::pending::Reply;
@@ -26,10 +27,14 @@ pub(crate) const POOL_ADDRESS: SocketAddrV4 = device::address_of(0);
 pub(crate) struct LocalMemory {
     service: MemoryNode<'static, PoolMemory>,
     heads: Box<Heads>,
-    /// The sessions of this node that the service knows, by index.
+    /// In whose names the service holds memory, by the index of the line.
     sessions: Box<[Option<SessionId>]>,
+    /// Regions that only a view may touch, and the sessions that they are of.
+    viewed: Vec<(SessionId, RegionName)>,
+    /// Holders of sessions that ended while there was a view of a region of theirs.
+    leaving: Vec<(SessionId, HolderId)>,
     /// Keeps the mapping and the participant's place.
-    _pool: Arc<Pool>,
+    pool: Arc<Pool>,
 }
 
 impl LocalMemory {
@@ -51,7 +56,77 @@ impl LocalMemory {
         let holders = Box::leak(vec![SessionHolder::EMPTY; sessions].into_boxed_slice());
         let service = MemoryNode::new(store, identity, Limits::NONE, holders, &mut []);
         let sessions = vec![None; sessions].into();
-        Ok(Self { service, heads: Box::default(), sessions, _pool: Arc::clone(pool) })
+        let (heads, viewed, leaving) = (Box::default(), Vec::new(), Vec::new());
+        Ok(Self { service, heads, sessions, viewed, leaving, pool: Arc::clone(pool) })
+    }
+
+    /// The service, for what only those ask who map the memory.
+    pub(crate) fn service(&mut self) -> &mut MemoryNode<'static, PoolMemory> {
+        &mut self.service
+    }
+
+    /// The store in the pool.
+    pub(crate) fn store(&self) -> &Store<PoolMemory> {
+        self.service.store()
+    }
+
+    /// The store's bytes where they are.
+    pub(crate) fn direct(&self) -> Direct {
+        self.pool.store_direct()
+    }
+
+    /// As [`MemoryNode::own_place`].
+    pub(crate) fn own_place(
+        &self,
+        holder: HolderId,
+        region: RegionName,
+        offset: u64,
+    ) -> Result<(Option<u64>, u64), Option<MemoryError>> {
+        self.service.own_place(holder, region, offset)
+    }
+
+    /// Reserves a region for a view; who holds it. The error is none if there is a view already.
+    pub(crate) fn reserve(
+        &mut self,
+        session: SessionId,
+        region: RegionName,
+    ) -> Result<HolderId, Option<MemoryError>> {
+        if self.is_viewed(session, region) {
+            return Err(None);
+        }
+        self.begin(session);
+        let unknown = Some(MemoryError::UnknownRegion);
+        let holder = self.service.holder(session).map_err(|error| error.or(unknown))?;
+        // There is such a region, and it is the session's.
+        self.service.own_place(holder, region, 0).map_err(|error| error.or(unknown))?;
+        self.viewed.push((session, region));
+        Ok(holder)
+    }
+
+    /// Whether a view has a region to itself.
+    pub(crate) fn is_viewed(&self, session: SessionId, region: RegionName) -> bool {
+        !self.viewed.is_empty() && self.viewed.contains(&(session, region))
+    }
+
+    /// Ends a view, and what had to wait for that.
+    pub(crate) fn let_go(&mut self, session: SessionId, region: RegionName) {
+        self.viewed.retain(|viewed| *viewed != (session, region));
+        if self.viewed.iter().all(|(of, _)| *of != session)
+            && let Some(position) = self.leaving.iter().position(|(of, _)| *of == session)
+        {
+            let (_, holder) = self.leaving.swap_remove(position);
+            self.service.leave(holder, Instant::ZERO);
+        }
+    }
+
+    /// Makes the session known to the service.
+    fn begin(&mut self, session: SessionId) {
+        if self.sessions[session.index as usize] != Some(session) {
+            self.end(session.index);
+            self.sessions[session.index as usize] = Some(session);
+            let begun = SessionEvent::Accepted { incarnation: 0 };
+            self.service.session(Instant::ZERO, Side::Server, session, begun);
+        }
     }
 
     /// Runs an operation; `None` if it has to wait for memory that is being freed.
@@ -62,22 +137,22 @@ impl LocalMemory {
         room: &mut [u8],
     ) -> Option<Result<Reply, CallError>> {
         let Spec { method, arguments, parameters, .. } = *spec;
-        let session = spec.peer.session;
-        if self.sessions[session.index as usize] != Some(session) {
-            self.end(session.index);
-            self.sessions[session.index as usize] = Some(session);
-            let begun = SessionEvent::Accepted { incarnation: 0 };
-            self.service.session(Instant::ZERO, Side::Server, session, begun);
-        }
+        let session = spec.peer.as_holder();
+        self.begin(session);
         let asked = Asked { method, arguments, parameters, body, session };
         // The service does nothing by time.
         let answer = ask(&mut self.service, Instant::ZERO, &asked, room, &mut self.heads)?;
         Some(answer.map(|answer| Reply::of(answer.status, &answer.arguments, answer.body_bytes)))
     }
 
-    /// Gives back what was held in the name of a session.
+    /// Gives back what was held in the name of a session, as soon as no view is left of it.
     pub(crate) fn end(&mut self, index: u32) {
         if let Some(session) = self.sessions[index as usize].take() {
+            if self.viewed.iter().any(|(of, _)| *of == session)
+                && let Some(holder) = self.service.take_holder(index)
+            {
+                self.leaving.push((session, holder));
+            }
             let gone = SessionEvent::Closed(Closed::Bye);
             self.service.session(Instant::ZERO, Side::Server, session, gone);
         }

@@ -1,6 +1,6 @@
 //! The node: one endpoint, its device, its clock and its buffers, used by one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
+use dmrpc_host::polls::PollMeter;
 use dmrpc_udp::UdpDevice;
 
 use crate::buffers::Buffer;
@@ -22,7 +23,9 @@ use crate::future::Wakers;
 use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
 use crate::local::{LocalMemory, POOL_ADDRESS};
+use crate::memory::Cause;
 use crate::peers::{Peer, PeerState};
+use crate::pens::PoolPens;
 use crate::state::State;
 use crate::statistics::Statistics;
 use crate::storage::OwnedEndpoint;
@@ -32,6 +35,7 @@ pub(crate) struct Core<D> {
     pub(crate) endpoint: OwnedEndpoint,
     pub(crate) device: D,
     idle: Idle,
+    polls: PollMeter,
 }
 
 /// What a poll loop knows when it is about to idle.
@@ -70,6 +74,8 @@ pub struct Node<D> {
     ring: Cell<Option<&'static Ring>>,
     /// The store of a pool that this process maps.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
+    /// Pages of a pool in flush mode that this process reads and writes itself.
+    pub(crate) pens: RefCell<Option<PoolPens>>,
     clock: Clock,
     local: SocketAddrV4,
 }
@@ -110,14 +116,19 @@ impl<D: Device> Node<D> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes)?,
+            config.endpoint(datagram_bytes)?.for_queue(device.receive_queue()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),
         )?;
         let wakers = Arc::new(Wakers::new(config.tasks + 1));
         Ok(Self {
-            core: RefCell::new(Core { endpoint, device, idle: Idle::new(config.idle) }),
+            core: RefCell::new(Core {
+                endpoint,
+                device,
+                idle: Idle::new(config.idle),
+                polls: PollMeter::default(),
+            }),
             state: RefCell::new(State::new(config, datagram_bytes)),
             config: *config,
             wakers,
@@ -129,6 +140,7 @@ impl<D: Device> Node<D> {
             rest: Cell::new(None),
             ring: Cell::new(None),
             shared: RefCell::new(None),
+            pens: RefCell::new(None),
             clock,
             local,
         })
@@ -142,23 +154,24 @@ impl<D: Device> Node<D> {
 
     /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
     /// of its store, instead of asking the memory node that looks after it, whose address is that
-    /// of the pool's participant 0. Nobody else may be that participant. In flush mode nothing
-    /// changes: the memory node goes on running them, since counts need an owner there.
+    /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
+    /// node goes on running them, since counts need an owner there, but blocking reads and writes
+    /// of regions, which look at pages that it told the place of.
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
-    /// not been recovered.
+    /// not been recovered, or the node shares a pool already.
     pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
+        if self.shared.borrow().is_some() || self.pens.borrow().is_some() {
+            return Err(FormatError::Attached { participant: index });
+        }
         if pool.geometry().mode == Mode::Coherent {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
+        } else {
+            *self.pens.borrow_mut() = Some(PoolPens::new(pool));
         }
         Ok(())
-    }
-
-    /// Whether operations on the memory at `address` are run in this process.
-    pub fn shares(&self, address: SocketAddrV4) -> bool {
-        address == POOL_ADDRESS && self.shared.borrow().is_some()
     }
 
     /// The address that this node is reached at.
@@ -184,10 +197,10 @@ impl<D: Device> Node<D> {
 
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
-    fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+    pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, .. } = &mut *core;
+        let Core { endpoint, device, polls, .. } = &mut *core;
         let now = self.clock.now();
         let host = PollHost { state: &mut state, user };
         let polled = match self.ring.get() {
@@ -197,6 +210,7 @@ impl<D: Device> Node<D> {
             }
             Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
         };
+        polls.count(now, polled, !polled.is_idle());
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
         }
@@ -207,11 +221,6 @@ impl<D: Device> Node<D> {
     /// A session with `address` that is open or being opened, if there is one.
     pub fn peer_at(&self, address: SocketAddrV4) -> Option<Peer> {
         self.state.borrow().peers.at(address)
-    }
-
-    /// The address of a peer; `None` if the handle is stale.
-    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
-        self.state.borrow().peers.get(peer).map(|entry| entry.address)
     }
 
     /// Which life of a peer the session is with; `None` if the handle is stale.
@@ -259,7 +268,7 @@ impl<D: Device> Node<D> {
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
-            shared.end(peer.session.index);
+            shared.end(peer.line.0);
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -305,6 +314,7 @@ impl<D: Device> Node<D> {
             calls_outstanding: state.pending.outstanding,
             buffers_free: state.pool.free_count(),
             sleeps: core.idle.sleeps(),
+            polls: core.polls.counts(),
         }
     }
 
@@ -330,6 +340,32 @@ fn poll_traced<D: Device>(
     mut host: Traced<'_, PollHost<'_, '_>>,
 ) -> Polled {
     endpoint.with(|endpoint| endpoint.poll(now, device, &mut host))
+}
+
+impl<D> Node<D> {
+    /// Whether operations on the memory at `address` are run in this process.
+    pub fn shares(&self, address: SocketAddrV4) -> bool {
+        address == POOL_ADDRESS && self.shared.borrow().is_some()
+    }
+
+    /// The memory that `peer` looks after, if this process maps it: a borrow to be ended soon.
+    ///
+    /// # Errors
+    /// [`Cause::NotMapped`]; [`Cause::Call`] if the session is over.
+    pub(crate) fn shared_with(&self, peer: Peer) -> Result<RefMut<'_, Option<LocalMemory>>, Cause> {
+        let found = self.state.borrow().peers.get(peer).map(|line| (line.address, line.over()));
+        match found {
+            None => Err(Cause::Call(Error::StalePeer)),
+            Some((address, Some(why))) => Err(Cause::Call(Error::SessionLost { address, why })),
+            Some((address, _)) if !self.shares(address) => Err(Cause::NotMapped),
+            Some(_) => Ok(self.shared.borrow_mut()),
+        }
+    }
+
+    /// The address of a peer; `None` if the handle is stale.
+    pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
+        self.state.borrow().peers.get(peer).map(|entry| entry.address)
+    }
 }
 
 impl<D: Device + Wait> Node<D> {

@@ -32,6 +32,12 @@ impl Peer {
     /// The handle of nobody.
     pub(crate) const NOBODY: Self =
         Self { session: SessionId { index: 0, generation: 0 }, line: (u32::MAX, 0) };
+
+    /// Its line, as what a session is to a memory node: in a pool that this process maps, memory
+    /// is held in the name of the line, and outlives the memory node and the sessions with it.
+    pub(crate) fn as_holder(&self) -> SessionId {
+        SessionId { index: self.line.0, generation: self.line.1 }
+    }
 }
 
 /// A session that was lost, and with it what it owned.
@@ -131,6 +137,14 @@ impl Line {
     fn is_open(&self) -> bool {
         !matches!(self.state, PeerState::Unused | PeerState::Closed(_))
     }
+
+    /// Why the line is over: no session follows the one that ended.
+    pub(crate) fn over(&self) -> Option<Closed> {
+        match self.state {
+            PeerState::Closed(why) if !self.lasting => Some(why),
+            _ => None,
+        }
+    }
 }
 
 /// What follows a session that a call can't be made in.
@@ -229,6 +243,14 @@ impl Peers {
             }
             _ => Next::Nothing,
         }
+    }
+
+    /// Whether the session of `peer` is the present one with `address`, and is open.
+    pub(crate) fn is_up(&self, peer: Peer, address: SocketAddrV4) -> bool {
+        self.get(peer).is_some_and(|line| {
+            let is_open = matches!(line.state, PeerState::Up | PeerState::Suspected);
+            is_open && line.session == peer.session && line.address == address
+        })
     }
 
     /// Why the session of `peer` is over.

@@ -49,6 +49,11 @@ impl Reply {
         self.parameters.extend(parameters[..kept].iter().copied());
     }
 
+    /// The answer to an operation that this node has done itself.
+    pub(crate) fn done(body_bytes: usize) -> Self {
+        Self { body_bytes, ..Self::EMPTY }
+    }
+
     const EMPTY: Self = Self {
         status: Status::OK,
         body_bytes: 0,
@@ -96,6 +101,8 @@ pub(crate) enum Place {
     User,
     /// To this buffer.
     Buffer(u16),
+    /// To the visitor of the polls that it comes in.
+    Visitor,
 }
 
 /// Who wants to know that a call has ended.
@@ -142,6 +149,8 @@ pub(crate) struct Pending {
     /// Bytes that the call carries to its service.
     pub(crate) bytes_out: u64,
     pub(crate) error: Option<CallError>,
+    /// Bytes came in a poll without their visitor.
+    pub(crate) unvisited: bool,
     /// Whom a call that failed was for: its session may have a successor when that is asked.
     pub(crate) address: Option<SocketAddrV4>,
     pub(crate) reply: Reply,
@@ -195,6 +204,7 @@ impl PendingTable {
             length: 0,
             bytes_out: 0,
             error: None,
+            unvisited: false,
             address: None,
             reply: Reply::EMPTY,
             waker: None,
@@ -221,6 +231,7 @@ impl PendingTable {
         (entry.offset, entry.length, entry.bytes_out) =
             (begin.offset, begin.length, begin.bytes_out);
         (entry.call, entry.error, entry.address, entry.waker) = (None, None, None, None);
+        entry.unvisited = false;
         self.outstanding += 1;
         Some(Ticket { index, generation: entry.generation })
     }
@@ -229,6 +240,13 @@ impl PendingTable {
         self.entries
             .get_mut(ticket.index as usize)
             .filter(|entry| entry.generation == ticket.generation && entry.phase != Phase::Free)
+    }
+
+    /// The call in entry `index`, under way.
+    pub(crate) fn under_way(&mut self, index: u32) -> Option<(Ticket, &mut Pending)> {
+        let entry = self.entries.get_mut(index as usize)?;
+        let ticket = Ticket { index, generation: entry.generation };
+        (entry.phase == Phase::Waiting).then_some((ticket, entry))
     }
 
     pub(crate) fn by_token(&mut self, token: u64) -> Option<(Ticket, &mut Pending)> {

@@ -1,6 +1,7 @@
 //! What a node has done, counted.
 
 use dmrpc_core::endpoint;
+use dmrpc_host::polls::PollCounts;
 
 /// What calls are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +137,8 @@ pub struct Statistics {
     pub buffers_free: usize,
     /// How often the poll loop slept.
     pub sleeps: u64,
+    /// Of the poll loop. Time of handlers is in `served`.
+    pub polls: PollCounts,
 }
 
 impl Statistics {
@@ -174,5 +177,7 @@ impl Statistics {
         each("endpoint", "malformed", counters.malformed);
         each("endpoint", "bad_checksum", counters.bad_checksum);
         each("endpoint", "leases_expired", counters.leases_expired);
+        self.polls.for_each(|name, value| each("loop", name, value));
+        each("loop", "sleeps", self.sleeps);
     }
 }

@@ -5,7 +5,8 @@ mod common;
 use common::{Server, node, pattern};
 use dmrpc_cn::memory::{ALL_RIGHTS, Cause, MESSAGE_BODY_BYTES_MAX};
 use dmrpc_cn::{
-    Arg, ClusterDirectory, Memory, MemoryError, Method, Node, OperationError, Ref, Rights, Status,
+    Arg, ClusterDirectory, Error, Memory, MemoryError, Method, Node, OperationError, Ref, Rights,
+    Status,
 };
 use dmrpc_udp::UdpDevice;
 
@@ -330,4 +331,70 @@ fn a_long_transfer_out_of_range_has_no_effect() {
     }
     memory.read(region, 0, &mut bytes).expect("readable");
     assert!(bytes[..10] == [1; 10] && bytes[10..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn visited_reads_show_each_byte_once() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    // One packet, several, and more than a message.
+    for bytes in [10, 200_000, MESSAGE_BODY_BYTES_MAX + 5_000] {
+        let text = pattern(bytes, 3);
+        let region = memory.alloc(bytes as u64 + 7).expect("room");
+        memory.write(region, 7, &text).expect("writable");
+        let mut seen = vec![0u8; bytes];
+        let mut found = vec![0; bytes];
+        let visit = |offset: u64, chunk: &[u8]| {
+            let at = offset as usize;
+            found[at..at + chunk.len()].copy_from_slice(chunk);
+            seen[at..at + chunk.len()].iter_mut().for_each(|count| *count += 1);
+        };
+        memory.visit(region, 7, bytes, visit).expect("readable");
+        assert!(found == text && seen.iter().all(|&count| count == 1), "{bytes} bytes");
+        fails(
+            memory.visit(region, 8, bytes, |_, _| panic!("nothing comes")),
+            MemoryError::OutOfRange { end: bytes as u64 + 8, size: bytes as u64 + 7 },
+        );
+        memory.free(region).expect("ours");
+    }
+    assert_eq!(node.statistics().calls_outstanding, 0);
+}
+
+#[test]
+fn many_visited_reads_are_told_apart_and_need_their_visitor() {
+    let (server, node) = (Server::memory_node(), node());
+    let memory = node.memory(node.connect(server.address).expect("it runs"));
+    let text = pattern(400_000, 4);
+    let reference = memory.put(&text).expect("room");
+    let part = 50_000;
+    let begin = |number: usize| {
+        let offset = (number * part) as u64;
+        memory.start().visit_ref(&reference, offset, part).expect("room")
+    };
+    let tickets: Vec<_> = (0..8).map(begin).collect();
+    let (mut right, mut ended) = (0, 0);
+    while ended < tickets.len() {
+        node.step_visiting(&mut |ticket, offset, bytes| {
+            let number = tickets.iter().position(|known| *known == ticket).expect("ours");
+            assert!(bytes == &text[number * part + offset as usize..][..bytes.len()]);
+            right += bytes.len();
+        });
+        while let Some(ticket) = node.next_ended() {
+            let finished = node.try_finish(ticket).expect("ended").expect("read");
+            assert!(finished.bytes_read().expect("all of it").is_none(), "no buffer was needed");
+            ended += 1;
+        }
+    }
+    assert_eq!(right, text.len());
+    for bytes in [10, part] {
+        let ticket = memory.start().visit_ref(&reference, 0, bytes).expect("room");
+        let ended = loop {
+            node.step();
+            if let Some(ended) = node.try_finish(ticket) {
+                break ended;
+            }
+        };
+        assert_eq!(ended.expect_err("nobody looked"), Error::NotVisited);
+    }
+    assert_eq!(node.statistics().calls_outstanding, 0);
 }

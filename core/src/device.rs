@@ -20,6 +20,9 @@ pub struct Capabilities {
     pub burst_max: usize,
 }
 
+/// [`Device::receive_queue`] of a device that says nothing else, in datagrams.
+pub const RECEIVE_QUEUE: usize = 128;
+
 /// A device: one queue pair, owned by one endpoint on one core.
 pub trait Device {
     /// The receiving half.
@@ -33,6 +36,12 @@ pub trait Device {
 
     /// What this device can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Datagrams that may come in between two receives without a loss, as far as the driver knows:
+    /// what an endpoint may have under way to it.
+    fn receive_queue(&self) -> usize {
+        RECEIVE_QUEUE
+    }
 
     /// Both halves, borrowed side by side for one poll.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);

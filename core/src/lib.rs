@@ -28,6 +28,7 @@ pub mod device;
 pub mod endpoint;
 mod log;
 pub mod memory;
+pub mod pen;
 pub mod port;
 pub mod service;
 pub mod store;

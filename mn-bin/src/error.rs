@@ -30,6 +30,8 @@ pub(crate) enum Error {
     Log(LogError),
     Thread(std::io::Error),
     Loop,
+    LostHostIsHere(u64),
+    HostNotLost { host: u64, participant: u32 },
 }
 
 impl Error {
@@ -44,6 +46,7 @@ impl Error {
                 | Self::Cores(_)
                 | Self::OneCoreOnly(_)
                 | Self::Sessions(_)
+                | Self::LostHostIsHere(_)
                 | Self::Endpoint(_)
                 | Self::Key(_)
                 | Self::PoolFormat { .. }
@@ -87,6 +90,15 @@ impl fmt::Display for Error {
             Self::Random(error) => write!(f, "no random numbers from the system: {error}"),
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
+            Self::LostHostIsHere(host) => write!(
+                f,
+                "--confirm-lost {host:x} is this host: the memory node sees here who is gone"
+            ),
+            Self::HostNotLost { host, participant } => write!(
+                f,
+                "participant {participant} of host {host:x} was heard of within the lease, or no \
+                 memory node looks after the pool: nothing of it was given up"
+            ),
             Self::Loop => f.write_str("a poll loop did not start"),
             Self::Thread(error) => write!(f, "the reporting thread could not be started: {error}"),
         }

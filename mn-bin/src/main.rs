@@ -20,7 +20,11 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    match node::run(&options) {
+    let result = match (options.confirm_lost, &options.driver.pool) {
+        (Some(host), Some(path)) => shared::confirm_lost(&options, path, host),
+        _ => node::run(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             dmrpc_host::cli::complain("dmrpc-mn", &error);

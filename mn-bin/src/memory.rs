@@ -7,7 +7,7 @@ use dmrpc_core::endpoint::TimerEntry;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 /// Maps `bytes` bytes of zeros. Pages are taken from the system as they are first touched.
 pub(crate) fn map_pool(bytes: usize, huge_pages: bool) -> io::Result<MmapMut> {
@@ -17,7 +17,11 @@ pub(crate) fn map_pool(bytes: usize, huge_pages: bool) -> io::Result<MmapMut> {
         // 2^21 bytes: 2 MiB.
         options.huge(Some(21));
     }
-    options.map_anon()
+    let pool = options.map_anon()?;
+    // Pages of 2 MiB as far as the system has them, so that long transfers find their addresses in
+    // the processor's tables. Without them all works the same.
+    let _ = pool.advise(Advice::HugePage);
+    Ok(pool)
 }
 
 /// Memory that the system can give, in bytes, by its own estimate; `None` if it does not tell.

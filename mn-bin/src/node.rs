@@ -6,25 +6,27 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dmrpc_choice::{AnyDevice, Driver};
+use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
-use dmrpc_core::memory::{Atomic, Memory, Plain};
-use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
+use dmrpc_core::memory::{Atomic, Handed, Memory, Plain};
+use dmrpc_core::service::{CORE_COUNTS, Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{
     Config as StoreConfig, Layout, Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store,
 };
-use dmrpc_core::time::Instant;
+use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
+use dmrpc_cxl::device::address_of;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::events;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
+use dmrpc_host::polls::{HandlerTime, PollCounts, PollMeter, Sampled};
 use dmrpc_host::signals::Signals;
 use memmap2::MmapMut;
 
@@ -32,7 +34,7 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::Reporter;
+use crate::report::{Reporter, Served};
 use crate::shared::SharedPool;
 
 /// Frames by which a pool that does not fit is made smaller: 1 MiB.
@@ -57,6 +59,8 @@ struct Common<'a> {
     life: u64,
     /// A pool that others map too.
     shared: Option<Mutex<SharedPool>>,
+    /// Whether participants are told where pages are: the pool is in flush mode.
+    hands_out: bool,
 }
 
 /// Serves until told to stop.
@@ -98,6 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         dumps: AtomicU32::new(0),
         life,
         shared: None,
+        hands_out: false,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
@@ -142,10 +147,27 @@ fn run_shared(
     if place.cores.len() > 1 {
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
-    let mut shared = SharedPool::open(options, path)?;
-    let store = shared.store(|bytes, participants| store_config(options, bytes, participants))?;
+    let shared = SharedPool::open(options, path)?;
+    let config = |bytes, participants| store_config(options, bytes, participants);
+    if shared.is_in_flush_mode() {
+        let store = shared.store(Handed(shared.memory()), config)?;
+        return serve_shared(options, place, (signals, shared), store);
+    }
+    let store = shared.store(shared.memory(), config)?;
+    serve_shared(options, place, (signals, shared), store)
+}
+
+fn serve_shared<M: Memory>(
+    options: &Options,
+    place: &Place,
+    (signals, mut shared): (Signals, SharedPool),
+    store: Store<M>,
+) -> Result<(), Error> {
     let (driver, device) = shared.device(options, place)?;
     let (frames, stages) = (u64::from(store.config().frames), store.config().stages as usize);
+    // Over a network a session's end may come before that of its process, which would go on
+    // writing to what is another's by then.
+    let hands_out = shared.is_in_flush_mode() && options.driver.kind() == DriverKind::Cxl;
     let common = Common {
         options,
         driver: &driver,
@@ -157,6 +179,7 @@ fn run_shared(
         dumps: AtomicU32::new(0),
         life: wall_clock_ns(),
         shared: Some(Mutex::new(shared)),
+        hands_out,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
         .map_err(Error::Log)?;
@@ -227,22 +250,30 @@ fn poll_loop<M: Memory>(
     if let Some(staged) = options.session_staged {
         node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
     }
-    let mut node = Traced::new(node, events::free_ring());
+    if common.hands_out {
+        node.hand_out_places();
+    }
     let clock = Clock::new();
+    let mut node = Sampled::new(Traced::new(node, events::free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
-    let config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    let mut config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    if common.hands_out {
+        // A participant that is silent may still write: only its end ends its sessions.
+        config.lease = Duration::from_secs(u32::MAX.into());
+    }
+    let config = config.for_queue(device.receive_queue());
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&size);
     let mut endpoint =
         Endpoint::new(config, memory.storage(), clock.now()).map_err(Error::Endpoint)?;
-    let reporter = Reporter::start(options.json, core, clock.now()).map_err(Error::Thread)?;
+    let reporter = Reporter::start(options.json, core, &clock).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = core {
         pin_to_core(core).map_err(Error::Cores)?;
     }
     ready()?;
-    serve(&mut endpoint, &mut device, &mut node, common, &reporter);
+    serve(&mut endpoint, &mut device, &mut node, common, (&reporter, &clock));
     common.stop.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -308,21 +339,22 @@ fn endpoint_config(
 fn serve<M: Memory>(
     endpoint: &mut Endpoint<'_>,
     device: &mut AnyDevice,
-    node: &mut Traced<'static, MemoryNode<'_, M>>,
+    node: &mut Served<'_, M>,
     common: &Common<'_>,
-    reporter: &Reporter,
+    (reporter, clock): (&Reporter, &Clock),
 ) {
-    let clock = Clock::new();
     let mut idle = Idle::new(common.options.idle);
     let interval = common.options.report.map(|span| span.0);
     let mut next_report = interval.map_or(Instant::FAR_FUTURE, |span| clock.now() + span);
     let mut polls = 0u32;
     let mut dumps = 0;
+    let mut meter = PollMeter::default();
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.host.reclaim(now, RECLAIM_UNITS_A_POLL);
+        let reclaimed = node.host.host.reclaim(now, RECLAIM_UNITS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
+        meter.count(now, polled, worked);
         polls = polls.wrapping_add(1);
         if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
             if common.signals.stop_requested() || common.stop.load(Ordering::Relaxed) {
@@ -331,10 +363,12 @@ fn serve<M: Memory>(
             if common.signals.take_dump_request() {
                 common.dumps.fetch_add(1, Ordering::Relaxed);
             }
-            node.host.observe(endpoint.counters());
+            node.host.host.observe(endpoint.counters());
+            node.host.host.observe_core(core_counts(&meter.counts(), &node.time()));
             let asked = common.dumps.load(Ordering::Relaxed);
             if asked != dumps || now >= next_report {
-                reporter.publish(now, node, endpoint, asked != dumps);
+                let seen = (&*endpoint, &*device);
+                reporter.publish(now, node, seen, meter.counts(), asked != dumps);
                 dumps = asked;
                 next_report = interval.map_or(Instant::FAR_FUTURE, |span| now + span);
             }
@@ -342,12 +376,29 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now, |participant| node.host.recover(participant, now));
+                shared.look(now, |participant| {
+                    endpoint.dismiss(now, device, node, address_of(participant));
+                    node.host.host.recover(participant, now)
+                });
             }
         }
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
         idle.after_poll(worked, now, deadline, device);
     }
+}
+
+/// What this core tells whoever asks for statistics.
+fn core_counts(polls: &PollCounts, handlers: &HandlerTime) -> [(&'static str, u64); CORE_COUNTS] {
+    [
+        ("core_polls", polls.polls),
+        ("core_polls_empty", polls.empty),
+        ("core_bursts", polls.bursts),
+        ("core_packets", polls.packets),
+        ("core_busy_ns", polls.busy_ns),
+        ("core_requests", handlers.requests),
+        ("core_requests_timed", handlers.timed),
+        ("core_requests_timed_ns", handlers.timed_ns),
+    ]
 }
 
 /// Nanoseconds since 1970: larger at each start of the node.

@@ -25,6 +25,14 @@ const DATAGRAM_SIZES: (ByteSize, ByteSize) = (
     ByteSize(DATAGRAM_BYTES_LIMIT as u64),
 );
 
+/// Parses the number of a host as it is logged.
+fn host_number(text: &str) -> Result<u64, String> {
+    match u64::from_str_radix(text, 16) {
+        Ok(host) if host != 0 => Ok(host),
+        _ => Err("give the host's number as it is logged: up to 16 hexadecimal digits".to_owned()),
+    }
+}
+
 /// A DmRPC memory node: owns a pool of 4 KiB page frames and serves it to compute nodes.
 ///
 /// Prints `ready ADDRESS` on standard output once it serves. SIGUSR1 prints rates, pool use,
@@ -82,6 +90,12 @@ pub(crate) struct Options {
     /// must be known to be gone. A pool that a process of this host uses is never overwritten.
     #[arg(long, requires = "format")]
     pub(crate) force: bool,
+
+    /// With --pool: do not serve, but tell the memory node of the pool that this host is gone (its
+    /// number is in the log line that says that it fell silent) and will never write again, and
+    /// wait until what its participants held is given back. Say so only when the host is off.
+    #[arg(long, value_name = "HOST", requires = "pool", value_parser = host_number)]
+    pub(crate) confirm_lost: Option<u64>,
 
     /// With --pool: take the memory from this NUMA node.
     #[arg(long, value_name = "N", requires = "pool")]

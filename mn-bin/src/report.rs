@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_core::endpoint::view::SessionView;
 use dmrpc_core::endpoint::{Counters, Endpoint};
 use dmrpc_core::memory::Memory;
@@ -16,9 +17,31 @@ use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
 use dmrpc_core::store::{Backlog, Stats};
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::{Ring, Traced};
+use dmrpc_host::clock::Clock;
 use dmrpc_host::events;
+use dmrpc_host::polls::{HandlerTime, PollCounts, Sampled};
 use serde_json::json;
 use spin::Mutex;
+
+/// A memory node as a poll loop has it: its requests are timed now and then, and remembered.
+pub(crate) type Served<'m, M> = Sampled<Traced<'static, MemoryNode<'m, M>>>;
+
+/// Counts of a driver that a report has room for.
+const DEVICE_COUNTS: usize = 16;
+
+/// Counts of a driver with their names.
+type DeviceCounts = [Option<(&'static str, u64)>; DEVICE_COUNTS];
+
+fn device_counts(device: &AnyDevice) -> DeviceCounts {
+    let mut counts = [None; DEVICE_COUNTS];
+    let mut places = counts.iter_mut();
+    device.for_each_count(|name, value| {
+        if let Some(place) = places.next() {
+            *place = Some((name, value));
+        }
+    });
+    counts
+}
 
 /// Sessions that a dump names, at most.
 const SESSIONS_NAMED: usize = 64;
@@ -37,6 +60,9 @@ struct Snapshot {
     operations: [Operation; OPERATIONS.len()],
     stats: Stats,
     counters: Counters,
+    polls: PollCounts,
+    handlers: HandlerTime,
+    device: DeviceCounts,
     reclaiming: bool,
     /// How much, for a dump.
     backlog: Backlog,
@@ -59,7 +85,8 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Starts the thread. `core` is the core that the loop is pinned to.
-    pub(crate) fn start(json: bool, core: Option<usize>, now: Instant) -> io::Result<Self> {
+    pub(crate) fn start(json: bool, core: Option<usize>, clock: &Clock) -> io::Result<Self> {
+        let (now, ticks_a_nano) = (clock.now(), clock.ticks_a_nano());
         let shared = Arc::new(Shared { latest: Mutex::new(None), stop: AtomicBool::new(false) });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("report".to_owned()).spawn(move || {
@@ -68,7 +95,7 @@ impl Reporter {
                 thread::park();
                 let latest = theirs.latest.lock().take();
                 if let Some(latest) = latest {
-                    print(json, core, &before, &latest);
+                    print(json, (core, ticks_a_nano), &before, &latest);
                     before = latest;
                 }
             }
@@ -80,21 +107,26 @@ impl Reporter {
     pub(crate) fn publish<M: Memory>(
         &self,
         now: Instant,
-        node: &Traced<'static, MemoryNode<'_, M>>,
-        endpoint: &Endpoint<'_>,
+        node: &Served<'_, M>,
+        (endpoint, device): (&Endpoint<'_>, &AnyDevice),
+        polls: PollCounts,
         dump: bool,
     ) {
         let Some(mut latest) = self.shared.latest.try_lock() else { return };
+        let Traced { host: memory, .. } = &node.host;
         *latest = Some(Snapshot {
             at: now,
-            operations: *node.host.operations(),
-            stats: node.host.store().stats(),
+            operations: *memory.operations(),
+            stats: memory.store().stats(),
             counters: *endpoint.counters(),
-            reclaiming: node.host.store().pending(),
-            backlog: if dump { node.host.store().backlog() } else { Backlog::default() },
+            polls,
+            handlers: node.time(),
+            device: device_counts(device),
+            reclaiming: memory.store().pending(),
+            backlog: if dump { memory.store().backlog() } else { Backlog::default() },
             dump: dump.then(|| {
                 let mut sessions = endpoint.server_sessions();
-                Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.ring() }
+                Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.host.ring() }
             }),
         });
         drop(latest);
@@ -133,8 +165,42 @@ fn rates(before: &Snapshot, now: &Snapshot, seconds: f64) -> impl Iterator<Item 
     })
 }
 
-fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
+/// What a core did between two snapshots.
+struct Work {
+    packets_per_s: f64,
+    /// Packets of a burst.
+    burst_fill: f64,
+    /// Share of polls that found nothing to do.
+    empty_share: f64,
+    /// Ticks of the time-stamp counter in a poll that had something to do.
+    poll_cycles: f64,
+    /// Share of the time that went into requests.
+    handler_share: f64,
+    /// Ticks of the time-stamp counter in a request.
+    handler_cycles: f64,
+}
+
+fn work(before: &Snapshot, now: &Snapshot, seconds: f64, ticks_a_nano: f64) -> Work {
+    let polls = now.polls.since(&before.polls);
+    let handlers = now.handlers.since(&before.handlers);
+    Work {
+        packets_per_s: polls.packets as f64 / seconds,
+        burst_fill: polls.burst_fill(),
+        empty_share: polls.empty_share(),
+        poll_cycles: polls.busy_poll_ns() * ticks_a_nano,
+        handler_share: handlers.all_ns() * 1e-9 / seconds,
+        handler_cycles: handlers.request_ns() * ticks_a_nano,
+    }
+}
+
+fn print(
+    json: bool,
+    (core, ticks_a_nano): (Option<usize>, f64),
+    before: &Snapshot,
+    now: &Snapshot,
+) {
     let seconds = (now.at - before.at).as_nanos().max(1) as f64 / 1e9;
+    let work = work(before, now, seconds, ticks_a_nano);
     let rates = rates(before, now, seconds);
     let Snapshot { stats, counters, .. } = now;
     let text = if json {
@@ -152,6 +218,9 @@ fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
             "regions": stats.regions.in_use, "references": stats.entries.in_use,
             "datagrams_received": counters.datagrams_received,
             "packets_resent": counters.packets_resent,
+            "packets_per_s": work.packets_per_s, "burst_fill": work.burst_fill,
+            "empty_polls": work.empty_share, "poll_cycles": work.poll_cycles,
+            "handler_share": work.handler_share, "handler_cycles": work.handler_cycles,
         });
         format!("{report}\n")
     } else {
@@ -163,6 +232,15 @@ fn print(json: bool, core: Option<usize>, before: &Snapshot, now: &Snapshot) {
             stats.regions.in_use,
             stats.entries.in_use,
             stats.holders.in_use
+        );
+        let Work { packets_per_s, burst_fill, empty_share, poll_cycles, .. } = work;
+        let _ = writeln!(
+            text,
+            "  {packets_per_s:.0} packets/s, {burst_fill:.1} a burst, {:.1} % of polls empty, the \
+             others {poll_cycles:.0} cycles, {:.1} % of the time in requests of {:.0} cycles",
+            empty_share * 100.0,
+            work.handler_share * 100.0,
+            work.handler_cycles
         );
         for rate in rates.filter(|rate| rate.ops_per_s > 0.0 || rate.errors > 0) {
             let Rate { name, ops_per_s, gbit_per_s, errors } = rate;
@@ -196,8 +274,11 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             .collect();
         let mut all = serde_json::Map::new();
         counters.for_each(|name, value| drop(all.insert(name.to_owned(), json!(value))));
+        let device = now.device.iter().flatten();
+        let device: serde_json::Map<_, _> =
+            device.map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let object = json!({
-            "sessions": sessions, "counters": all, "pins": stats.pins.in_use,
+            "sessions": sessions, "counters": all, "device": device, "pins": stats.pins.in_use,
             "stages": stats.stages.in_use, "detached": stats.detached,
             "holders": stats.holders.in_use, "reclaiming": reclaiming,
             "reclaiming_versions": backlog.versions, "reclaiming_stages": backlog.stages,
@@ -233,11 +314,13 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
                 if session.suspected { ", suspected" } else { "" }
             );
         }
-        counters.for_each(|name, value| {
+        let mut line = |name: &str, value: u64| {
             if value != 0 {
                 let _ = writeln!(text, "  {name:<24} {value:>16}");
             }
-        });
+        };
+        counters.for_each(&mut line);
+        now.device.iter().flatten().for_each(|(name, value)| line(name, *value));
     }
     text + &events::text(asked.ring, json)
 }

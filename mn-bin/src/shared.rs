@@ -11,7 +11,10 @@ use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::participants::Event;
 use dmrpc_cxl::pool::Overwrite;
-use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolConfig, PoolDevice, PoolMemory, Watch};
+use dmrpc_cxl::process::own_host;
+use dmrpc_cxl::{
+    Mapping, Mode, OpenError, Participant, Pool, PoolConfig, PoolDevice, PoolMemory, Watch,
+};
 use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
@@ -23,6 +26,10 @@ use crate::place::Place;
 const OWN: u32 = 0;
 /// Most participants that a pool has: as many can be gone at a time.
 const GONE_MAX: usize = 1024;
+/// How long `--confirm-lost` waits beyond the lease.
+const CONFIRM_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+/// Between its looks.
+const CONFIRM_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Between two looks at the participants: each asks the kernel about each of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -41,6 +48,10 @@ impl SharedPool {
     /// Maps what is at `path`; makes a pool of it if it is blank, not there, or to be made anew.
     pub(crate) fn open(options: &Options, path: &Path) -> Result<Self, Error> {
         let pool = Self::pool(options, path)?;
+        // What its participants were told by an earlier memory node, they would go on using.
+        if pool.geometry().mode == Mode::Flush && pool.store_memory().load_u64(0) != 0 {
+            pool.must_be_unused(OWN).map_err(|error| pool_error(error.into()))?;
+        }
         let attached = pool.take_over(OWN, wall_clock_ns());
         let participant = attached.map_err(|error| pool_error(error.into()))?;
         let watch = pool.watch(&participant, options.lease.0);
@@ -75,12 +86,22 @@ impl SharedPool {
             .map_err(|error| pool_error(error.into()))
     }
 
-    /// The page store in the pool: a new one if there is none.
-    pub(crate) fn store(
+    /// Whether the pool's hosts are not coherent.
+    pub(crate) fn is_in_flush_mode(&self) -> bool {
+        self.pool.geometry().mode == Mode::Flush
+    }
+
+    /// The part of the pool that is the store's.
+    pub(crate) fn memory(&self) -> PoolMemory {
+        self.pool.store_memory()
+    }
+
+    /// The page store in the pool, over its `memory`: a new one if there is none.
+    pub(crate) fn store<M: Memory>(
         &self,
+        memory: M,
         config: impl FnOnce(u64, u32) -> Config,
-    ) -> Result<Store<PoolMemory>, Error> {
-        let memory = self.pool.store_memory();
+    ) -> Result<Store<M>, Error> {
         let bytes = memory.len();
         let is_new = memory.load_u64(0) == 0;
         let participants = self.pool.geometry().participants as u32;
@@ -147,8 +168,10 @@ impl SharedPool {
                 }
                 Event::Silent { index } => {
                     defmt::warn!(
-                        "participant {=u32} of another host is silent; its memory stays as it is",
-                        index
+                        "participant {=u32} of host {=u64:x} is silent; its memory stays as it is \
+                         until --confirm-lost",
+                        index,
+                        self.watch.host_of(index).unwrap_or(0)
                     );
                 }
                 Event::Heard { index } => defmt::info!("participant {=u32} is back", index),
@@ -164,6 +187,33 @@ impl SharedPool {
             !recovered
         });
     }
+}
+
+/// Tells the memory node of the pool at `path`, running or to be started, that a host is gone, and
+/// waits until it has given up that host's participants.
+pub(crate) fn confirm_lost(options: &Options, path: &Path, host: u64) -> Result<(), Error> {
+    if host == own_host() {
+        return Err(Error::LostHostIsHere(host));
+    }
+    let mapping = Mapping::open(path).map_err(|error| pool_error(error.into()))?;
+    let pool = Pool::open(mapping, options.driver.coherence);
+    let pool = pool.map_err(|error| pool_error(error.into()))?;
+    let before = pool.participants_of(host).len();
+    pool.name_lost(host);
+    let end = std::time::Instant::now()
+        + std::time::Duration::from_nanos(options.lease.0.as_nanos())
+        + CONFIRM_PATIENCE;
+    let mut left = pool.participants_of(host);
+    while !left.is_empty() && std::time::Instant::now() < end {
+        std::thread::sleep(CONFIRM_LOOK);
+        left = pool.participants_of(host);
+    }
+    pool.name_lost(0);
+    if let Some(participant) = left.first() {
+        return Err(Error::HostNotLost { host, participant: *participant });
+    }
+    dmrpc_host::cli::announce(format_args!("{before} participants of host {host:x} given up"));
+    Ok(())
 }
 
 fn pool_error(error: OpenError) -> Error {

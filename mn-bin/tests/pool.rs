@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dmrpc_core::memory::Memory;
+use dmrpc_core::store::{Limits, Store};
 use dmrpc_cxl::{Mapping, Mode, Pool, PoolError};
 
 const SIZE: &str = "64MiB";
@@ -122,6 +124,21 @@ fn a_memory_node_that_died_comes_back_to_its_pool() {
     node.kill();
 }
 
+/// The memory node of a pool in flush mode told its participants where pages are: another one may
+/// not come while they go on by that.
+#[test]
+fn a_pool_in_flush_mode_gets_no_other_memory_node_while_it_is_used() {
+    let path = Path::new("flush");
+    let flush = &["--coherence", "flush"];
+    Serving::start(&path, flush).kill();
+    refused(&path, &[], "is in flush mode, not in coherent mode");
+    let pool = Pool::open(Mapping::open(&path.0).expect("it is there"), Mode::Flush);
+    let participant = pool.expect("a pool").attach(Some(3), 1).expect("free");
+    refused(&path, flush, "is in use by process");
+    drop(participant);
+    Serving::start(&path, flush).kill();
+}
+
 #[test]
 fn slots_of_those_who_left_or_died_become_free() {
     let path = Path::new("slots");
@@ -132,4 +149,51 @@ fn slots_of_those_who_left_or_died_become_free() {
     // A process that attaches and is killed: the memory node of a pool is a handy one.
     let mut other = command(&path, &["--participant", "4", "--driver", "cxl"]);
     assert_eq!(other.output().expect("it starts").status.code(), Some(1), "0 is its slot");
+}
+
+/// Runs `dmrpc-mn --confirm-lost HOST`; its exit code and what it says.
+fn confirm_lost(path: &Path, host: u64) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"));
+    command.args(["--pool", path.text(), "--lease", "1s", "--confirm-lost", &format!("{host:x}")]);
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn what_a_lost_host_held_is_free_once_an_operator_confirms_it() {
+    const OTHER_HOST: u64 = 0xABCD_EF01_2345;
+    const LOST_BYTES: u64 = 8 << 20;
+    let path = Path::new("lost");
+    Serving::start(&path, &[]).kill();
+    // A participant that seems to be of another host: nobody here can see what became of it.
+    let pool = path.open().expect("a pool");
+    let lost = pool.attach(Some(2), 1).expect("free");
+    let slot = pool.geometry().participants_offset + 2 * 128;
+    pool.memory().store_u64(slot + 16, OTHER_HOST);
+    assert_eq!(pool.participants_of(OTHER_HOST), [2]);
+    let mut store = Store::attach(pool.store_memory(), 2).expect("free");
+    let holder = store.holder_join(Limits::NONE).expect("room");
+    let region = store.alloc(holder, LOST_BYTES).expect("room");
+    store.write(holder, region, 0, &vec![1; LOST_BYTES as usize]).expect("room");
+    let held = store.stats().frames.in_use;
+    assert!(held >= LOST_BYTES / 4096);
+
+    let node = Serving::start(&path, &["--lease", "1s"]);
+    // Long past the lease, nothing of it is anybody else's.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(store.stats().frames.in_use, held);
+    assert!(lost.is_attached());
+    let (code, text) = confirm_lost(&path, dmrpc_cxl::process::own_host());
+    assert_eq!((code, text.contains("is this host")), (Some(2), true), "{text}");
+    let (code, text) = confirm_lost(&path, OTHER_HOST);
+    assert_eq!((code, text.trim()), (Some(0), "1 participants of host abcdef012345 given up"));
+    assert!(!lost.is_attached(), "its own process, if it still ran, would see that");
+    let end = Instant::now() + Duration::from_secs(10);
+    // Any handle's account is that of the whole pool.
+    while store.stats().frames.in_use >= held {
+        assert!(Instant::now() < end, "its frames never came back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(node);
 }

@@ -3,5 +3,7 @@
 
 mod cluster;
 mod common;
+#[cfg(feature = "dpdk")]
+mod links;
 mod refusals;
 mod results;

@@ -105,6 +105,8 @@ fn rates(last: &(Instant, Statistics), report: &Report, json: bool, core: Option
     let bytes_out = rate(before.bytes_out, now.bytes_out);
     let busy = rate(before.busy, now.busy);
     let steps = (now.steps - before.steps).max(1);
+    let polls = report.statistics.polls.since(&last.1.polls);
+    let handler_share = (now.step_ns - before.step_ns) as f64 / 1e9 / seconds;
     let step_us = (now.step_ns - before.step_ns) as f64 / 1e3 / steps as f64;
     if json {
         let object = json!({
@@ -112,14 +114,23 @@ fn rates(last: &(Instant, Statistics), report: &Report, json: bool, core: Option
             "bytes_in_per_s": bytes_in, "bytes_out_per_s": bytes_out,
             "handler_step_us": step_us, "handler_step_us_max": now.step_ns_max as f64 / 1e3,
             "cancelled": now.cancelled, "slow_steps": now.slow_steps,
+            "packets_per_s": polls.packets as f64 / seconds, "burst_fill": polls.burst_fill(),
+            "empty_polls": polls.empty_share(), "poll_ns": polls.busy_poll_ns(),
+            "handler_share": handler_share,
         });
         return format!("{object}\n");
     }
     let core = core.map_or(String::new(), |core| format!("core {core}: "));
     format!(
         "{core}{requests:.0} requests/s, {:.1} MB/s in, {:.1} MB/s out, {busy:.0} busy/s, handler \
-         {step_us:.2} us a step\n",
+         {step_us:.2} us a step, {:.1} % of the time; {:.0} packets/s, {:.1} a burst, {:.1} % of \
+         polls empty, the others {:.2} us\n",
         bytes_in / 1e6,
         bytes_out / 1e6,
+        handler_share * 100.0,
+        polls.packets as f64 / seconds,
+        polls.burst_fill(),
+        polls.empty_share() * 100.0,
+        polls.busy_poll_ns() / 1e3,
     )
 }

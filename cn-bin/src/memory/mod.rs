@@ -50,8 +50,8 @@ pub const ALL_RIGHTS: Rights = Rights::all();
 
 /// A node's view of one memory node, with blocking operations.
 pub struct Memory<'n, D> {
-    node: &'n Node<D>,
-    peer: Peer,
+    pub(crate) node: &'n Node<D>,
+    pub(crate) peer: Peer,
     options: CallOptions,
 }
 
@@ -81,6 +81,14 @@ impl<'n, D> Memory<'n, D> {
     #[must_use]
     pub fn with_options(self, options: CallOptions) -> Self {
         Self { options, ..self }
+    }
+
+    pub(crate) fn node(&self) -> &'n Node<D> {
+        self.node
+    }
+
+    pub(crate) fn options(&self) -> CallOptions {
+        self.options
     }
 
     /// The session with the memory node.

@@ -27,6 +27,8 @@ pub enum Cause {
         /// Its length in bytes.
         room: usize,
     },
+    /// Slices and views are of memory that this process maps, and this is not.
+    NotMapped,
 }
 
 /// A memory operation that failed.
@@ -68,7 +70,18 @@ impl fmt::Display for OperationError {
             Cause::Status(status) => write!(f, ": the peer answered with status {}", status.0),
             Cause::BadAnswer => f.write_str(": the peer's answer makes no sense"),
             Cause::RoomTooSmall { room } => write!(f, ": there is room for {room}"),
+            Cause::NotMapped => f.write_str(
+                ": this process does not map that memory: take part in its pool, in coherent mode, \
+                 or read and write copies",
+            ),
         }
+    }
+}
+
+impl OperationError {
+    /// Whether the operation was not begun for want of room, which comes back when others end.
+    pub fn is_room(&self) -> bool {
+        matches!(self.cause, Cause::Call(error) if error.is_room())
     }
 }
 

@@ -239,4 +239,8 @@ impl<'n, D> Pipeline<'n, D> {
     pub(super) fn new(memory: Memory<'n, D>) -> Self {
         Self { memory }
     }
+
+    pub(crate) fn memory(&self) -> Memory<'n, D> {
+        self.memory
+    }
 }

@@ -13,12 +13,13 @@ use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use dmrpc_core::endpoint::{Config, Endpoint, TimerEntry};
-use dmrpc_core::memory::Plain;
+use dmrpc_core::memory::{Handed, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, Store};
 use dmrpc_core::wire::reference::RefKey;
+use dmrpc_cxl::{Mode, Pool, PoolDevice};
 use dmrpc_host::clock::Clock;
-use dmrpc_host::idle::{Idle, IdleStrategy};
+use dmrpc_host::idle::{Idle, IdleStrategy, Wait};
 use dmrpc_udp::{UdpConfig, UdpDevice};
 
 /// Bytes of the memory node's pool.
@@ -44,6 +45,26 @@ impl Server {
     /// A memory node.
     pub(crate) fn memory_node() -> Self {
         Self::start(run_memory_node)
+    }
+
+    /// The memory node of a pool, which makes the store in it.
+    pub(crate) fn pool_node(pool: &Arc<Pool>) -> Self {
+        let pool = Arc::clone(pool);
+        Self::start(move |ready, stop| {
+            let memory = Handed(pool.store_memory());
+            let participants = pool.geometry().participants as u32;
+            let store_config =
+                StoreConfig { participants, ..StoreConfig::for_pool_bytes(memory.len() * 7 / 8) };
+            let store = Store::format(memory, &store_config).expect("a pool");
+            let participant = pool.attach(Some(0), 7).expect("nobody else is 0");
+            let device = PoolDevice::new(Arc::clone(&pool), participant).expect("it has rings");
+            let (incarnation, key) = (pool.geometry().incarnation, pool.geometry().key);
+            let key = RefKey(std::array::from_fn(|byte| key[byte / 8].to_le_bytes()[byte % 8]));
+            let identity = Identity { memory_node: 0, incarnation, key };
+            let address = device.local_addr();
+            let hands_out = pool.geometry().mode == Mode::Flush;
+            serve_memory((store, identity, hands_out), device, (address, ready), stop);
+        })
     }
 
     /// A node whose service answers with what it was sent.
@@ -107,10 +128,24 @@ fn run_memory_node(ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
     let store_config = StoreConfig::for_pool_bytes(POOL_BYTES);
     let store = Store::format(Plain::new(&mut pool), &store_config).expect("a pool");
     let identity = Identity { memory_node: 0, incarnation: 7, key: RefKey([9; 16]) };
+    let device = UdpDevice::open(UdpConfig::LOOPBACK).expect("loopback");
+    let address = device.local_addr();
+    serve_memory((store, identity, false), device, (address, ready), stop);
+}
+
+/// Serves a store over a device until told to stop. The store must be in order at the end.
+fn serve_memory<M: Memory, D: Device + Wait>(
+    (store, identity, hands_out): (Store<M>, Identity, bool),
+    mut device: D,
+    (address, ready): (SocketAddrV4, mpsc::Sender<SocketAddrV4>),
+    stop: &AtomicBool,
+) {
     let mut holders = vec![SessionHolder::default(); 16];
-    let mut transfers = vec![Transfer::default(); store_config.stages as usize];
+    let mut transfers = vec![Transfer::default(); store.config().stages as usize];
     let mut node = MemoryNode::new(store, identity, Limits::NONE, &mut holders, &mut transfers);
-    let mut device = UdpDevice::open(UdpConfig::LOOPBACK).expect("loopback");
+    if hands_out {
+        node.hand_out_places();
+    }
     let config = Config {
         slots_per_session: 64,
         ..Config::new(7, device.capabilities().datagram_bytes_max)
@@ -131,7 +166,7 @@ fn run_memory_node(ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
     let clock = Clock::new();
     let mut endpoint = Endpoint::new(config, storage, clock.now()).expect("an endpoint");
     let mut idle = Idle::new(IdleStrategy::Sleep);
-    ready.send(device.local_addr()).expect("awaited");
+    ready.send(address).expect("awaited");
     while !stop.load(Ordering::Relaxed) {
         let now = clock.now();
         let polled = endpoint.poll(now, &mut device, &mut node);
@@ -139,4 +174,6 @@ fn run_memory_node(ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
         let worked = !polled.is_idle() || reclaimed != 0;
         idle.after_poll(worked, now, endpoint.poll_at(now), &device);
     }
+    let mut scratch = vec![0; node.store().check_scratch_bytes()];
+    node.store().check(&mut scratch).expect("the store is in order");
 }

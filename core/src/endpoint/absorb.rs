@@ -148,7 +148,6 @@ impl Endpoint<'_> {
                 self.acknowledge_request(now, io, index, Flags::empty());
             }
             ServeState::Answered => {
-                self.counters.packets_resent += 1;
                 let unasked_packets = self.server_slots[index].unasked;
                 let sending = &mut self.server_slots[index].outgoing.sending;
                 sending.resend_first(unasked(UNASKED_PACKETS, unasked_packets).into());

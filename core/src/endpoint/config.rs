@@ -83,6 +83,18 @@ impl Config {
         }
     }
 
+    /// Lets as much be under way as suits a device that keeps `datagrams` datagrams between two
+    /// polls ([`Device::receive_queue`](crate::device::Device::receive_queue)): half of that in all
+    /// and a quarter of one message, but not less than the defaults.
+    #[must_use]
+    pub fn for_queue(mut self, datagrams: usize) -> Self {
+        let most = usize::from(WINDOW_PACKETS_MAX);
+        let window = (datagrams / 4).min(most) as u16;
+        self.window_packets = self.window_packets.max(window);
+        self.arriving_packets = self.arriving_packets.max((datagrams / 2).min(2 * most) as u32);
+        self
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let slots = self.slots_per_session;
         if !slots.is_power_of_two() || slots > SLOTS_MAX {

@@ -39,6 +39,7 @@ mod client;
 mod config;
 pub mod congestion;
 mod counters;
+mod dismiss;
 mod handshake;
 pub mod here;
 pub mod host;

@@ -112,7 +112,10 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
         let (inline_part, rest) = payload.split_at_mut(here);
-        inline_part.copy_from_slice(&outgoing.inline[start.min(inline) as usize..][..here]);
+        // Most packets of a long message have none of it.
+        if here > 0 {
+            inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
+        }
         if let Some(source) = outgoing.source
             && !rest.is_empty()
         {
@@ -261,6 +264,7 @@ impl Endpoint<'_> {
             let seal = Seal::new(self.crc, &self.keys, session.binding);
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
+            self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
             }
@@ -288,6 +292,7 @@ impl Endpoint<'_> {
         {
             let turn = self.transmit_server(io, first + number);
             *sent += turn.packets;
+            self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
             }
@@ -324,6 +329,8 @@ impl Endpoint<'_> {
 /// What came of a slot's turn.
 pub(super) struct Turn {
     pub(super) packets: u32,
+    /// How many of them were sent before.
+    pub(super) again: u32,
     /// The device has no room: the turn is not over.
     pub(super) full: bool,
     /// There is more to send.
@@ -418,14 +425,14 @@ fn several<T: Tx, H: Host>(
     outgoing: &mut Outgoing,
     payload_bytes: u32,
 ) -> Turn {
-    let mut packets = 0;
+    let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.sending.due() else { break };
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
-            return Turn { packets, full: true, more: true };
+            return Turn { packets, again, full: true, more: true };
         }
-        outgoing.sending.sent(number);
+        again += u32::from(outgoing.sending.sent(number));
         packets += 1;
     }
-    Turn { packets, full: false, more: outgoing.sending.due().is_some() }
+    Turn { packets, again, full: false, more: outgoing.sending.due().is_some() }
 }

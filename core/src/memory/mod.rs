@@ -10,11 +10,14 @@
 //! | [`Plain`] | memory of one owner: ordinary loads and stores (the net memory node) |
 //! | [`Atomic`] | memory that other processes map too: acquire, release, compare-and-swap |
 //! | [`Counted`] | a wrapper that counts loads and stores and calls a hook at store number *k* |
+//! | [`Handed`] | a wrapper that flushes round bulk accesses, where hosts are not coherent |
 //! | [`Stale`] | a wrapper that keeps lines until they are flushed, as a host without coherence |
 //!
 //! Offsets out of range are bugs of the caller, never input from the wire: they panic.
 
 mod counted;
+mod handed;
+mod lines;
 mod raw;
 mod stale;
 mod transfer;
@@ -23,8 +26,31 @@ mod transfer;
 mod tests;
 
 pub use counted::{Counted, Touches};
+pub use handed::{Handed, Omitting};
 pub use raw::{Atomic, Plain};
 pub use stale::{Line, Stale};
+
+/// Why lines of a page are flushed where hosts are not coherent. Whoever has the pen for a page
+/// writes it; pages that several read have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// A participant wrote to a page: the others, and its next owner, shall see that, and nothing
+    /// of it shall come later.
+    WriterDone,
+    /// A participant is about to look at a page for the first time since it was told where it is:
+    /// what its cache has may be of an earlier life of the frame.
+    ReaderBegins,
+    /// The owner of the counts is about to read a page that a participant may have written.
+    OwnerReads,
+    /// The owner of the counts wrote to a page: a copy, or zeros.
+    OwnerDone,
+}
+
+impl Handover {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::WriterDone, Self::ReaderBegins, Self::OwnerReads, Self::OwnerDone];
+}
 
 /// Bytes of a cache line: what [`Memory::flush`] works in.
 pub const LINE_BYTES: u64 = 64;
@@ -87,6 +113,13 @@ pub trait Memory {
 
     /// Orders everything before against everything after.
     fn fence(&self);
+
+    /// As [`Memory::flush`], with the reason: tests leave one out to see that it is missed.
+    #[inline(always)]
+    fn flush_for(&self, reason: Handover, offset: u64, len: u64) {
+        let _ = reason;
+        self.flush(offset, len);
+    }
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
@@ -153,5 +186,10 @@ impl<M: Memory + ?Sized> Memory for &M {
     #[inline(always)]
     fn fence(&self) {
         (**self).fence();
+    }
+
+    #[inline(always)]
+    fn flush_for(&self, reason: Handover, offset: u64, len: u64) {
+        (**self).flush_for(reason, offset, len);
     }
 }

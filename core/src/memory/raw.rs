@@ -319,9 +319,9 @@ impl Memory for Atomic<'_> {
     }
 
     fn flush(&self, offset: u64, len: u64) {
-        // Processes of one host are coherent: ordering is all they need. The range is checked.
-        self.window.at(offset, len);
-        fence(Ordering::SeqCst);
+        let at = self.window.at(offset, len);
+        // SAFETY: in range by `at`.
+        unsafe { super::lines::flush(at, len) };
     }
 
     fn fence(&self) {

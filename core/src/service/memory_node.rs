@@ -57,6 +57,9 @@ impl Transfer {
     pub const EMPTY: Self = Self { staged: None, made: None, pages: 0 };
 }
 
+/// What a poll loop counts for statistics.
+pub const CORE_COUNTS: usize = 8;
+
 /// The operations that are counted, in the order of their numbers on the wire.
 pub const OPERATIONS: [&str; 11] = [
     "alloc",
@@ -93,11 +96,15 @@ pub struct MemoryNode<'m, M> {
     staged_pages_max: u64,
     pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
+    /// Whether participants are told where pages are.
+    pub(super) hands_out: bool,
     pub(super) operations: [Operation; OPERATIONS.len()],
     /// Sessions that could not be given a holder.
     pub(super) refused_holders: u64,
     /// The endpoint's counters when they were last seen.
     pub(super) counters: Counters,
+    /// Of the poll loop, as it last told.
+    pub(super) core: [(&'static str, u64); CORE_COUNTS],
 }
 
 /// How a vector of steps ended.
@@ -127,9 +134,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             staged_pages_max: u64::MAX,
             sessions,
             transfers,
+            hands_out: false,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
             counters: Counters::default(),
+            core: [("", 0); CORE_COUNTS],
         }
     }
 
@@ -163,6 +172,11 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         self.counters = *counters;
     }
 
+    /// Takes note of what the poll loop counts, each with a name, as [`MemoryNode::observe`] does.
+    pub fn observe_core(&mut self, counts: [(&'static str, u64); CORE_COUNTS]) {
+        self.core = counts;
+    }
+
     /// Counts of each operation, in the order of [`OPERATIONS`].
     pub fn operations(&self) -> &[Operation; OPERATIONS.len()] {
         &self.operations
@@ -185,7 +199,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     ///
     /// # Errors
     /// No holder is left, or none now.
-    fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
+    pub(super) fn holder_of(&mut self, session: SessionId) -> Result<HolderId, Failure> {
         let entry = &mut self.sessions[session.index as usize];
         debug_assert_eq!(entry.generation, session.generation, "its beginning was told");
         if let Some(holder) = entry.holder {
@@ -367,6 +381,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
                     Outcome::Replied
                 }
             },
+            Method::PLACES => self.answer_places(head, reply),
             Method::STATISTICS => {
                 self.statistics_page(head.arguments.parameters(), reply);
                 Outcome::Replied

@@ -6,9 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod direct;
 mod failure;
 mod memory_node;
+mod places;
 mod statistics;
 mod steps;
 
-pub use memory_node::{Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer};
+pub use memory_node::{
+    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
+};

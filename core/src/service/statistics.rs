@@ -82,7 +82,8 @@ impl<M: Memory> MemoryNode<'_, M> {
         Ok(())
     }
 
-    /// What became of packets and requests: every kind that was dropped or refused.
+    /// What became of packets and requests: every kind that was dropped or refused. On the last
+    /// page what the core's poll loop did.
     fn counters_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
         let (mut number, mut written) = (0, Ok(()));
         self.counters.for_each(|name, value| {
@@ -91,6 +92,11 @@ impl<M: Memory> MemoryNode<'_, M> {
             }
             number += 1;
         });
+        if page > 0 {
+            for (name, value) in self.core.iter().filter(|(name, _)| !name.is_empty()) {
+                writeln!(out, "{name} {value}")?;
+            }
+        }
         written
     }
 

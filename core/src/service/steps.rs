@@ -224,21 +224,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
                 _ => return Err(MemoryError::Malformed),
             },
         };
-        let identity = &self.node.identity;
-        if reference.memory_node != identity.memory_node {
-            return Err(MemoryError::WrongNode { memory_node: reference.memory_node });
-        }
-        if reference.incarnation != identity.incarnation {
-            let incarnation = reference.incarnation;
-            return Err(MemoryError::StaleIncarnation { incarnation });
-        }
-        if !reference.is_genuine(&identity.key) {
-            return Err(MemoryError::Forged);
-        }
-        let missing = rights - reference.rights;
-        if !missing.is_empty() {
-            return Err(MemoryError::MissingRights { rights: missing });
-        }
+        self.node.genuine(&reference, rights)?;
         Ok(reference)
     }
 
@@ -436,7 +422,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
 /// What a step made and how many bytes it moved, or why not; `None` to try again later.
 type StepResult = Result<(Made, u64), Option<MemoryError>>;
 
-fn entry(reference: &Ref) -> EntryId {
+pub(super) fn entry(reference: &Ref) -> EntryId {
     EntryId { index: reference.index, generation: reference.generation }
 }
 

@@ -289,10 +289,12 @@ impl<M: Memory> Store<M> {
         None
     }
 
-    /// Gives back the frames below a node that are the version's own; how many.
+    /// Gives back the frames below a node that are the version's own, the last first: they are
+    /// taken again in the order of their pages, so that what was written together lies together
+    /// the next time, too. How many there were.
     fn put_own_frames(&mut self, node: u32, threshold: u64) -> u32 {
         let mut frees = 0;
-        for position in 0..FAN_OUT {
+        for position in (0..FAN_OUT).rev() {
             let link = self.mem.load_u32(self.node_at(node) + 4 * u64::from(position));
             if let Some(frame) = link.checked_sub(1)
                 && self.frame_stamp(frame) > threshold

@@ -41,6 +41,8 @@ impl Method {
     pub const MEMORY: Self = Self(0xFF01);
     /// Counters and gauges of an endpoint, for people.
     pub const STATISTICS: Self = Self(0xFF02);
+    /// Where pages of a region are, for participants of a pool in flush mode.
+    pub const PLACES: Self = Self(0xFF03);
 
     /// Whether the number belongs to the library.
     pub const fn is_system(self) -> bool {

@@ -111,6 +111,18 @@ impl AnyDevice {
 }
 
 impl AnyDevice {
+    /// Hands `each` every count of the driver's with its name. UDP and pools keep none.
+    #[cfg_attr(not(feature = "dpdk"), allow(unused_variables, reason = "only DPDK counts"))]
+    pub fn for_each_count(&self, each: impl FnMut(&'static str, u64)) {
+        match self {
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(device) => device.stats().for_each(each),
+            #[cfg(feature = "dpdk")]
+            Self::DpdkCaptured(device) => device.device().stats().for_each(each),
+            _ => {}
+        }
+    }
+
     /// The pool whose rings it is over, and which participant of it this is.
     pub fn pool(&self) -> Option<(&Arc<Pool>, u32)> {
         match self {
@@ -126,6 +138,10 @@ impl Device for AnyDevice {
 
     fn capabilities(&self) -> Capabilities {
         either!(AnyDevice, self, device => device.capabilities())
+    }
+
+    fn receive_queue(&self) -> usize {
+        either!(AnyDevice, self, device => device.receive_queue())
     }
 
     #[inline]

@@ -131,6 +131,8 @@ impl From<dmrpc_dpdk::DpdkError> for DriverError {
 /// A driver that runs.
 pub struct Driver {
     datagram_bytes: usize,
+    #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only DPDK's links are shared"))]
+    endpoints: usize,
     pcap: Option<PathBuf>,
     pool: Option<(Arc<Pool>, Option<u32>)>,
     #[cfg(feature = "dpdk")]
@@ -159,6 +161,7 @@ impl Driver {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
                 None => Ok(Self {
                     datagram_bytes,
+                    endpoints: 1,
                     pcap: args.pcap.clone(),
                     pool: None,
                     #[cfg(feature = "dpdk")]
@@ -168,7 +171,8 @@ impl Driver {
             #[cfg(feature = "dpdk")]
             DriverKind::Dpdk => {
                 let dpdk = Some(dpdk::Ports::open(args, datagram_bytes, queues)?);
-                Ok(Self { datagram_bytes, pcap: args.pcap.clone(), pool: None, dpdk })
+                let pcap = args.pcap.clone();
+                Ok(Self { datagram_bytes, endpoints: 1, pcap, pool: None, dpdk })
             }
             #[cfg(not(feature = "dpdk"))]
             DriverKind::Dpdk => {
@@ -182,6 +186,7 @@ impl Driver {
     pub fn of_pool(pool: Arc<Pool>, index: Option<u32>) -> Self {
         Self {
             datagram_bytes: pool.geometry().datagram_bytes as usize,
+            endpoints: 1,
             pool: Some((pool, index)),
             pcap: None,
             #[cfg(feature = "dpdk")]
@@ -205,6 +210,37 @@ impl Driver {
             ports.enter_thread()?;
         }
         Ok(())
+    }
+
+    /// Starts what the flags ask for, for as many endpoints of one program as `endpoints`. Over
+    /// DPDK each has a link of its own, or several.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn start_for(
+        args: &DriverArgs,
+        datagram_bytes: usize,
+        endpoints: usize,
+    ) -> Result<Self, DriverError> {
+        let driver = Self::start(args, datagram_bytes, 1)?;
+        #[cfg(feature = "dpdk")]
+        if let Some(ports) = &driver.dpdk {
+            ports.share(endpoints)?;
+        }
+        Ok(Self { endpoints, ..driver })
+    }
+
+    /// Opens a device for the first endpoint that has none: at `bind`, or over DPDK for the second
+    /// and further ones at the addresses after it.
+    ///
+    /// # Errors
+    /// [`DriverError`]; all have one among them.
+    pub fn endpoint(&self, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
+        #[cfg(feature = "dpdk")]
+        if let (Some(ports), 2..) = (&self.dpdk, self.endpoints) {
+            return Ok(AnyDevice::Dpdk(ports.endpoint(self.endpoints, bind)?));
+        }
+        self.device(0, bind)
     }
 
     /// Opens the device of poll loop `queue` at `bind`.

@@ -4,12 +4,13 @@
 //! The children listen, on sockets in a folder that only this user may enter; once all links are
 //! up nobody needs the sockets any more, and the folder goes.
 //!
-//! With veths every process and endpoint is a host on a bridge, all in a network namespace of their
-//! own, which the kernel takes down with the last process in it.
+//! With veths every process and endpoint is a host in a network namespace of its own, all joined by
+//! a bridge in another one. The kernel takes them down with the last process in them.
 
 #[cfg(not(feature = "dpdk"))]
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
 
 use crate::args::DriverArgs;
 use crate::device::AnyDevice;
@@ -116,6 +117,13 @@ impl LocalLinks {
         }
     }
 
+    /// Has the process of `command` start where child `child` is to be, for which flags were made.
+    pub fn settle(&self, child: usize, command: &mut Command) {
+        if let Self::Veth(links) = self {
+            links.settle(child, command);
+        }
+    }
+
     /// Connects the first `endpoints` endpoints of ours to child `child`, which serves.
     ///
     /// # Errors
@@ -179,6 +187,11 @@ impl LocalLinks {
     /// # Errors
     /// None.
     pub fn connect(&mut self, _: usize, _: usize) -> Result<(), DriverError> {
+        self.never()
+    }
+
+    /// Never called: there are no links without DPDK.
+    pub fn settle(&self, _: usize, _: &mut Command) {
         self.never()
     }
 

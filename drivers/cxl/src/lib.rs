@@ -24,6 +24,7 @@
 #![deny(unsafe_code)]
 
 pub mod device;
+pub mod direct;
 pub mod latency;
 pub mod mapping;
 pub mod participants;
@@ -37,6 +38,7 @@ mod superblock;
 mod sys;
 
 pub use device::RingDevice;
+pub use direct::Direct;
 pub use mapping::{MapError, Mapping, PoolMemory};
 pub use participants::{AttachError, Participant, Watch};
 pub use pool::{Pool, PoolConfig, PoolError};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use dmrpc_core::memory::{Atomic, Memory};
 
+use crate::direct::Direct;
 use crate::sys;
 
 /// What a pool's memory is.
@@ -158,6 +159,8 @@ impl std::error::Error for MapError {
 #[derive(Debug)]
 pub struct Mapping {
     region: Arc<sys::Region>,
+    /// The same memory, to be read only.
+    read_only: Arc<sys::Region>,
     file: File,
     path: PathBuf,
     kind: Kind,
@@ -240,7 +243,12 @@ impl Mapping {
         if kind == Kind::Pages {
             region.prefer_huge_pages();
         }
-        Ok(Self { region: Arc::new(region), file, path: path.into(), kind })
+        let read_only = sys::Region::map_read_only(&file, length).map_err(map_error)?;
+        if kind == Kind::Pages {
+            read_only.prefer_huge_pages();
+        }
+        let (region, read_only) = (Arc::new(region), Arc::new(read_only));
+        Ok(Self { region, read_only, file, path: path.into(), kind })
     }
 
     /// The path that others map it by.
@@ -271,6 +279,15 @@ impl Mapping {
         let (offset, bytes) = (offset as usize, bytes as usize);
         let memory = self.region.memory_unbound(offset, bytes);
         PoolMemory { memory, offset, region: Arc::clone(&self.region) }
+    }
+
+    /// The `bytes` bytes from `offset` on as slices where they are.
+    ///
+    /// # Panics
+    /// If they are not within the mapping.
+    pub fn direct(&self, offset: u64, bytes: u64) -> Direct {
+        let (read_only, writable) = (Arc::clone(&self.read_only), Arc::clone(&self.region));
+        Direct::new(read_only, writable, offset as usize, bytes as usize)
     }
 
     /// Takes the memory's pages from NUMA node `node`.

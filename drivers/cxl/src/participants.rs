@@ -7,7 +7,9 @@
 //!
 //! On one host a participant is dead when its process is gone, and only then: see
 //! [`process`](crate::process). One of another host can be silent, but silence is no death: its
-//! slot, and what it holds, stay until somebody who knows calls [`Watch::confirm_lost`].
+//! slot, and what it holds, stay until an operator who knows confirms it (see `lost`).
+
+mod lost;
 
 use std::fmt;
 
@@ -94,6 +96,10 @@ impl Table {
         }
     }
 
+    fn is_in_flush_mode(&self) -> bool {
+        self.mode == Mode::Flush
+    }
+
     fn at(&self, index: u32, field: u64) -> u64 {
         self.base + u64::from(index) * SLOT_BYTES + field
     }
@@ -146,10 +152,10 @@ impl Table {
         ProcessId { pid: word.pid, start, host }
     }
 
-    /// A participant whose process is not known to be gone, if there is one. With `sure`, only
-    /// one that is known to live.
-    pub(crate) fn anybody(&self, sure: bool) -> Option<(u32, ProcessId)> {
-        (0..self.slots).find_map(|index| {
+    /// A participant, but `own`, whose process is not known to be gone, if there is one. With
+    /// `sure`, only one that is known to live.
+    pub(crate) fn anybody_but(&self, own: Option<u32>, sure: bool) -> Option<(u32, ProcessId)> {
+        (0..self.slots).filter(|index| Some(*index) != own).find_map(|index| {
             let word = self.word(index)?;
             if matches!(word.state, SlotState::Free | SlotState::Left | SlotState::Dead) {
                 return None;
@@ -398,6 +404,7 @@ impl Watch {
 
     /// Looks at all slots, once round, until something is noticed. `None`: nothing new.
     pub fn look(&mut self, now: Instant) -> Option<Event> {
+        self.heed_operator();
         for _ in 0..self.table.slots {
             let index = self.next;
             self.next = (self.next + 1) % self.table.slots;

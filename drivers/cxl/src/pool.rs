@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use dmrpc_core::memory::Memory;
 use dmrpc_core::time::Duration;
 
+use crate::direct::Direct;
 use crate::mapping::{Mapping, PoolMemory};
 use crate::participants::{AttachError, Participant, Table, Watch};
+use crate::process::ProcessId;
 use crate::ring;
 use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
 
@@ -341,6 +343,30 @@ impl Pool {
         self.mapping.memory(self.geometry.store_offset, self.geometry.store_bytes)
     }
 
+    /// The same as slices where they are.
+    pub fn store_direct(&self) -> Direct {
+        self.mapping.direct(self.geometry.store_offset, self.geometry.store_bytes)
+    }
+
+    /// Says that a host is gone, on the word of an operator who knows: the memory node gives up its
+    /// participants that are silent, and what they could write is free again. 0 for no host.
+    pub fn name_lost(&self, host: u64) {
+        self.table().name_lost(host);
+    }
+
+    /// Participants of a host that are not given up.
+    pub fn participants_of(&self, host: u64) -> Vec<u32> {
+        self.table().slots_of(host)
+    }
+
+    /// Whether nobody but participant `own` may be using the pool.
+    ///
+    /// # Errors
+    /// [`PoolError::InUse`].
+    pub fn must_be_unused(&self, own: u32) -> Result<(), PoolError> {
+        in_use(&self.mapping, self.table().anybody_but(Some(own), false))
+    }
+
     /// Becomes a participant: number `index`, or any but 0, which is the memory node's.
     ///
     /// # Errors
@@ -382,7 +408,11 @@ fn nobody_uses(
     found: &Geometry,
     force: bool,
 ) -> Result<(), PoolError> {
-    match Table::new(memory.clone(), found).anybody(force) {
+    in_use(mapping, Table::new(memory.clone(), found).anybody_but(None, force))
+}
+
+fn in_use(mapping: &Mapping, user: Option<(u32, ProcessId)>) -> Result<(), PoolError> {
+    match user {
         None => Ok(()),
         Some((participant, id)) => Err(PoolError::InUse {
             path: mapping.path().to_owned(),

@@ -21,6 +21,8 @@ use crate::participants::SLOT_BYTES;
 use crate::ring;
 
 /// Bytes of the superblock: a page of its own.
+/// Where an operator names a host that is gone: a line of its own, not under the checksum.
+pub(crate) const LOST_HOST: u64 = 1024;
 pub(crate) const SUPERBLOCK_BYTES: u64 = 4096;
 /// What a pool begins with, but for the version in the last byte.
 const MAGIC: u64 = u64::from_be_bytes(*b"dmrpcxl\0");

@@ -29,7 +29,15 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Maps the first `bytes` bytes of `file`, shared, for reading and writing.
     pub(crate) fn map(file: &File, bytes: usize) -> io::Result<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        Self::map_for(file, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// The same for reading only. Not for [`Region::memory_unbound`].
+    pub(crate) fn map_read_only(file: &File, bytes: usize) -> io::Result<Self> {
+        Self::map_for(file, bytes, libc::PROT_READ)
+    }
+
+    fn map_for(file: &File, bytes: usize, protection: c_int) -> io::Result<Self> {
         let fd = file.as_raw_fd();
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         let base =
@@ -39,6 +47,11 @@ impl Region {
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
         Ok(Self { base, bytes })
+    }
+
+    /// Where it is mapped.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
     }
 
     /// Bytes mapped.

@@ -1,5 +1,7 @@
 #include "shim.h"
 
+#include <errno.h>
+
 #include <rte_prefetch.h>
 
 /* Packets ahead of the one that is looked at whose first line is fetched. */
@@ -81,4 +83,36 @@ uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const
 		mbufs[i]->pkt_len = bytes[i];
 	}
 	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+int shim_steer(uint16_t port, uint32_t address, uint16_t source_port, uint16_t queue,
+	       const char **said)
+{
+	const struct rte_flow_attr attr = { .ingress = 1 };
+	const struct rte_flow_item_ipv4 ip = { .hdr.src_addr = address };
+	const struct rte_flow_item_ipv4 ip_mask = { .hdr.src_addr = UINT32_MAX };
+	const struct rte_flow_item_udp udp = { .hdr.src_port = source_port };
+	const struct rte_flow_item_udp udp_mask = { .hdr.src_port = UINT16_MAX };
+	const struct rte_flow_item pattern[] = {
+		{ .type = RTE_FLOW_ITEM_TYPE_ETH },
+		{ .type = RTE_FLOW_ITEM_TYPE_IPV4, .spec = &ip, .mask = &ip_mask },
+		{ .type = RTE_FLOW_ITEM_TYPE_UDP, .spec = &udp, .mask = &udp_mask },
+		{ .type = RTE_FLOW_ITEM_TYPE_END },
+	};
+	const struct rte_flow_action_queue target = { .index = queue };
+	const struct rte_flow_action actions[] = {
+		{ .type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &target },
+		{ .type = RTE_FLOW_ACTION_TYPE_END },
+	};
+	struct rte_flow_error error = { .message = NULL };
+
+	if (rte_flow_create(port, &attr, pattern, actions, &error) != NULL)
+		return 0;
+	*said = error.message;
+	return rte_errno != 0 ? -rte_errno : -ENOTSUP;
+}
+
+int shim_socket(const struct rte_mempool *pool)
+{
+	return pool->socket_id;
 }

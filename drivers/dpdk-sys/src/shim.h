@@ -9,6 +9,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -53,5 +54,13 @@ struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mem
  * the device took: those are its own from then on. */
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
 		   uint16_t count);
+
+/* Has a port lead UDP datagrams from an IPv4 address and a port, both in network byte order, to one
+ * of its queues. Returns 0, or a negative errno with the driver's explanation, which may be null. */
+int shim_steer(uint16_t port, uint32_t address, uint16_t source_port, uint16_t queue,
+	       const char **said);
+
+/* The NUMA node that a pool was asked to be on; -1 for any. */
+int shim_socket(const struct rte_mempool *pool);
 
 #endif

@@ -9,8 +9,10 @@ use dmrpc_core::port::{EthernetPort, PortAddress, PortCounters, PortRx, PortTx};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Wait;
+use dmrpc_host::steer::{Lane, SteerStats, Steered};
 
 use crate::error::DpdkError;
+use crate::flows::Flows;
 use crate::links::Links;
 use crate::queue::{QueuePair, ReceiveStats, SendStats};
 
@@ -32,20 +34,46 @@ pub struct DpdkStats {
     pub dropped: u64,
     /// Frames that were no datagrams for us.
     pub port: PortCounters,
+    /// Frames handed over between cores.
+    pub steer: SteerStats,
+    /// Senders that the port leads to their cores.
+    pub led: usize,
+}
+
+impl DpdkStats {
+    /// Hands `each` every count with its name, in an order that stays the same.
+    pub fn for_each(&self, mut each: impl FnMut(&'static str, u64)) {
+        each("device_looks", self.receive.looks);
+        each("device_bursts", self.receive.bursts);
+        each("device_packets", self.receive.packets);
+        each("device_scattered", self.receive.scattered);
+        each("device_sends", self.send.bursts);
+        each("device_sent", self.send.packets);
+        each("device_blocked", self.send.blocked);
+        each("device_dropped", self.dropped);
+        each("frames_slow", self.port.slow);
+        each("frames_slow_full", self.port.slow_full);
+        each("frames_unresolved", self.port.unresolved);
+        each("frames_handed_over", self.steer.handed_over);
+        each("frames_taken_over", self.steer.taken_over);
+        each("frames_not_handed_over", self.steer.dropped);
+        each("senders_led", self.led as u64);
+    }
 }
 
 /// One queue pair of each of several ports as a device with one address.
 pub struct DpdkDevice {
-    port: Box<EthernetPort<Links>>,
+    port: Box<EthernetPort<Steered<Links>>>,
     address: SocketAddrV4,
     clock: Clock,
     polls: u32,
     care_at: Instant,
+    flows: Flows,
 }
 
 impl fmt::Debug for DpdkDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairs = self.port.driver().pairs();
+        let pairs = self.links().pairs();
         f.debug_struct("DpdkDevice").field("address", &self.address).field("pairs", &pairs).finish()
     }
 }
@@ -66,12 +94,36 @@ impl DpdkDevice {
         gateway: Option<std::net::Ipv4Addr>,
         seed: u64,
     ) -> Result<Self, DpdkError> {
+        Self::open_in_lane(pairs, address, prefix_bits, gateway, seed, None)
+    }
+
+    /// The same on one core of several that share the ports: the lane's number is the number of
+    /// its queue pairs.
+    ///
+    /// # Errors
+    /// [`DpdkError::NoPorts`]: `pairs` is empty.
+    ///
+    /// # Panics
+    /// If the prefix is longer than 32 bits.
+    pub fn open_in_lane(
+        pairs: Vec<QueuePair>,
+        address: SocketAddrV4,
+        prefix_bits: u8,
+        gateway: Option<std::net::Ipv4Addr>,
+        seed: u64,
+        mut lane: Option<Lane>,
+    ) -> Result<Self, DpdkError> {
+        if let Some(lane) = &mut lane {
+            lane.set_address(address);
+        }
         let hardware = pairs.first().ok_or(DpdkError::NoPorts)?.port().hardware();
         let links = Links::new(pairs)?;
         let clock = Clock::new();
         let who = PortAddress { hardware, address, prefix_bits, gateway };
+        let links = Steered::new(links, lane);
         let port = Box::new(EthernetPort::new(links, who, seed, clock.now()));
-        Ok(Self { port, address, clock, polls: 0, care_at: Instant::ZERO })
+        let flows = Flows::new();
+        Ok(Self { port, address, clock, polls: 0, care_at: Instant::ZERO, flows })
     }
 
     /// The address that the device is reached at.
@@ -81,7 +133,7 @@ impl DpdkDevice {
 
     /// The links.
     pub fn links(&self) -> &Links {
-        self.port.driver()
+        self.port.driver().driver()
     }
 
     /// What was counted since the device was opened.
@@ -92,6 +144,8 @@ impl DpdkDevice {
             send: links.send_stats(),
             dropped: links.dropped(),
             port: self.port.counters(),
+            steer: self.port.driver().stats(),
+            led: self.flows.count(),
         }
     }
 
@@ -107,21 +161,28 @@ impl DpdkDevice {
         self.port.maintain(now);
         if now >= self.care_at {
             self.care_at = now + CARE_INTERVAL;
-            self.port.driver().look_after();
+            self.links().look_after();
+        }
+        if let Some(astray) = self.port.driver().astray() {
+            self.flows.lead(self.port.driver().driver().pairs(), astray);
         }
     }
 }
 
 impl Device for DpdkDevice {
-    type Rx<'a> = PortRx<'a, Links>;
-    type Tx<'a> = PortTx<'a, Links>;
+    type Rx<'a> = PortRx<'a, Steered<Links>>;
+    type Tx<'a> = PortTx<'a, Steered<Links>>;
 
     fn capabilities(&self) -> Capabilities {
         self.port.capabilities()
     }
 
+    fn receive_queue(&self) -> usize {
+        self.links().receive_queue()
+    }
+
     #[inline]
-    fn split(&mut self) -> (PortRx<'_, Links>, PortTx<'_, Links>) {
+    fn split(&mut self) -> (PortRx<'_, Steered<Links>>, PortTx<'_, Steered<Links>>) {
         self.polls = self.polls.wrapping_add(1);
         if self.port.needs_maintenance() || self.polls.is_multiple_of(POLLS_A_LOOK) {
             self.care();

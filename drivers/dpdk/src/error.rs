@@ -102,6 +102,13 @@ pub enum DpdkError {
         /// For how long it was waited, in milliseconds.
         waited_ms: u64,
     },
+    /// Links cannot be shared among endpoints.
+    Links {
+        /// Endpoints of the program.
+        endpoints: usize,
+        /// Links that there are.
+        links: usize,
+    },
     /// All queue pairs of a port are in use.
     NoQueue {
         /// The port.
@@ -118,6 +125,7 @@ impl DpdkError {
                 | Self::NoPorts
                 | Self::NoPort { .. }
                 | Self::Queues { .. }
+                | Self::Links { .. }
                 | Self::NeedsHugePages { .. }
                 | Self::FrameSize { .. }
         )
@@ -177,7 +185,8 @@ impl fmt::Display for DpdkError {
             ),
             Self::Queues { port, asked, most } => write!(
                 f,
-                "{port} has {most} queue pairs, {asked} are needed: name at most {most} cores"
+                "{port} has {most} queue pairs, {asked} are needed: name at most {most} cores, or \
+                 give the device more (net_af_packet's argument qpairs={asked})"
             ),
             Self::FrameSize { port, asked, most } => write!(
                 f,
@@ -200,6 +209,12 @@ impl fmt::Display for DpdkError {
                 f,
                 "{port} has had no link for {waited_ms} ms: start what is at its other end, or \
                  bring its interface up"
+            ),
+            Self::Links { endpoints, links } => write!(
+                f,
+                "this program has {endpoints} endpoints, and {links} links of DPDK's cannot be \
+                 shared among them: give --dpdk-vdev or --dpdk-pci {endpoints} times, for a link \
+                 each"
             ),
             Self::NoQueue { port } => write!(f, "all queue pairs of {port} are in use"),
         }

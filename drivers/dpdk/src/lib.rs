@@ -19,6 +19,7 @@
 mod device;
 mod eal;
 mod error;
+mod flows;
 mod links;
 #[allow(unsafe_code)]
 mod log;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use dmrpc_core::device::RECEIVE_QUEUE;
 use dmrpc_core::port::{FrameCapabilities, FrameDevice, FrameRx, FrameTx};
 
 use crate::error::DpdkError;
@@ -80,6 +81,12 @@ impl Links {
     /// The queue pairs.
     pub fn pairs(&self) -> &[QueuePair] {
         &self.pairs
+    }
+
+    /// Frames that each link holds for us.
+    pub(crate) fn receive_queue(&self) -> usize {
+        let queues = self.pairs.iter().map(|pair| pair.port().receive_queue());
+        queues.min().unwrap_or(RECEIVE_QUEUE)
     }
 
     /// What was counted on the way in, over all links.
@@ -192,8 +199,16 @@ pub struct LinksTx<'a> {
 impl FrameTx for LinksTx<'_> {
     #[inline]
     fn push(&mut self, bytes: usize) -> Option<&mut [u8]> {
-        // A switch looks at the receiver's address.
-        self.state.queue.push(bytes)
+        // A full hand-over leaves at once: its bytes are still in the cache, and the other end can
+        // begin with them. Several links need to look at the receiver's address first.
+        let Send { targets, queue } = &mut *self.state;
+        if queue.len() == SEND_BURST_MAX
+            && let [only] = &mut targets[..]
+        {
+            let sent = send_all(queue, only, 0, SEND_BURST_MAX);
+            queue.forget(sent);
+        }
+        queue.push(bytes)
     }
 
     #[inline]

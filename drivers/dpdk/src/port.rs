@@ -1,11 +1,14 @@
 //! A port: its queue pairs, its pools of buffers, its link.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dmrpc_core::device::RECEIVE_QUEUE;
+use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
@@ -51,6 +54,8 @@ const HEADER_BYTES: usize = 14;
 const LINK_POLL: Duration = Duration::from_millis(5);
 /// How long a link may take to come up before it is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Length of the rings of `net_memif` if nothing else is asked for.
+const MEMIF_RING: usize = 1024;
 /// Length of the rings that `net_af_xdp` shares with the kernel, whatever it is asked for.
 const AF_XDP_RING: u16 = 2048;
 
@@ -61,8 +66,11 @@ pub struct Port {
     name: String,
     driver: String,
     frame_bytes_max: usize,
+    receive_queue: usize,
     hardware: Mac,
     socket: Option<u32>,
+    /// Where its device is.
+    network: Option<Arc<Network>>,
     started: AtomicBool,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
@@ -107,10 +115,12 @@ impl Port {
         let mut port = Self {
             id,
             name: name.to_owned(),
+            receive_queue: receive_queue(&driver, receive_ring),
             driver,
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
+            network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
@@ -181,7 +191,7 @@ impl Port {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        sys::start_port(self.id)?;
+        sys::start_port(self.id, self.network.clone())?;
         self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -196,7 +206,7 @@ impl Port {
         // pairs of a port that is stopped receive and send nothing.
         if self.is_memif() {
             if self.started.swap(false, Ordering::Relaxed) {
-                let _ = sys::stop_port(self.id);
+                let _ = sys::stop_port(self.id, self.network.clone());
             }
             let _ = self.start();
             // What it says about a peer that is not there would only pile up.
@@ -225,9 +235,35 @@ impl Port {
         self.socket
     }
 
+    /// The NUMA node that the buffers of queue pair `queue` are on, if they are on one.
+    ///
+    /// # Panics
+    /// If the port has no such queue pair.
+    pub fn pool_socket(&self, queue: u16) -> Option<u32> {
+        self.pools[usize::from(queue)].socket()
+    }
+
+    /// Has the port lead the datagrams that `peer` sends to queue pair `queue`. Not every port can.
+    ///
+    /// # Errors
+    /// [`DpdkError::Port`] with what the port's driver says.
+    pub fn steer(&self, peer: SocketAddrV4, queue: u16) -> Result<(), DpdkError> {
+        let refused = |(source, said): (io::Error, String)| {
+            // What it logged says the same in more lines.
+            log::take();
+            DpdkError::Port { port: self.name.clone(), doing: "steering a sender of", source, said }
+        };
+        sys::steer(self.id, peer, queue).map_err(refused)
+    }
+
     /// Longest frame in bytes.
     pub fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
+    }
+
+    /// Frames that a queue pair holds for us until they are received.
+    pub fn receive_queue(&self) -> usize {
+        self.receive_queue
     }
 
     /// Whether the link is up.
@@ -282,9 +318,9 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         if self.started.load(Ordering::Relaxed) {
-            let _ = sys::stop_port(self.id);
+            let _ = sys::stop_port(self.id, self.network.clone());
         }
-        sys::close_port(self.id);
+        sys::close_port(self.id, self.network.clone());
         if let Ok(name) = c_string(&self.name) {
             // It fails for what is not a virtual device.
             let _ = sys::remove_vdev(&name);
@@ -328,6 +364,17 @@ fn mtu(driver: &str, info: &dpdk::rte_eth_dev_info, frame_bytes_max: usize) -> u
         return 0;
     }
     (frame_bytes_max - HEADER_BYTES) as u32
+}
+
+/// Frames that a receive ring of so many entries holds.
+fn receive_queue(driver: &str, ring: u16) -> usize {
+    match driver {
+        // What is in a socket's buffer, which no ring of ours says anything about.
+        "net_af_packet" | "net_tap" => RECEIVE_QUEUE,
+        // Its length is the argument `rsize`; a full one holds its sender up and loses nothing.
+        "net_memif" => MEMIF_RING,
+        _ => usize::from(ring),
+    }
 }
 
 fn clamp_ring(wanted: u16, limit: &dpdk::rte_eth_desc_lim) -> u16 {

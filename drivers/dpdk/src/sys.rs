@@ -2,12 +2,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::ptr;
 use std::ptr::NonNull;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 /// The error number that a negative result stands for.
@@ -187,6 +189,12 @@ impl Pool {
         unsafe { dpdk::shim_pieces(self.as_ptr()) }
     }
 
+    /// The NUMA node that the pool was asked to be on.
+    pub(crate) fn socket(&self) -> Option<u32> {
+        // SAFETY: the pool is there until this is dropped.
+        u32::try_from(unsafe { dpdk::shim_socket(self.as_ptr()) }).ok()
+    }
+
     /// Buffers that are in the pool and its caches.
     pub(crate) fn available(&self) -> u32 {
         // SAFETY: the pool is there until this is dropped.
@@ -238,8 +246,20 @@ extern "C" fn run_job(job: *mut c_void) {
 
 /// Runs `work` on DPDK's control thread. There `net_memif` handles what its peers say: when both
 /// ends of a link go at once, it must not do that on two threads.
-fn on_control_thread(work: impl FnOnce() -> c_int + Send + 'static) -> io::Result<()> {
+///
+/// The thread does it in the network namespace `network`, where the device of a port is: some
+/// drivers look it up by its name again.
+fn on_control_thread(
+    network: Option<Arc<Network>>,
+    work: impl FnOnce() -> c_int + Send + 'static,
+) -> io::Result<()> {
     let (sender, result) = mpsc::channel();
+    let work = move || match network {
+        Some(network) => {
+            network.within(work).unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO))
+        }
+        None => work(),
+    };
     let job: Box<ControlJob> = Box::new((Box::new(work), sender));
     let job = Box::into_raw(job).cast::<c_void>();
     // SAFETY: the callback gets the job, once; if it is not to be called, the box is taken back.
@@ -254,24 +274,24 @@ fn on_control_thread(work: impl FnOnce() -> c_int + Send + 'static) -> io::Resul
 }
 
 /// Starts a port.
-pub(crate) fn start_port(port: u16) -> io::Result<()> {
+pub(crate) fn start_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
-    on_control_thread(move || unsafe { dpdk::rte_eth_dev_start(port) })
+    on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_start(port) })
 }
 
 /// Stops a port.
-pub(crate) fn stop_port(port: u16) -> io::Result<()> {
+pub(crate) fn stop_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
-    on_control_thread(move || unsafe { dpdk::rte_eth_dev_stop(port) })
+    on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_stop(port) })
 }
 
 /// Ends a port.
-pub(crate) fn close_port(port: u16) {
+pub(crate) fn close_port(port: u16, network: Option<Arc<Network>>) {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed. What fails has failed for good.
-    let _ = on_control_thread(move || unsafe { dpdk::rte_eth_dev_close(port) });
+    let _ = on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_close(port) });
 }
 
 /// Whether a port's link is up.
@@ -296,6 +316,21 @@ pub(crate) fn take_all(port: u16) {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
     let _ = unsafe { dpdk::rte_eth_promiscuous_enable(port) };
+}
+
+/// Has a port lead the datagrams of one sender to one of its queues. Says why not if it does not.
+pub(crate) fn steer(port: u16, peer: SocketAddrV4, queue: u16) -> Result<(), (io::Error, String)> {
+    let _one = one_at_a_time();
+    // Both in network byte order.
+    let address = u32::from_ne_bytes(peer.ip().octets());
+    let source = peer.port().to_be();
+    let mut said = ptr::null();
+    // SAFETY: the call writes a pointer to a constant text of the driver's, or leaves it null.
+    unsafe {
+        let result = dpdk::shim_steer(port, address, source, queue, &raw mut said);
+        let said = if said.is_null() { String::new() } else { text(said) };
+        check(result).map_err(|error| (error, said))
+    }
 }
 
 /// A port's own counters.

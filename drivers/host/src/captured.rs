@@ -61,6 +61,10 @@ impl<D: Device> Device for Captured<D> {
         self.device.capabilities()
     }
 
+    fn receive_queue(&self) -> usize {
+        self.device.receive_queue()
+    }
+
     fn split(&mut self) -> (CapturedRx<'_, D>, CapturedTx<'_, D>) {
         let Self { device, local, file, staged, bytes } = self;
         let (rx, tx) = device.split();

@@ -99,6 +99,14 @@ impl Clock {
         self.source
     }
 
+    /// How often the counter ticks in a nanosecond, on average; 1 where another is asked.
+    pub fn ticks_a_nano(&self) -> f64 {
+        match self.source {
+            ClockSource::Counter => (1u64 << 32) as f64 / self.nanos_per_tick_q32 as f64,
+            ClockSource::System | ClockSource::Told => 1.0,
+        }
+    }
+
     /// The time since the clock was made. Never less than an earlier reading of the same clock.
     #[inline]
     pub fn now(&self) -> Instant {

@@ -9,9 +9,12 @@
 //! * [`local`]: child processes for `--local`, certain to come down again.
 //! * [`key`]: the pre-shared key, from a file or the environment.
 //! * [`metered`]: a device that keeps an account of what was sent to whom.
+//! * [`network`]: network namespaces that nobody has to take down.
 //! * [`captured`], [`pcap`]: a device that writes what passes to a capture file.
+//! * [`polls`]: what a poll loop does, counted.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
+//! * [`steer`]: several cores behind one address.
 //! * `log` (feature `log`): deferred logging with defmt.
 #![deny(unsafe_code)]
 
@@ -27,11 +30,14 @@ pub mod local;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod metered;
+pub mod network;
 pub mod pcap;
+pub mod polls;
 pub mod raw;
 pub mod signals;
 pub mod size;
 #[allow(unsafe_code)]
 pub mod spsc;
+pub mod steer;
 #[allow(unsafe_code)]
 mod sys;

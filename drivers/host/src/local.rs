@@ -85,17 +85,6 @@ impl std::error::Error for LocalError {
     }
 }
 
-/// Gives the calling thread, and the children that it starts later, a network of their own. The
-/// kernel takes it down when the last of them has ended, however that comes about.
-///
-/// To be called before the first [`LocalProcess`] is started.
-///
-/// # Errors
-/// What the system says: it needs root.
-pub fn own_network() -> io::Result<()> {
-    sys::own_network()
-}
-
 /// A child process. Its standard input is empty, its standard output is read here.
 #[derive(Debug)]
 pub struct LocalProcess {

@@ -102,6 +102,10 @@ impl<D: Device> Device for Metered<D> {
         self.device.capabilities()
     }
 
+    fn receive_queue(&self) -> usize {
+        self.device.receive_queue()
+    }
+
     fn split(&mut self) -> (MeteredRx<'_, D>, MeteredTx<'_, D>) {
         let (rx, tx) = self.device.split();
         let rx = MeteredRx { rx, account: &mut self.received };

@@ -82,6 +82,20 @@ pub(crate) fn own_network() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
 }
 
+/// Puts the calling thread into the network namespace that `file` is of.
+pub(crate) fn enter_network(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+/// Starts the process of `command` in the network namespace that `file` is of, which has to stay
+/// open until it was started.
+pub(crate) fn start_in_network(command: &mut Command, file: BorrowedFd<'_>) {
+    let fd = file.as_raw_fd();
+    // SAFETY: between fork and exec it makes one system call, to which no memory is passed.
+    unsafe { command.pre_exec(move || check(libc::setns(fd, libc::CLONE_NEWNET))) };
+}
+
 /// Sends `signal` to the process `pid`, which must be a child not yet waited for, or oneself.
 pub(crate) fn send_signal(pid: u32, signal: c_int) -> io::Result<()> {
     let pid = pid_t::try_from(pid).expect("a process id is positive");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
 use dmrpc_dpdk::{DpdkDevice, DpdkError, Eal, EalConfig, Port, PortConfig};
 use dmrpc_host::affinity::available_cores;
+use dmrpc_host::steer::{Lane, Lanes};
 
 use super::DriverError;
 use crate::args::DriverArgs;
@@ -19,6 +20,8 @@ const EPHEMERAL: u16 = 49_152;
 pub(crate) struct Ports {
     eal: Eal,
     ports: Vec<Arc<Port>>,
+    /// A lane for each queue; none where frames need no steering.
+    lanes: Option<Lanes>,
     prefix_bits: u8,
     gateway: Option<Ipv4Addr>,
 }
@@ -51,10 +54,15 @@ impl Ports {
             let link_timeout = config.link_timeout.filter(|_| !listens(text));
             ports.push(Port::open(&eal, &name, &PortConfig { link_timeout, ..config })?);
         }
-        match ports.is_empty() {
-            true => Err(DpdkError::NoPorts.into()),
-            false => Ok(Self { eal, ports, prefix_bits: args.prefix_bits, gateway: args.gateway }),
+        if ports.is_empty() {
+            return Err(DpdkError::NoPorts.into());
         }
+        // Over memif the sender's queue pair of a number ends in ours of that number.
+        let chosen_by_senders = ports.iter().all(|port| port.driver() == "net_memif");
+        let steered = queues > 1 && !chosen_by_senders;
+        let lanes = steered.then(|| Lanes::new(queues.into(), config.frame_bytes_max));
+        let (prefix_bits, gateway) = (args.prefix_bits, args.gateway);
+        Ok(Self { eal, ports, lanes, prefix_bits, gateway })
     }
 
     pub(crate) fn enter_thread(&self) -> Result<(), DriverError> {
@@ -63,7 +71,40 @@ impl Ports {
 
     pub(crate) fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<DpdkDevice, DriverError> {
         let pairs = self.ports.iter().map(|port| port.queue(queue)).collect::<Result<_, _>>()?;
-        open(pairs, bind, self.prefix_bits, self.gateway)
+        // A lane is free whenever its queue pair is: one device has both.
+        let lane = self.lanes.as_ref().and_then(|lanes| lanes.take(queue.into()));
+        open_in_lane(pairs, bind, self.prefix_bits, self.gateway, lane)
+    }
+
+    /// A device for the first of `endpoints` endpoints that is free: each has its share of the
+    /// links, and an address of its own, of which `bind` is the first.
+    pub(crate) fn endpoint(
+        &self,
+        endpoints: usize,
+        bind: SocketAddrV4,
+    ) -> Result<DpdkDevice, DriverError> {
+        let mut last = DriverError::from(DpdkError::NoPorts);
+        let links = self.ports.len() / endpoints;
+        for (number, ports) in self.ports.chunks_exact(links.max(1)).enumerate() {
+            let ip = Ipv4Addr::from(u32::from(*bind.ip()).wrapping_add(number as u32));
+            match ports.iter().map(|port| port.queue(0)).collect::<Result<Vec<_>, _>>() {
+                Ok(pairs) => {
+                    let bind = SocketAddrV4::new(ip, bind.port());
+                    return open(pairs, bind, self.prefix_bits, self.gateway);
+                }
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Checks that as many endpoints can have as many links each.
+    pub(crate) fn share(&self, endpoints: usize) -> Result<(), DriverError> {
+        let links = self.ports.len();
+        match links.is_multiple_of(endpoints) {
+            true => Ok(()),
+            false => Err(DpdkError::Links { endpoints, links }.into()),
+        }
     }
 }
 
@@ -73,6 +114,17 @@ pub(crate) fn open(
     bind: SocketAddrV4,
     prefix_bits: u8,
     gateway: Option<Ipv4Addr>,
+) -> Result<DpdkDevice, DriverError> {
+    open_in_lane(pairs, bind, prefix_bits, gateway, None)
+}
+
+/// The same on one of several queues that share an address, or a port.
+fn open_in_lane(
+    pairs: Vec<dmrpc_dpdk::QueuePair>,
+    bind: SocketAddrV4,
+    prefix_bits: u8,
+    gateway: Option<Ipv4Addr>,
+    lane: Option<Lane>,
 ) -> Result<DpdkDevice, DriverError> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let ip = *bind.ip();
@@ -85,7 +137,8 @@ pub(crate) fn open(
     };
     // Only what smoltcp puts into its own packets depends on it: no secrets.
     let seed = u64::from(std::process::id()) << 16 | u64::from(port);
-    Ok(DpdkDevice::open(pairs, SocketAddrV4::new(ip, port), prefix_bits, gateway, seed)?)
+    let address = SocketAddrV4::new(ip, port);
+    Ok(DpdkDevice::open_in_lane(pairs, address, prefix_bits, gateway, seed, lane)?)
 }
 
 /// How DPDK is started for these flags.

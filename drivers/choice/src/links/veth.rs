@@ -1,4 +1,4 @@
-//! Hosts on a bridge, in a network namespace of their own.
+//! Hosts on a bridge, each in a network namespace of its own.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -7,16 +7,24 @@ use std::sync::Arc;
 
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
 use dmrpc_dpdk::{DpdkDevice, Eal, Port, PortConfig};
-use dmrpc_host::local::own_network;
+use dmrpc_host::network::{Network, own_network};
 
 use super::{child_address, child_flags, endpoint_address, hardware_text};
 use crate::args::DriverArgs;
 use crate::driver::{DriverError, dpdk};
 
-/// The bridge and our hosts on it.
+/// The bridge and the hosts on it.
+///
+/// Each host is alone in its namespace with its end of a veth, as if it were another machine; the
+/// bridge and the other ends are in this process's own. No namespace has a name, so the kernel
+/// takes them all down with this process and its children.
 pub struct Links {
     /// The ports of our endpoints, in their order.
     ports: RefCell<Vec<Arc<Port>>>,
+    /// The namespaces of our endpoints.
+    own: RefCell<Vec<Network>>,
+    /// The namespaces of the children, in their order.
+    children: RefCell<Vec<Network>>,
     eal: Eal,
     frame_bytes_max: usize,
     args: DriverArgs,
@@ -35,16 +43,21 @@ fn ip(line: &str) -> Result<(), DriverError> {
     }
 }
 
-/// Puts a host of that name and address on the bridge.
-fn add_host(name: &str, address: Ipv4Addr) -> Result<(), DriverError> {
+/// Puts a host of that name and address on the bridge, and returns its namespace.
+fn add_host(name: &str, address: Ipv4Addr) -> Result<Network, DriverError> {
+    let host = Network::new().map_err(DriverError::Network)?;
     let hardware = hardware_text(address);
     ip(&format!("link add {name} address {hardware} type veth peer name {name}b"))?;
-    for end in [name, &format!("{name}b")] {
-        // The kernel is not to send anything of its own.
-        ip(&format!("link set {end} addrgenmode none"))?;
-    }
+    ip(&format!("link set {name} netns {}", host.path()))?;
+    // The kernel is not to send anything of its own.
+    ip(&format!("link set {name}b addrgenmode none"))?;
     ip(&format!("link set {name}b master bridge0 up"))?;
-    ip(&format!("link set {name} up"))
+    let set_up = || {
+        ip(&format!("link set {name} addrgenmode none"))?;
+        ip(&format!("link set {name} up"))
+    };
+    host.within(set_up).map_err(DriverError::Network)??;
+    Ok(host)
 }
 
 /// The virtual device of a host. A process has one of each number.
@@ -59,7 +72,9 @@ impl Links {
         ip("link set bridge0 addrgenmode none")?;
         ip("link set bridge0 up")?;
         Ok(Self {
-            ports: RefCell::new(Vec::new()),
+            ports: RefCell::default(),
+            own: RefCell::default(),
+            children: RefCell::default(),
             eal: Eal::start(&dpdk::eal_config(args))?,
             frame_bytes_max: datagram_bytes + HEADERS_BYTES,
             args: args.clone(),
@@ -68,8 +83,16 @@ impl Links {
 
     pub(super) fn flags(&self, child: usize) -> Result<Vec<String>, DriverError> {
         let host = format!("child{child}");
-        add_host(&host, *child_address(child).ip())?;
+        let network = add_host(&host, *child_address(child).ip())?;
+        self.children.borrow_mut().push(network);
         Ok(child_flags(child, &self.args, &[vdev(0, &host)]))
+    }
+
+    /// Has the process of `command` start on the host of child `child`, for which flags were made.
+    pub(super) fn settle(&self, child: usize, command: &mut Command) {
+        if let Some(network) = self.children.borrow().get(child) {
+            network.start_in(command);
+        }
     }
 
     /// Opens a device at an endpoint that is free, making one if there is none.
@@ -84,11 +107,15 @@ impl Links {
             None => {
                 let endpoint = ports.len();
                 let host = format!("own{endpoint}");
-                add_host(&host, endpoint_address(endpoint))?;
-                let name = self.eal.add_vdev(&vdev(endpoint, &host))?;
+                let network = add_host(&host, endpoint_address(endpoint))?;
                 let config =
                     PortConfig { frame_bytes_max: self.frame_bytes_max, ..PortConfig::default() };
-                ports.push(Port::open(&self.eal, &name, &config)?);
+                let open = || {
+                    let name = self.eal.add_vdev(&vdev(endpoint, &host))?;
+                    Port::open(&self.eal, &name, &config)
+                };
+                ports.push(network.within(open).map_err(DriverError::Network)??);
+                self.own.borrow_mut().push(network);
                 (endpoint, ports[endpoint].queue(0)?)
             }
         };

@@ -1,16 +1,23 @@
 //! CRC32C (Castagnoli; RFC 3720, appendix B.4), by the processor's instruction on x86-64, where
 //! every server's has it since 2009; elsewhere from a table.
 //!
-//! Long inputs run three independent streams at once, since the instruction takes three cycles
-//! but one can start every cycle; a table then shifts the partial sums together.
+//! Long inputs are folded by carry-less multiplication where the processor does that 512 bits at a
+//! time; else they run three independent streams at once, since the instruction takes three cycles
+//! but one can start every cycle, and a table then shifts the partial sums together.
+
+#[cfg(target_arch = "x86_64")]
+mod fold;
 
 /// Reflected polynomial of CRC32C.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// That this processor can compute checksums. Found out once, copied freely: nothing is left to ask
-/// on the way of a packet.
+/// That this processor can compute checksums, and how it does long ones best. Found out once,
+/// copied freely: no instruction of the processor is asked for on the way of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Crc32c(());
+pub struct Crc32c {
+    /// Whether long inputs are folded.
+    folds: bool,
+}
 
 impl Crc32c {
     /// Asks the processor.
@@ -25,13 +32,13 @@ impl Crc32c {
             features & (1 << 20) != 0,
             "a processor without SSE4.2; one of 2009 or later has it"
         );
-        Self(())
+        Self { folds: fold::is_available() }
     }
 
     /// Asks the processor.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn detect() -> Self {
-        Self(())
+        Self { folds: false }
     }
 
     /// The checksum of a packet: the first 44 bytes of its header without the tag, which are the
@@ -39,7 +46,7 @@ impl Crc32c {
     #[inline(always)]
     pub fn packet(self, header: &[u8; 48], payload: &[u8]) -> u32 {
         #[cfg(target_arch = "x86_64")]
-        return hardware::packet(header, payload);
+        return hardware::packet(header, payload, self.folds);
         #[cfg(not(target_arch = "x86_64"))]
         return !table(table(table(!0, &header[..16]), &header[24..44]), payload);
     }
@@ -56,7 +63,7 @@ impl Crc32c {
     /// The checksum of `bytes`.
     pub fn of(self, bytes: &[u8]) -> u32 {
         #[cfg(target_arch = "x86_64")]
-        return hardware::of(bytes);
+        return hardware::of(bytes, self.folds);
         #[cfg(not(target_arch = "x86_64"))]
         return !table(!0, bytes);
     }
@@ -90,12 +97,14 @@ fn table(mut sum: u32, bytes: &[u8]) -> u32 {
 #[allow(unsafe_code)]
 mod hardware {
     use core::arch::asm;
-    use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
+    use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32};
 
-    use super::POLYNOMIAL;
+    use super::{POLYNOMIAL, fold};
 
-    /// Bytes of one stream of three. A shift table belongs to each length.
-    const STREAM_BYTES: usize = 256;
+    /// Bytes of one stream of three in a long block, and in a short one. A shift table belongs to
+    /// each length. One long block is most of what an Ethernet frame carries.
+    const LONG_BYTES: usize = 448;
+    const BRIEF_BYTES: usize = 64;
 
     /// Bytes that [`short`] takes at most.
     const SHORT_BYTES: usize = 64;
@@ -119,7 +128,7 @@ mod hardware {
     /// See [`super::Crc32c::packet`]. Written as assembly, because a function for processors with
     /// the instruction can't be inlined into one for all, and small packets cost less than calls.
     #[inline(always)]
-    pub(super) fn packet(header: &[u8; 48], payload: &[u8]) -> u32 {
+    pub(super) fn packet(header: &[u8; 48], payload: &[u8], folds: bool) -> u32 {
         let mut sum = self::header(header);
         let at = payload.as_ptr();
         // One computed jump for the usual lengths.
@@ -134,7 +143,7 @@ mod hardware {
             56 => words!(sum, at, 0 8 16 24 32 40 48),
             64 => words!(sum, at, 0 8 16 24 32 40 48 56),
             // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
-            _ => return !unsafe { update(sum as u32, payload) },
+            _ => return !unsafe { update(sum as u32, payload, folds) },
         }
         !(sum as u32)
     }
@@ -184,16 +193,24 @@ mod hardware {
     }
 
     /// See [`super::Crc32c::of`].
-    pub(super) fn of(bytes: &[u8]) -> u32 {
+    pub(super) fn of(bytes: &[u8], folds: bool) -> u32 {
         // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
-        !unsafe { update(!0, bytes) }
+        !unsafe { update(!0, bytes, folds) }
     }
 
     #[inline(never)]
     #[target_feature(enable = "sse4.2")]
-    fn update(mut sum: u32, mut bytes: &[u8]) -> u32 {
-        while let Some((block, rest)) = bytes.split_first_chunk::<{ 3 * STREAM_BYTES }>() {
-            sum = three_streams(sum, block);
+    fn update(mut sum: u32, mut bytes: &[u8], folds: bool) -> u32 {
+        if folds && bytes.len() >= fold::LEAST_BYTES {
+            // SAFETY: the processor was asked.
+            (sum, bytes) = unsafe { fold::update(sum, bytes) };
+        }
+        while let Some((block, rest)) = bytes.split_first_chunk::<{ 3 * LONG_BYTES }>() {
+            sum = three_streams::<LONG_BYTES>(sum, block, &LONG_SHIFT);
+            bytes = rest;
+        }
+        while let Some((block, rest)) = bytes.split_first_chunk::<{ 3 * BRIEF_BYTES }>() {
+            sum = three_streams::<BRIEF_BYTES>(sum, block, &BRIEF_SHIFT);
             bytes = rest;
         }
         let mut wide = u64::from(sum);
@@ -218,36 +235,69 @@ mod hardware {
         sum
     }
 
+    /// `block` is three streams of `STREAM` bytes, and `shift` the table of that length.
+    #[inline]
     #[target_feature(enable = "sse4.2")]
-    fn three_streams(sum: u32, block: &[u8; 3 * STREAM_BYTES]) -> u32 {
-        let (words, _) = block.as_chunks::<8>();
-        const WORDS: usize = STREAM_BYTES / 8;
-        let (mut a, mut b, mut c) = (u64::from(sum), 0, 0);
-        for i in 0..WORDS {
-            a = _mm_crc32_u64(a, u64::from_le_bytes(words[i]));
-            b = _mm_crc32_u64(b, u64::from_le_bytes(words[WORDS + i]));
-            c = _mm_crc32_u64(c, u64::from_le_bytes(words[2 * WORDS + i]));
+    fn three_streams<const STREAM: usize>(sum: u32, block: &[u8], shift: &Shift) -> u32 {
+        assert_eq!(block.len(), 3 * STREAM, "three streams");
+        let (mut a, mut b, mut c) = (u64::from(sum), 0u64, 0u64);
+        let mut at = block.as_ptr();
+        // SAFETY: each turn reads 32 bytes of each stream and moves on by as many, `STREAM` in all.
+        unsafe {
+            asm!(
+                "2:",
+                "crc32 {a}, qword ptr [{at}]",
+                "crc32 {b}, qword ptr [{at} + {stream}]",
+                "crc32 {c}, qword ptr [{at} + 2 * {stream}]",
+                "crc32 {a}, qword ptr [{at} + 8]",
+                "crc32 {b}, qword ptr [{at} + {stream} + 8]",
+                "crc32 {c}, qword ptr [{at} + 2 * {stream} + 8]",
+                "crc32 {a}, qword ptr [{at} + 16]",
+                "crc32 {b}, qword ptr [{at} + {stream} + 16]",
+                "crc32 {c}, qword ptr [{at} + 2 * {stream} + 16]",
+                "crc32 {a}, qword ptr [{at} + 24]",
+                "crc32 {b}, qword ptr [{at} + {stream} + 24]",
+                "crc32 {c}, qword ptr [{at} + 2 * {stream} + 24]",
+                "add {at}, 32",
+                "cmp {at}, {end}",
+                "jne 2b",
+                a = inout(reg) a,
+                b = inout(reg) b,
+                c = inout(reg) c,
+                at = inout(reg) at,
+                end = in(reg) at.add(STREAM),
+                stream = const STREAM,
+                options(pure, readonly, nostack),
+            );
         }
-        shift(shift(a as u32) ^ b as u32) ^ c as u32
+        let _ = at;
+        shifted(shifted(a as u32, shift) ^ b as u32, shift) ^ c as u32
     }
 
-    /// `sum` as it would be after [`STREAM_BYTES`] more bytes of zero.
-    fn shift(sum: u32) -> u32 {
+    /// The linear map of [`shifted`], by byte of its argument.
+    type Shift = [[u32; 256]; 4];
+
+    /// `sum` as it would be after as many more bytes of zero as the table is for.
+    #[inline]
+    fn shifted(sum: u32, shift: &Shift) -> u32 {
         let bytes = sum.to_le_bytes();
-        SHIFT[0][usize::from(bytes[0])]
-            ^ SHIFT[1][usize::from(bytes[1])]
-            ^ SHIFT[2][usize::from(bytes[2])]
-            ^ SHIFT[3][usize::from(bytes[3])]
+        shift[0][usize::from(bytes[0])]
+            ^ shift[1][usize::from(bytes[1])]
+            ^ shift[2][usize::from(bytes[2])]
+            ^ shift[3][usize::from(bytes[3])]
     }
 
-    /// The linear map of [`shift`], by byte of its argument.
-    static SHIFT: [[u32; 256]; 4] = {
+    static LONG_SHIFT: Shift = shift_table(LONG_BYTES);
+    static BRIEF_SHIFT: Shift = shift_table(BRIEF_BYTES);
+
+    /// The map that shifts by `bytes` bytes.
+    const fn shift_table(bytes: usize) -> Shift {
         let mut columns = [0u32; 32];
         let mut column = 0;
         while column < 32 {
             let mut sum = 1u32 << column;
             let mut bit = 0;
-            while bit < 8 * STREAM_BYTES {
+            while bit < 8 * bytes {
                 sum = if sum & 1 != 0 { (sum >> 1) ^ POLYNOMIAL } else { sum >> 1 };
                 bit += 1;
             }
@@ -267,7 +317,7 @@ mod hardware {
             byte += 1;
         }
         tables
-    };
+    }
 }
 
 #[cfg(test)]
@@ -306,11 +356,14 @@ mod tests {
             header in any::<[[u8; 16]; 3]>(),
         ) {
             let header: [u8; 48] = header.concat().try_into().unwrap();
-            prop_assert_eq!(Crc32c::detect().of(&bytes), !table(!0, &bytes));
-            prop_assert_eq!(
-                Crc32c::detect().packet(&header, &bytes),
-                !table(table(table(!0, &header[..16]), &header[24..44]), &bytes)
-            );
+            // Folded where the processor can, and by the streams of all others.
+            for crc in [Crc32c::detect(), Crc32c { folds: false }] {
+                prop_assert_eq!(crc.of(&bytes), !table(!0, &bytes));
+                prop_assert_eq!(
+                    crc.packet(&header, &bytes),
+                    !table(table(table(!0, &header[..16]), &header[24..44]), &bytes)
+                );
+            }
         }
     }
 }

@@ -1,0 +1,101 @@
+//! What a memory node says about its core while it is at work.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use dmrpc_cn::{Node, NodeConfig};
+use dmrpc_host as _;
+use dmrpc_udp::{UdpConfig, UdpDevice};
+
+/// Enough for some requests to be timed.
+const CALLS: usize = 1000;
+
+/// A child, killed when dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.expect("kill is there").success());
+}
+
+#[test]
+fn a_core_tells_what_it_does() {
+    let mut serving = Killed(
+        Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
+            .args(["--bind", "127.0.0.1:0", "--pool-size", "8MiB", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts"),
+    );
+    let mut line = String::new();
+    let stdout = serving.0.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let address = line.trim().strip_prefix("ready ").expect(&line).parse().expect("an address");
+
+    let device = UdpDevice::open(UdpConfig::at("127.0.0.1:0".parse().expect("an address")))
+        .expect("a socket");
+    let local = device.local_addr();
+    let node = Node::new(device, local, &NodeConfig::default()).expect("a node");
+    let peer = node.connect(address).expect("it serves");
+    let memory = node.memory(peer);
+    for number in 0..CALLS {
+        let bytes = number.to_le_bytes();
+        let reference = memory.put(&bytes).expect("put");
+        let mut found = [0; 8];
+        memory.take(&reference, &mut found).expect("take");
+        assert_eq!(found, bytes);
+    }
+    let polls = node.statistics().polls;
+    assert!(polls.packets >= 2 * CALLS as u64 && polls.sent >= 2 * CALLS as u64, "{polls:?}");
+    assert!(polls.bursts <= polls.polls - polls.empty && polls.busy_ns > 0, "{polls:?}");
+
+    // The same for whoever asks over the network: all pages.
+    let mut pages = String::new();
+    for number in 0.. {
+        let mut page = [0; 1024];
+        let reply = node.statistics_page(peer, number, &mut page).expect("an answer");
+        if reply.body_bytes == 0 {
+            break;
+        }
+        pages += std::str::from_utf8(&page[..reply.body_bytes]).expect("text");
+    }
+    let count = |name: &str| -> u64 {
+        let line = pages.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {pages}")).parse().expect("a number")
+    };
+    assert!(count("core_packets") >= 2 * CALLS as u64 - 10, "{pages}");
+    assert!(count("core_bursts") <= count("core_polls") - count("core_polls_empty"), "{pages}");
+    assert!(count("core_busy_ns") > 0 && count("core_requests_timed_ns") > 0, "{pages}");
+    assert!(count("core_requests") <= 128 * count("core_requests_timed"), "{pages}");
+
+    signal(&serving.0, "-USR1");
+    let mut stderr = BufReader::new(serving.0.stderr.take().expect("piped"));
+    let mut report = String::new();
+    while !report.starts_with('{') {
+        report.clear();
+        assert!(stderr.read_line(&mut report).expect("text") > 0, "it ended without a report");
+    }
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+    let packets = number("packets_per_s") * number("seconds");
+    assert!(packets >= 2.0 * CALLS as f64, "{packets} packets");
+    assert!((1.0..=64.0).contains(&number("burst_fill")), "{report}");
+    assert!((0.0..1.0).contains(&number("empty_polls")), "{report}");
+    // A request is part of a poll, and takes some of the time.
+    assert!(number("handler_cycles") > 10.0, "{report}");
+    assert!(number("poll_cycles") > 100.0, "{report}");
+    assert!((0.0..1.0).contains(&number("handler_share")) && number("handler_share") > 0.0);
+
+    signal(&serving.0, "-TERM");
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("text");
+    assert!(serving.0.wait().expect("it ends").success(), "{rest}");
+}
