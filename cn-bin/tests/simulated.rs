@@ -154,11 +154,9 @@ impl Run<'_> {
             Cause::Call(
                 Error::SessionLost { .. } | Error::Suspected { .. } | Error::Connecting { .. },
             )
-            | Cause::Call(Error::Call {
-                error:
-                    CallError::OutcomeUnknown | CallError::DeadlineExceeded | CallError::SessionLost,
-                ..
-            }) => None,
+            | Cause::Call(Error::Call { error: CallError::OutcomeUnknown, .. })
+            | Cause::Call(Error::Call { error: CallError::DeadlineExceeded, .. })
+            | Cause::Call(Error::Call { error: CallError::SessionLost, .. }) => None,
             Cause::Memory(
                 MemoryError::StaleIncarnation { .. }
                 | MemoryError::Expired

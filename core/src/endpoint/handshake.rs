@@ -202,17 +202,12 @@ impl Endpoint<'_> {
         let Some(index) = self.client_session_of(peer, header).filter(|index| {
             self.client_sessions[*index].state == ClientState::Connecting
                 && challenge.nonce == self.secret.client_nonce(id)
+                && challenge.cookie != self.client_sessions[*index].cookie // Answered before.
         }) else {
             self.counters.stale += 1;
             return;
         };
         let session = &mut self.client_sessions[index];
-        if session.cookie == challenge.cookie {
-            // Answered before; the timer repeats the answer. Else, where cookies are stale when
-            // they come back, every copy of a challenge would make another, without end.
-            self.counters.duplicates += 1;
-            return;
-        }
         session.cookie = challenge.cookie;
         session.last_asked = now;
         session.due = now + HELLO_AGAIN_AFTER;

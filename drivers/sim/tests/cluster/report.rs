@@ -88,7 +88,8 @@ impl Report {
         let simulated: u64 = reports.iter().map(|report| report.ended.as_nanos()).sum();
         println!(
             "{{\"app\":\"sim\",\"seeds\":{},\"start\":{start},\"calls\":{all},\
-             \"calls_per_min\":{:.0},\"calls_per_cpu_min\":{:.0},\"simulated_s\":{},\"packets\":{packets},\
+             \"calls_per_min\":{:.0},\"calls_per_cpu_min\":{:.0},\
+             \"simulated_s\":{},\"packets\":{packets},\
              \"median\":{{\"calls\":{calls},\"nodes\":{nodes},\"fault_kinds\":{kinds}}},\
              \"took_effect\":{{{}}},\"done\":{{{}}},\"violations\":0}}",
             reports.len(),
