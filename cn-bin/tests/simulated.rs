@@ -351,6 +351,6 @@ fn a_client_meets_its_memory_node_again_and_says_what_is_lost() {
         restarts += of_restarts;
         silences += of_silence;
     }
-    assert!(restarts > SEEDS as usize / 2, "{restarts} sessions lost to restarts");
-    assert!(silences > SEEDS as usize / 2, "{silences} sessions lost to silence");
+    assert!(restarts > SEEDS as usize / 4, "{restarts} sessions lost to restarts");
+    assert!(silences > SEEDS as usize / 4, "{silences} sessions lost to silence");
 }
