@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::size::{ByteSize, TimeSpan};
@@ -208,9 +209,11 @@ impl Args {
         self.datagram_size.map_or(usual, |size| size.as_usize())
     }
 
-    /// The name of the driver in results.
+    /// The name of the driver in results; of a pool in flush mode it says so.
     pub fn driver_name(&self) -> &'static str {
+        let is_flush = self.driver.coherence == Mode::Flush;
         match (self.local, self.driver.kind()) {
+            (Some(Driver::Cxl), _) | (None, DriverKind::Cxl) if is_flush => "cxl-flush",
             (Some(local), _) => local.name(),
             (None, DriverKind::Udp) => "udp",
             (None, DriverKind::Dpdk) => "dpdk",

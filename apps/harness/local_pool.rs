@@ -1,15 +1,18 @@
 //! The pool of `--local cxl`: memory without a path, gone with this program whatever happens.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_choice::{Driver, DriverError};
 use dmrpc_cxl::pool::Overwrite;
-use dmrpc_cxl::{Mapping, OpenError, Pool, PoolConfig};
+use dmrpc_cxl::{Mapping, Mode, OpenError, Pool, PoolConfig};
 
 use crate::args::Args;
 use crate::error::AppError;
 
+/// The participant that this program is in flush mode; the memory node is 0.
+const OWN: u32 = 1;
 /// The pool is whole huge pages.
 const UNIT_BYTES: u64 = 2 << 20;
 
@@ -17,6 +20,8 @@ const UNIT_BYTES: u64 = 2 << 20;
 pub(crate) struct LocalPool {
     pool: Arc<Pool>,
     driver: Driver,
+    /// The participant that the next child is, where each has to be told.
+    next: Cell<u32>,
 }
 
 impl LocalPool {
@@ -27,8 +32,9 @@ impl LocalPool {
             PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
         let pool = make(bytes, &config, args).map_err(DriverError::from)?;
         let pool = Arc::new(pool);
-        let driver = Driver::of_pool(Arc::clone(&pool), None);
-        Ok(Self { pool, driver })
+        let told = (args.driver.coherence == Mode::Flush).then_some(OWN);
+        let driver = Driver::of_pool(Arc::clone(&pool), told);
+        Ok(Self { pool, driver, next: Cell::new(OWN + 1) })
     }
 
     /// What opens devices of this program.
@@ -39,8 +45,14 @@ impl LocalPool {
     /// The flags that each child is started with.
     pub(crate) fn flags(&self) -> Vec<String> {
         let path = self.pool.mapping().path().display().to_string();
-        let mode = self.pool.geometry().mode.to_string();
-        ["--pool".to_owned(), path, "--coherence".to_owned(), mode].to_vec()
+        let mode = self.pool.geometry().mode;
+        let mut flags = vec!["--pool".to_owned(), path, "--coherence".to_owned(), mode.to_string()];
+        if mode == Mode::Flush {
+            // The memory node is participant 0 whatever it is told.
+            let index = self.next.replace(self.next.get() + 1);
+            flags.extend(["--participant".to_owned(), index.to_string()]);
+        }
+        flags
     }
 }
 

@@ -51,7 +51,8 @@ impl LocalMemory {
             *bytes = word.to_le_bytes();
         }
         let incarnation = geometry.incarnation;
-        let identity = Identity { memory_node: 0, incarnation, key: RefKey(key) };
+        let memory_node = geometry.memory_node as u32;
+        let identity = Identity { memory_node, incarnation, key: RefKey(key) };
         // Some bytes for as long as the process lives: not worth a way to give them back.
         let holders = Box::leak(vec![SessionHolder::EMPTY; sessions].into_boxed_slice());
         let service = MemoryNode::new(store, identity, Limits::NONE, holders, &mut []);

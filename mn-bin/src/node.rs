@@ -147,7 +147,7 @@ fn run_shared(
     if place.cores.len() > 1 {
         return Err(Error::OneCoreOnly(place.cores.len()));
     }
-    let shared = SharedPool::open(options, path)?;
+    let shared = SharedPool::open(options, path, place.memory_node)?;
     let config = |bytes, participants| store_config(options, bytes, participants);
     if shared.is_in_flush_mode() {
         let store = shared.store(Handed(shared.memory()), config)?;
@@ -171,7 +171,7 @@ fn serve_shared<M: Memory>(
     let common = Common {
         options,
         driver: &driver,
-        identity: shared.identity(place.memory_node),
+        identity: shared.identity(),
         limits: limits(options),
         stages,
         signals,

@@ -70,7 +70,7 @@ pub(crate) struct Options {
     pub(crate) server_index: Option<usize>,
 
     /// Number of this memory node in the references that it makes. With a cluster file, its place
-    /// among the file's memory nodes.
+    /// among the file's memory nodes. A pool keeps the number that it was made with.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) memory_node: u32,
 

@@ -46,8 +46,8 @@ pub(crate) struct SharedPool {
 
 impl SharedPool {
     /// Maps what is at `path`; makes a pool of it if it is blank, not there, or to be made anew.
-    pub(crate) fn open(options: &Options, path: &Path) -> Result<Self, Error> {
-        let pool = Self::pool(options, path)?;
+    pub(crate) fn open(options: &Options, path: &Path, memory_node: u32) -> Result<Self, Error> {
+        let pool = Self::pool(options, path, memory_node)?;
         // What its participants were told by an earlier memory node, they would go on using.
         if pool.geometry().mode == Mode::Flush && pool.store_memory().load_u64(0) != 0 {
             pool.must_be_unused(OWN).map_err(|error| pool_error(error.into()))?;
@@ -60,7 +60,7 @@ impl SharedPool {
         Ok(Self { pool: Arc::new(pool), participant, watch, next_look, gone })
     }
 
-    fn pool(options: &Options, path: &Path) -> Result<Pool, Error> {
+    fn pool(options: &Options, path: &Path, memory_node: u32) -> Result<Pool, Error> {
         let bytes = options.pool_size.0;
         let mapping = match path.exists() {
             true => Mapping::open(path),
@@ -77,7 +77,7 @@ impl SharedPool {
         let key = random_secret().map_err(Error::Random)?;
         let (words, _) = key.as_chunks::<8>();
         let key = [words[0], words[1]].map(u64::from_le_bytes);
-        let mut config = PoolConfig::default();
+        let mut config = PoolConfig { memory_node, ..PoolConfig::default() };
         if let Some(size) = options.datagram_size {
             config.datagram_bytes = size.0 as u32;
         }
@@ -112,13 +112,15 @@ impl SharedPool {
         store.map_err(|source| Error::PoolFormat { bytes, source })
     }
 
-    /// Who this memory node is in references: the pool's incarnation, for they outlive the node.
-    pub(crate) fn identity(&self, memory_node: u32) -> Identity {
+    /// Who this memory node is in references: the pool's number and incarnation, for they outlive
+    /// the node, and others make them too.
+    pub(crate) fn identity(&self) -> Identity {
         let geometry = self.pool.geometry();
         let mut key = [0; 16];
         for (bytes, word) in key.as_chunks_mut::<8>().0.iter_mut().zip(geometry.key) {
             *bytes = word.to_le_bytes();
         }
+        let memory_node = geometry.memory_node as u32;
         Identity { memory_node, incarnation: geometry.incarnation, key: RefKey(key) }
     }
 

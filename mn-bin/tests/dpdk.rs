@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use dmrpc_host as _;
+
 /// How long a refusal may take: DPDK takes some tenths of a second to start.
 const REFUSAL_MAX: Duration = Duration::from_secs(10);
 /// Where DPDK keeps files of its processes.
@@ -62,6 +64,63 @@ fn devices_that_are_not_there() {
         2,
         &["net_af_xdp0", "huge pages"],
     );
+}
+
+#[test]
+fn what_the_device_cannot_do() {
+    let dpdk = "--driver dpdk --dpdk-no-huge";
+    let line = format!("{dpdk} --dpdk-vdev net_null0 --dpdk-vdev net_null0");
+    refused(&line, 2, &["net_null0", "name of its own"]);
+    let line = format!("{dpdk} --dpdk-vdev net_null0,nonsense=3");
+    refused(&line, 1, &["net_null0,nonsense=3", "NAME[,KEY=VALUE...]"]);
+    let memif = "net_memif0,id=0,socket-abstract=no";
+    let line = format!("{dpdk} --dpdk-vdev {memif},role=king,socket=/tmp/x.sock");
+    refused(&line, 1, &["role=king", "role=server"]);
+    let line = format!("{dpdk} --dpdk-vdev {memif},role=server,socket=/nosuch/x.sock");
+    refused(&line, 1, &["/nosuch/x.sock"]);
+}
+
+/// A socket where somebody listens already.
+#[test]
+fn a_busy_socket() {
+    let name = format!("dmrpc-mn-busy-{}.sock", std::process::id());
+    let socket = std::env::temp_dir().join(name);
+    let busy = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let line = format!(
+        "--driver dpdk --dpdk-no-huge --dpdk-vdev \
+         net_memif0,role=server,id=0,socket={},socket-abstract=no",
+        socket.display()
+    );
+    refused(&line, 1, &["net_memif0", "already in use"]);
+    drop(busy);
+    assert!(socket.exists(), "another's socket stays");
+    std::fs::remove_file(socket).expect("it was there");
+}
+
+/// Interfaces without a link, or with fewer queues than cores, or that may not be used.
+#[test]
+fn interfaces_as_they_are() {
+    if let Err(error) = dmrpc_host::network::own_network() {
+        return eprintln!("skipped: network namespaces need root ({error})");
+    }
+    let ip = |line: &str| {
+        let status = Command::new("ip").args(line.split(' ')).status().expect("ip is installed");
+        assert!(status.success(), "ip {line}");
+    };
+    ip("link add veth0 type veth peer name veth1");
+    let dpdk = "--driver dpdk --dpdk-no-huge --dpdk-link-wait 200ms --dpdk-vdev net_af_packet0";
+    let line = format!("{dpdk},iface=veth0");
+    // Down; then up without anybody at the other end.
+    for state in ["down", "up"] {
+        ip(&format!("link set veth0 {state}"));
+        refused(&line, 1, &["net_af_packet0", "no link for 200 ms", "interface up"]);
+    }
+    ip("link set veth1 up");
+    refused(&format!("{line} --cores 0,1"), 2, &["1 queue pairs, 2 are needed", "qpairs=2"]);
+    refused(&format!("{line} --datagram-size 9000B"), 2, &["at most 1518", "--datagram-size"]);
+    let links = Command::new("ip").args(["-o", "link"]).output().expect("ip is installed");
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    assert_eq!(links.lines().count(), 3, "nothing but veths and loopback: {links}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn check(app: &str, rows: &[Value]) {
         assert!(TEXTS.iter().all(|name| row[name].is_string()), "{row}");
         assert!(SWITCHES.iter().all(|name| row[name].is_boolean()), "{row}");
         assert_eq!(row["app"], app, "{row}");
-        assert!(row["driver"] == "udp" || row["driver"] == "cxl", "{row}");
+        assert!(["udp", "cxl", "cxl-flush"].iter().any(|name| row["driver"] == *name), "{row}");
         assert!(row["count"].as_u64() > Some(0), "{row}");
         assert!(row["ops_per_s"].as_f64() > Some(0.0), "{row}");
         let raw = row["op"].as_str().is_some_and(|op| op.starts_with("raw_"));
@@ -158,4 +158,11 @@ fn the_same_programs_run_through_a_pool() {
     check("simple_test", &rows);
     assert!(rows.iter().all(|row| row["driver"] == "cxl"));
     assert!(ops(&rows).iter().any(|op| op == "map_ref"));
+}
+
+#[test]
+fn the_same_programs_run_through_a_pool_in_flush_mode() {
+    let rows = rows("simple_test", "--local cxl --coherence flush --pool-size 64MiB");
+    check("simple_test", &rows);
+    assert!(rows.iter().all(|row| row["driver"] == "cxl-flush"));
 }

@@ -25,11 +25,19 @@ pub struct PoolConfig {
     pub ring_slots: u32,
     /// Bytes of the largest datagram: 64 to 65507.
     pub datagram_bytes: u32,
+    /// Number of the memory node that references to the pool's memory name, whoever makes them.
+    pub memory_node: u32,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { participants: 64, ring_participants: 8, ring_slots: 64, datagram_bytes: 4400 }
+        Self {
+            participants: 64,
+            ring_participants: 8,
+            ring_slots: 64,
+            datagram_bytes: 4400,
+            memory_node: 0,
+        }
     }
 }
 

@@ -27,9 +27,9 @@ pub(crate) const SUPERBLOCK_BYTES: u64 = 4096;
 /// What a pool begins with, but for the version in the last byte.
 const MAGIC: u64 = u64::from_be_bytes(*b"dmrpcxl\0");
 /// Version of the format.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 /// Words that the checksum covers.
-const WORDS: usize = 15;
+const WORDS: usize = 16;
 /// Where the checksum is.
 const CHECKSUM: u64 = 8 * WORDS as u64;
 /// The parts of a pool begin at multiples of this, so that they can be on huge pages of their own.
@@ -112,6 +112,8 @@ pub struct Geometry {
     pub store_bytes: u64,
     /// What references to it are sealed with: random, and the same for all participants.
     pub key: [u64; 2],
+    /// Number of the memory node that references to it name.
+    pub memory_node: u64,
 }
 
 /// What the first page of a memory says.
@@ -163,6 +165,7 @@ impl Geometry {
             store_offset,
             store_bytes,
             key,
+            memory_node: config.memory_node.into(),
         })
     }
 
@@ -205,6 +208,7 @@ impl Geometry {
             store_offset: words[11],
             store_bytes: words[12],
             key: [words[13], words[14]],
+            memory_node: words[15],
         };
         let part = |number: u64| u32::try_from(number).ok();
         let config = crate::PoolConfig {
@@ -212,6 +216,7 @@ impl Geometry {
             ring_participants: part(found.ring_participants)?,
             ring_slots: part(found.ring_slots)?,
             datagram_bytes: part(found.datagram_bytes)?,
+            memory_node: part(found.memory_node)?,
         };
         config.check().ok()?;
         let identity = (found.incarnation, found.key);
@@ -237,6 +242,7 @@ impl Geometry {
             self.store_bytes,
             self.key[0],
             self.key[1],
+            self.memory_node,
         ];
         memory.store_u64(0, 0);
         memory.fence();
@@ -279,8 +285,8 @@ mod tests {
         assert_eq!(Geometry::find(&memory), Found::Blank);
         geometry().write(&memory);
         assert_eq!(Geometry::find(&memory), Found::Pool(geometry()));
-        memory.store_u64(0, MAGIC | 2);
-        assert_eq!(Geometry::find(&memory), Found::OtherVersion(2));
+        memory.store_u64(0, MAGIC | 3);
+        assert_eq!(Geometry::find(&memory), Found::OtherVersion(3));
         memory.store_u64(0, u64::from_le_bytes(*b"\x7fELF\x02\x01\x01\0"));
         assert_eq!(Geometry::find(&memory), Found::Foreign);
         memory.store_u64(0, 0);

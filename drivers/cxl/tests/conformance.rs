@@ -35,6 +35,7 @@ impl Harness for Rings {
             ring_participants: self.participants,
             ring_slots: SLOTS as u32,
             datagram_bytes: 1472,
+            ..PoolConfig::default()
         };
         let mapping = Mapping::memfd("conformance", 64 << 20).expect("64 MiB");
         let pool = Pool::format(mapping, self.mode, &config, (1, [7; 2]), Overwrite::Unused)

@@ -14,6 +14,7 @@ fn pool(mode: Mode, participants: u32) -> Pool {
         ring_participants: participants,
         ring_slots: 16,
         datagram_bytes: 256,
+        ..PoolConfig::default()
     };
     let mapping = Mapping::memfd("rings", 64 << 20).expect("64 MiB");
     Pool::format(mapping, mode, &config, (1, [7; 2]), Overwrite::Unused).expect("room")

@@ -76,7 +76,7 @@ fn bad_pools_are_refused_and_nothing_is_written() {
     };
     for (offset, mask, part) in [
         (0, 0xFFFF << 48 | 1, "something that is not a pool"),
-        (0, 3, "format version 2"),
+        (0, 1, "format version 3"),
         (40, 1, "superblock is damaged"),
     ] {
         spoil(offset, mask);

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::DpdkError;
@@ -77,13 +78,16 @@ impl Eal {
     /// [`DpdkError::Vdev`].
     pub fn add_vdev(&self, text: &str) -> Result<String, DpdkError> {
         let (name, arguments) = text.split_once(',').unwrap_or((text, ""));
+        if sys::port_by_name(&c_string(name)?).is_some() {
+            return Err(DpdkError::Twice { name: name.to_owned() });
+        }
         log::take();
         sys::add_vdev(&c_string(name)?, &c_string(arguments)?).map_err(|source| {
             let said = match log::take() {
                 said if said.is_empty() => source.to_string(),
                 said => said,
             };
-            DpdkError::Vdev { given: text.to_owned(), said }
+            DpdkError::Vdev { given: text.to_owned(), said, root: is_root() }
         })?;
         Ok(name.to_owned())
     }
@@ -106,6 +110,11 @@ impl Eal {
             said: log::take(),
         })
     }
+}
+
+/// Whether this process is root's.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Removes the folder that DPDK makes for files even when it is to make none.

@@ -47,6 +47,13 @@ pub enum DpdkError {
         given: String,
         /// What DPDK said.
         said: String,
+        /// Whether this process is root's.
+        root: bool,
+    },
+    /// There is a device of that name already.
+    Twice {
+        /// The name.
+        name: String,
     },
     /// There is no port of that name.
     NoPort {
@@ -126,6 +133,7 @@ impl DpdkError {
                 | Self::NoPort { .. }
                 | Self::Queues { .. }
                 | Self::Links { .. }
+                | Self::Twice { .. }
                 | Self::NeedsHugePages { .. }
                 | Self::FrameSize { .. }
         )
@@ -170,12 +178,18 @@ impl fmt::Display for DpdkError {
             Self::Start { arguments, said } => {
                 write!(f, "DPDK does not start with '{arguments}'{}", Said(said))
             }
-            Self::Vdev { given, said } => write!(
+            Self::Vdev { given, said, root } => write!(
                 f,
-                "--dpdk-vdev {given} cannot be made{}: give NAME[,KEY=VALUE...] such as \
+                "--dpdk-vdev {given} cannot be made{}: {}give NAME[,KEY=VALUE...] such as \
                  net_memif0,role=server,id=0,socket=/run/x.sock,socket-abstract=no or \
                  net_af_packet0,iface=veth0",
-                Said(said)
+                Said(said),
+                if *root { "" } else { "all but memif needs root; " }
+            ),
+            Self::Twice { name } => write!(
+                f,
+                "there is a device {name} already: give each --dpdk-vdev a name of its own, such \
+                 as net_memif0 and net_memif1"
             ),
             Self::NoPort { name } => {
                 write!(f, "DPDK has no port '{name}': bind the device to a driver that DPDK knows")

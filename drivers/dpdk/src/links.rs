@@ -50,6 +50,9 @@ struct Receive {
 struct Send {
     targets: Vec<Target>,
     queue: SendQueue,
+    /// Frames that left since the last flush before it: with those queued, no more than the queue
+    /// holds.
+    early: usize,
 }
 
 impl Links {
@@ -66,7 +69,7 @@ impl Links {
         let receivers = pairs.iter().map(Receiver::new).collect();
         Ok(Self {
             receive: Receive { receivers, current: 0, looks: 0 },
-            send: Send { targets: pairs.iter().map(Target::new).collect(), queue },
+            send: Send { targets: pairs.iter().map(Target::new).collect(), queue, early: 0 },
             between: Between { macs: Macs::new(), active: Cell::new(0) },
             frame_bytes_max: least.unwrap_or(0),
             pairs,
@@ -201,19 +204,24 @@ impl FrameTx for LinksTx<'_> {
     fn push(&mut self, bytes: usize) -> Option<&mut [u8]> {
         // A full hand-over leaves at once: its bytes are still in the cache, and the other end can
         // begin with them. Several links need to look at the receiver's address first.
-        let Send { targets, queue } = &mut *self.state;
+        let Send { targets, queue, early } = &mut *self.state;
+        if *early + queue.len() >= SEND_QUEUE {
+            return None;
+        }
         if queue.len() == SEND_BURST_MAX
             && let [only] = &mut targets[..]
         {
             let sent = send_all(queue, only, 0, SEND_BURST_MAX);
             queue.forget(sent);
+            *early += sent;
         }
         queue.push(bytes)
     }
 
     #[inline]
     fn flush(&mut self) {
-        let Send { targets, queue } = &mut *self.state;
+        let Send { targets, queue, early } = &mut *self.state;
+        *early = 0;
         if queue.len() == 0 {
             return;
         }
@@ -245,7 +253,7 @@ fn send_all(queue: &mut SendQueue, target: &mut Target, from: usize, to: usize) 
 impl LinksTx<'_> {
     /// Hands runs of frames for one link to it.
     fn flush_to_many(&mut self) {
-        let Send { targets, queue } = &mut *self.state;
+        let Send { targets, queue, .. } = &mut *self.state;
         let count = queue.len();
         let mut links = [None; SEND_QUEUE];
         for (index, link) in links[..count].iter_mut().enumerate() {

@@ -69,6 +69,8 @@ pub struct Port {
     receive_queue: usize,
     hardware: Mac,
     socket: Option<u32>,
+    /// The kernel's interface that the port is, or is one end of.
+    interface: Option<u32>,
     /// Where its device is.
     network: Option<Arc<Network>>,
     started: AtomicBool,
@@ -120,6 +122,7 @@ impl Port {
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
+            interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
@@ -158,7 +161,7 @@ impl Port {
         let mut asked = begin;
         loop {
             let result = self.start();
-            if result.is_ok() && (timeout.is_none() || sys::link_is_up(self.id)) {
+            if result.is_ok() && (timeout.is_none() || self.is_connected()) {
                 return Ok(());
             }
             if timeout.is_some_and(|timeout| begin.elapsed() < timeout) {
@@ -181,6 +184,13 @@ impl Port {
                 }
             });
         }
+    }
+
+    /// Whether the port has a link. `net_af_packet` says so even when its interface is down.
+    fn is_connected(&self) -> bool {
+        // The kernel's end of a tap is brought up when the port is there.
+        let interface = self.interface.filter(|_| self.driver != "net_tap");
+        sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
     }
 
     fn is_memif(&self) -> bool {

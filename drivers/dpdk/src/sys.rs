@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::ptr;
 use std::ptr::NonNull;
@@ -300,6 +301,22 @@ pub(crate) fn link_is_up(port: u16) -> bool {
     // SAFETY: the call fills in the structure.
     let result = unsafe { dpdk::rte_eth_link_get_nowait(port, &raw mut link) };
     result == 0 && link.link_status() == 1
+}
+
+/// Whether the kernel's interface of that number, in the calling thread's network, is up and has a
+/// carrier. One that nobody knows is neither.
+pub(crate) fn interface_runs(index: u32) -> bool {
+    const RUNNING: libc::c_int = libc::IFF_UP | libc::IFF_RUNNING;
+    let Ok(socket) = UdpSocket::bind("0.0.0.0:0") else { return false };
+    // SAFETY: zeros are a valid request; both calls write to it at most.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        let name = libc::if_indextoname(index, request.ifr_name.as_mut_ptr());
+        let fd = socket.as_raw_fd();
+        !name.is_null()
+            && libc::ioctl(fd, libc::SIOCGIFFLAGS, &raw mut request) == 0
+            && libc::c_int::from(request.ifr_ifru.ifru_flags) & RUNNING == RUNNING
+    }
 }
 
 /// A port's hardware address.

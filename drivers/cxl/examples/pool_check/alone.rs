@@ -15,8 +15,13 @@ use dmrpc_cxl::{Mapping, Mode, Pool, PoolConfig, PoolError, PoolMemory, RingDevi
 use crate::{Failure, ensure, pass, talk};
 
 /// Sized for small devices.
-pub(crate) const CONFIG: PoolConfig =
-    PoolConfig { participants: 16, ring_participants: 4, ring_slots: 32, datagram_bytes: 4400 };
+pub(crate) const CONFIG: PoolConfig = PoolConfig {
+    participants: 16,
+    ring_participants: 4,
+    ring_slots: 32,
+    datagram_bytes: 4400,
+    memory_node: 0,
+};
 
 /// A number that grows with each start.
 pub(crate) fn incarnation() -> u64 {

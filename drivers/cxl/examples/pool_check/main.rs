@@ -4,6 +4,7 @@
 //! goes wrong ends it with one line and exit code 1.
 
 mod alone;
+mod held;
 mod talk;
 mod two_hosts;
 

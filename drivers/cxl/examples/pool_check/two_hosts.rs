@@ -1,7 +1,8 @@
 //! Two hosts on one pool. The second one is killed in the middle and comes back.
 //!
-//! The first formats the pool, answers, counts together with the second, hears that it fell
-//! silent, refuses to take that for a death until it is confirmed, and answers its next life.
+//! The first formats the pool, answers, counts together with the second, shares references and
+//! pages with it, hears that it fell silent, refuses to take that for a death until it is
+//! confirmed, gets back what it held, and answers its next life.
 
 use std::path::Path;
 use std::time::Instant as StdInstant;
@@ -14,8 +15,9 @@ use dmrpc_cxl::{Mapping, Mode, Participant, Pool, PoolError, RingDevice};
 use dmrpc_host::clock::Clock;
 
 use crate::alone::{CONFIG, incarnation};
+use crate::held::Keeper;
 use crate::talk::PATIENCE;
-use crate::{Failure, ensure, pass, talk};
+use crate::{Failure, ensure, held, pass, talk};
 
 /// Datagrams of each talk.
 const COUNT: u64 = 300;
@@ -45,22 +47,32 @@ impl Words {
     }
 }
 
-fn store(pool: &Pool, at: u64, value: u64) {
+pub(crate) fn store(pool: &Pool, at: u64, value: u64) {
     pool.memory().store_u64(at, value);
     pool.memory().flush(at, 8);
 }
 
-fn load(pool: &Pool, at: u64) -> u64 {
+pub(crate) fn load(pool: &Pool, at: u64) -> u64 {
     pool.memory().flush(at, 8);
     pool.memory().load_u64(at)
 }
 
 /// Waits for the other host to come as far as `value`, and shows life meanwhile.
 fn await_stage(pool: &Pool, own: &mut Participant, host: u32, value: u64) -> Result<(), Failure> {
-    let (at, end) = (Words::of(pool).stage(host), StdInstant::now() + PATIENCE);
+    await_word(pool, own, Words::of(pool).stage(host), value)
+}
+
+/// Waits for the other host to raise a word to `value`, and shows life meanwhile.
+pub(crate) fn await_word(
+    pool: &Pool,
+    own: &mut Participant,
+    at: u64,
+    value: u64,
+) -> Result<(), Failure> {
+    let end = StdInstant::now() + PATIENCE;
     while load(pool, at) < value {
         own.beat();
-        ensure(StdInstant::now() < end, &format!("host {host} never came to stage {value}"))?;
+        ensure(StdInstant::now() < end, &format!("the word at {at:#x} never came to {value}"))?;
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     Ok(())
@@ -84,6 +96,7 @@ pub(crate) fn first(path: &Path, mode: Mode) -> Result<(), Failure> {
     for at in [words.counter(), words.stage(0), words.stage(1)] {
         store(&pool, at, 0);
     }
+    let mut keeper = Keeper::new(&pool, mode)?;
     let mut node = pool.attach(Some(0), incarnation())?;
     let mut watch = pool.watch(&node, LEASE);
     let clock = Clock::new();
@@ -110,7 +123,8 @@ pub(crate) fn first(path: &Path, mode: Mode) -> Result<(), Failure> {
             println!("INFO flush mode relies on no atomics; {lost} updates were lost here");
         }
     }
-    lost_host(path, mode, &mut watch, &clock)?;
+    keeper.share(&pool, &mut node)?;
+    lost_host(path, mode, (&mut watch, &mut keeper), &clock)?;
     pass("a lost host is silent, not dead, until that is confirmed");
 
     store(&pool, words.stage(0), 4);
@@ -121,7 +135,12 @@ pub(crate) fn first(path: &Path, mode: Mode) -> Result<(), Failure> {
 }
 
 /// Hears the second host fall silent, and gives it up.
-fn lost_host(path: &Path, mode: Mode, watch: &mut Watch, clock: &Clock) -> Result<(), Failure> {
+fn lost_host(
+    path: &Path,
+    mode: Mode,
+    (watch, keeper): (&mut Watch, &mut Keeper),
+    clock: &Clock,
+) -> Result<(), Failure> {
     println!("INFO kill the second host");
     let end = StdInstant::now() + PATIENCE;
     while watch.look(clock.now()) != Some(Event::Silent { index: 1 }) {
@@ -130,9 +149,11 @@ fn lost_host(path: &Path, mode: Mode, watch: &mut Watch, clock: &Clock) -> Resul
     }
     let refused = Pool::format(Mapping::open(path)?, mode, &CONFIG, (1, [7; 2]), Overwrite::Unused);
     ensure(matches!(refused, Err(PoolError::InUse { .. })), "the pool was formatted under it")?;
+    keeper.keeps()?;
     ensure(watch.confirm_lost(1), "a silent host could not be given up")?;
     let died = watch.look(clock.now());
     ensure(matches!(died, Some(Event::Died { index: 1, .. })), "its death was not noticed")?;
+    keeper.recover()?;
     watch.release(1);
     Ok(())
 }
@@ -165,6 +186,7 @@ pub(crate) fn second(path: &Path, mode: Mode) -> Result<(), Failure> {
     store(&pool, words.stage(1), 2);
     add_together(&pool);
     store(&pool, words.stage(1), 3);
+    held::hold(&pool, mode, &mut own)?;
     // Holds what it has, shows life, and is killed.
     loop {
         own.beat();
