@@ -39,7 +39,16 @@ impl Block {
     pub fn more(&self, clock: &Clock, begun: u64) -> bool {
         match self.budget {
             Budget::Count(count) => begun < count,
-            Budget::Span(span) => begun == 0 || clock.now().since(self.start) < span,
+            Budget::Span(_) => self.more_at(clock.now(), begun),
+        }
+    }
+
+    /// As [`Block::more`], at a time that is known.
+    #[inline]
+    pub fn more_at(&self, now: Instant, begun: u64) -> bool {
+        match self.budget {
+            Budget::Count(count) => begun < count,
+            Budget::Span(span) => begun == 0 || now.since(self.start) < span,
         }
     }
 

@@ -103,7 +103,7 @@ impl Traffic for Echo<'_> {
         pattern::stamp(sequence, &mut self.content);
         for _ in 0..self.peers.len() {
             let peer = self.peers[self.next];
-            self.next = (self.next + 1) % self.peers.len();
+            self.next = if self.next + 1 == self.peers.len() { 0 } else { self.next + 1 };
             let reply = match self.client.buffer(self.content.len()) {
                 Ok(buffer) => buffer,
                 Err(error) if error.is_room() => return Ok(Begun::Full),

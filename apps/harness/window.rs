@@ -83,6 +83,34 @@ struct InFlight<C> {
     context: C,
 }
 
+/// Operations in flight, in the places that their tickets name.
+struct Flights<C> {
+    places: Vec<Option<InFlight<C>>>,
+    count: usize,
+}
+
+impl<C> Flights<C> {
+    fn new() -> Self {
+        Self { places: Vec::new(), count: 0 }
+    }
+
+    fn begin(&mut self, ticket: Ticket, flight: InFlight<C>) {
+        if self.places.len() <= ticket.place() {
+            self.places.resize_with(ticket.place() + 1, || None);
+        }
+        self.places[ticket.place()] = Some(flight);
+        self.count += 1;
+    }
+
+    /// Takes out what was begun as `ticket`; `None` if that was not here.
+    fn end(&mut self, ticket: Ticket) -> Option<InFlight<C>> {
+        let place = self.places.get_mut(ticket.place())?;
+        let flight = place.take_if(|flight| flight.ticket == ticket)?;
+        self.count -= 1;
+        Some(flight)
+    }
+}
+
 /// Measures a block with `concurrency` operations in flight. `verify_all` or one in 64.
 ///
 /// # Errors
@@ -95,16 +123,16 @@ pub fn measure<T: Traffic>(
     (random, verify_all): (&mut Random, bool),
 ) -> Result<Tally, AppError> {
     let mut tally = Tally::new();
-    let mut flights: Vec<InFlight<T::Context>> = Vec::with_capacity(concurrency);
+    let mut flights = Flights::new();
     let mut begun = 0;
     traffic.prepare();
     block.restart(clock);
     let start = clock.now();
-    let mut progress_at = start;
+    let (mut now, mut progress_at) = (start, start);
     loop {
         let mut full = false;
-        while flights.len() < concurrency && block.more(clock, begun) {
-            let begun_at = clock.now();
+        // All that begins before the next poll leaves with it, so the clock is read once a poll.
+        while flights.count < concurrency && block.more_at(now, begun) {
             let verify = verify_all || random.samples();
             let begun_now = match traffic.begin_with(verify) {
                 Err(error) if error.is_suspicion() => Begun::Full,
@@ -116,27 +144,24 @@ pub fn measure<T: Traffic>(
                     break;
                 }
                 Begun::Operation(ticket, context) => {
-                    flights.push(InFlight { ticket, begun_at, verify, context });
+                    flights.begin(ticket, InFlight { ticket, begun_at: now, verify, context });
                     begun += 1;
                 }
             }
         }
-        if flights.is_empty() && !full {
+        if flights.count == 0 && !full {
             break;
         }
         traffic.step(client);
-        let now = clock.now();
+        now = clock.now();
         if now.since(progress_at) > STALL {
-            return Err(AppError::Stalled { in_flight: flights.len() });
+            return Err(AppError::Stalled { in_flight: flights.count });
         }
         while let Some(ticket) = client.next_ended() {
-            let Some(at) = flights.iter().position(|flight| flight.ticket == ticket) else {
-                continue;
-            };
-            let flight = flights.swap_remove(at);
+            let Some(flight) = flights.end(ticket) else { continue };
             progress_at = now;
             let Some(result) = client.try_finish(ticket) else { continue };
-            let span = clock.now().since(flight.begun_at);
+            let span = now.since(flight.begun_at);
             match traffic.end(flight.context, result, flight.verify) {
                 Ok(Ended::Counted { verified }) => {
                     tally.record_concurrent(span);

@@ -19,26 +19,35 @@ enum Place {
 pub(crate) struct Pool {
     classes: [BufferClass; BUFFER_CLASSES],
     places: Box<[Place]>,
+    /// The class of each.
+    class_of: Box<[u8]>,
     free: [Vec<u16>; BUFFER_CLASSES],
 }
 
 impl Pool {
     pub(crate) fn new(classes: [BufferClass; BUFFER_CLASSES]) -> Self {
-        let mut places = Vec::new();
-        let free = classes.map(|class| {
+        let (mut places, mut class_of) = (Vec::new(), Vec::new());
+        let free = std::array::from_fn(|class| {
+            let BufferClass { count, bytes } = classes[class];
             let first = places.len();
-            places.extend(
-                (0..class.count).map(|_| Place::Here(vec![0; class.bytes].into_boxed_slice())),
-            );
+            places.extend((0..count).map(|_| Place::Here(vec![0; bytes].into_boxed_slice())));
+            class_of.resize(places.len(), class as u8);
             (first as u16..places.len() as u16).rev().collect()
         });
-        Self { classes, places: places.into_boxed_slice(), free }
+        Self { classes, places: places.into(), class_of: class_of.into(), free }
     }
 
     /// Takes a free buffer of at least `bytes` bytes, of the smallest class that has one.
+    #[inline]
     pub(crate) fn reserve(&mut self, bytes: usize) -> Option<u16> {
-        let classes = self.classes.iter().zip(&mut self.free);
-        classes.filter(|(class, _)| class.bytes >= bytes).find_map(|(_, free)| free.pop())
+        for (class, free) in self.classes.iter().zip(&mut self.free) {
+            if class.bytes >= bytes
+                && let Some(index) = free.pop()
+            {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Length of the longest buffer in bytes, in use or not.
@@ -53,18 +62,16 @@ impl Pool {
     }
 
     /// Gives a reserved buffer that is not with a guard back.
+    #[inline]
     pub(crate) fn release(&mut self, index: u16) {
-        let mut end = 0;
-        for (class, free) in self.classes.iter().zip(&mut self.free) {
-            end += class.count;
-            if usize::from(index) < end {
-                debug_assert!(!free.contains(&index), "buffer {index} given back twice");
-                return free.push(index);
-            }
-        }
+        let Some(class) = self.class_of.get(usize::from(index)) else { return };
+        let free = &mut self.free[usize::from(*class)];
+        debug_assert!(!free.contains(&index), "buffer {index} given back twice");
+        free.push(index);
     }
 
     /// The bytes of a reserved buffer that is not with a guard.
+    #[inline]
     pub(crate) fn bytes(&mut self, index: u16) -> &mut [u8] {
         match &mut self.places[usize::from(index)] {
             Place::Here(bytes) => bytes,
@@ -72,6 +79,7 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
         let place = self.places.get_mut(usize::from(index))?;
         match std::mem::replace(place, Place::Out) {
@@ -80,6 +88,7 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn put(&mut self, index: u16, bytes: Box<[u8]>) {
         self.places[usize::from(index)] = Place::Here(bytes);
     }
@@ -97,6 +106,7 @@ pub struct Buffer<'n> {
 
 impl<'n> Buffer<'n> {
     /// Takes a reserved buffer out of the pool.
+    #[inline]
     pub(crate) fn take(
         state: &'n RefCell<State>,
         pool: &mut Pool,
@@ -109,6 +119,7 @@ impl<'n> Buffer<'n> {
     }
 
     /// Puts the bytes where transfers find them; they stay reserved.
+    #[inline]
     pub(crate) fn lend(mut self, pool: &mut Pool) -> (u16, usize) {
         pool.put(self.index, std::mem::take(&mut self.bytes));
         (self.index, self.length)
@@ -171,6 +182,7 @@ impl fmt::Debug for Buffer<'_> {
 }
 
 impl Drop for Buffer<'_> {
+    #[inline]
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         // Lent: the transfer gives it back.

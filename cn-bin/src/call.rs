@@ -1,4 +1,4 @@
-//! Calls: blocking, and begun now and finished later.
+//! Calls: begun now and finished later.
 
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::host::{CallId, Sink, Source};
@@ -8,33 +8,25 @@ use dmrpc_core::wire::memory_op::RegionName;
 use dmrpc_core::wire::message::{
     ArgEntry, HEAD_BYTES_MAX, Method, REQUEST_HEADER_BYTES, TraceId, arguments_bytes,
 };
-use dmrpc_core::wire::reference::Ref;
-use dmrpc_host::idle::Wait;
 
+use crate::args::{Arg, parts_bytes, table};
 use crate::buffers::Buffer;
 use crate::error::Error;
-use crate::hosting::{USER, UserBytes, copy_parts};
+use crate::hosting::{USER, copy_parts};
 use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::Peer;
-use crate::pending::{ArgList, Begin, Interest, Phase, Place, Reply, Ticket};
+use crate::pending::{ArgList, Begin, Interest, Phase, Place, Ticket};
+use crate::replies::LentReply;
 use crate::state::State;
 use crate::statistics::Operation;
 use crate::visit::sink_of;
 
-/// An argument of a call, or of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arg<'a> {
-    /// Bytes that travel in the message.
-    Inline(&'a [u8]),
-    /// A reference to bytes that stay where they are.
-    Ref(Ref),
-}
-
 /// How a call is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallOptions {
-    /// How long to wait for the answer; `None` for `NodeConfig::deadline`.
+    /// How long to wait for the answer; `None` for `NodeConfig::deadline`. Of calls that leave with
+    /// the same poll, all wait from the time at which the first of them began.
     pub deadline: Option<Duration>,
     /// The trace that the call belongs to.
     pub trace: TraceId,
@@ -59,7 +51,8 @@ pub(crate) struct Spec<'a> {
 }
 
 impl Spec<'_> {
-    fn head_bytes(&self) -> usize {
+    #[inline(always)]
+    pub(crate) fn head_bytes(&self) -> usize {
         REQUEST_HEADER_BYTES + arguments_bytes(self.arguments) + self.parameters.len()
     }
 }
@@ -79,53 +72,24 @@ pub struct Finished<'n> {
     /// Who answered.
     pub peer: Peer,
     /// The answer's head.
-    pub reply: Reply,
+    pub reply: LentReply<'n>,
     /// The answer's body, if the call was given a buffer for it.
     pub buffer: Option<Buffer<'n>>,
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
-/// The entries of an argument table for `args`, and the length of their bytes.
-pub(crate) fn entries(args: &[Arg<'_>]) -> Result<(ArgList, usize), Error> {
-    let mut list = ArgList::new();
-    let mut total = 0;
-    for arg in args {
-        let entry = match arg {
-            Arg::Inline(bytes) => {
-                total += bytes.len();
-                let bytes = u32::try_from(bytes.len());
-                ArgEntry::Inline { bytes: bytes.map_err(|_| too_large(total))? }
-            }
-            Arg::Ref(reference) => ArgEntry::Ref(*reference),
-        };
-        list.push(entry).map_err(|_| Error::TooManyArgs { given: args.len() })?;
-    }
-    u32::try_from(total).map_err(|_| too_large(total))?;
-    Ok((list, total))
-}
-
-fn too_large(bytes: usize) -> Error {
-    Error::MessageTooLarge { bytes }
-}
-
-/// Length of the inline parts in bytes.
-pub(crate) fn parts_bytes(parts: &[Arg<'_>]) -> usize {
-    parts.iter().map(|part| if let Arg::Inline(bytes) = part { bytes.len() } else { 0 }).sum()
-}
-
-/// The inline parts as one slice: the only one, or copied together to `out`.
-fn gather<'o>(parts: &[Arg<'o>], out: &'o mut [u8]) -> &'o [u8] {
-    if let [Arg::Inline(bytes)] = parts {
-        return bytes;
-    }
-    copy_parts(parts, 0, out);
-    out
+/// Why a call did not begin.
+enum Refused {
+    /// All entries are in use.
+    NoCall { limit: usize },
+    /// The endpoint says why.
+    Start(StartError),
 }
 
 impl<D: Device> Node<D> {
     /// Begins a call: makes an entry for it and gives it to the endpoint.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(
         &self,
         spec: &Spec<'_>,
@@ -133,11 +97,54 @@ impl<D: Device> Node<D> {
         sink: (Place, u32),
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        match self.try_begin(spec, outgoing, sink, interest) {
+            Ok(ticket) => Ok(ticket),
+            Err(refused) => self.begin_anew(spec, outgoing, sink, interest, refused),
+        }
+    }
+
+    /// Begins a call in the session that has followed, if there is one.
+    #[cold]
+    #[inline(never)]
+    fn begin_anew(
+        &self,
+        spec: &Spec<'_>,
+        outgoing: Outgoing<'_>,
+        sink: (Place, u32),
+        interest: Interest,
+        mut refused: Refused,
+    ) -> Result<Ticket, Error> {
+        let mut spec = *spec;
+        loop {
+            let error = match refused {
+                Refused::NoCall { limit } => return Err(Error::NoCall { limit }),
+                Refused::Start(error) => error,
+            };
+            spec.peer = {
+                let (mut core, mut state) = (self.core.borrow_mut(), self.state.borrow_mut());
+                self.renewed(&mut core, &mut state, &spec, error)?
+            };
+            match self.try_begin(&spec, outgoing, sink, interest) {
+                Ok(ticket) => return Ok(ticket),
+                Err(error) => refused = error,
+            }
+        }
+    }
+
+    /// Begins a call in the session of its peer. The one place where calls are made; always part
+    /// of its callers, so that what they leave out costs nothing.
+    #[inline(always)]
+    fn try_begin(
+        &self,
+        spec: &Spec<'_>,
+        outgoing: Outgoing<'_>,
+        (place, room): (Place, u32),
+        interest: Interest,
+    ) -> Result<Ticket, Refused> {
         self.forget_places(spec);
         let mut core = self.core.borrow_mut();
-        let mut borrowed = self.state.borrow_mut();
-        let state = &mut *borrowed;
-        let (place, room) = sink;
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
         let region = spec.region.map(|name| RegionKey { session: spec.peer.session, name });
         let bytes_out =
             outgoing.inline.len() + outgoing.source.map_or(0, |(_, bytes)| bytes as usize);
@@ -154,7 +161,7 @@ impl<D: Device> Node<D> {
             bytes_out: bytes_out as u64,
         };
         let limit = state.pending.count();
-        let ticket = state.pending.begin(begin).ok_or(Error::NoCall { limit })?;
+        let ticket = state.pending.begin(begin).ok_or(Refused::NoCall { limit })?;
         let sink = match place {
             Place::Nowhere => None,
             Place::User => Some((Sink(USER), room)),
@@ -174,17 +181,15 @@ impl<D: Device> Node<D> {
             after: region.and_then(|region| state.order.last(&region)),
             token: ticket.token(),
         };
-        let now = self.now();
+        let now = self.now_of_burst();
         match core.endpoint.with(|endpoint| endpoint.call(now, spec.peer.session, &call)) {
             Ok(id) => {
-                begun(state, ticket, id);
+                begun(state, ticket, region, id);
                 Ok(ticket)
             }
             Err(error) => {
                 state.pending.free(ticket);
-                let peer = self.renewed(&mut core, state, spec, error)?;
-                drop((core, borrowed));
-                self.begin(&Spec { peer, ..*spec }, outgoing, (place, room), interest)
+                Err(Refused::Start(error))
             }
         }
     }
@@ -207,7 +212,25 @@ impl<D: Device> Node<D> {
     }
 
     /// Begins a call with buffers of the node's: a body that does not fit the head is copied.
+    #[inline(always)]
     pub(crate) fn start(
+        &self,
+        spec: &Spec<'_>,
+        parts: &[Arg<'_>],
+        reply: Option<Buffer<'_>>,
+        interest: Interest,
+    ) -> Result<Ticket, Error> {
+        match parts {
+            [Arg::Inline(bytes)] if spec.head_bytes() + bytes.len() <= HEAD_BYTES_MAX => {
+                self.start_with(spec, bytes, None, reply, interest)
+            }
+            _ => self.start_copied(spec, parts, reply, interest),
+        }
+    }
+
+    /// Begins a call whose body is copied first.
+    #[inline(never)]
+    fn start_copied(
         &self,
         spec: &Spec<'_>,
         parts: &[Arg<'_>],
@@ -216,16 +239,19 @@ impl<D: Device> Node<D> {
     ) -> Result<Ticket, Error> {
         let total = parts_bytes(parts);
         let mut head = [0; HEAD_BYTES_MAX];
-        if spec.head_bytes() + total <= HEAD_BYTES_MAX {
-            let inline = gather(parts, &mut head[..total]);
-            return self.start_with(spec, inline, None, reply, interest);
-        }
-        let mut source = self.buffer(total)?;
-        copy_parts(parts, 0, &mut source);
-        self.start_with(spec, &[], Some(source), reply, interest)
+        let (inline, source) = if spec.head_bytes() + total <= HEAD_BYTES_MAX {
+            copy_parts(parts, 0, &mut head[..total]);
+            (&head[..total], None)
+        } else {
+            let mut source = self.buffer(total)?;
+            copy_parts(parts, 0, &mut source);
+            (&[][..], Some(source))
+        };
+        self.start_with(spec, inline, source, reply, interest)
     }
 
     /// Begins a call with a body in a buffer, or inline.
+    #[inline(always)]
     pub(crate) fn start_with(
         &self,
         spec: &Spec<'_>,
@@ -282,7 +308,7 @@ impl<D: Device> Node<D> {
             state.drop_call(ticket);
             return Some(Err(Error::NotVisited));
         }
-        let reply = entry.reply.clone();
+        let reply = entry.reply.take()?;
         let buffer = match entry.place {
             Place::Buffer(index) => Some(Buffer::take(&self.state, pool, index, reply.body_bytes)),
             Place::Nowhere | Place::User | Place::Visitor => None,
@@ -290,7 +316,7 @@ impl<D: Device> Node<D> {
         let finished = Finished {
             operation: entry.operation,
             peer: entry.peer,
-            reply,
+            reply: LentReply::new(reply, Some(&self.state)),
             buffer,
             offset: entry.offset,
             length: entry.length,
@@ -340,22 +366,25 @@ impl<D: Device> Node<D> {
         reply: Option<Buffer<'_>>,
         options: CallOptions,
     ) -> Result<Ticket, Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
+        let mut list = ArgList::new();
+        let spec = call_spec(peer, method, table(args, &mut list)?, options);
         self.start(&spec, args, reply, Interest::Listed)
     }
 }
 
-/// The call that `spec` describes has a number now.
-fn begun(state: &mut State, ticket: Ticket, id: CallId) {
-    let Some(entry) = state.pending.get(ticket) else { return };
-    entry.call = Some(id);
-    if let Some(region) = entry.region {
+/// A call has a number now.
+#[inline(always)]
+fn begun(state: &mut State, ticket: Ticket, region: Option<RegionKey>, id: CallId) {
+    if let Some(entry) = state.pending.get(ticket) {
+        entry.call = Some(id);
+    }
+    if let Some(region) = region {
         state.order.begun(region, id);
     }
 }
 
 /// A call of a service.
+#[inline(always)]
 pub(crate) fn call_spec(
     peer: Peer,
     method: Method,
@@ -372,119 +401,5 @@ pub(crate) fn call_spec(
         arguments,
         parameters: &[],
         options,
-    }
-}
-
-impl<D: Device + Wait> Node<D> {
-    /// Calls `method` of the service at `peer` and waits for the answer. Inline results go to
-    /// `reply`, one after the other, straight from the packets that they come in; inline arguments
-    /// are sent from where they are.
-    ///
-    /// # Errors
-    /// [`Error`]. A status other than `OK` is the service's answer, not an error of the call.
-    ///
-    /// # Example
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use dmrpc_cn::{Arg, Method, Node, NodeConfig};
-    /// let node = Node::open_udp(&NodeConfig::default())?;
-    /// let peer = node.connect("127.0.0.1:7100".parse()?)?;
-    /// let mut answer = [0; 64];
-    /// let reply = node.call(peer, Method(1), &[Arg::Inline(b"hello")], &mut answer)?;
-    /// println!("{:?}", &answer[..reply.body_bytes]);
-    /// # Ok(()) }
-    /// ```
-    pub fn call(
-        &self,
-        peer: Peer,
-        method: Method,
-        args: &[Arg<'_>],
-        reply: &mut [u8],
-    ) -> Result<Reply, Error> {
-        self.call_with(peer, method, args, reply, CallOptions::default())
-    }
-
-    /// As [`Node::call`], with a deadline, a trace or a depth.
-    ///
-    /// # Errors
-    /// As [`Node::call`].
-    pub fn call_with(
-        &self,
-        peer: Peer,
-        method: Method,
-        args: &[Arg<'_>],
-        reply: &mut [u8],
-        options: CallOptions,
-    ) -> Result<Reply, Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
-        self.block(&spec, args, reply).map(|finished| finished.reply)
-    }
-
-    /// Asks a memory node for page `page` of its counters and gauges: lines of `name value` in
-    /// `out`, of which there are none past the last page.
-    ///
-    /// # Errors
-    /// As [`Node::call`].
-    pub fn statistics_page(&self, peer: Peer, page: u16, out: &mut [u8]) -> Result<Reply, Error> {
-        let parameters = page.to_le_bytes();
-        let call = call_spec(peer, Method::STATISTICS, &[], CallOptions::default());
-        let spec = Spec { parameters: &parameters, ..call };
-        self.block(&spec, &[], out).map(|finished| finished.reply)
-    }
-
-    /// Makes a call and waits for its end, with the caller's slices as source and sink.
-    pub(crate) fn block(
-        &self,
-        spec: &Spec<'_>,
-        parts: &[Arg<'_>],
-        sink: &mut [u8],
-    ) -> Result<Finished<'_>, Error> {
-        if self.runs_here(spec) {
-            return self.block_here(spec, parts, sink);
-        }
-        if let Some(done) = self.block_by_pen(spec, parts, sink) {
-            return done;
-        }
-        let total = parts_bytes(parts);
-        let mut head = [0; HEAD_BYTES_MAX];
-        let outgoing = if spec.head_bytes() + total <= HEAD_BYTES_MAX {
-            Outgoing { inline: gather(parts, &mut head[..total]), source: None }
-        } else {
-            let bytes = u32::try_from(total).map_err(|_| too_large(total))?;
-            Outgoing { inline: &[], source: Some((Source(USER), bytes)) }
-        };
-        let room = u32::try_from(sink.len()).unwrap_or(u32::MAX);
-        let place = if room == 0 { Place::Nowhere } else { Place::User };
-        let ticket = self.begin_waiting(spec, outgoing, (place, room))?;
-        let mut user = UserBytes { parts, sink, visit: None };
-        while !self.state.borrow().pending.is_done(ticket) {
-            self.step_with(Some(&mut user), false);
-        }
-        self.finish(ticket).unwrap_or(Err(Error::StaleTicket))
-    }
-
-    /// Begins a call as soon as there is room for it, at most until its deadline.
-    fn begin_waiting(
-        &self,
-        spec: &Spec<'_>,
-        outgoing: Outgoing<'_>,
-        sink: (Place, u32),
-    ) -> Result<Ticket, Error> {
-        match self.begin(spec, outgoing, sink, Interest::Asking) {
-            Err(error) if error.is_room() => {}
-            result => return result,
-        }
-        let end = self.now() + spec.options.deadline.unwrap_or(self.config.deadline);
-        loop {
-            self.step();
-            let now = self.now();
-            let options = CallOptions { deadline: Some(end.since(now)), ..spec.options };
-            let spec = Spec { options, ..*spec };
-            match self.begin(&spec, outgoing, sink, Interest::Asking) {
-                Err(error) if error.is_room() && now < end => {}
-                result => return result,
-            }
-        }
     }
 }

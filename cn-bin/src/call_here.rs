@@ -4,10 +4,12 @@ use dmrpc_core::device::Device;
 use dmrpc_core::wire::message::Method;
 use dmrpc_host::idle::Wait;
 
-use crate::call::{Arg, Finished, Outgoing, Spec};
+use crate::args::Arg;
+use crate::call::{Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::node::Node;
 use crate::pending::{Begin, Interest, Phase, Place, Ticket};
+use crate::replies::LentReply;
 use crate::state::State;
 
 impl<D: Device> Node<D> {
@@ -112,7 +114,9 @@ impl<D: Device> Node<D> {
                     count.done += 1;
                     count.bytes_in += reply.body_bytes as u64;
                     count.bytes_out += bytes_out as u64;
-                    entry.reply = reply;
+                    let mut kept = state.replies.take();
+                    *kept = reply;
+                    entry.reply = Some(kept);
                 }
                 Err(error) => {
                     count.failed += 1;
@@ -166,6 +170,9 @@ impl<D: Device + Wait> Node<D> {
                 count.done += 1;
                 count.bytes_in += reply.body_bytes as u64;
                 count.bytes_out += body.len() as u64;
+                let mut kept = state.replies.take();
+                *kept = reply;
+                let reply = LentReply::new(kept, Some(&self.state));
                 let Spec { operation, peer, offset, length, .. } = *spec;
                 Ok(Finished { operation, peer, reply, buffer: None, offset, length })
             }

@@ -18,12 +18,13 @@ use dmrpc_core::device::Device;
 use dmrpc_core::wire::message::Method;
 use dmrpc_host::idle::Wait;
 
+use crate::args::{Arg, table};
 use crate::buffers::Buffer;
-use crate::call::{Arg, CallOptions, Finished, Spec, call_spec, entries};
+use crate::call::{CallOptions, Finished, Spec, call_spec};
 use crate::error::{ConnectError, Error};
 use crate::node::Node;
 use crate::peers::Peer;
-use crate::pending::{Interest, Reply, Ticket};
+use crate::pending::{ArgList, Interest, Reply, Ticket};
 
 /// Rounds of the loop after which tasks that wait for room look again unasked.
 const ROUNDS_PER_LOOK: u32 = 64;
@@ -124,7 +125,7 @@ impl<D> Future for Change<'_, D> {
             return Poll::Ready(());
         }
         let task = self.node.current.get();
-        self.node.state.borrow_mut().waiting.set(task);
+        self.node.state.borrow_mut().wait(task);
         if !context.waker().will_wake(self.node.wakers.of(task)) {
             context.waker().wake_by_ref();
         }
@@ -174,13 +175,13 @@ impl<D: Device> Node<D> {
         reply: &mut [u8],
         options: CallOptions,
     ) -> Result<Reply, Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
+        let mut list = ArgList::new();
+        let spec = call_spec(peer, method, table(args, &mut list)?, options);
         let finished = self.run(&spec, args, reply.len()).await?;
         if let Some(buffer) = &finished.buffer {
             reply[..buffer.len()].copy_from_slice(buffer);
         }
-        Ok(finished.reply)
+        Ok(finished.reply.clone())
     }
 
     /// As [`Node::call_async`], with the answer's body left in a buffer: nothing is copied.
@@ -196,10 +197,10 @@ impl<D: Device> Node<D> {
         room: usize,
         options: CallOptions,
     ) -> Result<(Reply, Option<Buffer<'_>>), Error> {
-        let (arguments, _) = entries(args)?;
-        let spec = call_spec(peer, method, &arguments, options);
+        let mut list = ArgList::new();
+        let spec = call_spec(peer, method, table(args, &mut list)?, options);
         let finished = self.run(&spec, args, room).await?;
-        Ok((finished.reply, finished.buffer))
+        Ok((finished.reply.clone(), finished.buffer))
     }
 
     /// Awaits the end of a call begun by one of the `start` methods.

@@ -39,12 +39,14 @@ use dmrpc_core::wire::message::Method;
 use dmrpc_host::idle::{Doorbell, Idle, WaitBoth};
 use dmrpc_host::spsc::{self, Consumer, Producer};
 
-use crate::call::{Arg, CallOptions, Finished, call_spec, entries};
+use crate::args::{Arg, entries, shortest};
+use crate::call::{CallOptions, Finished, call_spec};
 use crate::error::Error;
 use crate::memory::{OperationError, Request, StepBytes};
 use crate::node::{Node, Rest};
 use crate::peers::Peer;
 use crate::pending::{ArgList, Interest, Reply, Ticket};
+use crate::replies::LentReply;
 use crate::statistics::Operation;
 
 /// Most handles of a node.
@@ -82,6 +84,7 @@ struct Answer {
 impl From<Answer> for Finished<'static> {
     fn from(answer: Answer) -> Self {
         let Answer { operation, peer, reply, offset, length } = answer;
+        let reply = LentReply::new(Box::new(reply), None);
         Self { operation, peer, reply, buffer: None, offset, length }
     }
 }
@@ -249,8 +252,8 @@ impl<D: Device> Node<D> {
             if let Some(buffer) = &finished.buffer {
                 job.out[..buffer.len()].copy_from_slice(buffer);
             }
-            let Finished { operation, peer, reply, offset, length, .. } = finished;
-            Answer { operation, peer, reply, offset, length }
+            let Finished { operation, peer, offset, length, .. } = finished;
+            Answer { operation, peer, reply: finished.reply.clone(), offset, length }
         });
         let Job { body, out, thread, .. } = job;
         // Fails only if the handle is gone, which waits for its answer.
@@ -267,7 +270,7 @@ impl<D: Device> Node<D> {
         };
         match &job.ask {
             Ask::Call { peer, method, arguments, options } => {
-                let spec = call_spec(*peer, *method, arguments, *options);
+                let spec = call_spec(*peer, *method, shortest(arguments), *options);
                 self.start(&spec, &parts, reply, Interest::Asking)
             }
             Ask::Memory(request) => {
@@ -342,12 +345,13 @@ impl Handle {
         room: usize,
         options: CallOptions,
     ) -> Result<(Reply, Vec<u8>), RemoteError> {
-        let (arguments, total) = entries(args)?;
+        let mut arguments = ArgList::new();
+        let total = entries(args, &mut arguments)?;
         let mut body = vec![0; total];
         crate::hosting::copy_parts(args, 0, &mut body);
         let ask = Ask::Call { peer, method, arguments, options };
         let (result, mut out) = self.run(ask, body, room)?;
-        let reply = result?.reply;
+        let reply = result?.reply.clone();
         out.truncate(reply.body_bytes);
         Ok((reply, out))
     }

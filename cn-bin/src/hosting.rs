@@ -6,9 +6,10 @@ use dmrpc_core::endpoint::host::{
     SessionId, Side, Sink, Source,
 };
 use dmrpc_core::time::Instant;
+use dmrpc_core::wire::bytes::copy_short;
 use dmrpc_core::wire::message::Status;
 
-use crate::call::Arg;
+use crate::args::Arg;
 use crate::pending::{Interest, Pending, Phase, Place, Ticket};
 use crate::state::State;
 use crate::visit::{Visit, entry_of};
@@ -57,46 +58,49 @@ pub(crate) struct PollHost<'a, 'u> {
     pub(crate) user: Option<&'a mut UserBytes<'u>>,
 }
 
+#[inline]
 fn copy_to(out: &mut [u8], offset: u32, bytes: &[u8]) {
     let offset = offset as usize;
     // The endpoint checked the message's length against the room.
     if let Some(out) = out.get_mut(offset..offset + bytes.len()) {
-        out.copy_from_slice(bytes);
+        copy_short(out, bytes);
     }
 }
 
 impl PollHost<'_, '_> {
-    /// Stores the end of a call in its entry.
-    fn finish(&mut self, entry: u64, completion: &Completion<'_>) {
-        let State { pending, pool, operations, peers, .. } = &mut *self.state;
-        let Some((ticket, entry)) = pending.by_token(entry) else { return };
-        let address = |entry: &Pending| peers.get(entry.peer).map(|peer| peer.address);
+    /// Stores the end of a call in its entry. Returns which that is, and who wants to know.
+    #[inline(always)]
+    fn finish(&mut self, completion: &Completion<'_>) -> Option<(Ticket, Interest)> {
+        let State { pending, pool, operations, peers, replies, order, .. } = &mut *self.state;
+        let (ticket, entry) = pending.by_token(completion.token)?;
         let count = &mut operations[entry.operation as usize];
         entry.phase = Phase::Done;
-        match &completion.result {
-            Ok(response) => {
-                let bytes = match response.body {
-                    Body::Absorbed { bytes, .. } => bytes as usize,
-                    Body::Whole(body) => {
-                        if !keep_body((ticket, entry), body, pool, &mut self.user) {
-                            entry.address = address(entry);
-                            count.failed += 1;
-                            return;
-                        }
-                        body.len()
-                    }
-                };
-                entry.keep(response, bytes);
+        let result = completion.result.and_then(|response| match response.body {
+            Body::Absorbed { bytes, .. } => Ok((response, bytes as usize)),
+            Body::Whole(body) => {
+                keep_body((ticket, &mut *entry), body, pool, &mut self.user)?;
+                Ok((response, body.len()))
+            }
+        });
+        match result {
+            Ok((response, bytes)) => {
+                let mut reply = replies.take();
+                reply.fill(response.status, &response.arguments, bytes);
+                entry.reply = Some(reply);
                 count.done += 1;
                 count.bytes_in += bytes as u64;
                 count.bytes_out += entry.bytes_out;
             }
             Err(error) => {
-                entry.error = Some(*error);
-                entry.address = address(entry);
+                entry.error = Some(error);
+                entry.address = peers.get(entry.peer).map(|peer| peer.address);
                 count.failed += 1;
             }
         }
+        if let Some(region) = &entry.region {
+            order.ended(region, completion.call);
+        }
+        Some((ticket, entry.interest))
     }
 
     /// Shows bytes of a read to the visitor of this poll.
@@ -116,18 +120,17 @@ impl PollHost<'_, '_> {
     }
 }
 
-/// Copies a body that came in one packet to where the call wants it; or fails the call.
-#[inline]
+/// Copies a body that came in one packet to where the call wants it.
+#[inline(always)]
 fn keep_body(
     (ticket, entry): (Ticket, &mut Pending),
     body: &[u8],
     pool: &mut crate::buffers::Pool,
     user: &mut Option<&mut UserBytes<'_>>,
-) -> bool {
+) -> Result<(), CallError> {
     if body.len() > entry.room as usize {
         let bytes = body.len() as u32;
-        entry.error = Some(CallError::AnswerTooLarge { bytes, room: entry.room });
-        return false;
+        return Err(CallError::AnswerTooLarge { bytes, room: entry.room });
     }
     match entry.place {
         Place::Nowhere => {}
@@ -142,7 +145,7 @@ fn keep_body(
             None => entry.unvisited = true,
         },
     }
-    true
+    Ok(())
 }
 
 impl Host for PollHost<'_, '_> {
@@ -184,6 +187,7 @@ impl Host for PollHost<'_, '_> {
         }
     }
 
+    #[inline]
     fn request(
         &mut self,
         _now: Instant,
@@ -201,7 +205,7 @@ impl Host for PollHost<'_, '_> {
         let put = self.state.inbox.put(head, |request| {
             (request.body_bytes, request.absorbed) = match body {
                 Body::Whole(bytes) => {
-                    request.body[..bytes.len()].copy_from_slice(bytes);
+                    copy_short(&mut request.body[..bytes.len()], bytes);
                     (bytes.len(), None)
                 }
                 Body::Absorbed { sink, bytes } => (bytes as usize, Some(sink.0 as u16)),
@@ -243,22 +247,13 @@ impl Host for PollHost<'_, '_> {
         }
     }
 
+    #[inline]
     fn completed(&mut self, _now: Instant, completion: Completion<'_>) {
-        self.finish(completion.token, &completion);
-        let State { pending, order, ready, .. } = &mut *self.state;
-        let Some((ticket, entry)) = pending.by_token(completion.token) else { return };
-        if let Some(region) = &entry.region {
-            order.ended(region, completion.call);
-        }
-        match entry.interest {
+        let Some((ticket, interest)) = self.finish(&completion) else { return };
+        match interest {
             Interest::Asking => {}
-            Interest::Listed => pending.list(ticket.index),
-            Interest::Task(task) => {
-                ready.set(task);
-                if let Some(waker) = entry.waker.take() {
-                    waker.wake();
-                }
-            }
+            Interest::Listed => self.state.pending.list(ticket.index),
+            Interest::Task(task) => self.state.wake(ticket, task),
             Interest::Abandoned => self.state.drop_call(ticket),
         }
         self.state.wake_waiting();

@@ -4,13 +4,14 @@ use std::fmt;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::host::{PendingCall, Source};
+use dmrpc_core::wire::bytes::copy_short;
 use dmrpc_core::wire::message::{
     ArgEntry, HEAD_BYTES_MAX, Method, RESPONSE_HEADER_BYTES, Status, arguments_bytes,
 };
 use dmrpc_core::wire::reference::Ref;
 
+use crate::args::{Arg, parts_bytes, shortest, table};
 use crate::buffers::Buffer;
-use crate::call::{Arg, entries};
 use crate::error::Error;
 use crate::hosting::copy_parts;
 use crate::inbox::Request;
@@ -84,7 +85,10 @@ impl<'n, D: Device> IncomingCall<'n, D> {
     /// The arguments in order. Inline bytes are where they arrived: nothing is copied.
     pub fn args(&self) -> impl Iterator<Item = Arg<'_>> {
         let mut rest = self.body();
-        self.request().arguments.iter().map(move |entry| match entry {
+        let table = &self.request().arguments;
+        let alone = table.is_empty() && !rest.is_empty();
+        let body = alone.then_some(Arg::Inline(rest));
+        let listed = table.iter().map(move |entry| match entry {
             ArgEntry::Ref(reference) => Arg::Ref(*reference),
             ArgEntry::Inline { bytes } => {
                 // A table that claims more than there is gets what there is.
@@ -92,7 +96,8 @@ impl<'n, D: Device> IncomingCall<'n, D> {
                 rest = later;
                 Arg::Inline(bytes)
             }
-        })
+        });
+        body.into_iter().chain(listed)
     }
 
     /// One argument.
@@ -119,14 +124,16 @@ impl<'n, D: Device> IncomingCall<'n, D> {
     /// [`Error`] if the results do not fit a message, or no buffer is free for them. Then the
     /// caller gets [`Status::NESTED_FAILED`].
     pub fn reply(mut self, status: Status, results: &[Arg<'_>]) -> Result<(), Error> {
-        let (list, total) = entries(results)?;
-        if fits_head(&list, total) {
-            self.answer_inline(status, &list, total, |out| copy_parts(results, 0, out));
+        let mut list = ArgList::new();
+        let list = table(results, &mut list)?;
+        let total = parts_bytes(results);
+        if fits_head(list, total) {
+            self.answer_inline(status, list, total, |out| copy_parts(results, 0, out));
             return Ok(());
         }
         let mut buffer = self.node.buffer(total)?;
         copy_parts(results, 0, &mut buffer);
-        self.answer_buffer(status, &list, buffer)
+        self.answer_buffer(status, list, buffer)
     }
 
     /// Answers with a buffer's contents as the first result, which are not copied, and references
@@ -148,7 +155,7 @@ impl<'n, D: Device> IncomingCall<'n, D> {
         for entry in std::iter::once(inline).chain(refs) {
             list.push(entry).map_err(|_| Error::TooManyArgs { given })?;
         }
-        self.answer_buffer(status, &list, buffer)
+        self.answer_buffer(status, shortest(&list), buffer)
     }
 
     /// Answers with the arguments as they came. A body that came in several packets is not copied.
@@ -156,22 +163,25 @@ impl<'n, D: Device> IncomingCall<'n, D> {
     /// # Errors
     /// As [`IncomingCall::reply`].
     pub fn echo(mut self) -> Result<(), Error> {
-        let list = self.request().arguments.clone();
+        let Some(request) = self.request.take() else { return Ok(()) };
+        let result = self.echo_of(&request);
+        self.request = Some(request);
+        result
+    }
+
+    fn echo_of(&mut self, request: &Request) -> Result<(), Error> {
+        let list = &request.arguments;
         if let Some(buffer) = self.buffer.take() {
-            return self.answer_buffer(Status::OK, &list, buffer);
+            return self.answer_buffer(Status::OK, list, buffer);
         }
-        let total = self.body().len();
-        if fits_head(&list, total) {
-            let request = self.request.take().expect("here until dropped");
-            self.answer_inline(Status::OK, &list, total, |out| {
-                out.copy_from_slice(&request.body[..total]);
-            });
-            self.request = Some(request);
+        let body = &request.body[..request.body_bytes];
+        if fits_head(list, body.len()) {
+            self.answer_inline(Status::OK, list, body.len(), |out| copy_short(out, body));
             return Ok(());
         }
-        let mut buffer = self.node.buffer(total)?;
-        buffer.copy_from_slice(self.body());
-        self.answer_buffer(Status::OK, &list, buffer)
+        let mut buffer = self.node.buffer(body.len())?;
+        buffer.copy_from_slice(body);
+        self.answer_buffer(Status::OK, list, buffer)
     }
 
     /// Answers with what another service answered: status, results and body as they came, which
@@ -180,7 +190,7 @@ impl<'n, D: Device> IncomingCall<'n, D> {
     /// # Errors
     /// As [`IncomingCall::reply`].
     pub fn pass_back(mut self, answer: &Reply, body: Option<Buffer<'n>>) -> Result<(), Error> {
-        let results = answer.results();
+        let results = shortest(answer.results());
         let body = match body {
             Some(body) if !fits_head(results, body.len()) => {
                 return self.answer_buffer(answer.status, results, body);

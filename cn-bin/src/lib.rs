@@ -69,6 +69,8 @@
 //! why. [`Error::is_outcome_unknown`] is honest about doubt: such a call may have been executed.
 #![deny(unsafe_code)]
 
+mod args;
+mod blocking;
 mod buffers;
 mod call;
 mod call_here;
@@ -89,6 +91,7 @@ mod peers;
 mod pending;
 mod pens;
 mod reconnect;
+mod replies;
 mod serve;
 mod state;
 pub mod statistics;
@@ -97,8 +100,9 @@ mod storage;
 mod visit;
 pub mod zero_copy;
 
+pub use args::Arg;
 pub use buffers::Buffer;
-pub use call::{Arg, CallOptions, Finished};
+pub use call::{CallOptions, Finished};
 pub use config::{BUFFER_CLASSES, BufferClass, CALLS_MAX, NodeConfig, OpenError, TASKS_MAX};
 pub use directory::{ClusterDirectory, Directory, ResolveError};
 pub use dmrpc_core::endpoint::host::{CallError, Closed};
@@ -114,6 +118,7 @@ pub use memory::{Memory, OperationError, Region};
 pub use node::Node;
 pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};
+pub use replies::LentReply;
 pub use serve::{Context, Service};
 pub use statistics::{Operation, Statistics};
 pub use visit::Visit;

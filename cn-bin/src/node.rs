@@ -77,6 +77,8 @@ pub struct Node<D> {
     /// Pages of a pool in flush mode that this process reads and writes itself.
     pub(crate) pens: RefCell<Option<PoolPens>>,
     clock: Clock,
+    /// When the first of the calls began that leave with the next poll; `None` without any.
+    burst_at: Cell<Option<Instant>>,
     local: SocketAddrV4,
 }
 
@@ -103,7 +105,7 @@ impl<D: Device> Node<D> {
         Self::with_clock(device, local, config, Clock::new())
     }
 
-    /// As [`Node::new`], with the time of `clock`: for simulations.
+    /// As [`Node::new`], with the time taken from `clock`.
     ///
     /// # Errors
     /// As [`Node::new`].
@@ -142,6 +144,7 @@ impl<D: Device> Node<D> {
             shared: RefCell::new(None),
             pens: RefCell::new(None),
             clock,
+            burst_at: Cell::new(None),
             local,
         })
     }
@@ -189,6 +192,17 @@ impl<D: Device> Node<D> {
         self.clock.now()
     }
 
+    /// The time at which calls begin that leave with the next poll: that of the first of them, so
+    /// that the clock is read once for all.
+    #[inline]
+    pub(crate) fn now_of_burst(&self) -> Instant {
+        self.burst_at.get().unwrap_or_else(|| {
+            let now = self.clock.now();
+            self.burst_at.set(Some(now));
+            now
+        })
+    }
+
     /// Takes in what has arrived, serves timers and sends what is ready: a bounded amount of work,
     /// without waiting. Returns whether there was any.
     pub fn poll(&self) -> bool {
@@ -202,6 +216,7 @@ impl<D: Device> Node<D> {
         let mut state = self.state.borrow_mut();
         let Core { endpoint, device, polls, .. } = &mut *core;
         let now = self.clock.now();
+        self.burst_at.set(None);
         let host = PollHost { state: &mut state, user };
         let polled = match self.ring.get() {
             None => {
@@ -210,12 +225,15 @@ impl<D: Device> Node<D> {
             }
             Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
         };
-        polls.count(now, polled, !polled.is_idle());
+        let worked = !polled.is_idle();
+        polls.count(now, polled, worked);
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
         }
-        let endpoint = &core.endpoint;
-        (!polled.is_idle(), now, endpoint.get().poll_at(now))
+        let Core { endpoint, idle, .. } = &*core;
+        // Only who is about to pause asks for how long.
+        let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
+        (worked, now, again_at)
     }
 
     /// A session with `address` that is open or being opened, if there is one.
@@ -298,9 +316,10 @@ impl<D: Device> Node<D> {
     pub fn buffer(&self, bytes: usize) -> Result<Buffer<'_>, Error> {
         let mut state = self.state.borrow_mut();
         let pool = &mut state.pool;
-        let bytes_max = pool.bytes_max();
-        let index = pool.reserve(bytes).ok_or(Error::NoBuffer { bytes, bytes_max })?;
-        Ok(Buffer::take(&self.state, pool, index, bytes))
+        match pool.reserve(bytes) {
+            Some(index) => Ok(Buffer::take(&self.state, pool, index, bytes)),
+            None => Err(Error::NoBuffer { bytes, bytes_max: pool.bytes_max() }),
+        }
     }
 
     /// Counts since the node was opened.

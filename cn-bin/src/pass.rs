@@ -6,7 +6,7 @@ use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::Ref;
 use dmrpc_host::idle::Wait;
 
-use crate::call::Arg;
+use crate::args::Arg;
 use crate::directory::ResolveError;
 use crate::incoming::IncomingCall;
 use crate::memory::{AsyncMemory, Memory, OperationError};

@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::task::Waker;
 
-use dmrpc_core::endpoint::host::{CallError, CallId, Response};
+use dmrpc_core::endpoint::host::{CallError, CallId};
 use dmrpc_core::wire::message::{ARGS_MAX, ArgEntry, Arguments, Method, Status};
 use dmrpc_core::wire::reference::Ref;
 
@@ -37,24 +37,25 @@ impl Reply {
     }
 
     #[inline]
-    fn fill(&mut self, status: Status, arguments: &Arguments<'_>, body_bytes: usize) {
+    pub(crate) fn fill(&mut self, status: Status, arguments: &Arguments<'_>, body_bytes: usize) {
         self.status = status;
         self.body_bytes = body_bytes;
         self.results.clear();
-        self.results.extend(arguments.iter().take(ARGS_MAX));
+        if !arguments.is_empty() {
+            self.results.extend(arguments.iter().take(ARGS_MAX));
+        } else if let Some(bytes) = u32::try_from(body_bytes).ok().filter(|bytes| *bytes > 0) {
+            let _ = self.results.push(ArgEntry::Inline { bytes });
+        }
         self.parameters.clear();
         let parameters = arguments.parameters();
-        // What is longer is nothing that this library asks for.
-        let kept = parameters.len().min(PARAMETER_BYTES);
-        self.parameters.extend(parameters[..kept].iter().copied());
+        if !parameters.is_empty() {
+            // What is longer is nothing that this library asks for.
+            let kept = parameters.len().min(PARAMETER_BYTES);
+            let _ = self.parameters.extend_from_slice(&parameters[..kept]);
+        }
     }
 
-    /// The answer to an operation that this node has done itself.
-    pub(crate) fn done(body_bytes: usize) -> Self {
-        Self { body_bytes, ..Self::EMPTY }
-    }
-
-    const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         status: Status::OK,
         body_bytes: 0,
         results: ArgList::new(),
@@ -83,6 +84,12 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// A number that no other call has at the same time, below `NodeConfig::calls`.
+    #[inline]
+    pub fn place(self) -> usize {
+        self.index as usize
+    }
+
     pub(crate) fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -126,7 +133,7 @@ pub(crate) enum Phase {
 }
 
 /// A call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) generation: u32,
     pub(crate) phase: Phase,
@@ -153,7 +160,8 @@ pub(crate) struct Pending {
     pub(crate) unvisited: bool,
     /// Whom a call that failed was for: its session may have a successor when that is asked.
     pub(crate) address: Option<SocketAddrV4>,
-    pub(crate) reply: Reply,
+    /// The answer's head, once it is there.
+    pub(crate) reply: Option<Box<Reply>>,
     /// For tasks of other executors.
     pub(crate) waker: Option<Waker>,
 }
@@ -206,7 +214,7 @@ impl PendingTable {
             error: None,
             unvisited: false,
             address: None,
-            reply: Reply::EMPTY,
+            reply: None,
             waker: None,
         };
         let entries = (0..count).map(entry).collect();
@@ -218,6 +226,7 @@ impl PendingTable {
     }
 
     /// Takes an entry. `None` if all are in use.
+    #[inline]
     pub(crate) fn begin(&mut self, begin: Begin) -> Option<Ticket> {
         let index = self.free;
         let entry = self.entries.get_mut(index as usize)?;
@@ -236,6 +245,7 @@ impl PendingTable {
         Some(Ticket { index, generation: entry.generation })
     }
 
+    #[inline]
     pub(crate) fn get(&mut self, ticket: Ticket) -> Option<&mut Pending> {
         self.entries
             .get_mut(ticket.index as usize)
@@ -249,6 +259,7 @@ impl PendingTable {
         (entry.phase == Phase::Waiting).then_some((ticket, entry))
     }
 
+    #[inline]
     pub(crate) fn by_token(&mut self, token: u64) -> Option<(Ticket, &mut Pending)> {
         let ticket = Ticket::of_token(token);
         Some((ticket, self.get(ticket)?))
@@ -261,6 +272,7 @@ impl PendingTable {
     }
 
     /// Gives an entry back.
+    #[inline]
     pub(crate) fn free(&mut self, ticket: Ticket) {
         if self.get(ticket).is_none() {
             return;
@@ -276,6 +288,7 @@ impl PendingTable {
     }
 
     /// Puts a finished call at the end of the list.
+    #[inline]
     pub(crate) fn list(&mut self, index: u32) {
         let last = std::mem::replace(&mut self.last, index);
         let entry = &mut self.entries[index as usize];
@@ -286,6 +299,7 @@ impl PendingTable {
         }
     }
 
+    #[inline]
     fn unlist(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         if !entry.listed {
@@ -304,18 +318,11 @@ impl PendingTable {
     }
 
     /// Takes the first finished call off the list.
+    #[inline]
     pub(crate) fn next_listed(&mut self) -> Option<Ticket> {
         let index = self.first;
         let generation = self.entries.get(index as usize)?.generation;
         self.unlist(index);
         Some(Ticket { index, generation })
-    }
-}
-
-impl Pending {
-    /// Keeps an answer's head.
-    #[inline]
-    pub(crate) fn keep(&mut self, response: &Response<'_>, body_bytes: usize) {
-        self.reply.fill(response.status, &response.arguments, body_bytes);
     }
 }

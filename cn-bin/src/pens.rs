@@ -8,17 +8,18 @@ use std::sync::Arc;
 use dmrpc_core::device::Device;
 use dmrpc_core::pen::{KnownPage, KnownRegion, PLACES_MAX, Pens, Question, RegionOf, Unknown};
 use dmrpc_core::wire::memory_op::RegionName;
-use dmrpc_core::wire::message::{Method, Status};
+use dmrpc_core::wire::message::{Arguments, Method, Status};
 use dmrpc_cxl::{Pool, PoolMemory};
 use dmrpc_host::idle::Wait;
 
-use crate::call::{Arg, Finished, Spec};
+use crate::args::Arg;
+use crate::call::{Finished, Spec};
 use crate::error::Error;
 use crate::local::POOL_ADDRESS;
 use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::Peer;
-use crate::pending::Reply;
+use crate::replies::LentReply;
 use crate::statistics::Operation;
 
 /// Regions that places are kept of.
@@ -132,12 +133,15 @@ impl<D: Device + Wait> Node<D> {
 
     fn done_by_pen(&self, spec: &Spec<'_>, is_write: bool) -> Finished<'_> {
         let Spec { operation, peer, offset, length, .. } = *spec;
-        let count = &mut self.state.borrow_mut().operations[operation as usize];
+        let mut state = self.state.borrow_mut();
+        let count = &mut state.operations[operation as usize];
         count.done += 1;
         let body_bytes = if is_write { 0 } else { length as usize };
         count.bytes_in += body_bytes as u64;
         count.bytes_out += if is_write { length } else { 0 };
-        let reply = Reply::done(body_bytes);
+        let mut reply = state.replies.take();
+        reply.fill(Status::OK, &Arguments::NONE, body_bytes);
+        let reply = LentReply::new(reply, Some(&self.state));
         Finished { operation, peer, reply, buffer: None, offset, length }
     }
 
@@ -148,7 +152,7 @@ impl<D: Device + Wait> Node<D> {
         of: RegionOf,
         unknown: Unknown,
         with_pen: bool,
-    ) -> Result<Option<Reply>, Error> {
+    ) -> Result<Option<LentReply<'_>>, Error> {
         let Unknown { offset, length } = unknown;
         let question = Question { region: of.1, offset, length, with_pen }.to_bytes();
         let asked = Spec {

@@ -10,7 +10,8 @@ use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::{Method, TraceId};
 use dmrpc_host::idle::Wait;
 
-use crate::call::{Arg, CallOptions};
+use crate::args::Arg;
+use crate::call::CallOptions;
 use crate::directory::ResolveError;
 use crate::error::{ConnectError, Error};
 use crate::inbox::Request;
@@ -162,46 +163,47 @@ where
     /// Starts tasks for new requests and polls those that can go on. Returns whether there were
     /// any.
     pub fn run_tasks(&self) -> bool {
-        let mut worked = self.start_tasks();
-        if !self.node.collect_woken() {
-            return worked;
+        let mut end = None;
+        self.start_tasks(&mut end);
+        if self.node.collect_woken() {
+            let tasks = self.node.config.tasks;
+            // A task that wakes itself waits for the next round.
+            for _ in 0..tasks {
+                let ready = self.node.state.borrow_mut().ready.take_first(tasks);
+                let Some(index) = ready else { break };
+                self.run_task(index, &mut end);
+            }
         }
-        let tasks = self.node.config.tasks;
-        // A task that wakes itself waits for the next round.
-        for _ in 0..tasks {
-            let ready = self.node.state.borrow_mut().ready.take_first(tasks);
-            let Some(index) = ready else { break };
-            self.run_task(index);
-            worked = true;
-        }
-        worked
+        end.is_some()
     }
 
-    fn start_tasks(&self) -> bool {
-        let mut worked = false;
+    fn start_tasks(&self, end: &mut Option<Instant>) {
         loop {
             let taken = self.node.state.borrow_mut().inbox.take();
-            let Some((index, call, request)) = taken else { return worked };
+            let Some((index, call, request)) = taken else { return };
             let context = Context::new(self.node, &request);
             let incoming = IncomingCall::new(self.node, index, call, request);
             let future = (self.handler)(context, incoming);
             self.tasks.borrow_mut()[usize::from(index)].as_mut().set(Some(future));
-            self.node.state.borrow_mut().ready.set(index);
-            worked = true;
+            self.run_task(index, end);
         }
     }
 
-    fn run_task(&self, index: u16) {
+    /// Polls a task. `end` is when the last one before it ended, so that a step costs one look at
+    /// the clock.
+    fn run_task(&self, index: u16, end: &mut Option<Instant>) {
         let mut tasks = self.tasks.borrow_mut();
         let place = &mut tasks[usize::from(index)];
+        let start = end.unwrap_or_else(|| self.node.now());
         let Some(future) = place.as_mut().as_pin_mut() else { return };
         let cancelled = !self.keep_cancelled && self.node.state.borrow().inbox.is_cancelled(index);
-        let start = self.node.now();
         let done = cancelled || self.node.poll_as(index, future).is_ready();
         if done {
             place.as_mut().set(None);
         }
-        let span_ns = self.node.now().since(start).as_nanos();
+        let now = self.node.now();
+        *end = Some(now);
+        let span_ns = now.since(start).as_nanos();
         let mut state = self.node.state.borrow_mut();
         let served = &mut state.served;
         served.steps += 1;

@@ -6,6 +6,7 @@ use crate::inbox::Inbox;
 use crate::order::Order;
 use crate::peers::Peers;
 use crate::pending::{PendingTable, Place, Ticket};
+use crate::replies::Replies;
 use crate::statistics::{Operation, OperationCount, ServedCount};
 
 /// Which tasks are to be polled: a bit for each.
@@ -63,13 +64,15 @@ impl Flags {
 pub(crate) struct State {
     pub(crate) pool: Pool,
     pub(crate) pending: PendingTable,
+    pub(crate) replies: Replies,
     pub(crate) peers: Peers,
     pub(crate) order: Box<Order>,
     pub(crate) inbox: Inbox,
     /// Tasks that can go on. The root task's bit is the last.
     pub(crate) ready: Flags,
-    /// Tasks that wait for room of any kind, or for a session.
-    pub(crate) waiting: Flags,
+    /// Tasks that wait for room of any kind, or for a session; and whether there are any.
+    waiting: Flags,
+    anyone_waits: bool,
     pub(crate) operations: [OperationCount; Operation::ALL.len()],
     pub(crate) served: ServedCount,
 }
@@ -79,24 +82,50 @@ impl State {
         Self {
             pool: Pool::new(config.buffers),
             pending: PendingTable::new(config.calls),
+            replies: Replies::new(config.calls),
             peers: Peers::new(config.client_sessions),
             order: Box::new(Order::new()),
             inbox: Inbox::new(config.tasks, datagram_bytes),
             ready: Flags::new(config.tasks + 1),
             waiting: Flags::new(config.tasks + 1),
+            anyone_waits: false,
             operations: [OperationCount::default(); Operation::ALL.len()],
             served: ServedCount::default(),
         }
     }
 
     /// Gives a buffer back that is not with a guard.
+    #[inline]
     pub(crate) fn release_buffer(&mut self, index: u16) {
         self.pool.release(index);
         self.wake_waiting();
     }
 
+    /// Lets the task of a call that has ended go on.
+    pub(crate) fn wake(&mut self, ticket: Ticket, task: u16) {
+        self.ready.set(task);
+        if let Some(waker) = self.pending.get(ticket).and_then(|entry| entry.waker.take()) {
+            waker.wake();
+        }
+    }
+
+    /// Notes that a task waits for room, or for a session.
+    pub(crate) fn wait(&mut self, task: u16) {
+        self.waiting.set(task);
+        self.anyone_waits = true;
+    }
+
     /// Lets the tasks that wait for room look again.
+    #[inline]
     pub(crate) fn wake_waiting(&mut self) {
+        if self.anyone_waits {
+            self.wake_all_waiting();
+        }
+    }
+
+    #[cold]
+    fn wake_all_waiting(&mut self) {
+        self.anyone_waits = false;
         for (number, word) in self.waiting.words.iter_mut().enumerate() {
             self.ready.words[number] |= std::mem::take(word);
         }
@@ -107,6 +136,9 @@ impl State {
         if let Some(entry) = self.pending.get(ticket) {
             if let Place::Buffer(index) = std::mem::replace(&mut entry.place, Place::Nowhere) {
                 self.pool.release(index);
+            }
+            if let Some(reply) = entry.reply.take() {
+                self.replies.put(reply);
             }
             self.pending.free(ticket);
             self.wake_waiting();

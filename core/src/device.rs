@@ -45,6 +45,23 @@ pub trait Device {
 
     /// Both halves, borrowed side by side for one poll.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
+
+    /// Lets `work` use both halves. A device that is one of several kinds finds out which it is
+    /// here, once, rather than at each packet.
+    #[inline(always)]
+    fn lend<W: Work>(&mut self, work: W) -> W::Output {
+        let (rx, tx) = self.split();
+        work.run(rx, tx)
+    }
+}
+
+/// What is done with both halves of a [`Device`] of whatever kind.
+pub trait Work {
+    /// What it comes to.
+    type Output;
+
+    /// Does it.
+    fn run<R: Rx, T: Tx>(self, rx: R, tx: T) -> Self::Output;
 }
 
 /// The receiving half of a [`Device`]. Buffers are the device's from receive to release.

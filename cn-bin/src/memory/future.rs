@@ -5,7 +5,8 @@ use dmrpc_core::wire::reference::{Ref, Rights};
 
 use super::request::{Request, StepBytes};
 use super::{ALL_RIGHTS, MESSAGE_BODY_BYTES_MAX, Memory, OperationError, Region};
-use crate::call::{Arg, Finished};
+use crate::args::Arg;
+use crate::call::Finished;
 
 /// The operations of [`Memory`] as futures: for handlers, and for
 /// [`Node::block_on`](crate::Node::block_on).

@@ -23,7 +23,8 @@ pub use future::AsyncMemory;
 pub use outcome::{Cause, OperationError};
 pub use pipelined::Pipeline;
 
-use crate::call::{Arg, CallOptions, Finished};
+use crate::args::Arg;
+use crate::call::{CallOptions, Finished};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::statistics::Operation;

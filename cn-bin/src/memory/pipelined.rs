@@ -5,8 +5,8 @@ use dmrpc_core::wire::reference::{Ref, Rights};
 
 use super::request::{Request, StepBytes};
 use super::{Memory, OperationError, Region};
+use crate::args::Arg;
 use crate::buffers::Buffer;
-use crate::call::Arg;
 use crate::pending::{Interest, Ticket};
 
 /// The operations of [`Memory`], each returning a ticket at once.

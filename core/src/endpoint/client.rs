@@ -8,7 +8,7 @@ use super::call::ATTEMPT_BITS;
 use super::congestion::Controller;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
 use super::parts::{Incoming, arriving_window, is_part, report, send_ack};
-use super::table::{CallState, packets, unasked};
+use super::table::{CallState, may_be_long, packets, unasked};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
@@ -103,7 +103,7 @@ impl Endpoint<'_> {
             slot.outgoing.sending.stop();
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
-            self.traffic.begins(sink.is_some());
+            self.traffic.begins(may_be_long(slot.sink, payload_bytes));
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
@@ -180,7 +180,8 @@ impl Endpoint<'_> {
         let session_index = index >> self.slot_shift;
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
-        let awaited = slot.sink.take().is_some();
+        let payload_bytes = self.client_sessions[session_index].payload_bytes;
+        let awaited = may_be_long(slot.sink.take(), payload_bytes);
         if slot.state == CallState::Answering {
             self.traffic.arriving -= 1;
         } else if awaited {

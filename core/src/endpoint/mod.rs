@@ -64,7 +64,7 @@ pub use host::Host;
 pub use wheel::TimerEntry;
 
 use crate::crc32c::Crc32c;
-use crate::device::{Device, Rx, Tx};
+use crate::device::{Device, Rx, Tx, Work};
 use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE};
@@ -116,6 +116,22 @@ pub struct Endpoint<'m> {
     client_slots: &'m mut [ClientSlot],
     server_sessions: &'m mut [ServerSession],
     server_slots: &'m mut [ServerSlot],
+}
+
+/// One poll, for a device of any kind.
+struct Poll<'a, 'm, H> {
+    endpoint: &'a mut Endpoint<'m>,
+    now: Instant,
+    host: &'a mut H,
+}
+
+impl<H: Host> Work for Poll<'_, '_, H> {
+    type Output = Polled;
+
+    #[inline(always)]
+    fn run<R: Rx, T: Tx>(self, mut rx: R, mut tx: T) -> Polled {
+        self.endpoint.poll_halves(self.now, &mut rx, &mut tx, self.host)
+    }
 }
 
 impl<'m> Endpoint<'m> {
@@ -176,14 +192,25 @@ impl<'m> Endpoint<'m> {
     /// Does a bounded amount of work and returns: sends what was begun since the last poll, takes
     /// in one burst, serves the timers that are due, and sends what is ready then, at most a few
     /// bursts of it.
+    #[inline]
     pub fn poll<D: Device, H: Host>(
         &mut self,
         now: Instant,
         device: &mut D,
         host: &mut H,
     ) -> Polled {
-        let (mut rx, mut tx) = device.split();
-        let mut io = Io { tx: &mut tx, host };
+        device.lend(Poll { endpoint: self, now, host })
+    }
+
+    #[inline(always)]
+    fn poll_halves<R: Rx, T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        rx: &mut R,
+        tx: &mut T,
+        host: &mut H,
+    ) -> Polled {
+        let mut io = Io { tx, host };
         let mut sent = 0;
         if !self.ready.is_empty() {
             // Before the look for packets, which on some devices is a system call.
@@ -196,7 +223,9 @@ impl<'m> Endpoint<'m> {
             self.packet(now, &mut io, peer, datagram);
         }
         let fired = self.serve_timers(now, &mut io);
-        sent += self.transmit_ready(&mut io);
+        if !self.ready.is_empty() {
+            sent += self.transmit_ready(&mut io);
+        }
         io.tx.flush();
         self.counters.datagrams_received += received as u64;
         Polled { received: received as u32, fired, sent }

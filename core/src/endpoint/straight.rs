@@ -12,7 +12,7 @@ use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
-use super::table::{CallState, ServeState};
+use super::table::{CallState, ServeState, may_be_long};
 use super::transmit::{Io, Line, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -133,8 +133,8 @@ impl Endpoint<'_> {
         let head_bytes = u16_at(bytes, 42).into();
         let Some((head, body)) = payload.split_at_checked(head_bytes) else { return false };
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
-        let Some(header) = RequestHeader::parse_plain(header) else { return false };
-        let arguments = Arguments::none(parameters);
+        let Some(header) = RequestHeader::parse_free(header) else { return false };
+        let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
             self.faulty(fault);
             return true;
@@ -212,8 +212,7 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
-        if slot.sink.is_some() {
-            slot.sink = None;
+        if may_be_long(slot.sink.take(), session.payload_bytes) {
             self.traffic.expected -= 1;
         }
         slot.settled = request;

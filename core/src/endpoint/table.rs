@@ -259,6 +259,13 @@ pub(super) fn unasked(window: u16, unasked: u8) -> u16 {
     if unasked == 0 { usual } else { usual.min(unasked.into()) }
 }
 
+/// Whether an answer with this sink may take more than one packet. One that is longer than its
+/// sink is never taken in, so room for a packet at most keeps none under way.
+#[inline(always)]
+pub(super) fn may_be_long(sink: Option<(Sink, u32)>, payload_bytes: u32) -> bool {
+    sink.is_some_and(|(_, room)| room.saturating_add(HEAD_BYTES_MAX as u32) > payload_bytes)
+}
+
 /// Packets of a message of `bytes` bytes. Divides only where there are several.
 #[inline]
 pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {

@@ -290,7 +290,10 @@ impl Endpoint<'_> {
         while let Some(number) = self.server_sessions[session_index].queue.front()
             && *sent < share
         {
-            let turn = self.transmit_server(io, first + number);
+            let turn = match self.transmit_whole_reply(io, first + number) {
+                Some(turn) => turn,
+                None => self.transmit_server(io, first + number),
+            };
             *sent += turn.packets;
             self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
@@ -304,6 +307,34 @@ impl Endpoint<'_> {
             self.server_slots[first + number].outgoing.queued = turn.more;
         }
         false
+    }
+
+    /// Sends an answer that is one packet and has not been sent yet, with nothing special about it.
+    /// Returns `None`, and has done nothing, if it is not that.
+    #[inline(always)]
+    fn transmit_whole_reply<T: Tx, H: Host>(
+        &mut self,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) -> Option<Turn> {
+        let session = &self.server_sessions[index >> self.slot_shift];
+        let slot = &mut self.server_slots[index];
+        let outgoing = &mut slot.outgoing;
+        let usual = outgoing.sending.whole && outgoing.sending.is_unsent() && !slot.declined;
+        if !usual {
+            return None;
+        }
+        let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
+        let line = Line {
+            crc: self.crc,
+            keys: &self.keys,
+            binding: &session.binding,
+            peer: session.peer,
+            template: &session.template,
+        };
+        let number = index & ((1 << self.slot_shift) - 1);
+        let sent = send_whole(io.tx, &line, (slot.request, number), what, outgoing);
+        Some(Turn { packets: sent.into(), full: !sent, more: !sent, again: 0 })
     }
 
     /// Sends packets of an answer that are due. Says nothing of the queue.

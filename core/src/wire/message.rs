@@ -5,6 +5,9 @@
 //! body:  the bytes of all inline arguments, one after the other
 //! ```
 //!
+//! A message with a body and without a table has one argument: the body. That is the usual call,
+//! which therefore needs no table.
+//!
 //! The head always lies in the message's first packet; the packet header says how long it is.
 //! References travel in the head, so that the library can claim, narrow and trace them without
 //! reading user bytes. Parameters are small bytes that the receiver needs before the body, such as
@@ -139,19 +142,17 @@ impl RequestHeader {
         })
     }
 
-    /// Parses a header without arguments and without a call to follow; `None` if it has either, or
-    /// does not parse.
+    /// Parses a header without a call to follow; `None` if it has one, or does not parse.
     #[inline(always)]
-    pub fn parse_plain(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
-        // Depth and number of arguments, side by side.
-        let depth = u16_at(bytes, 2);
-        if depth >= DEPTH_MAX.into() || u16_at(bytes, 28) != NO_SLOT {
+    pub fn parse_free(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
+        let (depth, args) = (bytes[2], bytes[3]);
+        if depth >= DEPTH_MAX || usize::from(args) > ARGS_MAX || u16_at(bytes, 28) != NO_SLOT {
             return None;
         }
         Some(Self {
             method: Method(u16_at(bytes, 0)),
-            depth: depth as u8,
-            args: 0,
+            depth,
+            args,
             deadline_us: u32_at(bytes, 4),
             trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
             after: None,

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_core::device::{Capabilities, Device, Rx, Tx, Work};
 use dmrpc_cxl::{Pool, PoolDevice};
 use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
 use dmrpc_host::idle::Wait;
@@ -172,6 +172,21 @@ impl Device for AnyDevice {
             Self::DpdkCaptured(device) => {
                 let (rx, tx) = device.split();
                 (AnyRx::DpdkCaptured(rx), AnyTx::DpdkCaptured(tx))
+            }
+        }
+    }
+
+    #[inline]
+    fn lend<W: Work>(&mut self, work: W) -> W::Output {
+        match self {
+            Self::Udp(device) => device.lend(work),
+            Self::Cxl(device) => device.lend(work),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(device) => device.lend(work),
+            // Capturing costs more than asking again.
+            captured => {
+                let (rx, tx) = captured.split();
+                work.run(rx, tx)
             }
         }
     }

@@ -116,3 +116,13 @@ int shim_socket(const struct rte_mempool *pool)
 {
 	return pool->socket_id;
 }
+
+void shim_spread(struct rte_eth_conf *conf, uint64_t offers)
+{
+	const uint64_t kinds = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+
+	if ((offers & kinds) == 0)
+		return;
+	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+	conf->rx_adv_conf.rss_conf.rss_hf = offers & kinds;
+}

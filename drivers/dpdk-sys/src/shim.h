@@ -60,6 +60,9 @@ uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const
 int shim_steer(uint16_t port, uint32_t address, uint16_t source_port, uint16_t queue,
 	       const char **said);
 
+/* Asks for datagrams to be spread over the queues by their flow, as far as a port `offers` that. */
+void shim_spread(struct rte_eth_conf *conf, uint64_t offers);
+
 /* The NUMA node that a pool was asked to be on; -1 for any. */
 int shim_socket(const struct rte_mempool *pool);
 

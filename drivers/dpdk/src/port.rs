@@ -107,8 +107,7 @@ impl Port {
             return Err(DpdkError::Queues { port, asked, most });
         }
         check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let mut conf = dpdk::rte_eth_conf::default();
-        conf.rxmode.mtu = mtu(&driver, &info, config.frame_bytes_max);
+        let conf = port_conf(&driver, &info, config);
         sys::configure(id, config.queues, &conf).map_err(failed("configuring"))?;
 
         let socket = sys::socket(id);
@@ -365,6 +364,20 @@ fn check_frame(
         true => Ok(()),
         false => Err(DpdkError::FrameSize { port: name.to_owned(), asked, most }),
     }
+}
+
+/// How DPDK is to configure a port.
+fn port_conf(
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    config: &PortConfig,
+) -> dpdk::rte_eth_conf {
+    let mut conf = dpdk::rte_eth_conf::default();
+    conf.rxmode.mtu = mtu(driver, info, config.frame_bytes_max);
+    if config.queues > 1 {
+        sys::spread(&mut conf, info);
+    }
+    conf
 }
 
 /// The MTU to configure; 0 is the default.

@@ -146,6 +146,12 @@ pub(crate) fn socket(port: u16) -> Option<u32> {
     u32::try_from(unsafe { dpdk::rte_eth_dev_socket_id(port) }).ok()
 }
 
+/// Has a port spread datagrams over its queues by their flow, if it can.
+pub(crate) fn spread(config: &mut dpdk::rte_eth_conf, info: &dpdk::rte_eth_dev_info) {
+    // SAFETY: the call changes the structure, which lives through it.
+    unsafe { dpdk::shim_spread(config, info.flow_type_rss_offloads) }
+}
+
 /// Sets how many queues a port has, and what it does with packets.
 pub(crate) fn configure(port: u16, queues: u16, config: &dpdk::rte_eth_conf) -> io::Result<()> {
     let _one = one_at_a_time();

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration as StdDuration, Instant as StdInstant};
 
-use dmrpc_core::time::Instant;
+use dmrpc_core::time::{Duration, Instant};
 
 #[allow(unsafe_code)]
 mod tsc;
@@ -26,6 +26,8 @@ pub enum ClockSource {
     System,
     /// Somebody who sets it, such as a simulation.
     Told,
+    /// Nowhere: each reading is so much later than the one before.
+    Steps,
 }
 
 impl fmt::Display for ClockSource {
@@ -34,6 +36,7 @@ impl fmt::Display for ClockSource {
             Self::Counter => "counter",
             Self::System => "system",
             Self::Told => "told",
+            Self::Steps => "steps",
         })
     }
 }
@@ -47,7 +50,7 @@ pub struct Clock {
     source: ClockSource,
     start: StdInstant,
     start_ticks: u64,
-    /// Nanoseconds a tick, as a fraction of 2^32.
+    /// Nanoseconds a tick, as a fraction of 2^32; of a clock that steps, nanoseconds a step.
     nanos_per_tick_q32: u64,
     /// Where it is told the time.
     told: &'static AtomicU64,
@@ -79,6 +82,13 @@ impl Clock {
         Self { source: ClockSource::Told, told: nanos, ..Self::system() }
     }
 
+    /// A clock that every reading moves on by `step`, whatever time has passed: for counts that
+    /// must not depend on how fast a program runs.
+    pub fn steps(step: Duration) -> Self {
+        let nanos_per_tick_q32 = step.as_nanos();
+        Self { source: ClockSource::Steps, nanos_per_tick_q32, ..Self::system() }
+    }
+
     fn counter() -> Self {
         let (start, start_ticks) = tsc::read_pair();
         std::thread::sleep(CALIBRATION);
@@ -103,7 +113,7 @@ impl Clock {
     pub fn ticks_a_nano(&self) -> f64 {
         match self.source {
             ClockSource::Counter => (1u64 << 32) as f64 / self.nanos_per_tick_q32 as f64,
-            ClockSource::System | ClockSource::Told => 1.0,
+            ClockSource::System | ClockSource::Told | ClockSource::Steps => 1.0,
         }
     }
 
@@ -117,6 +127,7 @@ impl Clock {
             }
             ClockSource::System => self.start.elapsed().as_nanos() as u64,
             ClockSource::Told => self.told.load(Ordering::Relaxed),
+            ClockSource::Steps => self.last_nanos.get() + self.nanos_per_tick_q32,
         };
         // A counter that lags a little on another core would otherwise run back, or wrap.
         let last_nanos = self.last_nanos.get();
@@ -169,6 +180,14 @@ mod tests {
         assert_eq!(clock.now(), Instant::from_nanos(70));
         NANOS.store(60, Ordering::Relaxed);
         assert_eq!(clock.now(), Instant::from_nanos(70), "never back");
+    }
+
+    #[test]
+    fn steps_are_as_long_as_asked_for() {
+        let clock = Clock::steps(Duration::from_nanos(70));
+        let first = clock.now();
+        assert_eq!(clock.now().since(first), Duration::from_nanos(70));
+        assert_eq!(clock.source(), ClockSource::Steps);
     }
 
     #[test]

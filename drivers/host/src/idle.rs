@@ -114,6 +114,12 @@ impl Idle {
         self.sleeps
     }
 
+    /// Whether it never pauses: then no deadline need be known.
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        self.strategy == IdleStrategy::Busy
+    }
+
     /// To be called after every poll. `worked` tells whether the poll did anything; `now` is the
     /// time of the poll, `deadline` when the endpoint next wants to be polled in any case: no sleep
     /// outlasts it.
