@@ -20,6 +20,7 @@ const UNIT_BYTES: u64 = 2 << 20;
 pub(crate) struct LocalPool {
     pool: Arc<Pool>,
     driver: Driver,
+    latency_ns: Option<u64>,
     /// The participant that the next child is, where each has to be told.
     next: Cell<u32>,
 }
@@ -30,11 +31,13 @@ impl LocalPool {
         let bytes = args.pool_size.0.next_multiple_of(UNIT_BYTES);
         let config =
             PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
-        let pool = make(bytes, &config, args).map_err(DriverError::from)?;
+        let mut pool = make(bytes, &config, args).map_err(DriverError::from)?;
+        args.driver.slow_down(&mut pool);
         let pool = Arc::new(pool);
         let told = (args.driver.coherence == Mode::Flush).then_some(OWN);
         let driver = Driver::of_pool(Arc::clone(&pool), told);
-        Ok(Self { pool, driver, next: Cell::new(OWN + 1) })
+        let latency_ns = args.driver.cxl_latency_ns;
+        Ok(Self { pool, driver, latency_ns, next: Cell::new(OWN + 1) })
     }
 
     /// What opens devices of this program.
@@ -47,6 +50,9 @@ impl LocalPool {
         let path = self.pool.mapping().path().display().to_string();
         let mode = self.pool.geometry().mode;
         let mut flags = vec!["--pool".to_owned(), path, "--coherence".to_owned(), mode.to_string()];
+        if let Some(nanos) = self.latency_ns {
+            flags.extend(["--cxl-latency-ns".to_owned(), nanos.to_string()]);
+        }
         if mode == Mode::Flush {
             // The memory node is participant 0 whatever it is told.
             let index = self.next.replace(self.next.get() + 1);

@@ -228,7 +228,8 @@ impl Session<'_> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let auth = !bare && self.keyed;
-        let congestion = !bare;
+        // Rings in a pool have no network in between.
+        let congestion = !bare && self.args.driver_name() != "cxl";
         let zero_copy = !bare && self.zero_copy;
         let switches = Switches { integrity, auth, congestion, zero_copy };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());

@@ -10,6 +10,7 @@ use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::Features;
+use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::key::random_secret;
 use dmrpc_udp::{BURST_MAX, UdpConfig, UdpError};
@@ -61,7 +62,8 @@ pub struct NodeConfig {
     pub idle: IdleStrategy,
     /// Whether checksums cover payloads too.
     pub payload_check: bool,
-    /// How senders of long messages are slowed down when the network delays them.
+    /// How senders of long messages are slowed down when the network delays them. Through a pool
+    /// there is no network, and they are not.
     pub congestion: Congestion,
     /// With a key, only nodes that have the same one are spoken to.
     pub key: Option<Key>,
@@ -152,16 +154,23 @@ impl NodeConfig {
         }
     }
 
-    pub(crate) fn endpoint(&self, datagram_bytes: usize) -> Result<endpoint::Config, OpenError> {
+    /// The endpoint's configuration, on a device of such datagrams; `through_memory` if it is rings
+    /// in a pool.
+    pub(crate) fn endpoint(
+        &self,
+        datagram_bytes: usize,
+        through_memory: bool,
+    ) -> Result<endpoint::Config, OpenError> {
         let features = if self.payload_check { Features::PAYLOAD_CHECK } else { Features::empty() };
-        Ok(endpoint::Config {
+        let config = endpoint::Config {
             slots_per_session: self.slots,
             features,
             congestion: self.congestion,
             key: self.key,
             secret: random_secret().map_err(OpenError::Random)?,
             ..endpoint::Config::new(self.incarnation, datagram_bytes)
-        })
+        };
+        Ok(if through_memory { config.through_memory(RING_SLOTS) } else { config })
     }
 }
 

@@ -9,6 +9,7 @@ use dmrpc_core::endpoint::Polled;
 use dmrpc_core::store::FormatError;
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::{Ring, Traced};
+use dmrpc_cxl::device::participant_at;
 use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
@@ -118,7 +119,9 @@ impl<D: Device> Node<D> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let endpoint = OwnedEndpoint::new(
-            config.endpoint(datagram_bytes)?.for_queue(device.receive_queue()),
+            config
+                .endpoint(datagram_bytes, participant_at(local).is_some())?
+                .for_queue(device.receive_queue()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),

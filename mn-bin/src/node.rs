@@ -20,6 +20,7 @@ use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::device::address_of;
+use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::events;
@@ -331,6 +332,9 @@ fn endpoint_config(
     config.congestion = options.congestion;
     if options.no_payload_check {
         config.features -= Features::PAYLOAD_CHECK;
+    }
+    if options.driver.kind() == DriverKind::Cxl {
+        config = config.through_memory(RING_SLOTS);
     }
     Ok(config)
 }

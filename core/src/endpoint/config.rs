@@ -83,6 +83,21 @@ impl Config {
         }
     }
 
+    /// For a device that is memory between the two ends, with room for `packets` packets: it holds
+    /// senders up and loses nothing, so what takes long is an end that lost its core, not a queue.
+    /// Control by delay would shrink windows to a packet then, and each window is a hand-over from
+    /// core to core; repetitions would be for nothing.
+    #[must_use]
+    pub fn through_memory(self, packets: u16) -> Self {
+        Self {
+            congestion: Congestion::None,
+            window_packets: packets.min(WINDOW_PACKETS_MAX),
+            retransmit_after: Duration::from_millis(20),
+            retransmit_min: Duration::from_millis(5),
+            ..self
+        }
+    }
+
     /// Lets as much be under way as suits a device that keeps `datagrams` datagrams between two
     /// polls ([`Device::receive_queue`](crate::device::Device::receive_queue)): half of that in all
     /// and a quarter of one message, but not less than the defaults.

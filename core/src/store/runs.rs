@@ -77,9 +77,12 @@ impl<M: Memory> Store<M> {
             Leaf::Absent => links.fill(0),
             Leaf::Frame(link) => links.fill(link),
             Leaf::Node(at) => {
-                let at = at + 4 * position(page, 1);
-                for (number, link) in links.iter_mut().enumerate() {
-                    *link = self.mem.load_u32(at + 4 * number as u64);
+                // A pinned version's nodes do not change: they can be copied like bytes.
+                let mut bytes = [0; 4 * FAN_OUT as usize];
+                let bytes = &mut bytes[..4 * links.len()];
+                self.mem.read(at + 4 * position(page, 1), bytes);
+                for (link, bytes) in links.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *link = u32::from_ne_bytes(*bytes);
                 }
             }
         }
@@ -107,8 +110,13 @@ impl<M: Memory> Store<M> {
 fn together(links: &[u32]) -> usize {
     let first = links[0];
     let step = u32::from(first != 0);
-    let expected = (0..links.len() as u32).map(|number| first.wrapping_add(number * step));
-    links.iter().zip(expected).take_while(|(link, expected)| **link == *expected).count()
+    let expected = || (0..links.len() as u32).map(|number| first.wrapping_add(number * step));
+    // Most often all do, and without a way out this is a few vector instructions.
+    let differ = links.iter().zip(expected()).fold(0, |all, (link, wanted)| all | (link ^ wanted));
+    if differ == 0 {
+        return links.len();
+    }
+    links.iter().zip(expected()).take_while(|(link, expected)| **link == *expected).count()
 }
 
 /// The lowest node above a page.

@@ -145,18 +145,27 @@ impl RequestHeader {
     /// Parses a header without a call to follow; `None` if it has one, or does not parse.
     #[inline(always)]
     pub fn parse_free(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
-        let (depth, args) = (bytes[2], bytes[3]);
-        if depth >= DEPTH_MAX || usize::from(args) > ARGS_MAX || u16_at(bytes, 28) != NO_SLOT {
+        if u16_at(bytes, 28) != NO_SLOT {
             return None;
+        }
+        // Depth and number of arguments, side by side: usually there are none.
+        let depth = u16_at(bytes, 2);
+        if depth >= DEPTH_MAX.into() {
+            return Self::parse_unusual(bytes);
         }
         Some(Self {
             method: Method(u16_at(bytes, 0)),
-            depth,
-            args,
+            depth: depth as u8,
+            args: 0,
             deadline_us: u32_at(bytes, 4),
             trace: TraceId(u128::from_le_bytes(array_at(bytes, 8))),
             after: None,
         })
+    }
+
+    #[inline(never)]
+    fn parse_unusual(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Option<Self> {
+        Self::parse(bytes).ok()
     }
 
     /// Writes the header.
@@ -374,6 +383,8 @@ mod tests {
             let mut bytes = [0xFF; REQUEST_HEADER_BYTES];
             header.emit(&mut bytes);
             prop_assert_eq!(RequestHeader::parse(&bytes), Ok(header));
+            let free = after.is_none().then_some(header);
+            prop_assert_eq!(RequestHeader::parse_free(&bytes), free);
         }
 
         #[test]

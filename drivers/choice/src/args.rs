@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use dmrpc_cxl::Mode;
+use dmrpc_core::time::Duration;
+use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::size::{ByteSize, TimeSpan};
 
 /// Drivers for networks.
@@ -36,6 +37,11 @@ pub struct DriverArgs {
     /// back-invalidation) or flush (neither coherent caches nor atomics between hosts).
     #[arg(long, global = true, value_name = "MODE", default_value_t = Mode::Coherent)]
     pub coherence: Mode,
+
+    /// Make loads from the pool take this many nanoseconds, to see what slower memory would do.
+    #[arg(long, global = true, value_name = "NS",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub cxl_latency_ns: Option<u64>,
 
     /// Which participant of the pool this process is, instead of any that is free.
     #[arg(long, global = true, value_name = "N", requires = "pool")]
@@ -100,6 +106,13 @@ impl DriverArgs {
     pub fn kind(&self) -> DriverKind {
         let usual = if self.pool.is_some() { DriverKind::Cxl } else { DriverKind::Udp };
         self.driver.unwrap_or(usual)
+    }
+
+    /// Makes `pool` as slow as the flags say.
+    pub fn slow_down(&self, pool: &mut Pool) {
+        if let Some(nanos) = self.cxl_latency_ns {
+            pool.slow_down(Duration::from_nanos(nanos));
+        }
     }
 
     /// The first flag for DPDK that was given, if any.

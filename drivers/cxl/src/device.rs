@@ -27,9 +27,11 @@ use crate::superblock::Geometry;
 
 /// Most datagrams of a burst.
 const BURST_MAX: usize = 32;
-/// Pushes to a full ring that are refused before what follows is dropped: some tens of
-/// milliseconds of polling, so that a receiver that lost its core for a moment loses nothing.
-pub const REFUSALS_MAX: u32 = 1 << 18;
+/// Pushes to a full ring that are refused before what follows is dropped: about a tenth of a second
+/// of polling. A receiver that lost its core to others for some turns of the scheduler loses
+/// nothing, and one that is stopped holds up what goes to others for less than it takes them to
+/// suspect this end.
+pub const REFUSALS_MAX: u32 = 1 << 21;
 /// How long a loop that may sleep does so at a time: nothing wakes it.
 const NAP: Duration = Duration::from_micros(50);
 /// The port of all addresses.

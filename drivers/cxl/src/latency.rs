@@ -10,10 +10,13 @@
 //! Lines that others write are not forgotten by the table: hand-overs between participants are
 //! faster than they would be on such memory. References straight into the pool are not delayed.
 
-use std::cell::Cell;
+use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant as StdInstant;
 
 use dmrpc_core::memory::{LINE_BYTES, Memory};
-use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::time::Duration;
 use dmrpc_host::clock::Clock;
 
 /// Lines that are taken for cached: 32 KiB.
@@ -27,38 +30,43 @@ const CALIBRATION_LOADS: u64 = 64;
 /// Tries.
 const CALIBRATION_TRIES: u32 = 64;
 
-/// A [`Memory`] whose loads take a chosen time. Used by one thread.
+/// How long loads are to take, and which lines were lately used. Used by one thread at a time; a
+/// clone begins with no line used.
 #[derive(Debug)]
-pub struct Delayed<M> {
-    memory: M,
-    clock: Clock,
+pub(crate) struct Delay {
     wait: Duration,
     /// The line that each place of the table holds, plus one.
-    lines: Box<[Cell<u64>]>,
+    lines: Box<[AtomicU64]>,
 }
 
-impl<M: Memory> Delayed<M> {
-    /// Makes a load from `memory` take `latency`, as far as it does not take longer by itself.
-    /// Takes some milliseconds, for calibration: what looking at the clock costs is left out of
-    /// the waits.
-    pub fn new(memory: M, latency: Duration) -> Self {
-        let lines = vec![Cell::new(0); LINES].into();
-        let mut delayed = Self { memory, clock: Clock::new(), wait: CALIBRATION_WAIT, lines };
-        let overhead = delayed.overhead();
-        delayed.wait = Duration::from_nanos(latency.as_nanos().saturating_sub(overhead));
-        delayed
+impl Clone for Delay {
+    fn clone(&self) -> Self {
+        Self::waiting(self.wait)
+    }
+}
+
+impl Delay {
+    /// For loads from `memory` to take `latency`. Takes some milliseconds, for calibration: what
+    /// looking at the clock costs is left out of the waits.
+    pub(crate) fn calibrated(memory: &impl Memory, latency: Duration) -> Self {
+        let overhead = Self::waiting(CALIBRATION_WAIT).overhead(memory);
+        Self::waiting(Duration::from_nanos(latency.as_nanos().saturating_sub(overhead)))
+    }
+
+    fn waiting(wait: Duration) -> Self {
+        Self { wait, lines: (0..LINES).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Nanoseconds that a delayed load takes beyond what was waited for. The least of many tries:
     /// in the others something else took the core for a while.
-    fn overhead(&self) -> u64 {
+    fn overhead(&self, memory: &impl Memory) -> u64 {
         let tries = (0..CALIBRATION_TRIES).map(|_| {
-            let start = self.clock.now();
+            let start = StdInstant::now();
             for _ in 0..CALIBRATION_LOADS {
-                self.lines[0].set(0);
-                std::hint::black_box(self.load_u64(0));
+                self.lines[0].store(0, Relaxed);
+                std::hint::black_box(self.load(0, 8, || memory.load_u64(0)));
             }
-            self.clock.now().since(start).as_nanos() / CALIBRATION_LOADS
+            start.elapsed().as_nanos() as u64 / CALIBRATION_LOADS
         });
         tries.min().unwrap_or(0).saturating_sub(CALIBRATION_WAIT.as_nanos())
     }
@@ -67,37 +75,58 @@ impl<M: Memory> Delayed<M> {
     #[inline]
     fn is_new(&self, line: u64) -> bool {
         let place = &self.lines[line as usize % LINES];
-        place.replace(line + 1) != line + 1
+        let held = place.load(Relaxed);
+        place.store(line + 1, Relaxed);
+        held != line + 1
     }
 
     /// Runs `access`, which reads `bytes` bytes at `offset`, for as long as that has to take.
-    #[inline]
-    fn delay<R>(&self, offset: u64, bytes: u64, access: impl FnOnce(&M) -> R) -> R {
-        let last = offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES;
-        let new = (offset / LINE_BYTES..=last).filter(|line| self.is_new(*line)).count() as u64;
+    #[inline(never)]
+    pub(crate) fn load<R>(&self, offset: u64, bytes: u64, access: impl FnOnce() -> R) -> R {
+        let new = lines(offset, bytes).filter(|line| self.is_new(*line)).count() as u64;
         if new == 0 {
-            return access(&self.memory);
+            return access();
         }
-        let start = self.clock.now();
-        let result = access(&self.memory);
+        let start = StdInstant::now();
+        let result = access();
         let nanos = self.wait.as_nanos() + (new - 1) * self.wait.as_nanos() / PARALLEL;
-        self.wait_until(start + Duration::from_nanos(nanos));
+        while (start.elapsed().as_nanos() as u64) < nanos {
+            std::hint::spin_loop();
+        }
         result
     }
 
-    #[inline]
-    fn wait_until(&self, end: Instant) {
-        while self.clock.now() < end {
-            std::hint::spin_loop();
-        }
-    }
-
     /// What is stored is in the cache afterwards.
-    fn stored(&self, offset: u64, bytes: u64) {
-        let last = offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES;
-        (offset / LINE_BYTES..=last).for_each(|line| {
+    pub(crate) fn stored(&self, offset: u64, bytes: u64) {
+        lines(offset, bytes).for_each(|line| {
             self.is_new(line);
         });
+    }
+
+    /// What is flushed is not.
+    pub(crate) fn forget(&self, offset: u64, bytes: u64) {
+        lines(offset, bytes).for_each(|line| self.lines[line as usize % LINES].store(0, Relaxed));
+    }
+}
+
+/// The lines that a range touches.
+fn lines(offset: u64, bytes: u64) -> RangeInclusive<u64> {
+    offset / LINE_BYTES..=offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES
+}
+
+/// A [`Memory`] whose loads take a chosen time. Used by one thread.
+#[derive(Debug)]
+pub struct Delayed<M> {
+    memory: M,
+    delay: Delay,
+}
+
+impl<M: Memory> Delayed<M> {
+    /// Makes a load from `memory` take `latency`, as far as it does not take longer by itself.
+    /// Takes some milliseconds, for calibration.
+    pub fn new(memory: M, latency: Duration) -> Self {
+        let delay = Delay::calibrated(&memory, latency);
+        Self { memory, delay }
     }
 }
 
@@ -111,52 +140,48 @@ impl<M: Memory> Memory for Delayed<M> {
     }
 
     fn load_u32(&self, offset: u64) -> u32 {
-        self.delay(offset, 4, |memory| memory.load_u32(offset))
+        self.delay.load(offset, 4, || self.memory.load_u32(offset))
     }
 
     fn load_u64(&self, offset: u64) -> u64 {
-        self.delay(offset, 8, |memory| memory.load_u64(offset))
+        self.delay.load(offset, 8, || self.memory.load_u64(offset))
     }
 
     fn store_u32(&self, offset: u64, value: u32) {
-        self.stored(offset, 4);
+        self.delay.stored(offset, 4);
         self.memory.store_u32(offset, value);
     }
 
     fn store_u64(&self, offset: u64, value: u64) {
-        self.stored(offset, 8);
+        self.delay.stored(offset, 8);
         self.memory.store_u64(offset, value);
     }
 
     fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
-        self.delay(offset, 8, |memory| memory.compare_exchange_u64(offset, current, new))
+        self.delay.load(offset, 8, || self.memory.compare_exchange_u64(offset, current, new))
     }
 
     fn read(&self, offset: u64, target: &mut [u8]) {
-        let bytes = target.len() as u64;
-        self.delay(offset, bytes, |memory| memory.read(offset, target));
+        self.delay.load(offset, target.len() as u64, || self.memory.read(offset, target));
     }
 
     fn write(&self, offset: u64, source: &[u8]) {
-        self.stored(offset, source.len() as u64);
+        self.delay.stored(offset, source.len() as u64);
         self.memory.write(offset, source);
     }
 
     fn copy(&self, source: u64, target: u64, len: u64) {
-        self.delay(source, len, |memory| memory.copy(source, target, len));
-        self.stored(target, len);
+        self.delay.load(source, len, || self.memory.copy(source, target, len));
+        self.delay.stored(target, len);
     }
 
     fn fill_zero(&self, offset: u64, len: u64) {
-        self.stored(offset, len);
+        self.delay.stored(offset, len);
         self.memory.fill_zero(offset, len);
     }
 
     fn flush(&self, offset: u64, len: u64) {
-        let last = offset.saturating_add(len.max(1) - 1) / LINE_BYTES;
-        for line in offset / LINE_BYTES..=last {
-            self.lines[line as usize % LINES].set(0);
-        }
+        self.delay.forget(offset, len);
         self.memory.flush(offset, len);
     }
 

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dmrpc_core::memory::{Atomic, Memory};
+use dmrpc_core::time::Duration;
 
 use crate::direct::Direct;
+use crate::latency::Delay;
 use crate::sys;
 
 /// What a pool's memory is.
@@ -164,6 +166,8 @@ pub struct Mapping {
     file: File,
     path: PathBuf,
     kind: Kind,
+    /// What its memory is slowed down by.
+    delay: Option<Delay>,
 }
 
 impl Mapping {
@@ -248,7 +252,7 @@ impl Mapping {
             read_only.prefer_huge_pages();
         }
         let (region, read_only) = (Arc::new(region), Arc::new(read_only));
-        Ok(Self { region, read_only, file, path: path.into(), kind })
+        Ok(Self { region, read_only, file, path: path.into(), kind, delay: None })
     }
 
     /// The path that others map it by.
@@ -278,7 +282,13 @@ impl Mapping {
     pub fn memory(&self, offset: u64, bytes: u64) -> PoolMemory {
         let (offset, bytes) = (offset as usize, bytes as usize);
         let memory = self.region.memory_unbound(offset, bytes);
-        PoolMemory { memory, offset, region: Arc::clone(&self.region) }
+        PoolMemory { memory, offset, region: Arc::clone(&self.region), delay: self.delay.clone() }
+    }
+
+    /// Makes loads of the memory that [`Mapping::memory`] gives from now on take `latency`.
+    pub(crate) fn slow_down(&mut self, latency: Duration) {
+        let memory = self.region.memory_unbound(0, 8);
+        self.delay = Some(Delay::calibrated(&memory, latency));
     }
 
     /// The `bytes` bytes from `offset` on as slices where they are.
@@ -311,12 +321,15 @@ pub struct PoolMemory {
     memory: Atomic<'static>,
     offset: usize,
     region: Arc<sys::Region>,
+    /// For memory that is to be slower than it is.
+    delay: Option<Delay>,
 }
 
 impl Clone for PoolMemory {
     fn clone(&self) -> Self {
         let memory = self.region.memory_unbound(self.offset, self.memory.len() as usize);
-        Self { memory, offset: self.offset, region: Arc::clone(&self.region) }
+        let (region, delay) = (Arc::clone(&self.region), self.delay.clone());
+        Self { memory, offset: self.offset, region, delay }
     }
 }
 
@@ -333,51 +346,88 @@ impl Memory for PoolMemory {
 
     #[inline(always)]
     fn load_u32(&self, offset: u64) -> u32 {
-        self.memory.load_u32(offset)
+        match &self.delay {
+            None => self.memory.load_u32(offset),
+            Some(delay) => delay.load(offset, 4, || self.memory.load_u32(offset)),
+        }
     }
 
     #[inline(always)]
     fn load_u64(&self, offset: u64) -> u64 {
-        self.memory.load_u64(offset)
+        match &self.delay {
+            None => self.memory.load_u64(offset),
+            Some(delay) => delay.load(offset, 8, || self.memory.load_u64(offset)),
+        }
     }
 
     #[inline(always)]
     fn store_u32(&self, offset: u64, value: u32) {
+        if let Some(delay) = &self.delay {
+            delay.stored(offset, 4);
+        }
         self.memory.store_u32(offset, value);
     }
 
     #[inline(always)]
     fn store_u64(&self, offset: u64, value: u64) {
+        if let Some(delay) = &self.delay {
+            delay.stored(offset, 8);
+        }
         self.memory.store_u64(offset, value);
     }
 
     #[inline(always)]
     fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
-        self.memory.compare_exchange_u64(offset, current, new)
+        match &self.delay {
+            None => self.memory.compare_exchange_u64(offset, current, new),
+            Some(delay) => {
+                delay.load(offset, 8, || self.memory.compare_exchange_u64(offset, current, new))
+            }
+        }
     }
 
     #[inline(always)]
     fn read(&self, offset: u64, target: &mut [u8]) {
-        self.memory.read(offset, target);
+        match &self.delay {
+            None => self.memory.read(offset, target),
+            Some(delay) => {
+                delay.load(offset, target.len() as u64, || self.memory.read(offset, target))
+            }
+        }
     }
 
     #[inline(always)]
     fn write(&self, offset: u64, source: &[u8]) {
+        if let Some(delay) = &self.delay {
+            delay.stored(offset, source.len() as u64);
+        }
         self.memory.write(offset, source);
     }
 
     #[inline(always)]
     fn copy(&self, source: u64, target: u64, len: u64) {
-        self.memory.copy(source, target, len);
+        match &self.delay {
+            None => self.memory.copy(source, target, len),
+            Some(delay) => {
+                delay.load(source, len, || self.memory.copy(source, target, len));
+                delay.stored(target, len);
+            }
+        }
     }
 
     #[inline(always)]
     fn fill_zero(&self, offset: u64, len: u64) {
+        if let Some(delay) = &self.delay {
+            delay.stored(offset, len);
+        }
         self.memory.fill_zero(offset, len);
     }
 
     #[inline(always)]
     fn flush(&self, offset: u64, len: u64) {
+        if let Some(delay) = &self.delay {
+            delay.forget(offset, len);
+        }
         self.memory.flush(offset, len);
     }
 

@@ -14,6 +14,9 @@ use crate::process::ProcessId;
 use crate::ring;
 use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
 
+/// Datagrams that a ring holds unless another number is asked for.
+pub const RING_SLOTS: u16 = 64;
+
 /// How a pool is laid out, beside its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -34,7 +37,7 @@ impl Default for PoolConfig {
         Self {
             participants: 64,
             ring_participants: 8,
-            ring_slots: 64,
+            ring_slots: RING_SLOTS.into(),
             datagram_bytes: 4400,
             memory_node: 0,
         }
@@ -349,6 +352,13 @@ impl Pool {
     /// The part that is the page store's.
     pub fn store_memory(&self) -> PoolMemory {
         self.mapping.memory(self.geometry.store_offset, self.geometry.store_bytes)
+    }
+
+    /// Makes loads from the pool, by what opens or maps it from now on in this process, take
+    /// `latency`: see [`crate::latency`]. Slices of the pool are as fast as ever.
+    pub fn slow_down(&mut self, latency: Duration) {
+        self.mapping.slow_down(latency);
+        self.memory = self.mapping.memory(0, self.geometry.pool_bytes);
     }
 
     /// The same as slices where they are.

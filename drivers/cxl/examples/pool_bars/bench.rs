@@ -1,5 +1,6 @@
 //! What all measurements share: the pool, the other core, rows.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dmrpc_core::memory::Memory;
@@ -17,16 +18,21 @@ pub(crate) const ENTRIES: u32 = 1_100_000;
 /// Round trips of the cache line in a sample: one alone is too short for the clock.
 const PINGS: u32 = 64;
 
+/// The two cores: a thread that is on one of them sees no other.
+static CORES: OnceLock<[usize; 2]> = OnceLock::new();
+
 /// Puts this thread on the first core.
 pub(crate) fn pin_here() -> Result<(), Failure> {
-    let cores = available_cores()?;
-    Ok(pin_to_core(*cores.first().ok_or("a core is needed")?)?)
+    let [here, there, ..] = available_cores()?[..] else {
+        return Err("two cores are needed".into());
+    };
+    Ok(pin_to_core(CORES.get_or_init(|| [here, there])[0])?)
 }
 
 /// Puts this thread on the second core.
 pub(crate) fn pin_there() {
-    let cores = available_cores().expect("they were there before");
-    pin_to_core(*cores.get(1).expect("two cores are needed")).expect("it is there");
+    let cores = CORES.get().expect("the first thread is on the first core");
+    pin_to_core(cores[1]).expect("it was there before");
 }
 
 /// A pool of `bytes` bytes in memory of this program's.
@@ -189,7 +195,7 @@ impl Row {
         println!(
             "{{\"app\":\"pool_bars\",\"driver\":\"cxl\",\"mode\":\"coherent\",\"op\":\"{}\",\
              \"size_bytes\":{},\"concurrency\":1,\"count\":{},\"errors\":0,\"verified\":{},\
-             \"p50_ns\":{p50:.1},\"p99_ns\":{p99:.1},\"p999_ns\":{p999:.1},\"ops_per_s\":{:.0},\
+             \"p50_ns\":{p50:.0},\"p99_ns\":{p99:.0},\"p999_ns\":{p999:.0},\"ops_per_s\":{:.0},\
              \"gbit_per_s\":0.0,\"ratio\":{ratio:.3},\"ratio_low\":{low:.3},\
              \"ratio_high\":{high:.3},\"beside\":\"{beside}\",\"bar\":\"{bar}\",\"met\":{met}}}",
             self.op,

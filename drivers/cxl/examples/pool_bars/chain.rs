@@ -1,28 +1,29 @@
 //! An argument through a chain of services on two cores: by reference, and copied hop by hop.
 //!
-//! The first service makes every byte of the argument and the last adds all of them up; those
-//! between only forward it. Copied, each hop is one copy from buffer to buffer by the system's
-//! memcpy; by reference, each hop forwards three words.
+//! The first service makes every byte of the argument and the last adds all of them up, each where
+//! the bytes are; those between only forward it. Copied, each hop is one copy from the memory of a
+//! service to that of the next by the system's memcpy; by reference, it is three words.
 
 use std::sync::Mutex;
 use std::thread;
 
 use dmrpc_core::memory::Memory;
 use dmrpc_core::store::{EntryId, HolderId, RegionId, Store};
-use dmrpc_cxl::{Mapping, PoolMemory};
+use dmrpc_cxl::{Direct, Mapping, PoolMemory};
 use dmrpc_host::clock::Clock;
 
 use crate::Failure;
 use crate::bench::{self, Bar, Row};
+use crate::private;
 
 /// Bytes of the argument.
 const BYTES: usize = 1 << 20;
-/// The last and the first service work on so many bytes at a time.
-const CHUNK: usize = 32 << 10;
 /// Most services.
 const SERVICES_MAX: u64 = 7;
 /// Calls of a block, of each kind.
 const CALLS: u64 = 30;
+/// The number of the first call: lines of zeros hold none yet.
+const FIRST: u64 = 2;
 /// What a hop's first word is when its services are to end.
 const END: u64 = u64::MAX;
 /// Bytes from the line of one hop to the next.
@@ -57,7 +58,7 @@ impl Hops {
 
     /// A service between: forwards the reference of a call, or copies its bytes. Odd calls copy.
     fn forward(&self, service: u64, call: u64) {
-        if call % 2 == 1 {
+        if is_copied(call) {
             let from = self.buffers[service as usize].lock().expect("nobody panics");
             let mut to = self.buffers[service as usize + 1].lock().expect("nobody panics");
             to.copy_from_slice(&from);
@@ -71,25 +72,43 @@ struct Ends {
     store: Store<PoolMemory>,
     holder: HolderId,
     region: RegionId,
-    chunk: Vec<u8>,
+    direct: Direct,
 }
 
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte)).sum()
+/// Every other call's bytes are copied.
+fn is_copied(call: u64) -> bool {
+    !call.is_multiple_of(2)
+}
+
+/// What every byte of a call's argument is.
+fn value(call: u64) -> u8 {
+    (call / 2) as u8
+}
+
+/// The sum of the bytes' words, modulo 2^64.
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().fold(0, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)))
 }
 
 impl Ends {
     /// Makes the argument of a call and hands it on.
     fn begin(&mut self, hops: &Hops, call: u64) -> Result<EntryId, Failure> {
-        let value = (call / 2) as u8;
-        if call % 2 == 1 {
-            hops.buffers[1].lock().expect("nobody panics").fill(value);
-            hops.hand_on(1, call, [0, 0]);
+        if is_copied(call) {
+            hops.buffers[0].lock().expect("nobody panics").fill(value(call));
+            hops.forward(0, call);
             return Ok(EntryId { index: 0, generation: 0 });
         }
-        for offset in (0..BYTES).step_by(CHUNK) {
-            self.chunk.fill(value);
-            self.store.write(self.holder, self.region, offset as u64, &self.chunk)?;
+        let mut offset = 0;
+        while offset < BYTES as u64 {
+            let (place, bytes) = self.store.own_place(self.holder, self.region, offset)?;
+            match place {
+                Some(place) => {
+                    private::fill(&self.direct, place, bytes, value(call));
+                    offset += bytes;
+                }
+                None => self.store.own_page(self.holder, self.region, offset)?,
+            }
         }
         let id = self.store.create_ref(self.holder, self.region, 0, BYTES as u64)?;
         hops.hand_on(1, call, [id.index.into(), id.generation]);
@@ -98,17 +117,19 @@ impl Ends {
 
     /// Adds up what has come.
     fn end(&mut self, hops: &Hops, last: u64, call: u64) -> Result<u64, Failure> {
-        if call % 2 == 1 {
+        if is_copied(call) {
             return Ok(sum(&hops.buffers[last as usize].lock().expect("nobody panics")));
         }
         let [index, generation] = hops.reference(last);
         let id = EntryId { index: index as u32, generation };
         let region = self.store.map_ref(self.holder, id, 0, BYTES as u64, false)?;
-        let mut total = 0;
-        for offset in (0..BYTES).step_by(CHUNK) {
-            self.store.read(self.holder, region, offset as u64, &mut self.chunk)?;
-            total += sum(&self.chunk);
-        }
+        let pin = self.store.pin(self.holder, region, 0, BYTES as u64)?;
+        let mut total = 0_u64;
+        self.store.pin_runs(pin, 0, BYTES as u64, |place, bytes| {
+            let part = place.map_or(0, |place| private::sum(&self.direct, place, bytes));
+            total = total.wrapping_add(part);
+        })?;
+        self.store.unpin(pin)?;
         self.store.free(self.holder, region)?;
         Ok(total)
     }
@@ -125,7 +146,7 @@ fn through(services: u64, blocks: u64, bar: Bar) -> Result<(), Failure> {
     let mut store = bench::store(&pool, 2)?;
     let holder = bench::holder(&mut store)?;
     let region = store.alloc(holder, BYTES as u64)?;
-    let mut ends = Ends { store, holder, region, chunk: vec![0; CHUNK] };
+    let mut ends = Ends { store, holder, region, direct: pool.store_direct() };
     let buffers = (0..=services).map(|_| Mutex::new(vec![0; BYTES])).collect();
     let hops = Hops { lines: Mapping::memfd("pool-bars-hops", 4096)?.memory(0, 4096), buffers };
     let clock = Clock::new();
@@ -134,7 +155,7 @@ fn through(services: u64, blocks: u64, bar: Bar) -> Result<(), Failure> {
         scope.spawn(|| {
             bench::pin_there();
             // Odd services run here, even ones there.
-            for call in 0.. {
+            for call in FIRST.. {
                 for service in (1..last).step_by(2) {
                     if hops.await_call(service, call) == END {
                         return;
@@ -148,7 +169,7 @@ fn through(services: u64, blocks: u64, bar: Bar) -> Result<(), Failure> {
             _ => ["pass_by_reference_7", "pass_by_copy_7"],
         };
         let mut rows = names.map(|op| Row::new(op, BYTES as u64, 1));
-        let mut call = 0;
+        let mut call = FIRST;
         let mut one = |samples: &mut [Vec<f64>; 2]| -> Result<(), Failure> {
             let start = clock.now();
             let id = ends.begin(&hops, call)?;
@@ -159,8 +180,9 @@ fn through(services: u64, blocks: u64, bar: Bar) -> Result<(), Failure> {
             hops.await_call(last, call);
             let total = ends.end(&hops, last, call)?;
             samples[(call % 2) as usize].push(clock.now().since(start).as_nanos() as f64);
-            assert_eq!(total, u64::from((call / 2) as u8) * BYTES as u64, "every byte came");
-            if call % 2 == 0 {
+            let word = u64::from_ne_bytes([value(call); 8]);
+            assert_eq!(total, word.wrapping_mul(BYTES as u64 / 8), "every byte came");
+            if !is_copied(call) {
                 ends.store.drop_ref(holder, id)?;
                 bench::reclaim(&mut ends.store);
             }

@@ -1,12 +1,26 @@
-//! A private mapping of a file, whose pages the kernel copies when they are first written.
+//! A private mapping of a file, whose pages the kernel copies when they are first written; and
+//! bytes of a pool used where they are.
 //!
-//! This file has `unsafe` because mapping files is: the file is this program's own memory, which
-//! nobody else has.
+//! This file has `unsafe` because mapping files is, and because what may be used where it is, only
+//! the store knows: the memory is this program's own, which nobody else has.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 
+use dmrpc_cxl::Direct;
 use memmap2::{MmapMut, MmapOptions};
+
+/// Sets `bytes` bytes at `place` of a region's own pages.
+pub(crate) fn fill(direct: &Direct, place: u64, bytes: u64, value: u8) {
+    // SAFETY: own pages are nobody else's, and this program uses each from one thread at a time.
+    unsafe { direct.slice_mut(place, bytes) }.fill(value);
+}
+
+/// Adds up `bytes` bytes at `place` of a pinned range.
+pub(crate) fn sum(direct: &Direct, place: u64, bytes: u64) -> u64 {
+    // SAFETY: what is pinned does not change.
+    crate::chain::sum(unsafe { direct.slice(place, bytes) })
+}
 
 /// Maps `file`, `bytes` bytes long and changed by nobody, privately.
 ///
