@@ -60,6 +60,8 @@ impl Counters {
         each("bad_length", self.bad_length);
         each("bad_version", self.bad_version);
         each("bad_checksum", self.bad_checksum);
+        each("bad_tag", self.bad_tag);
+        each("challenges", self.challenges);
         each("device_full", self.device_full);
         each("leases_expired", self.leases_expired);
     }
@@ -72,5 +74,17 @@ impl Counters {
             WireError::Checksum => self.bad_checksum += 1,
             WireError::Value { .. } => self.malformed += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_told() {
+        let mut count = 0;
+        Counters::default().for_each(|_, _| count += 1);
+        assert_eq!(count * size_of::<u64>(), size_of::<Counters>());
     }
 }
