@@ -5,8 +5,10 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use dmrpc_core::device::Device;
+use dmrpc_core::endpoint::Polled;
 use dmrpc_core::store::FormatError;
 use dmrpc_core::time::Instant;
+use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_cxl::device::participant_at;
 use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
@@ -69,6 +71,8 @@ pub struct Node<D> {
     /// The ends of handles, and how to idle once there are any.
     pub(crate) desks: RefCell<Desks>,
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
+    /// Where what happens is remembered, if anywhere.
+    ring: Cell<Option<&'static Ring>>,
     /// The store of a pool that this process maps.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
     /// Pages of a pool in flush mode that this process reads and writes itself.
@@ -139,12 +143,19 @@ impl<D: Device> Node<D> {
             directory: RefCell::new(None),
             desks: RefCell::new(Desks::new()),
             rest: Cell::new(None),
+            ring: Cell::new(None),
             shared: RefCell::new(None),
             pens: RefCell::new(None),
             clock,
             burst_at: Cell::new(None),
             local,
         })
+    }
+
+    /// Remembers what happens from now on in `ring`, at some stores an event: requests, ends of
+    /// calls, sessions that come and go, with the traces of calls.
+    pub fn remember(&self, ring: &'static Ring) {
+        self.ring.set(Some(ring));
     }
 
     /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
@@ -209,8 +220,14 @@ impl<D: Device> Node<D> {
         let Core { endpoint, device, polls, .. } = &mut *core;
         let now = self.clock.now();
         self.burst_at.set(None);
-        let mut host = PollHost { state: &mut state, user };
-        let polled = endpoint.with(|endpoint| endpoint.poll(now, device, &mut host));
+        let host = PollHost { state: &mut state, user };
+        let polled = match self.ring.get() {
+            None => {
+                let mut host = host;
+                endpoint.with(|endpoint| endpoint.poll(now, device, &mut host))
+            }
+            Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
+        };
         let worked = !polled.is_idle();
         polls.count(now, polled, worked);
         if state.peers.has_bereft {
@@ -333,6 +350,18 @@ impl<D: Device> Node<D> {
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
         look(&self.core.borrow().device)
     }
+}
+
+/// A poll whose requests, calls and sessions are remembered: apart, so that the usual poll is as
+/// if it were not here.
+#[inline(never)]
+fn poll_traced<D: Device>(
+    endpoint: &mut OwnedEndpoint,
+    now: Instant,
+    device: &mut D,
+    mut host: Traced<'_, PollHost<'_, '_>>,
+) -> Polled {
+    endpoint.with(|endpoint| endpoint.poll(now, device, &mut host))
 }
 
 impl<D> Node<D> {

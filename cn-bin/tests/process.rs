@@ -290,6 +290,8 @@ fn echo_and_forward() {
     let text = forward.stop();
     assert!(text.contains("requests/s"), "{text}");
     assert!(text.contains("served requests"), "{text}");
+    assert!(text.contains(" s opened "), "what happened last: {text}");
+    assert!(text.contains(" s request ") && text.contains(" s completed "), "{text}");
     // Nobody to forward to any more.
     let lonely = Service::start(&["--forward-to", &to]);
     echo.stop();

@@ -4,7 +4,7 @@ mod store_common;
 
 use dmrpc_core::memory::{Atomic, Line, Memory, Plain, Stale};
 use dmrpc_core::store::{
-    Config, EntryId, Error, FormatError, HolderId, Layout, Limits, Object, PAGE_BYTES,
+    Backlog, Config, EntryId, Error, FormatError, HolderId, Layout, Limits, Object, PAGE_BYTES,
     REGION_BYTES_MAX, RegionId, Resource, STAGE_BYTES_MAX, Store,
 };
 use dmrpc_core::time::Instant;
@@ -160,6 +160,27 @@ fn holders_without_references_have_no_grace() {
         while store.reclaim(now, 8) == 8 {}
         assert_eq!(store.stats().holders.in_use, 2);
         assert_eq!(store.ref_len(reference), Ok(1));
+    });
+}
+
+#[test]
+fn what_waits_to_be_reclaimed_is_told() {
+    with_store(&SMALL, |store, _| {
+        let (now, later) = (Instant::from_nanos(1), Instant::from_nanos(2 + SMALL.grace_ns));
+        let guest = store.holder_join(Limits::NONE).unwrap();
+        let region = store.alloc(guest, 3 * PAGE_BYTES).unwrap();
+        store.alloc(guest, PAGE_BYTES).unwrap();
+        store.create_ref(guest, region, 0, 1).unwrap();
+        settle(store, now);
+        assert_eq!(store.backlog(), Backlog::default());
+        store.holder_leave(guest, now).unwrap();
+        let left = store.backlog();
+        assert_eq!((left.leaving, left.pages, left.regions, left.references), (1, 4, 2, 1));
+        settle(store, now);
+        let left = store.backlog();
+        assert_eq!((left.in_grace, left.regions, left.references), (1, 0, 1));
+        settle(store, later);
+        assert_eq!(store.backlog(), Backlog::default());
     });
 }
 

@@ -15,7 +15,9 @@ use dmrpc_core::service::{
     CORE_COUNTS, DetachedAccount, Detachment, Detachments, Identity, MemoryNode, SessionHolder,
     Transfer,
 };
-use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, PAGE_BYTES, Store};
+use dmrpc_core::store::{
+    Config as StoreConfig, Layout, Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store,
+};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
@@ -24,6 +26,7 @@ use dmrpc_cxl::device::address_of;
 use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::clock::Clock;
+use dmrpc_host::events;
 use dmrpc_host::idle::Idle;
 use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
@@ -35,11 +38,9 @@ use crate::error::Error;
 use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
-use crate::report::{Reporter, Served, dump_trace_on_panic, free_ring};
+use crate::report::{Reporter, Served};
 use crate::shared::SharedPool;
 
-/// Steps of freeing between two polls: some microseconds, so that latency does not show it.
-const RECLAIM_STEPS_A_POLL: u32 = 32;
 /// Frames by which a pool that does not fit is made smaller: 1 MiB.
 const FRAMES_A_STEP: u32 = 256;
 /// Polls between two looks at signals and the report's time.
@@ -92,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut devices = devices.map_err(Error::Device)?;
 
     let key = RefKey(random_secret().map_err(Error::Random)?);
-    dump_trace_on_panic();
+    events::dump_on_panic();
     let life = wall_clock_ns();
     let common = Common {
         options,
@@ -269,7 +270,7 @@ fn poll_loop<M: Memory>(
         node.hand_out_places();
     }
     let clock = Clock::new();
-    let mut node = Sampled::new(Traced::new(node, free_ring()), clock.clone());
+    let mut node = Sampled::new(Traced::new(node, events::free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let mut config = endpoint_config(options, common.life, datagram_bytes_max)?;
     if common.hands_out {
@@ -370,7 +371,7 @@ fn serve<M: Memory>(
     loop {
         let now = clock.now();
         let polled = endpoint.poll(now, device, node);
-        let reclaimed = node.host.host.reclaim(now, RECLAIM_STEPS_A_POLL);
+        let reclaimed = node.host.host.reclaim(now, RECLAIM_UNITS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         meter.count(now, polled, worked);
         polls = polls.wrapping_add(1);

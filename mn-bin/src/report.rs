@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use dmrpc_choice::AnyDevice;
@@ -14,28 +14,17 @@ use dmrpc_core::endpoint::view::SessionView;
 use dmrpc_core::endpoint::{Counters, Endpoint};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
-use dmrpc_core::store::Stats;
+use dmrpc_core::store::{Backlog, Stats};
 use dmrpc_core::time::Instant;
-use dmrpc_core::trace::{Event, Ring, Traced};
+use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_host::clock::Clock;
+use dmrpc_host::events;
 use dmrpc_host::polls::{HandlerTime, PollCounts, Sampled};
 use serde_json::json;
 use spin::Mutex;
 
 /// A memory node as a poll loop has it: its requests are timed now and then, and remembered.
 pub(crate) type Served<'m, M> = Sampled<Traced<'static, MemoryNode<'m, M>>>;
-
-/// Poll loops that have a ring of their own.
-const RINGS: usize = 64;
-
-/// What happened last in each poll loop.
-static TRACES: [Ring; RINGS] = [const { Ring::new() }; RINGS];
-
-/// The ring of one more poll loop. Loops beyond [`RINGS`] share theirs, and garble it.
-pub(crate) fn free_ring() -> &'static Ring {
-    static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    &TRACES[TAKEN.fetch_add(1, Ordering::Relaxed) % RINGS]
-}
 
 /// Counts of a driver that a report has room for.
 const DEVICE_COUNTS: usize = 16;
@@ -57,17 +46,6 @@ fn device_counts(device: &AnyDevice) -> DeviceCounts {
 /// Sessions that a dump names, at most.
 const SESSIONS_NAMED: usize = 64;
 
-/// Sees to it that a process that panics says what happened before.
-pub(crate) fn dump_trace_on_panic() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        for ring in TRACES.iter().filter(|ring| ring.count() > 0) {
-            let _ = io::stderr().write_all(trace(ring, false).as_bytes());
-        }
-        before(panic);
-    }));
-}
-
 /// What a person asked for.
 #[derive(Clone, Copy, Debug)]
 struct Dump {
@@ -86,6 +64,8 @@ struct Snapshot {
     handlers: HandlerTime,
     device: DeviceCounts,
     reclaiming: bool,
+    /// How much, for a dump.
+    backlog: Backlog,
     /// Asked for by a person: everything, not only rates.
     dump: Option<Dump>,
 }
@@ -143,6 +123,7 @@ impl Reporter {
             handlers: node.time(),
             device: device_counts(device),
             reclaiming: memory.store().pending(),
+            backlog: if dump { memory.store().backlog() } else { Backlog::default() },
             dump: dump.then(|| {
                 let mut sessions = endpoint.server_sessions();
                 Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.host.ring() }
@@ -277,7 +258,7 @@ fn print(
 /// Who is connected, what is held, what was dropped, and what happened last.
 fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
     let sessions: Vec<_> = asked.sessions.iter().flatten().collect();
-    let Snapshot { at, stats, counters, reclaiming, .. } = now;
+    let Snapshot { at, stats, counters, reclaiming, backlog, .. } = now;
     let mut text = String::new();
     if json {
         let sessions: Vec<_> = sessions
@@ -300,6 +281,10 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             "sessions": sessions, "counters": all, "device": device, "pins": stats.pins.in_use,
             "stages": stats.stages.in_use, "detached": stats.detached,
             "holders": stats.holders.in_use, "reclaiming": reclaiming,
+            "reclaiming_versions": backlog.versions, "reclaiming_stages": backlog.stages,
+            "holders_leaving": backlog.leaving, "holders_in_grace": backlog.in_grace,
+            "holders_expiring": backlog.expiring, "left_pages": backlog.pages,
+            "left_regions": backlog.regions, "left_references": backlog.references,
         });
         text = format!("{object}\n");
     } else {
@@ -308,6 +293,14 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
             text,
             "  {} pins, {} writes staged, {} detached references, {} holders{reclaiming}",
             stats.pins.in_use, stats.stages.in_use, stats.detached, stats.holders.in_use
+        );
+        let Backlog { versions, stages, leaving, in_grace, expiring, .. } = backlog;
+        let Backlog { pages, regions, references, .. } = backlog;
+        let _ = writeln!(
+            text,
+            "  to be reclaimed: {versions} versions, {stages} staged writes; {leaving} holders \
+             leaving, {in_grace} in their grace, {expiring} expiring, with {pages} pages, \
+             {regions} regions, {references} references"
         );
         for session in sessions {
             let _ = writeln!(
@@ -329,29 +322,5 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
         counters.for_each(&mut line);
         now.device.iter().flatten().for_each(|(name, value)| line(name, *value));
     }
-    text + &trace(asked.ring, json)
-}
-
-/// The last events, the oldest first.
-fn trace(ring: &Ring, json: bool) -> String {
-    let mut text = String::new();
-    ring.for_each(|event| {
-        let Event { at, what, session, slot, request, trace } = event;
-        let (nanos, what, trace) = (at.as_nanos(), what.name(), trace.0);
-        let _ = if json {
-            let event = json!({
-                "event": what, "at_ns": nanos, "session": session, "slot": slot,
-                "request": request, "trace": format!("{trace:032x}"),
-            });
-            writeln!(text, "{event}")
-        } else {
-            let seconds = nanos as f64 / 1e9;
-            writeln!(
-                text,
-                "  {seconds:>14.6} s {what:<22} session {session} slot {slot} request {request} \
-                 trace {trace:032x}"
-            )
-        };
-    });
-    text
+    text + &events::text(asked.ring, json)
 }

@@ -2,8 +2,9 @@
 //! service leaves behind that is killed in the middle of a chain of calls.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dmrpc_cn::memory::{ALL_RIGHTS, Cause};
@@ -180,6 +181,56 @@ fn nobody_at_the_address_is_an_error_in_time() {
         node.step();
     }
     assert_eq!(node.next_loss().expect("one").has_restarted(), Some(true));
+}
+
+/// Passes datagrams on between one client and `server`, but for the first goodbye.
+fn without_the_first_goodbye(server: SocketAddrV4, lost: &'static AtomicU32) -> SocketAddrV4 {
+    const KIND_BYE: u8 = 13;
+    let front = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let back = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    back.connect(server).expect("an address");
+    let address = front.local_addr().expect("bound").to_string();
+    let (answers, client) = (back.try_clone().expect("a socket"), front.try_clone());
+    let client = client.expect("a socket");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_536];
+        let (mut length, from) = front.recv_from(&mut buffer).expect("a hello");
+        client.connect(from).expect("an address");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 65_536];
+            while let Ok(length) = answers.recv(&mut buffer) {
+                let _ = client.send(&buffer[..length]);
+            }
+        });
+        loop {
+            if buffer[1] != KIND_BYE || lost.fetch_add(1, Ordering::Relaxed) > 0 {
+                let _ = back.send(&buffer[..length]);
+            }
+            let Ok(more) = front.recv(&mut buffer) else { return };
+            length = more;
+        }
+    });
+    address.parse().expect("an address")
+}
+
+/// The lease would take a second, and the other end ten.
+#[test]
+fn a_goodbye_that_is_lost_is_said_again() {
+    static LOST: AtomicU32 = AtomicU32::new(0);
+    let server = Process::memory_node("127.0.0.1:0");
+    let (watcher, leaving) = (node(), node());
+    let watched = watcher.memory(watcher.connect(server.address).expect("it runs"));
+    let way = without_the_first_goodbye(server.address, &LOST);
+    let memory = leaving.memory(leaving.connect(way).expect("it runs"));
+    memory.alloc(4096).expect("room");
+    await_count(&watched, &watcher, "holders_in_use", 2);
+    let begin = Instant::now();
+    leaving.disconnect_all();
+    assert!(begin.elapsed() < Duration::from_millis(300), "{:?}", begin.elapsed());
+    drop(leaving);
+    await_count(&watched, &watcher, "holders_in_use", 1);
+    assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    assert!(LOST.load(Ordering::Relaxed) >= 2, "it was said once only");
 }
 
 /// Where a service of this file is bound, and whom it knows.

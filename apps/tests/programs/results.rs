@@ -74,6 +74,19 @@ fn simple_test_tries_every_operation() {
 }
 
 #[test]
+fn reads_are_looked_at_where_they_came_in() {
+    // One packet, and several; where the pool is mapped none comes.
+    for driver in ["--local udp", "--local cxl"] {
+        let brief = BRIEF.replace("--local udp", driver);
+        let line = format!("{brief} --sizes 64B,100KiB --concurrency 1,4 --zero-copy");
+        let rows = rows("bandwidth_read_test", &line);
+        check("bandwidth_read_test", &rows);
+        assert_eq!(rows.len(), 4);
+        assert!(rows.iter().all(|row| row["zero_copy"] == true), "{rows:?}");
+    }
+}
+
+#[test]
 fn latency_test_measures_each_operation_beside_the_bare_socket() {
     let rows = rows("latency_test", &format!("{BRIEF} --raw --sizes 64B,20KiB"));
     check("latency_test", &rows);

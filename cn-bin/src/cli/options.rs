@@ -195,7 +195,7 @@ pub(crate) enum Command {
     /// Print a memory node's counters and gauges.
     Stat,
     /// Serve until SIGINT or SIGTERM: echo, or forward. Prints `ready ADDRESS` when it does;
-    /// SIGUSR1 prints all counters.
+    /// SIGUSR1 prints all counters and what happened last.
     Serve(Serve),
 }
 

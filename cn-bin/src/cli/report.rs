@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration as StdDuration;
 
 use dmrpc_cn::{Instant, Statistics};
+use dmrpc_core::trace::Ring;
+use dmrpc_host::events;
 use dmrpc_host::spsc::{self, Producer};
 use serde_json::json;
 
@@ -29,8 +31,13 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts the thread.
-    pub(crate) fn start(json: bool, core: Option<usize>, now: Instant) -> std::io::Result<Self> {
+    /// Starts the thread. Whoever asks for everything is also told what `ring` remembers.
+    pub(crate) fn start(
+        json: bool,
+        core: Option<usize>,
+        now: Instant,
+        ring: &'static Ring,
+    ) -> std::io::Result<Self> {
         let (producer, mut consumer) = spsc::ring::<Report>(REPORTS);
         let thread = std::thread::Builder::new().name("report".to_owned()).spawn(move || {
             let mut last = (now, Statistics::default());
@@ -39,7 +46,7 @@ impl Reporter {
                 let over = consumer.is_abandoned();
                 while let Some(report) = consumer.pop() {
                     let text = if report.all {
-                        all(&report.statistics, json)
+                        all(&report.statistics, json) + &events::text(ring, json)
                     } else {
                         rates(&last, &report, json, core)
                     };

@@ -7,6 +7,7 @@ use dmrpc_cn::{
     Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
 };
 use dmrpc_core::wire::message::DEPTH_MAX;
+use dmrpc_host::events;
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::signals::Signals;
 
@@ -45,10 +46,13 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }
+    let ring = events::free_ring();
+    events::dump_on_panic();
+    node.remember(ring);
     let log = log::start(LogConfig { process: "cn".to_owned(), ..LogConfig::default() })?;
     log::attach_thread();
     let reporter =
-        Reporter::start(options.json, place.core, node.now()).map_err(CliError::Thread)?;
+        Reporter::start(options.json, place.core, node.now(), ring).map_err(CliError::Thread)?;
     // Threads inherit their parent's core, so only now.
     place.pin()?;
     let room = serve.answer_size.as_usize();

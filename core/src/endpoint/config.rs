@@ -169,3 +169,26 @@ impl core::fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_widens_windows_and_never_narrows_them() {
+        let usual = Config::new(1, 1472);
+        let limits = |datagrams| {
+            let config = usual.for_queue(datagrams);
+            config.check().expect("a configuration that works");
+            (config.window_packets, config.arriving_packets)
+        };
+        assert_eq!(limits(0), (usual.window_packets, usual.arriving_packets));
+        assert_eq!(
+            limits(crate::device::RECEIVE_QUEUE),
+            limits(0),
+            "nothing said, nothing changed"
+        );
+        assert_eq!(limits(400), (100, 200));
+        assert_eq!(limits(usize::MAX), (WINDOW_PACKETS_MAX, 2 * u32::from(WINDOW_PACKETS_MAX)));
+    }
+}

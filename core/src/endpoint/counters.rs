@@ -76,3 +76,15 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_told() {
+        let mut count = 0;
+        Counters::default().for_each(|_, _| count += 1);
+        assert_eq!(count * size_of::<u64>(), size_of::<Counters>());
+    }
+}

@@ -169,6 +169,7 @@ impl Endpoint<'_> {
         let Some(index) = self.client_session_of(peer, header).filter(|index| {
             self.client_sessions[*index].state == ClientState::Connecting
                 && challenge.nonce == self.secret.client_nonce(id)
+                && challenge.cookie != self.client_sessions[*index].cookie // Answered before.
         }) else {
             self.counters.stale += 1;
             return;

@@ -97,9 +97,11 @@ impl Endpoint<'_> {
                 unreleased &= unreleased - 1;
                 self.send_done(io, index, slot);
             }
-            // A suspected server is not worth more than its pings.
+            // A suspected server is not worth more than its pings. The longer it is silent, the
+            // longer the wait: on a path that stands still, all of these would queue.
             if !suspected {
-                due = due.min(now + self.config.retransmit_after);
+                let silence = now.since(last_heard);
+                due = due.min(now + self.config.retransmit_after.max(silence));
             }
         }
         due

@@ -54,8 +54,22 @@ impl<M: Memory> MemoryNode<'_, M> {
             writeln!(out, "detached {}", stats.detached)?;
             writeln!(out, "reclaiming {}", u8::from(self.store.pending()))?;
             writeln!(out, "refused_holders {}", self.refused_holders)?;
+            self.backlog(out)?;
         }
         Ok(())
+    }
+
+    /// How much is being reclaimed, or waits for the grace of its owner that left.
+    fn backlog(&self, out: &mut impl Write) -> core::fmt::Result {
+        let backlog = self.store.backlog();
+        writeln!(out, "reclaiming_versions {}", backlog.versions)?;
+        writeln!(out, "reclaiming_stages {}", backlog.stages)?;
+        writeln!(out, "holders_leaving {}", backlog.leaving)?;
+        writeln!(out, "holders_in_grace {}", backlog.in_grace)?;
+        writeln!(out, "holders_expiring {}", backlog.expiring)?;
+        writeln!(out, "left_pages {}", backlog.pages)?;
+        writeln!(out, "left_regions {}", backlog.regions)?;
+        writeln!(out, "left_references {}", backlog.references)
     }
 
     fn operations_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {

@@ -41,9 +41,9 @@ pub(super) struct Run<'r, 'm, 'a, M> {
     snapshot: Option<(PinId, u32)>,
 }
 
-/// Steps of freeing that a request may have to do itself, some tens of microseconds, if it needs
+/// Units of freeing that a request may have to do itself, some tens of microseconds, if it needs
 /// what is being freed and can't be put off.
-const RECLAIM_STEPS_MAX: u32 = 256;
+const RECLAIM_UNITS_MAX: u32 = 256;
 
 impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     #[inline]
@@ -92,7 +92,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
             let mut result = self.step(number as u8, &step, bytes, stage);
             if self.changed && matches!(result, Err(failure) if failure.is_pending()) {
                 // The store remembers the latest time.
-                self.node.store.reclaim(Instant::ZERO, RECLAIM_STEPS_MAX);
+                self.node.store.reclaim(Instant::ZERO, RECLAIM_UNITS_MAX);
                 result = self.step(number as u8, &step, bytes, stage);
                 if matches!(result, Err(failure) if failure.is_pending()) {
                     result = Err(self.shortage(number as u8, &step));

@@ -40,6 +40,7 @@
 //! work. While it has work, whoever finds a table empty is told [`Error::Pending`].
 #![deny(unsafe_code)]
 
+mod backlog;
 mod cache;
 mod check;
 mod dead;
@@ -66,12 +67,14 @@ mod sweep;
 mod tree;
 mod version;
 
+pub use backlog::{BACKLOG_MAX, Backlog};
 pub use check::Fault;
 pub use error::{Error, FormatError, Object, Resource, Result};
 pub use holder::Limits;
 pub use ids::{EntryId, HolderId, PinId, RegionId, StageId};
 pub use layout::{Config, Layout, PAGE_BYTES, REGION_BYTES_MAX};
 pub use own::PagePlace;
+pub use reclaim::{RECLAIM_UNITS_A_POLL, STEP_UNITS_MAX};
 pub use stage::STAGE_BYTES_MAX;
 pub use stats::{HolderUsage, Stats, Usage};
 
@@ -103,6 +106,8 @@ pub struct Store<M> {
     corrupt: Cell<bool>,
     /// The queue that reclamation served last.
     turn: u32,
+    /// Units of work of the step of reclamation that runs.
+    spent: u32,
 }
 
 impl<M: Memory> Store<M> {

@@ -104,6 +104,7 @@ impl<M: Memory> Store<M> {
             logged: 0,
             corrupt: Cell::new(false),
             turn: 0,
+            spent: 0,
         }
     }
 

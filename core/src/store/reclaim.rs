@@ -10,6 +10,19 @@ use super::records::{LINK, count, holder, superblock, version as field};
 use super::{Memory, Store};
 use crate::time::Instant;
 
+/// Units of freeing that a memory node does between two polls: some 10 microseconds, so that the
+/// latency of others hardly shows it. A unit is up to about 300 instructions.
+pub const RECLAIM_UNITS_A_POLL: u32 = 192;
+
+/// Units that one step costs at most: a node with 64 frames below it, found in a tree of the
+/// largest region.
+pub const STEP_UNITS_MAX: u32 = 48;
+
+/// Frames or nodes given back for a unit.
+const FREES_A_UNIT: u32 = 2;
+/// Links or records looked at for a unit.
+pub(super) const LOOKS_A_UNIT: u32 = 32;
+
 /// Kinds of work: versions, aborted staged writes, holders that left.
 const QUEUES: u32 = 3;
 
@@ -40,9 +53,14 @@ impl<M: Memory> Store<M> {
         (expiry <= self.now().as_nanos()).then_some(index)
     }
 
-    /// Does at most `budget` steps of freeing and returns how many it did; fewer mean that no
-    /// more is to be done. A step frees a few region or reference records, or looks at one node
-    /// or chunk: at most 64 entries of it, and 63 links on each level above.
+    /// Does about `budget` units of freeing and returns how many it did, at most `budget`; fewer
+    /// mean that no more is to be done. Work is done in steps, of which the last may begin with one
+    /// unit left: each costs at most [`STEP_UNITS_MAX`]. A step frees a few region or reference
+    /// records, or looks at one node or chunk: at most 64 entries of it, and 63 links on each level
+    /// above.
+    ///
+    /// # Panics
+    /// If a step costs more than it may: that would be an error here.
     ///
     /// `now` lets references expire whose owner's grace is over. A participant other than the
     /// first only returns what its caches have too much of; that is no step.
@@ -50,14 +68,25 @@ impl<M: Memory> Store<M> {
         let mut done = 0;
         if self.me == RECLAIMER {
             self.advance(now);
+            // Operations may free a little themselves: that is not this call's.
+            self.spent = 0;
             while done < budget && self.reclaim_step() {
-                done += 1;
+                let spent = core::mem::take(&mut self.spent);
+                assert!(spent < STEP_UNITS_MAX, "a step of {spent} units");
+                done = budget.min(done + 1 + spent);
             }
         }
         self.balance();
         // What made no sense was not touched, and is nobody's fault who could be told here.
         self.corrupt.set(false);
         done
+    }
+
+    /// Notes that the step that runs gives back so many frames or nodes and looks at so many links
+    /// or records, beside the little that every step does.
+    pub(super) fn spend(&mut self, frees: u32, looks: u32) {
+        let units = frees / FREES_A_UNIT + looks / LOOKS_A_UNIT;
+        self.spent = self.spent.saturating_add(units);
     }
 
     /// One step; false if there was nothing to do. The queues take turns, so that none of them
@@ -144,6 +173,7 @@ impl<M: Memory> Store<M> {
                 return self.defer(version);
             }
             let threshold = self.mem.load_u64(at + field::THRESHOLD);
+            self.spend(FAN_OUT, 0);
             self.sort_chunk(at + field::PENDING, at + field::DEAD, threshold);
             self.close();
             return self.let_go();
@@ -214,6 +244,7 @@ impl<M: Memory> Store<M> {
             else {
                 break;
             };
+            self.spend(0, skipped as u32 + LOOKS_A_UNIT);
             if skipped != 0 {
                 let shift = FAN_OUT_SHIFT * (level - 1);
                 page = ((page >> shift) + skipped) << shift;
@@ -222,7 +253,8 @@ impl<M: Memory> Store<M> {
             level -= 1;
         }
         if level == 1 {
-            self.put_own_frames(node, threshold);
+            let frees = self.put_own_frames(node, threshold);
+            self.spend(frees, FAN_OUT);
         }
         self.set_u64(at + field::CURSOR, page);
         self.set_u32(link_at, 0);
@@ -257,16 +289,20 @@ impl<M: Memory> Store<M> {
         None
     }
 
-    /// Gives the frames back, the last first: they are taken again in the order of their pages,
-    /// so that what was written together lies together the next time, too.
-    fn put_own_frames(&mut self, node: u32, threshold: u64) {
+    /// Gives back the frames below a node that are the version's own, the last first: they are
+    /// taken again in the order of their pages, so that what was written together lies together
+    /// the next time, too. How many there were.
+    fn put_own_frames(&mut self, node: u32, threshold: u64) -> u32 {
+        let mut frees = 0;
         for position in (0..FAN_OUT).rev() {
             let link = self.mem.load_u32(self.node_at(node) + 4 * u64::from(position));
             if let Some(frame) = link.checked_sub(1)
                 && self.frame_stamp(frame) > threshold
             {
                 self.put_stamped(self.lay.frames, frame);
+                frees += 1;
             }
         }
+        frees
     }
 }

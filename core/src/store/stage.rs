@@ -385,6 +385,7 @@ impl<M: Memory> Store<M> {
             let slot = self.node_at(root) + 4 * u64::from(cursor);
             cursor += 1;
             let Some(leaf) = self.mem.load_u32(slot).checked_sub(1) else { continue };
+            self.spend(FAN_OUT, cursor);
             for position in 0..FAN_OUT {
                 let link = self.mem.load_u32(self.node_at(leaf) + 4 * u64::from(position));
                 if let Some(frame) = link.checked_sub(1) {

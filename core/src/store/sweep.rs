@@ -16,6 +16,8 @@ use super::{Memory, Store};
 const LOOKS_MAX: u32 = 64;
 /// Records that one step frees.
 const FREES_MAX: u32 = 8;
+/// Frames that could be given back instead of ending one region or reference.
+const FREE_COSTS: u32 = 4;
 
 /// What is being swept, as the pool has it.
 mod phase {
@@ -128,6 +130,7 @@ impl<M: Memory> Store<M> {
             freed += u32::from(f(self, index));
             index += 1;
         }
+        self.spend(freed * FREE_COSTS, index - first);
         // Whoever dies before this looks at the same records again.
         self.mem.store_u32(superblock::SWEEP_CURSOR, index);
         index >= high

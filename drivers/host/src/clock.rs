@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration as StdDuration, Instant as StdInstant};
 
 use dmrpc_core::time::{Duration, Instant};
@@ -23,6 +24,8 @@ pub enum ClockSource {
     Counter,
     /// The system's `CLOCK_MONOTONIC`.
     System,
+    /// Somebody who sets it, such as a simulation.
+    Told,
     /// Nowhere: each reading is so much later than the one before.
     Steps,
 }
@@ -32,10 +35,14 @@ impl fmt::Display for ClockSource {
         f.write_str(match self {
             Self::Counter => "counter",
             Self::System => "system",
+            Self::Told => "told",
             Self::Steps => "steps",
         })
     }
 }
+
+/// What clocks that nobody tells the time have in its place.
+static UNTOLD: AtomicU64 = AtomicU64::new(0);
 
 /// A monotonic clock with its origin at its own creation. Each poll loop has one of its own.
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct Clock {
     start_ticks: u64,
     /// Nanoseconds a tick, as a fraction of 2^32; of a clock that steps, nanoseconds a step.
     nanos_per_tick_q32: u64,
+    /// Where it is told the time.
+    told: &'static AtomicU64,
     /// The last reading: no later one is smaller, whatever core the thread was moved to.
     last_nanos: Cell<u64>,
 }
@@ -62,8 +71,15 @@ impl Clock {
             start: StdInstant::now(),
             start_ticks: 0,
             nanos_per_tick_q32: 0,
+            told: &UNTOLD,
             last_nanos: Cell::new(0),
         }
+    }
+
+    /// A clock that shows what is stored in `nanos`, in nanoseconds since its own creation. Lower
+    /// values than one shown before are not shown.
+    pub fn told_by(nanos: &'static AtomicU64) -> Self {
+        Self { source: ClockSource::Told, told: nanos, ..Self::system() }
     }
 
     /// A clock that every reading moves on by `step`, whatever time has passed: for counts that
@@ -85,7 +101,7 @@ impl Clock {
         }
         let nanos_per_tick_q32 = u64::try_from((nanos << 32) / ticks).expect("rate was checked");
         let source = ClockSource::Counter;
-        Self { source, start, start_ticks, nanos_per_tick_q32, last_nanos: Cell::new(0) }
+        Self { source, start, start_ticks, nanos_per_tick_q32, ..Self::system() }
     }
 
     /// Where this clock takes the time from.
@@ -93,11 +109,11 @@ impl Clock {
         self.source
     }
 
-    /// How often the counter ticks in a nanosecond, on average; 1 where the system is asked.
+    /// How often the counter ticks in a nanosecond, on average; 1 where another is asked.
     pub fn ticks_a_nano(&self) -> f64 {
         match self.source {
             ClockSource::Counter => (1u64 << 32) as f64 / self.nanos_per_tick_q32 as f64,
-            ClockSource::System | ClockSource::Steps => 1.0,
+            ClockSource::System | ClockSource::Told | ClockSource::Steps => 1.0,
         }
     }
 
@@ -110,6 +126,7 @@ impl Clock {
                 ((u128::from(ticks) * u128::from(self.nanos_per_tick_q32)) >> 32) as u64
             }
             ClockSource::System => self.start.elapsed().as_nanos() as u64,
+            ClockSource::Told => self.told.load(Ordering::Relaxed),
             ClockSource::Steps => self.last_nanos.get() + self.nanos_per_tick_q32,
         };
         // A counter that lags a little on another core would otherwise run back, or wrap.
@@ -152,6 +169,17 @@ mod tests {
         agrees_with_the_system(&Clock::new());
         agrees_with_the_system(&Clock::system());
         assert_eq!(Clock::system().source(), ClockSource::System);
+    }
+
+    #[test]
+    fn one_that_is_told_shows_that() {
+        static NANOS: AtomicU64 = AtomicU64::new(5);
+        let clock = Clock::told_by(&NANOS);
+        assert_eq!(clock.now(), Instant::from_nanos(5));
+        NANOS.store(70, Ordering::Relaxed);
+        assert_eq!(clock.now(), Instant::from_nanos(70));
+        NANOS.store(60, Ordering::Relaxed);
+        assert_eq!(clock.now(), Instant::from_nanos(70), "never back");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! * [`clock`]: time for the core, cheaply.
 //! * [`affinity`]: which core a loop runs on. [`idle`]: what it does when there is nothing to do.
+//! * [`events`]: what happened last, as text, on demand and in a panic.
 //! * [`signals`]: stop and statistics on demand.
 //! * [`cli`]: command lines, refused in one line. [`cluster`]: who is where. [`size`]: sizes and
 //!   spans of time.
@@ -23,6 +24,7 @@ pub mod captured;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod events;
 pub mod idle;
 pub mod key;
 pub mod local;

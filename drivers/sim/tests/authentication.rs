@@ -291,3 +291,38 @@ fn replays_into_another_session_are_refused() {
     let now = world.cluster.node(0).endpoint.counters().requests_executed;
     assert_eq!(now - executed, asked - 1, "only what was asked since");
 }
+
+/// Where packets are copied under way, answering each copy would make ever more of them.
+#[test]
+fn a_challenge_is_answered_once() {
+    let mut world = world([None, None]);
+    let network = world.cluster.network().clone();
+    network.record(true);
+    // The first hello arrives, its challenge comes back, and what answers that gets lost.
+    let is_challenge = |bytes: &[u8]| bytes[1] == Kind::Challenge as u8;
+    let limit = network.now() + MS(10);
+    let mut before = Vec::new();
+    while !before.iter().any(|(_, _, bytes): &(_, _, Vec<u8>)| is_challenge(bytes)) {
+        assert!(world.cluster.step(limit), "nobody was challenged");
+        before.extend(network.recorded());
+    }
+    network.set_cut(address(1), address(0), true);
+    run(&mut world, Duration::from_micros(10));
+    before.extend(network.recorded());
+    let hellos = |packets: &[(SocketAddrV4, SocketAddrV4, Vec<u8>)]| {
+        let is_hello = |bytes: &[u8]| bytes[1] == Kind::Hello as u8;
+        packets.iter().filter(|(from, _, bytes)| *from == address(1) && is_hello(bytes)).count()
+    };
+    assert_eq!(hellos(&before), 2);
+    let challenge = before.iter().find(|(_, _, bytes)| is_challenge(bytes));
+    let (from, to, challenge) = challenge.expect("it was challenged").clone();
+    for _ in 0..50 {
+        network.inject(from, to, &challenge);
+    }
+    run(&mut world, MS(1));
+    assert_eq!(hellos(&network.recorded()), 0);
+    // The timer says it again, so the session comes about.
+    network.set_cut(address(1), address(0), false);
+    run(&mut world, MS(100));
+    assert!(connected(&mut world));
+}

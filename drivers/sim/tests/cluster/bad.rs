@@ -57,7 +57,8 @@ fn check(cn: &Cn, end: End, what: &str, expected: impl Fn(MemoryError) -> bool) 
             let holders = Resource::Holders;
             let no_holder =
                 matches!(error, MemoryError::Exhausted { resource, .. } if resource == holders);
-            let right = expected(error) || cn.tight && no_holder;
+            let over_quota = cn.limited && matches!(error, MemoryError::Quota { .. });
+            let right = expected(error) || cn.tight && no_holder || over_quota;
             assert!(right, "{what} was refused: {error} ({error:?})");
         }
         End::Not | End::Unknown => {}

@@ -194,6 +194,9 @@ impl Cn {
 
     /// A refusal that is the pool's fault, or this program's.
     pub(super) fn check_shortage(&self, error: MemoryError) {
+        if self.limited && matches!(error, MemoryError::Quota { .. }) {
+            return self.count("quota used up");
+        }
         assert!(
             self.tight && matches!(error, MemoryError::Exhausted { .. }),
             "node {} was refused: {error} ({error:?})",

@@ -130,6 +130,8 @@ pub(crate) struct Handle {
     pub(crate) partners: usize,
     /// Pools are so small that they run out, or what dead nodes held comes back late.
     pub(crate) tight: bool,
+    /// See [`Temper::limited`].
+    pub(crate) limited: bool,
     /// Things happen that may end sessions.
     pub(crate) harsh: bool,
     /// It keeps to no rules, and what it is told is not compared with anything.
@@ -170,6 +172,7 @@ impl Cn {
             nodes,
             partners: if temper.alone { memory_nodes } else { nodes },
             tight: temper.tight || temper.mortal || temper.harsh,
+            limited: temper.limited,
             harsh: temper.harsh,
             hostile: temper.hostile,
             hasty: Cell::new(temper.hasty),

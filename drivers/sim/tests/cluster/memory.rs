@@ -31,6 +31,7 @@ pub(crate) struct PoolMemory {
     sessions: Vec<SessionHolder>,
     transfers: Vec<Transfer>,
     config: Config,
+    limits: Limits,
 }
 
 thread_local! {
@@ -40,7 +41,12 @@ thread_local! {
 impl PoolMemory {
     /// Memory for a pool of `bytes` bytes. It still has the bytes of the run before: whoever can
     /// read them has found a leak.
-    pub(crate) fn new(bytes: usize, sessions: usize, tight: Option<&mut Random>) -> Self {
+    pub(crate) fn new(
+        bytes: usize,
+        sessions: usize,
+        limits: Limits,
+        tight: Option<&mut Random>,
+    ) -> Self {
         let mut config = Config::for_pool_bytes(bytes as u64);
         config.grace_ns = GRACE.as_nanos();
         config.holders = config.holders.max(64).max(2 * sessions as u32);
@@ -71,6 +77,7 @@ impl PoolMemory {
             sessions: vec![SessionHolder::default(); sessions],
             transfers: vec![Transfer::default(); config.stages as usize],
             config,
+            limits,
         }
     }
 
@@ -88,7 +95,7 @@ impl PoolMemory {
         let incarnation = oracle.borrow().incarnations[number];
         let identity = Identity { memory_node: number as u32, incarnation, key: RefKey(key) };
         let node =
-            MemoryNode::new(store, identity, Limits::NONE, &mut self.sessions, &mut self.transfers);
+            MemoryNode::new(store, identity, self.limits, &mut self.sessions, &mut self.transfers);
         Server {
             node,
             number,

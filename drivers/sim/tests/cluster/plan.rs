@@ -1,5 +1,7 @@
 //! What is drawn for a seed: who takes part, and what goes wrong.
 
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::store::Limits;
 use dmrpc_core::time::Duration;
 use dmrpc_sim::cluster::Clock;
 use dmrpc_sim::faults::Faults;
@@ -49,7 +51,14 @@ pub(crate) struct Plan {
     pub(crate) operations: u32,
     /// Sessions that a memory node has room for.
     pub(crate) sessions: usize,
+    /// All nodes have this key.
+    pub(crate) key: Option<Key>,
+    /// What a session may have at a memory node.
+    pub(crate) limits: Limits,
 }
+
+/// How long a memory node pauses at least to lose all sessions, on the slowest clock.
+pub(crate) const PAST_LEASE: Duration = Duration::from_millis(11_200);
 
 impl Plan {
     pub(crate) fn drawn(random: &mut Random) -> Self {
@@ -75,6 +84,7 @@ impl Plan {
             harsh: faults.clog > 0 || clocks || incast || !incidents.is_empty(),
             hostile: false,
             alone: incast,
+            limited: false,
         };
         Self {
             memory_nodes,
@@ -91,7 +101,35 @@ impl Plan {
             programs,
             operations: random.within(each * 3 / 4..=each * 5 / 4) as u32,
             sessions: if hogged { nodes + 2 } else { nodes.max(16) },
+            key: None,
+            limits: Limits::NONE,
         }
+    }
+
+    /// Draws what came later: from numbers of its own, so that a seed's other draws stay.
+    pub(crate) fn and_more(mut self, random: &mut Random) -> Self {
+        if random.below(4) == 0 {
+            let secret = random.draw().to_le_bytes().repeat(2);
+            self.key = Some(Key::new(&secret).expect("16 bytes"));
+        }
+        let incast = self.temper.alone;
+        if !incast && random.below(4) == 0 {
+            let few = random.within(3..=12) as u32;
+            match random.below(3) {
+                0 => self.limits.pages = u64::from(few) * 24,
+                1 => self.limits.regions = few,
+                _ => self.limits.entries = few,
+            }
+            self.temper.limited = true;
+        }
+        for (_, incident) in &mut self.incidents {
+            if let Incident::MemoryPause(span) = incident
+                && random.below(2) == 0
+            {
+                *span = PAST_LEASE + Duration::from_nanos(random.below(4_000_000_000));
+            }
+        }
+        self
     }
 
     /// A node's clock: 10 % off at most, or up to ten times as fast as another's.

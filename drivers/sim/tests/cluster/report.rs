@@ -7,7 +7,7 @@ use dmrpc_sim::effects::Fault;
 use dmrpc_sim::faults::Counts;
 
 /// Faults of nodes, as they are counted.
-pub(crate) const NODE_FAULTS: [&str; 27] = [
+pub(crate) const NODE_FAULTS: [&str; 30] = [
     "dies at any time",
     "dies holding regions",
     "dies holding references",
@@ -20,6 +20,7 @@ pub(crate) const NODE_FAULTS: [&str; 27] = [
     "memory node returns empty",
     "memory node returns smaller",
     "memory node paused",
+    "memory node paused past a lease",
     "exhausted frames",
     "exhausted nodes",
     "exhausted versions",
@@ -32,6 +33,8 @@ pub(crate) const NODE_FAULTS: [&str; 27] = [
     "exhausted holds of a version",
     "exhausted sessions",
     "exhausted slots",
+    "quota used up",
+    "packet without its tag",
     "clocks apart",
     "hostile packets",
     "incast",
@@ -85,11 +88,13 @@ impl Report {
         let simulated: u64 = reports.iter().map(|report| report.ended.as_nanos()).sum();
         println!(
             "{{\"app\":\"sim\",\"seeds\":{},\"start\":{start},\"calls\":{all},\
-             \"calls_per_min\":{:.0},\"simulated_s\":{},\"packets\":{packets},\
+             \"calls_per_min\":{:.0},\"calls_per_cpu_min\":{:.0},\
+             \"simulated_s\":{},\"packets\":{packets},\
              \"median\":{{\"calls\":{calls},\"nodes\":{nodes},\"fault_kinds\":{kinds}}},\
              \"took_effect\":{{{}}},\"done\":{{{}}},\"violations\":0}}",
             reports.len(),
             all as f64 * 60.0 / seconds,
+            all as f64 * 60.0 / cpu_seconds().unwrap_or(seconds),
             simulated / 1_000_000_000,
             fields(&faults),
             fields(&others),
@@ -104,6 +109,15 @@ impl Report {
             assert!(never.is_empty(), "faults that never took effect: {never:?}");
         }
     }
+}
+
+/// The processor time that this process has taken, which others on the machine do not change:
+/// fields 14 and 15 of its `stat`, in hundredths of a second.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some((ticks(11)? + ticks(12)?) as f64 / 100.0).filter(|seconds| *seconds > 0.0)
 }
 
 fn fields(counts: &BTreeMap<&str, u64>) -> String {

@@ -54,7 +54,7 @@ fn pools(plan: &Plan, random: &mut Random) -> Vec<Vec<PoolMemory>> {
         };
         let tight = (plan.temper.tight && (life > 0 || !plan.shrinking)).then_some(&mut *random);
         let bytes = if plan.shrinking && life == 0 { 4 << 20 } else { bytes };
-        PoolMemory::new(bytes, plan.sessions, tight)
+        PoolMemory::new(bytes, plan.sessions, plan.limits, tight)
     };
     (0..plan.memory_nodes).map(|_| (0..=more).rev().map(&mut pool).collect()).collect()
 }
@@ -62,7 +62,7 @@ fn pools(plan: &Plan, random: &mut Random) -> Vec<Vec<PoolMemory>> {
 /// Runs one seed.
 pub(crate) fn run(seed: u64) -> Report {
     let mut random = Random::new(seed);
-    let plan = Plan::drawn(&mut random);
+    let plan = Plan::drawn(&mut random).and_more(&mut Random::new(!seed));
     let mut pools = pools(&plan, &mut random);
     let network = Network::new(random.draw(), plan.faults.clone());
     let oracle = Oracle::new(vec![FIRST_INCARNATION; plan.memory_nodes], plan.deaths);
@@ -105,6 +105,7 @@ impl<'m> World<'m> {
         let mut config = Config::new(incarnation, DATAGRAM_BYTES);
         config.slots_per_session = self.plan.slots;
         config.window_packets = self.plan.window;
+        config.key = self.plan.key;
         let slots = usize::from(self.plan.slots);
         let size = match node {
             Node::Memory(_) => StorageSize::new(1, self.plan.sessions, slots),
@@ -267,6 +268,8 @@ impl<'m> World<'m> {
         let calls: u64 =
             self.cluster.nodes().map(|node| node.endpoint.counters().calls_started).sum();
         let mut counts = self.oracle.borrow().counts.clone();
+        let untagged = self.cluster.nodes().map(|node| node.endpoint.counters().bad_tag).sum();
+        counts.insert("packet without its tag", untagged);
         if self.plan.temper.alone {
             counts.insert("incast", network.counts().queue_full);
         }

@@ -19,6 +19,8 @@ pub(crate) struct Temper {
     pub(crate) hostile: bool,
     /// It makes no calls to other compute nodes.
     pub(crate) alone: bool,
+    /// Sessions may have little of something at a memory node.
+    pub(crate) limited: bool,
 }
 
 /// How often a node dies at a point where it may, parts in a million.

@@ -4,7 +4,7 @@ use dmrpc_core::time::{Duration, Instant};
 
 use super::World;
 use crate::net::{Node, address};
-use crate::plan::Incident;
+use crate::plan::{Incident, PAST_LEASE};
 
 /// How long things may go wrong: what the programs have not done by then they do without faults.
 const WORK_MAX: Duration = Duration::from_secs(900);
@@ -14,7 +14,8 @@ const WORK_MAX: Duration = Duration::from_secs(900);
 pub(super) enum Todo {
     StartCompute(usize),
     StartMemory(usize),
-    Resume(usize),
+    /// A node, and for how long it did not run.
+    Resume(usize, Duration),
     Heal(usize, usize),
 }
 
@@ -51,7 +52,7 @@ impl World<'_> {
     fn mend(&mut self) {
         self.oracle.borrow_mut().count("programs that faults held up");
         while let Some((_, todo)) = self.agenda.pop_first() {
-            if let Todo::Resume(index) = todo {
+            if let Todo::Resume(index, _) = todo {
                 self.cluster.pause(index, Duration::ZERO);
             }
             self.act(todo);
@@ -101,11 +102,14 @@ impl World<'_> {
                 };
                 self.oracle.borrow_mut().count(name);
             }
-            Todo::Resume(index) => {
+            Todo::Resume(index, span) => {
                 self.oracle.borrow_mut().paused.remove(&index);
                 let waited = self.cluster.network().has_arrived(address(index));
                 if waited && index < self.plan.memory_nodes {
                     self.oracle.borrow_mut().count("memory node paused");
+                    if span >= PAST_LEASE {
+                        self.oracle.borrow_mut().count("memory node paused past a lease");
+                    }
                 }
             }
             Todo::Heal(from, to) => {
@@ -132,7 +136,7 @@ impl World<'_> {
                 if let Some(index) = self.any_of(self.compute_nodes()) {
                     self.oracle.borrow_mut().paused.insert(index);
                     self.cluster.pause(index, span);
-                    self.later(span, Todo::Resume(index));
+                    self.later(span, Todo::Resume(index, span));
                 }
             }
             Incident::MemoryPause(span) => {
@@ -140,7 +144,7 @@ impl World<'_> {
                     self.cluster.pause(index, span);
                     // Before it takes in what has come meanwhile.
                     let nearly = Duration::from_nanos(span.as_nanos().saturating_sub(1_000));
-                    self.later(nearly, Todo::Resume(index));
+                    self.later(nearly, Todo::Resume(index, span));
                 }
             }
             Incident::MemoryCrash(away) => {
