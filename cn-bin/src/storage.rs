@@ -8,13 +8,14 @@ use dmrpc_core::endpoint::table::{
 };
 use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
 use dmrpc_core::time::Instant;
+use dmrpc_host::table::table;
 
 /// A boxed slice that is lent out as if for ever, until dropped.
 struct Lent<T>(*mut [T]);
 
 impl<T: Clone> Lent<T> {
     fn new(value: T, count: usize) -> Self {
-        Self(Box::into_raw(vec![value; count].into_boxed_slice()))
+        Self(Box::into_raw(table(value, count).into_boxed_slice()))
     }
 
     /// The slice.

@@ -30,6 +30,7 @@ mod log;
 pub mod memory;
 pub mod pen;
 pub mod port;
+mod prefetch;
 pub mod service;
 pub mod store;
 pub mod time;

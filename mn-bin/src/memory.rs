@@ -7,6 +7,7 @@ use dmrpc_core::endpoint::TimerEntry;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
+use dmrpc_host::table::table;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
 /// Maps `bytes` bytes of zeros. Pages are taken from the system as they are first touched.
@@ -44,11 +45,11 @@ pub(crate) struct EndpointMemory {
 impl EndpointMemory {
     pub(crate) fn new(size: &StorageSize) -> Self {
         Self {
-            client_sessions: vec![ClientSession::EMPTY; size.client_sessions],
-            client_slots: vec![ClientSlot::EMPTY; size.client_slots],
-            server_sessions: vec![ServerSession::EMPTY; size.server_sessions],
-            server_slots: vec![ServerSlot::EMPTY; size.server_slots],
-            timers: vec![TimerEntry::EMPTY; size.timers],
+            client_sessions: table(ClientSession::EMPTY, size.client_sessions),
+            client_slots: table(ClientSlot::EMPTY, size.client_slots),
+            server_sessions: table(ServerSession::EMPTY, size.server_sessions),
+            server_slots: table(ServerSlot::EMPTY, size.server_slots),
+            timers: table(TimerEntry::EMPTY, size.timers),
         }
     }
 

@@ -11,7 +11,10 @@ use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint};
 use dmrpc_core::memory::{Atomic, Handed, Memory, Plain};
-use dmrpc_core::service::{CORE_COUNTS, Identity, MemoryNode, SessionHolder, Transfer};
+use dmrpc_core::service::{
+    CORE_COUNTS, DetachedAccount, Detachment, Detachments, Identity, MemoryNode, SessionHolder,
+    Transfer,
+};
 use dmrpc_core::store::{
     Config as StoreConfig, Layout, Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store,
 };
@@ -246,11 +249,23 @@ fn poll_loop<M: Memory>(
     let options = common.options;
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); common.stages];
+    let config = *store.config();
+    let mut detachments = vec![Detachment::default(); config.entries as usize];
+    let mut accounts = vec![DetachedAccount::default(); config.holders as usize];
     let Common { identity, limits, .. } = *common;
     let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
     if let Some(staged) = options.session_staged {
         node.bound_staged_pages(staged.0.div_ceil(PAGE_BYTES));
     }
+    // By default no session can take all that there is for all of them.
+    let most = |all: u32| all - all / 4;
+    let writes = options.session_writes.unwrap_or(most(common.stages as u32));
+    node.bound_transfers(writes as usize);
+    node.bound_detached(Detachments::new(
+        options.session_detached.unwrap_or(most(config.detached_max)),
+        &mut detachments,
+        &mut accounts,
+    ));
     if common.hands_out {
         node.hand_out_places();
     }

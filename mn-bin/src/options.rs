@@ -135,6 +135,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE")]
     pub(crate) session_staged: Option<ByteSize>,
 
+    /// Most long writes that one session may have in progress; what comes beyond waits. Three
+    /// quarters of what the pool has room for if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_writes: Option<u32>,
+
+    /// Most detached references that one session may have made and nobody has taken; three
+    /// quarters of what the pool has room for if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) session_detached: Option<u32>,
+
     /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
     /// over DPDK if not given.
     #[arg(long, value_name = "SIZE",

@@ -149,8 +149,8 @@ impl Endpoint<'_> {
             }
             ServeState::Answered => {
                 let unasked_packets = self.server_slots[index].unasked;
-                let sending = &mut self.server_slots[index].outgoing.sending;
-                sending.resend_first(unasked(UNASKED_PACKETS, unasked_packets).into());
+                let outgoing = &mut self.server_slots[index].outgoing;
+                outgoing.resend_first(unasked(UNASKED_PACKETS, unasked_packets).into());
                 self.enqueue_server(index);
             }
             ServeState::Refused => self.send_busy(io, index),

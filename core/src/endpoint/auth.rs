@@ -8,25 +8,21 @@
 //!   or without a key.
 //! - **Proofs** in hellos and their answers show that the other end has the key.
 //! - **Tags.** The answer settles 16 secret bytes of the session, from both ends' identities and
-//!   nonces. Each packet's tag is AES-CMAC (RFC 4493) over these bytes and the header without the
-//!   tag, cut to 64 bits. The header has the payload's checksum in it, so an attacker who can
-//!   change packets under way may still change a payload so that its checksum stays.
+//!   nonces. Each packet's tag, 64 bits, depends on these bytes and on the header without the tag,
+//!   see `tag`. The header has the payload's checksum in it, so an attacker who can change packets
+//!   under way may still change a payload so that its checksum stays.
 //!
-//! The primitives are those of the crates `aes`, `cmac` and `siphasher`. A packet's tag is computed
-//! with the crate's AES but without its buffers: the first block of each session is encrypted
-//! once, the rest is three blocks.
+//! The primitives are those of the crates `aes`, `cmac` and `siphasher`.
 
 use core::hash::Hasher;
 use core::net::SocketAddrV4;
 
-use aes::cipher::{
-    Block, BlockBackend, BlockClosure, BlockEncrypt, BlockSizeUser, KeyInit, consts::U16,
-};
-use aes::{Aes128, Aes128Enc};
+use aes::Aes128;
 use cmac::{Cmac, Mac as _};
 use siphasher::sip::SipHasher24;
 
 use super::host::SessionId;
+use super::tag::{Binding, TagKeys};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
 use crate::wire::packet::{Flags, HEADER_BYTES, Packet};
@@ -78,18 +74,13 @@ impl core::fmt::Display for KeyError {
 impl core::error::Error for KeyError {}
 
 /// AES-CMAC over the parts, one after the other.
-fn cmac(key: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn cmac(key: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
     let mut mac = <Cmac<Aes128> as cmac::Mac>::new(key.into());
     for part in parts {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
 }
-
-/// What the tags of a session's packets depend on beside the packets: the cipher's state after
-/// the session's secret bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Binding(u128);
 
 /// The identities of a session, as both ends know them.
 #[derive(Clone, Copy, Debug)]
@@ -123,29 +114,20 @@ impl Parties {
 /// The keys of an endpoint that has one.
 pub(super) struct Keys {
     handshake: [u8; 16],
-    packets: Aes128Enc,
-    /// RFC 4493's K2, for a last block that is not full.
-    last: u128,
+    pub(super) tags: TagKeys,
     /// For packets outside of sessions.
     outside: Binding,
 }
 
 impl Keys {
     pub(super) fn new(key: &Key) -> Self {
-        let packets = Aes128Enc::new(&cmac(&key.0, &[b"dmrpc packets"]).into());
-        let mut zero = Block::<Aes128Enc>::default();
-        packets.encrypt_block(&mut zero);
-        let last = double(double(u128::from_be_bytes(zero.into())));
         let handshake = cmac(&key.0, &[b"dmrpc handshakes"]);
-        let mut keys = Self { handshake, packets, last, outside: Binding(0) };
-        keys.outside = keys.bind([0; 16]);
-        keys
-    }
-
-    fn bind(&self, secret: [u8; 16]) -> Binding {
-        let mut block = secret.into();
-        self.packets.encrypt_block(&mut block);
-        Binding(u128::from_ne_bytes(block.into()))
+        let tags = TagKeys::new(
+            &cmac(&key.0, &[b"dmrpc packets"]),
+            &cmac(&key.0, &[b"dmrpc whole messages"]),
+        );
+        let outside = tags.bind([0; 16]);
+        Self { handshake, tags, outside }
     }
 
     /// The binding of packets that belong to no session.
@@ -156,7 +138,7 @@ impl Keys {
     /// A session's secret bytes, for its packets and for its hello's answer.
     pub(super) fn session(&self, parties: &Parties) -> (Binding, [u8; 16]) {
         let secret = cmac(&self.handshake, &[b"s", &parties.to_bytes()]);
-        (self.bind(secret), secret)
+        (self.tags.bind(secret), secret)
     }
 
     /// What a hello shows.
@@ -179,24 +161,7 @@ impl Keys {
         let [index, generation] = [client.index, client.generation].map(u32::to_le_bytes);
         cmac(&self.handshake, &[b"r", &index, &generation, &nonce.to_le_bytes(), &[why]])
     }
-
-    /// The tag of a packet with this header. What the header has as its tag does not matter.
-    #[inline]
-    pub(super) fn tag(&self, binding: Binding, header: &[u8; HEADER_BYTES]) -> u64 {
-        let mut tag = 0;
-        let chain = HeaderMac { keys: self, state: binding.0, header, tag: &mut tag };
-        self.packets.encrypt_with_backend(chain);
-        tag
-    }
-
-    /// Whether a header has its tag.
-    #[inline]
-    pub(super) fn is_tagged(&self, binding: Binding, header: &[u8; HEADER_BYTES]) -> bool {
-        self.tag(binding, header) == u64_at(header, TAG_AT)
-    }
 }
-
-const TAG_AT: usize = 16;
 
 /// Whether a packet of a session is from the session's peer, as far as the session can tell.
 #[inline(always)]
@@ -208,75 +173,23 @@ pub(super) fn is_authentic(
     match (binding, keys) {
         (Some(binding), Some(keys)) => {
             packet.flags().contains(Flags::AUTHENTICATED)
-                && keys.is_tagged(binding, packet.header_bytes())
+                && keys.tags.is_tagged(&binding, packet.header_bytes())
         }
         _ => true,
     }
 }
 
 /// The same for the header as it came, of a packet that says that it is tagged if its session's
-/// are. Without tags none can be right.
-#[inline(never)]
+/// are, and that begins as the session's usual packets do. Without tags none can be right.
+#[inline(always)]
 pub(super) fn is_tagged(
     keys: &Option<Keys>,
-    binding: Option<Binding>,
+    binding: &Option<Binding>,
     header: &[u8; HEADER_BYTES],
 ) -> bool {
     match (binding, keys) {
-        (Some(binding), Some(keys)) => keys.is_tagged(binding, header),
+        (Some(binding), Some(keys)) => keys.tags.is_tagged_usual(binding, header),
         _ => false,
-    }
-}
-
-/// Puts a packet's tag into its header, which is finished otherwise.
-#[inline]
-pub(super) fn put_tag(keys: &Keys, binding: Binding, header: &mut [u8; HEADER_BYTES]) {
-    let tag = keys.tag(binding, header);
-    header[TAG_AT..TAG_AT + 8].copy_from_slice(&tag.to_ne_bytes());
-}
-
-/// Doubling in GF(2^128), as RFC 4493 has it.
-fn double(value: u128) -> u128 {
-    let carry = (value >> 127) * 0x87;
-    (value << 1) ^ carry
-}
-
-fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
-    u64::from_ne_bytes(*header[at..].first_chunk().expect("within the header"))
-}
-
-/// The last three blocks of a packet's CMAC, in one go on the cipher's backend.
-struct HeaderMac<'a> {
-    keys: &'a Keys,
-    state: u128,
-    header: &'a [u8; HEADER_BYTES],
-    tag: &'a mut u64,
-}
-
-impl BlockSizeUser for HeaderMac<'_> {
-    type BlockSize = U16;
-}
-
-impl BlockClosure for HeaderMac<'_> {
-    #[inline(always)]
-    fn call<B: BlockBackend<BlockSize = U16>>(self, backend: &mut B) {
-        let word = |at: usize| {
-            u128::from(u64::from_ne_bytes(*self.header[at..].first_chunk().expect("a word")))
-        };
-        let pair = |low, high| u128::from_ne_bytes((word(low) | word(high) << 64).to_ne_bytes());
-        let mut step = |state: u128| {
-            let mut block = Block::<Self>::from(state.to_ne_bytes());
-            backend.proc_block((&mut block).into());
-            u128::from_ne_bytes(block.into())
-        };
-        let state = step(self.state ^ pair(0, 8));
-        let state = step(state ^ pair(24, 32));
-        // The last block has half of its bytes: a one follows, then zeros (RFC 4493, 2.4).
-        let mut last = [0; 16];
-        last[..8].copy_from_slice(&self.header[40..]);
-        last[8] = 0x80;
-        let last = u128::from_ne_bytes(last) ^ u128::from_ne_bytes(self.keys.last.to_be_bytes());
-        *self.tag = step(state ^ last) as u64;
     }
 }
 
@@ -332,25 +245,9 @@ impl Secret {
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
-    use proptest::prelude::*;
 
     use super::*;
     use crate::wire::control::Features;
-
-    fn keys(fill: u8) -> Keys {
-        Keys::new(&Key::new(&[fill; 16]).unwrap())
-    }
-
-    fn parties(nonce: u64) -> Parties {
-        Parties {
-            client_incarnation: 1,
-            client: SessionId { index: 2, generation: 3 },
-            client_nonce: 4,
-            server_incarnation: 5,
-            server: SessionId { index: 6, generation: 7 },
-            server_nonce: nonce,
-        }
-    }
 
     #[test]
     fn short_secrets_are_refused_and_keys_not_shown() {
@@ -369,37 +266,6 @@ mod tests {
         let message: [u8; 20] = core::array::from_fn(|i| i as u8);
         let wanted = 0x84a3_48a4_a45d_235b_abff_fc0d_2b4d_a09au128;
         assert_eq!(cmac(&key, &[&message]), wanted.to_be_bytes());
-    }
-
-    proptest! {
-        /// The fast path is AES-CMAC over secret and header without tag, as the crate computes it.
-        #[test]
-        fn tags_are_cmac(
-            header in proptest::collection::vec(any::<u8>(), 48), nonce in any::<u64>()
-        ) {
-            let header: [u8; 48] = header.try_into().unwrap();
-            let key = Key::new(b"a secret of more than sixteen bytes").unwrap();
-            let keys = Keys::new(&key);
-            let (binding, secret) = keys.session(&parties(nonce));
-            let raw = cmac(&key.0, &[b"dmrpc packets"]);
-            let whole = cmac(&raw, &[&secret, &header[..16], &header[24..]]);
-            prop_assert_eq!(&keys.tag(binding, &header).to_ne_bytes()[..], &whole[..8]);
-        }
-
-        #[test]
-        fn any_change_changes_the_tag(
-            header in proptest::collection::vec(any::<u8>(), 48), bit in 0usize..48 * 8
-        ) {
-            let mut header: [u8; 48] = header.try_into().unwrap();
-            let keys = keys(1);
-            let (binding, _) = keys.session(&parties(9));
-            put_tag(&keys, binding, &mut header);
-            prop_assert!(keys.is_tagged(binding, &header));
-            prop_assert!(!keys.is_tagged(keys.session(&parties(10)).0, &header));
-            prop_assert!(!super::tests::keys(2).is_tagged(binding, &header));
-            header[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(!keys.is_tagged(binding, &header));
-        }
     }
 
     #[test]

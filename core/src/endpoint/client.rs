@@ -303,13 +303,13 @@ impl Endpoint<'_> {
         }
         let session = &mut self.client_sessions[index >> self.slot_shift];
         let report = report(header, beyond);
-        if slot.outgoing.sending.acknowledge(&report, &mut session.reordering) {
+        if slot.outgoing.acknowledge(&report, &mut session.reordering) {
             slot.backoff = 0;
             let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
             session.rtt.answered(header.slot, now, min, max);
             slot.due = (now + session.rtt.timeout).min(slot.deadline);
         }
-        if slot.outgoing.sending.due().is_some() {
+        if slot.outgoing.due().is_some() {
             self.enqueue_client(index);
         }
         // A server that has nothing of the request asks for its first packet.

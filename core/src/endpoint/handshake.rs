@@ -3,12 +3,13 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::{Binding, Parties};
+use super::auth::Parties;
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
 use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
+use super::tag::Binding;
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Reordering;
 use crate::device::Tx;
@@ -84,40 +85,6 @@ impl Endpoint<'_> {
             self.wheel.arm(self.client_session_timer_id(index), now + HELLO_AGAIN_AFTER);
         }
         io.tx.flush();
-    }
-
-    /// Whether a client session is open and its peer is not suspected.
-    pub fn is_up(&self, session: SessionId) -> bool {
-        self.client_session(session).is_some_and(|session| session.state == ClientState::Up)
-    }
-
-    /// Slots of a client session; zero before the handshake is over.
-    pub fn slots(&self, session: SessionId) -> u16 {
-        self.client_session(session).map_or(0, |session| session.slots)
-    }
-
-    /// Slots of a client session that carry no call now. Calls of depth `d` leave the last
-    /// `DEPTH_MAX - 1 - d` to deeper ones.
-    pub fn slots_free(&self, session: SessionId) -> u16 {
-        self.client_session(session).map_or(0, |session| session.free_count.into())
-    }
-
-    /// Sessions in which this endpoint answers calls now.
-    pub fn server_sessions_open(&self) -> usize {
-        self.server_sessions.iter().filter(|session| session.open).count()
-    }
-
-    /// Which life of the server a session is with; `None` before the handshake is over.
-    pub fn server_incarnation(&self, session: SessionId) -> Option<u64> {
-        self.client_session(session)
-            .filter(|session| session.state != ClientState::Connecting)
-            .map(|session| session.remote_incarnation)
-    }
-
-    /// Longest body that travels in one packet of a session beside a head of `head` bytes.
-    pub fn packet_room(&self, session: SessionId, head: usize) -> usize {
-        self.client_session(session)
-            .map_or(0, |session| (session.payload_bytes as usize).saturating_sub(head))
     }
 
     pub(super) fn send_hello<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
@@ -284,7 +251,13 @@ impl Endpoint<'_> {
             server,
             server_nonce: self.secret.server_nonce(server),
         };
-        let keyed = self.keys.as_ref().map(|keys| keys.session(&parties));
+        let template = template(Kind::Response, remote, features);
+        let straight = straight(Kind::Request, server, features, peer);
+        let keyed = self.keys.as_ref().map(|keys| {
+            let (mut binding, secret) = keys.session(&parties);
+            keys.tags.expect(&mut binding, straight.first_part(), template.first_part());
+            (binding, secret)
+        });
         self.server_sessions[index] = ServerSession {
             open: true,
             suspected: false,
@@ -296,8 +269,8 @@ impl Endpoint<'_> {
             remote_window: hello.window,
             slots: hello.slots.min(self.config.slots_per_session),
             features,
-            template: template(Kind::Response, remote, features),
-            straight: straight(Kind::Request, server, features, peer),
+            template,
+            straight,
             // What is left in it of the last session finds nothing to send.
             queue: self.server_sessions[index].queue,
             binding: keyed.map(|(binding, _)| binding),
@@ -435,6 +408,10 @@ impl Endpoint<'_> {
         session.template = template(Kind::Request, remote, ack.features);
         session.straight = straight(Kind::Response, id, ack.features, peer);
         session.binding = binding;
+        if let (Some(keys), Some(binding)) = (&self.keys, &mut session.binding) {
+            let (incoming, outgoing) = (session.straight, session.template);
+            keys.tags.expect(binding, incoming.first_part(), outgoing.first_part());
+        }
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
         session.last_heard = now;

@@ -12,7 +12,8 @@
 //! - `wheel`: timers;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `straight`: the usual case of both; `parts`: what both share;
-//! - [`auth`]: keys, cookies, tags;
+//! - [`auth`]: keys and cookies; `tag`: whose packet it is;
+//! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
@@ -33,7 +34,9 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod ahead;
 pub mod auth;
+mod bits;
 mod call;
 mod client;
 mod config;
@@ -52,6 +55,7 @@ mod server;
 mod settle;
 mod straight;
 pub mod table;
+mod tag;
 mod transmit;
 pub mod view;
 mod wheel;
@@ -109,6 +113,8 @@ pub struct Endpoint<'m> {
     reset_heeded_at: Instant,
     /// Slots of a session, as a power of two.
     slot_shift: u32,
+    /// The tables are too large for the processor's caches: fetch ahead.
+    ahead: bool,
     counters: Counters,
     wheel: Wheel<'m>,
     ready: Ready,
@@ -168,6 +174,7 @@ impl<'m> Endpoint<'m> {
             traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
+            ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
             wheel: Wheel::new(timers, now),
             ready: Ready::EMPTY,
@@ -218,6 +225,9 @@ impl<'m> Endpoint<'m> {
             io.tx.flush();
         }
         let received = rx.receive();
+        if self.ahead {
+            self.expect_packets(&*rx, received);
+        }
         for index in 0..received {
             let (peer, datagram) = rx.packet(index);
             self.packet(now, &mut io, peer, datagram);
@@ -277,6 +287,12 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
+        if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>()
+            && bytes[1] == REQUEST
+            && self.straight_repetition(now, io, peer, bytes, payload)
+        {
+            return;
+        }
         let packet = match Packet::parse(datagram, self.crc) {
             Ok(packet) => packet,
             Err(error) => return self.counters.wire_error(error),
@@ -342,6 +358,11 @@ impl<'m> Endpoint<'m> {
         let mut fired = 0;
         while let Some(id) = self.wheel.pop(now) {
             fired += 1;
+            if self.ahead
+                && let Some(next) = self.wheel.next_up()
+            {
+                self.fetch_client_slot(next as usize);
+            }
             let id = id as usize;
             let (slots, sessions) = (self.client_slots.len(), self.client_sessions.len());
             if id < slots {

@@ -13,20 +13,21 @@ const SLOTS: usize = SLOTS_MAX as usize;
 /// Slots of a session with packets to send. Each is in it at most once, which its `queued` tells,
 /// so there is room for all.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(super) struct Queue {
-    slots: [u8; SLOTS],
+    /// The session behind it in the endpoint's queue.
+    pub(super) next: u32,
+    /// The session is in the endpoint's queue.
+    pub(super) linked: bool,
     /// Where the first is. This and the end only grow; their low bits are places.
     first: u8,
     end: u8,
-    /// The session is in the endpoint's queue.
-    pub(super) linked: bool,
-    /// The session behind it there.
-    pub(super) next: u32,
+    slots: [u8; SLOTS],
 }
 
 impl Queue {
     pub(super) const EMPTY: Self =
-        Self { slots: [0; SLOTS], first: 0, end: 0, linked: false, next: NONE };
+        Self { next: NONE, linked: false, first: 0, end: 0, slots: [0; SLOTS] };
 
     #[inline(always)]
     pub(super) fn push(&mut self, slot: usize) {

@@ -19,9 +19,13 @@ pub(super) struct Rtt {
     /// The slot whose call is being timed.
     slot: u8,
     started: Instant,
-    smoothed_ns: u64,
-    variation_ns: u64,
+    /// At most [`SPAN_NS_MAX`], as is the next.
+    smoothed_ns: u32,
+    variation_ns: u32,
 }
+
+/// Longer spans count as this long: longer than any timeout.
+const SPAN_NS_MAX: u32 = 1 << 31;
 
 impl Rtt {
     /// Nothing known: wait for `timeout`.
@@ -67,7 +71,7 @@ impl Rtt {
     #[inline(never)]
     pub(super) fn sample(&mut self, span: Duration, min: Duration, max: Duration) {
         self.slot = NONE;
-        let span_ns = span.as_nanos();
+        let span_ns = span.as_nanos().min(SPAN_NS_MAX.into()) as u32;
         if self.smoothed_ns == 0 {
             self.smoothed_ns = span_ns;
             self.variation_ns = span_ns / 2;
@@ -76,7 +80,8 @@ impl Rtt {
             self.variation_ns = self.variation_ns - self.variation_ns / 4 + error / 4;
             self.smoothed_ns = self.smoothed_ns - self.smoothed_ns / 8 + span_ns / 8;
         }
-        let timeout = Duration::from_nanos(self.smoothed_ns + 4 * self.variation_ns);
+        let timeout =
+            Duration::from_nanos(u64::from(self.smoothed_ns) + 4 * u64::from(self.variation_ns));
         self.timeout = timeout.max(min).min(max);
     }
 }

@@ -44,8 +44,8 @@ impl Endpoint<'_> {
         }
         let report = report(header, beyond);
         let session = &mut self.server_sessions[index >> self.slot_shift];
-        slot.outgoing.sending.acknowledge(&report, &mut session.reordering);
-        if slot.outgoing.sending.due().is_some() {
+        slot.outgoing.acknowledge(&report, &mut session.reordering);
+        if slot.outgoing.due().is_some() {
             self.enqueue_server(index);
         }
     }
@@ -123,8 +123,8 @@ impl Endpoint<'_> {
                 self.acknowledge_request(now, io, index, Flags::empty());
             }
             ServeState::Answered => {
-                let sending = &mut self.server_slots[index].outgoing.sending;
-                sending.resend_first(UNASKED_PACKETS.into());
+                let outgoing = &mut self.server_slots[index].outgoing;
+                outgoing.resend_first(UNASKED_PACKETS.into());
                 self.enqueue_server(index);
             }
             ServeState::Idle => {}

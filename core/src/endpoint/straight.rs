@@ -3,17 +3,18 @@
 //! Each looks at the header a word at a time. Whatever is not exactly as expected goes the long
 //! way round, untouched: here only what is certain is done.
 
-use core::net::SocketAddrV4;
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Endpoint;
-use super::auth::{Binding, Keys, is_tagged};
+use super::auth::{Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
-use super::transmit::{Io, Line, send_whole, session_flags};
+use super::tag::Binding;
+use super::transmit::{Io, Line, Whole, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -44,6 +45,12 @@ pub(super) fn straight(
 #[inline(always)]
 fn word_of(peer: SocketAddrV4) -> u64 {
     u64::from(u32::from_ne_bytes(peer.ip().octets())) | u64::from(peer.port()) << 32
+}
+
+/// The address that a word of [`word_of`] is.
+#[inline(always)]
+pub(super) fn address_of(word: u64) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from((word as u32).to_ne_bytes()), (word >> 32) as u16)
 }
 
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
@@ -90,14 +97,10 @@ fn verify_unusual(
     if check != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
-    let tagged = u64_at(bytes, 0) & TAGGED != 0;
-    if tagged && !is_tagged(keys, *binding, bytes) {
-        return Err(Fault::Tag);
+    if u64_at(bytes, 0) & TAGGED != 0 {
+        return if is_tagged(keys, binding, bytes) { Ok(()) } else { Err(Fault::Tag) };
     }
-    if !tagged && u64_at(bytes, TAG_AT) != 0 {
-        return Err(Fault::Checksum);
-    }
-    Ok(())
+    if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
 }
 
 impl Endpoint<'_> {
@@ -169,6 +172,62 @@ impl Endpoint<'_> {
             }
             Served::Long => self.transmit_reply(io, index),
             Served::Later | Served::Busy => {}
+        }
+        true
+    }
+
+    /// A request that has been seen before: an old one is dropped, and one whose answer is kept is
+    /// answered again. Returns false, and has done nothing, if it is neither.
+    #[inline(always)]
+    pub(super) fn straight_repetition<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let first = u64_at(bytes, 0);
+        let session_index = (first >> 32) as usize;
+        let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
+        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
+        let number = slot_of_whole(bytes, payload);
+        if came != session.straight || session.waiting != 0 || number >= session.slots.into() {
+            return false;
+        }
+        let index = (session_index << self.slot_shift) + number as usize;
+        let slot = &mut self.server_slots[index];
+        let request = u64_at(bytes, 24);
+        let kept = slot.state == ServeState::Answered
+            && slot.outgoing.source.is_none()
+            && !slot.declined
+            && !slot.outgoing.queued;
+        if request > slot.request || request == slot.request && !kept {
+            return false;
+        }
+        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+            self.faulty(fault);
+            return true;
+        }
+        session.last_heard = now;
+        if request < slot.request {
+            self.counters.stale += 1;
+            return true;
+        }
+        self.counters.duplicates += 1;
+        let line = Line {
+            crc: self.crc,
+            keys: &self.keys,
+            binding: &session.binding,
+            peer,
+            template: &session.template,
+        };
+        let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
+        let id = (request, number as usize);
+        // Without room in the device it is as if the repetition had been lost.
+        if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+            self.counters.packets_resent += 1;
+            self.counters.packets_sent += 1;
         }
         true
     }

@@ -2,14 +2,14 @@
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
-use super::auth::Binding;
 use super::congestion::Control;
 use super::host::{SessionId, Sink, Source};
 use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
+use super::tag::Binding;
 use super::wheel::TimerEntry;
-use super::window::{Reordering, Sending};
+use super::window::{Reordering, Repairs, Report, Sending};
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
@@ -94,53 +94,55 @@ pub(super) enum ClientState {
     Leaving,
 }
 
-/// A session in which this endpoint makes calls.
+/// A session in which this endpoint makes calls. The three lines at its front are all that a usual
+/// call touches.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct ClientSession {
-    pub(super) state: ClientState,
-    pub(super) generation: u32,
-    pub(super) peer: SocketAddrV4,
-    /// The server's index and generation of the session.
-    pub(super) remote: SessionId,
-    pub(super) remote_incarnation: u64,
-    pub(super) payload_bytes: u32,
-    /// Packets that the server takes ahead of its acknowledgement.
-    pub(super) remote_window: u16,
-    pub(super) slots: u16,
-    pub(super) features: Features,
-    /// The header of its requests.
-    pub(super) template: Template,
     /// How usual answers begin.
     pub(super) straight: Straight,
-    /// Slots with packets to send.
-    pub(super) queue: Queue,
-    /// What its packets' tags are bound to, if they have tags.
-    pub(super) binding: Option<Binding>,
-    /// From the server's challenge; zero before.
-    pub(super) cookie: u64,
-    /// Refused by somebody who has not shown that they have the key.
-    pub(super) refused: bool,
-    /// How long its answers take.
-    pub(super) rtt: Rtt,
-    /// How much of its answers may be under way.
-    pub(super) control: Control,
-    /// How its requests' packets are reordered on their way.
-    pub(super) reordering: Reordering,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
+    pub(super) last_heard: Instant,
+    pub(super) generation: u32,
+    pub(super) slots: u16,
     pub(super) free_count: u8,
+    pub(super) state: ClientState,
+    /// How long its answers take.
+    pub(super) rtt: Rtt,
     /// Bit `i`: the server may hold something of the last call of slot `i`, which is over here.
     pub(super) unreleased: u64,
-    /// Bit `i`: the last call of slot `i` has ended in doubt, and the slot is not free before the
-    /// server has confirmed that it is over.
-    pub(super) held: u64,
     /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
     /// the last one had to follow is not settled: what follows the last one must not overtake.
     pub(super) parked: u64,
     /// Bit `i`: the call of slot `i` was refused and must follow one that was not settled then:
     /// the end of that one is a time to try again.
     pub(super) behind: u64,
-    pub(super) last_heard: Instant,
+    /// What the headers of its requests have in common.
+    pub(super) template: Template,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
+    pub(super) peer: SocketAddrV4,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    /// The server's index and generation of the session.
+    pub(super) remote: SessionId,
+    pub(super) remote_incarnation: u64,
+    pub(super) payload_bytes: u32,
+    /// Packets that the server takes ahead of its acknowledgement.
+    pub(super) remote_window: u16,
+    /// Refused by somebody who has not shown that they have the key.
+    pub(super) refused: bool,
+    pub(super) features: Features,
+    /// From the server's challenge; zero before.
+    pub(super) cookie: u64,
+    /// How much of its answers may be under way.
+    pub(super) control: Control,
+    /// How its requests' packets are reordered on their way.
+    pub(super) reordering: Reordering,
+    /// Bit `i`: the last call of slot `i` has ended in doubt, and the slot is not free before the
+    /// server has confirmed that it is over.
+    pub(super) held: u64,
     pub(super) last_asked: Instant,
     pub(super) opened: Instant,
     pub(super) due: Instant,
@@ -192,31 +194,51 @@ pub(super) enum CallState {
     Answering,
 }
 
-/// A message on its way out.
+/// A message on its way out. In this order, so that a short message lies beside what is known of
+/// it, and what only losses need lies behind it all.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Outgoing {
+    pub(super) source: Option<Source>,
     pub(super) sending: Sending,
     /// Length of the message in bytes.
     pub(super) message: u32,
     pub(super) head: u16,
     /// Bytes of the message that are in `inline`; the rest come from the source.
     pub(super) inline_bytes: u16,
-    pub(super) source: Option<Source>,
     /// In the session's queue.
     pub(super) queued: bool,
     pub(super) inline: [u8; HEAD_BYTES_MAX],
+    pub(super) repairs: Repairs,
 }
 
 impl Outgoing {
     pub(super) const EMPTY: Self = Self {
+        source: None,
         sending: Sending::EMPTY,
         message: 0,
         head: 0,
         inline_bytes: 0,
-        source: None,
         queued: false,
         inline: [0; HEAD_BYTES_MAX],
+        repairs: Repairs::EMPTY,
     };
+
+    /// The packet to send now, if any.
+    #[inline]
+    pub(super) fn due(&self) -> Option<u32> {
+        self.sending.due(&self.repairs)
+    }
+
+    /// Takes in what the receiver says. Returns whether it is progress.
+    pub(super) fn acknowledge(&mut self, report: &Report, reordering: &mut Reordering) -> bool {
+        self.sending.acknowledge(&mut self.repairs, report, reordering)
+    }
+
+    /// Sends everything not acknowledged again, up to `limit` packets.
+    pub(super) fn resend_first(&mut self, limit: u32) {
+        self.sending.resend_first(&mut self.repairs, limit);
+    }
 
     /// Makes it a message whose inline bytes are in place.
     #[inline(always)]
@@ -281,9 +303,18 @@ pub(super) struct Window {
     pub(super) share: u32,
 }
 
-/// A call that this endpoint makes.
+/// A call that this endpoint makes. A usual one touches the front, to the end of a short message.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct ClientSlot {
+    pub(super) request: u64,
+    pub(super) due: Instant,
+    pub(super) deadline: Instant,
+    pub(super) token: u64,
+    /// The server has executed the slot's calls up to this one, or never will.
+    pub(super) settled: u64,
+    /// Room for the answer's body beyond one packet: where and how many bytes.
+    pub(super) sink: Option<(Sink, u32)>,
     pub(super) state: CallState,
     pub(super) backoff: u8,
     /// The caller has cancelled.
@@ -295,18 +326,10 @@ pub struct ClientSlot {
     /// The server has told that this attempt is there and will be executed without asking for
     /// more room: what must follow it may come.
     pub(super) admitted: bool,
-    pub(super) request: u64,
-    /// The server has executed the slot's calls up to this one, or never will.
-    pub(super) settled: u64,
     /// Packets of the answer that may be sent unasked; zero for the usual number.
     pub(super) unasked: u8,
-    pub(super) token: u64,
-    pub(super) deadline: Instant,
-    pub(super) due: Instant,
-    /// Room for the answer's body beyond one packet: where and how many bytes.
-    pub(super) sink: Option<(Sink, u32)>,
-    pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
+    pub(super) incoming: Incoming,
 }
 
 impl ClientSlot {
@@ -330,38 +353,40 @@ impl ClientSlot {
     };
 }
 
-/// A session in which this endpoint answers calls.
+/// A session in which this endpoint answers calls. The line at its front is all that a usual call
+/// touches.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct ServerSession {
+    /// How usual requests begin.
+    pub(super) straight: Straight,
+    /// Bit `i`: slot `i` waits for another to be executed.
+    pub(super) waiting: u64,
+    pub(super) last_heard: Instant,
+    /// What the headers of its responses have in common.
+    pub(super) template: Template,
+    pub(super) generation: u32,
+    pub(super) slots: u16,
+    /// Packets that the client takes ahead of its acknowledgement.
+    pub(super) remote_window: u16,
+    /// What its packets' tags are bound to, if they have tags.
+    pub(super) binding: Option<Binding>,
+    pub(super) payload_bytes: u32,
     pub(super) open: bool,
     pub(super) suspected: bool,
-    pub(super) generation: u32,
     pub(super) peer: SocketAddrV4,
     /// The client's index and generation of the session.
     pub(super) remote: SessionId,
     pub(super) remote_incarnation: u64,
-    pub(super) payload_bytes: u32,
-    /// Packets that the client takes ahead of its acknowledgement.
-    pub(super) remote_window: u16,
-    pub(super) slots: u16,
     pub(super) features: Features,
-    /// The header of its responses.
-    pub(super) template: Template,
-    /// How usual requests begin.
-    pub(super) straight: Straight,
     /// Slots with packets to send.
     pub(super) queue: Queue,
-    /// What its packets' tags are bound to, if they have tags.
-    pub(super) binding: Option<Binding>,
     /// The session's secret bytes; zeros without a key.
     pub(super) secret: [u8; 16],
     /// How much of its requests may be under way.
     pub(super) control: Control,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
-    /// Bit `i`: slot `i` waits for another to be executed.
-    pub(super) waiting: u64,
-    pub(super) last_heard: Instant,
 }
 
 impl ServerSession {
@@ -407,9 +432,12 @@ pub(super) enum ServeState {
     Refused,
 }
 
-/// A call that this endpoint answers.
+/// A call that this endpoint answers. A usual one touches the front, to the end of a short answer.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct ServerSlot {
+    /// Number of the last request seen.
+    pub(super) request: u64,
     pub(super) state: ServeState,
     /// The service knows that the answer is not wanted.
     pub(super) cancelled: bool,
@@ -419,10 +447,8 @@ pub struct ServerSlot {
     pub(super) unasked: u8,
     /// Refused only because what it must follow was not there.
     pub(super) early: bool,
-    /// Number of the last request seen.
-    pub(super) request: u64,
-    pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
+    pub(super) incoming: Incoming,
 }
 
 impl ServerSlot {

@@ -3,10 +3,12 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::{Binding, Keys, put_tag};
+use super::auth::Keys;
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::queue::{NONE, Queue, SERVER};
+use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
+use super::tag::Binding;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -40,8 +42,11 @@ impl<T, H: Host> Io<'_, T, H> {
 const PACKETS_A_POLL: u32 = 64;
 /// Packets that one message may send before the next of its session has its turn.
 const PACKETS_A_TURN: u32 = 8;
-/// Packets after which the next session has its turn.
-const PACKETS_A_SESSION: u32 = 32;
+/// Bytes after which the next session has its turn: less than a turn of a long message, so a
+/// session with many of those has no longer turns than one with a few short ones.
+const BYTES_A_SESSION: i32 = 8 * 1024;
+/// What a message in one packet counts for, then: 32 are a turn.
+const BYTES_A_WHOLE: i32 = 256;
 
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
@@ -65,7 +70,7 @@ impl<'a> Seal<'a> {
     #[inline(always)]
     fn tag(self, header: &mut [u8; HEADER_BYTES]) {
         if let Some((keys, binding)) = self.tag {
-            put_tag(keys, binding, header);
+            keys.tags.put(&binding, header);
         }
     }
 }
@@ -235,9 +240,9 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
-        let share = *sent + PACKETS_A_SESSION;
+        let mut bytes_left = BYTES_A_SESSION;
         while let Some(number) = session.queue.front()
-            && *sent < share
+            && bytes_left > 0
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
@@ -248,13 +253,14 @@ impl Endpoint<'_> {
                         crc: self.crc,
                         keys: &self.keys,
                         binding: &session.binding,
-                        peer: session.peer,
+                        peer: address_of(session.straight.peer),
                         template: &session.template,
                     };
                     if !send_whole(io.tx, &line, (slot.request, number), what, outgoing) {
                         return true;
                     }
                     slot.state = CallState::Sent;
+                    bytes_left -= BYTES_A_WHOLE;
                     *sent += 1;
                 }
                 slot.outgoing.queued = false;
@@ -264,6 +270,7 @@ impl Endpoint<'_> {
             let seal = Seal::new(self.crc, &self.keys, session.binding);
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
+            bytes_left -= (turn.packets * session.payload_bytes) as i32;
             self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
@@ -286,15 +293,17 @@ impl Endpoint<'_> {
         sent: &mut u32,
     ) -> bool {
         let first = session_index << self.slot_shift;
-        let share = *sent + PACKETS_A_SESSION;
+        let mut bytes_left = BYTES_A_SESSION;
         while let Some(number) = self.server_sessions[session_index].queue.front()
-            && *sent < share
+            && bytes_left > 0
         {
             let turn = match self.transmit_whole_reply(io, first + number) {
                 Some(turn) => turn,
                 None => self.transmit_server(io, first + number),
             };
             *sent += turn.packets;
+            let payload_bytes = self.server_sessions[session_index].payload_bytes;
+            bytes_left -= (turn.packets * payload_bytes) as i32;
             self.counters.packets_resent += u64::from(turn.again);
             if turn.full {
                 return true;
@@ -444,7 +453,9 @@ fn seal_unusual(
     payload: &[u8],
 ) {
     seal_by_flags(header, payload, crc);
-    Seal::new(crc, keys, *binding).tag(header);
+    if let (Some(keys), Some(binding)) = (keys, binding) {
+        keys.tags.put_usual(binding, header);
+    }
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
@@ -458,12 +469,12 @@ fn several<T: Tx, H: Host>(
 ) -> Turn {
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
-        let Some(number) = outgoing.sending.due() else { break };
+        let Some(number) = outgoing.due() else { break };
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
-        again += u32::from(outgoing.sending.sent(number));
+        again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
         packets += 1;
     }
-    Turn { packets, again, full: false, more: outgoing.sending.due().is_some() }
+    Turn { packets, again, full: false, more: outgoing.due().is_some() }
 }

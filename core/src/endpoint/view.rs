@@ -31,6 +31,40 @@ pub struct SessionView {
 }
 
 impl Endpoint<'_> {
+    /// Whether a client session is open and its peer is not suspected.
+    pub fn is_up(&self, session: SessionId) -> bool {
+        self.client_session(session).is_some_and(|session| session.state == ClientState::Up)
+    }
+
+    /// Slots of a client session; zero before the handshake is over.
+    pub fn slots(&self, session: SessionId) -> u16 {
+        self.client_session(session).map_or(0, |session| session.slots)
+    }
+
+    /// Slots of a client session that carry no call now. Calls of depth `d` leave the last
+    /// `DEPTH_MAX - 1 - d` to deeper ones.
+    pub fn slots_free(&self, session: SessionId) -> u16 {
+        self.client_session(session).map_or(0, |session| session.free_count.into())
+    }
+
+    /// Sessions in which this endpoint answers calls now.
+    pub fn server_sessions_open(&self) -> usize {
+        self.server_sessions.iter().filter(|session| session.open).count()
+    }
+
+    /// Which life of the server a session is with; `None` before the handshake is over.
+    pub fn server_incarnation(&self, session: SessionId) -> Option<u64> {
+        self.client_session(session)
+            .filter(|session| session.state != ClientState::Connecting)
+            .map(|session| session.remote_incarnation)
+    }
+
+    /// Longest body that travels in one packet of a session beside a head of `head` bytes.
+    pub fn packet_room(&self, session: SessionId, head: usize) -> usize {
+        self.client_session(session)
+            .map_or(0, |session| (session.payload_bytes as usize).saturating_sub(head))
+    }
+
     /// The sessions in which this endpoint answers calls.
     pub fn server_sessions(&self) -> impl Iterator<Item = SessionView> {
         let open = self.server_sessions.iter().enumerate().filter(|(_, session)| session.open);

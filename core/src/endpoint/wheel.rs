@@ -4,6 +4,7 @@
 //! the owner looks at its own due time and arms again. So the timer of a slot in steady use costs
 //! one comparison a call. See Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987).
 
+use crate::prefetch::fetch;
 use crate::time::Instant;
 
 /// Nanoseconds of a fine tick, as a power of two: 65.5 us.
@@ -58,6 +59,24 @@ impl<'m> Wheel<'m> {
 
     pub(super) fn into_entries(self) -> &'m mut [TimerEntry] {
         self.entries
+    }
+
+    /// Timer `id` will be armed soon.
+    #[inline]
+    pub(super) fn expect(&self, id: u32) {
+        if let Some(entry) = self.entries.get(id as usize) {
+            fetch(entry, 1);
+        }
+    }
+
+    /// The timer that [`Wheel::pop`] will hand out next, if it is in the bucket being served. What
+    /// the one behind it needs is fetched.
+    #[inline]
+    pub(super) fn next_up(&self) -> Option<u32> {
+        let id = self.heads[self.served as usize % BUCKETS];
+        let entry = self.entries.get(id as usize)?;
+        self.expect(entry.next);
+        Some(id)
     }
 
     /// Sees to it that timer `id` fires at `due` or up to a tick later, or earlier.

@@ -1,6 +1,7 @@
 //! Which packets of a message have arrived, and which must be sent again: 256 packets beyond the
 //! first gap, as a bitmap.
 
+use super::bits::Bits;
 use crate::wire::control::{Beyond, WINDOW_PACKETS_MAX};
 
 /// Packets further along than a missing one by this many mean that it is lost, not late, on a
@@ -51,80 +52,6 @@ pub(super) struct Report {
     pub(super) probe: bool,
     /// Whether a packet arrived that had arrived before.
     pub(super) duplicate: bool,
-}
-
-/// Bits of a window: bit `i` stands for packet `base + i`, where the base is kept elsewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bits([u64; 4]);
-
-impl Bits {
-    const EMPTY: Self = Self([0; 4]);
-
-    fn get(&self, at: u32) -> bool {
-        self.0[at as usize / 64] & (1 << (at % 64)) != 0
-    }
-
-    fn set(&mut self, at: u32) {
-        self.0[at as usize / 64] |= 1 << (at % 64);
-    }
-
-    fn clear(&mut self, at: u32) {
-        self.0[at as usize / 64] &= !(1 << (at % 64));
-    }
-
-    /// Moves the base up by `by` packets.
-    fn advance(&mut self, by: u32) {
-        if by >= 256 {
-            *self = Self::EMPTY;
-            return;
-        }
-        let (words, bits) = (by as usize / 64, by % 64);
-        for i in 0..4 {
-            let low = self.0.get(i + words).copied().unwrap_or(0);
-            let high = self.0.get(i + words + 1).copied().unwrap_or(0);
-            self.0[i] = if bits == 0 { low } else { low >> bits | high << (64 - bits) };
-        }
-    }
-
-    /// The first `count` bits.
-    fn first(count: u32) -> Self {
-        Self(core::array::from_fn(|i| {
-            let before = i as u32 * 64;
-            match count.saturating_sub(before) {
-                0 => 0,
-                some @ 1..64 => (1 << some) - 1,
-                _ => u64::MAX,
-            }
-        }))
-    }
-
-    fn or(&self, other: &Self) -> Self {
-        Self(core::array::from_fn(|i| self.0[i] | other.0[i]))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
-    }
-
-    fn and_not(&self, other: &Self) -> Self {
-        Self(core::array::from_fn(|i| self.0[i] & !other.0[i]))
-    }
-
-    fn lowest(&self) -> Option<u32> {
-        (0..4).find(|&i| self.0[i] != 0).map(|i| i as u32 * 64 + self.0[i].trailing_zeros())
-    }
-
-    fn highest(&self) -> Option<u32> {
-        (0..4)
-            .rev()
-            .find(|&i| self.0[i] != 0)
-            .map(|i| i as u32 * 64 + 63 - self.0[i].leading_zeros())
-    }
-
-    /// Length of the run of set bits at the base.
-    fn run(&self) -> u32 {
-        Self(self.0.map(|word| !word)).lowest().unwrap_or(256)
-    }
 }
 
 /// What becomes of a packet that came in.
@@ -203,10 +130,16 @@ pub(super) struct Sending {
     pub(super) granted: u32,
     /// Packets that the receiver has without a gap: the base of the bitmaps.
     pub(super) acknowledged: u32,
-    /// Whether anything was ever lost: the bitmaps mean something only then.
+    /// Whether anything was ever lost: the repairs mean something only then.
     repairing: bool,
     /// The message is one packet whose bytes are all at hand, never sent before.
     pub(super) whole: bool,
+}
+
+/// Which packets of a message that is under way must be sent again. Kept apart from [`Sending`],
+/// because a call without losses never looks at it.
+#[derive(Clone, Debug)]
+pub(super) struct Repairs {
     /// To be sent again.
     resend: Bits,
     /// Sent again, and neither arrived nor lost again as far as is known: first those sent again
@@ -216,18 +149,13 @@ pub(super) struct Sending {
     mark: u32,
 }
 
+impl Repairs {
+    pub(super) const EMPTY: Self = Self { resend: Bits::EMPTY, resent: [Bits::EMPTY; 2], mark: 0 };
+}
+
 impl Sending {
-    pub(super) const EMPTY: Self = Self {
-        packets: 0,
-        next: 0,
-        granted: 0,
-        acknowledged: 0,
-        repairing: false,
-        whole: false,
-        resend: Bits::EMPTY,
-        resent: [Bits::EMPTY; 2],
-        mark: 0,
-    };
+    pub(super) const EMPTY: Self =
+        Self { packets: 0, next: 0, granted: 0, acknowledged: 0, repairing: false, whole: false };
 
     /// A message of `packets` packets, of which the first `granted` may be sent.
     #[inline]
@@ -264,16 +192,21 @@ impl Sending {
         self.granted = 0;
     }
 
-    fn repair(&mut self) {
+    fn repair(&mut self, repairs: &mut Repairs) {
         if !self.repairing {
             self.repairing = true;
-            self.resend = Bits::EMPTY;
-            self.resent = [Bits::EMPTY; 2];
+            repairs.resend = Bits::EMPTY;
+            repairs.resent = [Bits::EMPTY; 2];
         }
     }
 
     /// Takes in what the receiver says. Returns whether it is progress.
-    pub(super) fn acknowledge(&mut self, report: &Report, reordering: &mut Reordering) -> bool {
+    pub(super) fn acknowledge(
+        &mut self,
+        repairs: &mut Repairs,
+        report: &Report,
+        reordering: &mut Reordering,
+    ) -> bool {
         let &Report { contiguous, granted, beyond, probe, duplicate } = report;
         if contiguous < self.acknowledged || contiguous > self.next {
             // Old news, or a claim to packets that were never sent.
@@ -289,39 +222,39 @@ impl Sending {
         if duplicate && self.repairing {
             reordering.grow();
         }
-        self.repair();
+        self.repair(repairs);
         let there = Bits(beyond.0);
-        self.resend.advance(advance);
-        for resent in &mut self.resent {
+        repairs.resend.advance(advance);
+        for resent in &mut repairs.resent {
             resent.advance(advance);
             *resent = resent.and_not(&there);
         }
         let lost = if probe {
-            self.resent = [Bits::EMPTY; 2];
+            repairs.resent = [Bits::EMPTY; 2];
             Bits::first(self.next - contiguous).and_not(&there)
         } else {
-            self.lost(&there, reordering)
+            self.lost(repairs, &there, reordering)
         };
-        self.resend = self.resend.or(&lost).and_not(&there);
+        repairs.resend = repairs.resend.or(&lost).and_not(&there);
         progress
     }
 
     /// The packets that are lost by what has arrived, `there`, and are not under way again.
-    fn lost(&mut self, there: &Bits, reordering: &mut Reordering) -> Bits {
+    fn lost(&self, repairs: &mut Repairs, there: &Bits, reordering: &mut Reordering) -> Bits {
         // No more than a window can show.
         let span = (self.next - self.acknowledged) * 3 / 4;
         let tolerance = u32::from(reordering.packets).min(span).max(REORDER_PACKETS.into());
         let arrived = there.highest().map_or(0, |highest| highest + 1);
-        let [first, later] = self.resent;
+        let [first, later] = repairs.resent;
         let mut again = Bits::EMPTY;
-        if first.is_empty() || self.acknowledged + arrived >= self.mark + tolerance {
+        if first.is_empty() || self.acknowledged + arrived >= repairs.mark + tolerance {
             again = first;
-            self.resent = [later, Bits::EMPTY];
-            self.mark = self.next;
+            repairs.resent = [later, Bits::EMPTY];
+            repairs.mark = self.next;
         }
         let sure = arrived.saturating_sub(tolerance).min(self.next - self.acknowledged);
         let under_way = first.or(&later);
-        let lost = Bits::first(sure).and_not(there).and_not(&under_way).and_not(&self.resend);
+        let lost = Bits::first(sure).and_not(there).and_not(&under_way).and_not(&repairs.resend);
         if !lost.is_empty() {
             reordering.repaired();
         }
@@ -336,9 +269,9 @@ impl Sending {
 
     /// The packet to send now, if any; `sent` confirms it.
     #[inline]
-    pub(super) fn due(&self) -> Option<u32> {
+    pub(super) fn due(&self, repairs: &Repairs) -> Option<u32> {
         if self.repairing
-            && let Some(at) = self.resend.lowest()
+            && let Some(at) = repairs.resend.lowest()
         {
             return Some(self.acknowledged + at);
         }
@@ -347,7 +280,7 @@ impl Sending {
 
     /// Packet `number`, which was due, is on its way. Returns whether it was before.
     #[inline]
-    pub(super) fn sent(&mut self, number: u32) -> bool {
+    pub(super) fn sent(&mut self, repairs: &mut Repairs, number: u32) -> bool {
         if number == self.next {
             self.next += 1;
             return false;
@@ -355,18 +288,18 @@ impl Sending {
         if let Some(at) = number.checked_sub(self.acknowledged)
             && at < u32::from(WINDOW_PACKETS_MAX)
         {
-            self.resend.clear(at);
-            self.resent[1].set(at);
+            repairs.resend.clear(at);
+            repairs.resent[1].set(at);
         }
         true
     }
 
     /// Sends everything not acknowledged again, up to `limit` packets.
-    pub(super) fn resend_first(&mut self, limit: u32) {
-        self.repair();
+    pub(super) fn resend_first(&mut self, repairs: &mut Repairs, limit: u32) {
+        self.repair(repairs);
         let sent = (self.next - self.acknowledged).min(limit);
-        self.resend = self.resend.or(&Bits::first(sent));
-        self.resent = [Bits::EMPTY; 2];
+        repairs.resend = repairs.resend.or(&Bits::first(sent));
+        repairs.resent = [Bits::EMPTY; 2];
     }
 }
 
@@ -388,10 +321,35 @@ mod tests {
         }
     }
 
+    /// A sender together with its repairs.
+    struct Sender {
+        sending: Sending,
+        repairs: Repairs,
+    }
+
+    impl Sender {
+        fn new(packets: u32, granted: u32) -> Self {
+            let mut sending = Sending::EMPTY;
+            sending.start(packets, granted);
+            Self { sending, repairs: Repairs::EMPTY }
+        }
+
+        fn due(&self) -> Option<u32> {
+            self.sending.due(&self.repairs)
+        }
+
+        fn sent(&mut self, number: u32) -> bool {
+            self.sending.sent(&mut self.repairs, number)
+        }
+
+        fn acknowledge(&mut self, report: &Report, reordering: &mut Reordering) {
+            self.sending.acknowledge(&mut self.repairs, report, reordering);
+        }
+    }
+
     /// A sender with `sent` packets under way of a long message.
-    fn under_way(sent: u32) -> Sending {
-        let mut sender = Sending::EMPTY;
-        sender.start(1_000, 1_000);
+    fn under_way(sent: u32) -> Sender {
+        let mut sender = Sender::new(1_000, 1_000);
         (0..sent).for_each(|number| assert!(!sender.sent(number)));
         sender
     }
@@ -450,9 +408,8 @@ mod tests {
                 random ^= random << 17;
                 random
             };
-            let mut sender = Sending::EMPTY;
+            let mut sender = Sender::new(packets, window.min(8));
             let mut reordering = Reordering::NONE;
-            sender.start(packets, window.min(8));
             let mut receiver = Receiving::EMPTY;
             let mut seen = vec![0; packets as usize];
             let mut flight: Vec<u32> = Vec::new();
@@ -461,7 +418,7 @@ mod tests {
                     break;
                 }
                 if let Some(number) = sender.due() {
-                    prop_assert!(number < sender.granted);
+                    prop_assert!(number < sender.sending.granted);
                     sender.sent(number);
                     if draw() % 100 >= loss {
                         flight.push(number);
@@ -483,16 +440,6 @@ mod tests {
             }
             prop_assert_eq!(receiver.contiguous, packets);
             prop_assert!(seen.iter().all(|&count| count == 1));
-        }
-
-        #[test]
-        fn advance_is_a_shift(bits in any::<[u64; 4]>(), by in 0u32..300) {
-            let before = Bits(bits);
-            let mut after = before;
-            after.advance(by);
-            for at in 0..256 {
-                prop_assert_eq!(after.get(at), at + by < 256 && before.get(at + by));
-            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A memory node: the page store as a service.
 
+use super::detached::Detachments;
 use super::failure::Failure;
 use super::steps::Run;
 use crate::endpoint::Counters;
@@ -94,6 +95,9 @@ pub struct MemoryNode<'m, M> {
     limits: Limits,
     /// Pages of writes in progress that one session may have.
     staged_pages_max: u64,
+    /// Writes in progress that one session may have.
+    transfers_max: usize,
+    pub(super) detachments: Detachments<'m>,
     pub(super) sessions: &'m mut [SessionHolder],
     transfers: &'m mut [Transfer],
     /// Whether participants are told where pages are.
@@ -132,6 +136,8 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             identity,
             limits,
             staged_pages_max: u64::MAX,
+            transfers_max: usize::MAX,
+            detachments: Detachments::unbounded(),
             sessions,
             transfers,
             hands_out: false,
@@ -148,6 +154,18 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         self.staged_pages_max = pages;
     }
 
+    /// Bounds the writes of several packets that one session may have in progress. What comes
+    /// beyond waits.
+    pub fn bound_transfers(&mut self, transfers: usize) {
+        self.transfers_max = transfers;
+    }
+
+    /// Bounds the detached references that one session may have made. What comes beyond is
+    /// refused.
+    pub fn bound_detached(&mut self, detachments: Detachments<'m>) {
+        self.detachments = detachments;
+    }
+
     /// Whether a session may stage so many pages now; an error if it never may.
     fn may_stage(&self, step: u8, holder: HolderId, pages: u64) -> Result<bool, Failure> {
         let limit = self.staged_pages_max;
@@ -157,8 +175,12 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             return Err(Failure::refused(step, error));
         }
         let own = |transfer: &&Transfer| transfer.staged.is_some_and(|(of, _)| of == holder);
-        let staged: u64 = self.transfers.iter().filter(own).map(|transfer| transfer.pages).sum();
-        Ok(pages <= limit - staged)
+        let (mut transfers, mut staged) = (0, 0);
+        for transfer in self.transfers.iter().filter(own) {
+            transfers += 1;
+            staged += transfer.pages;
+        }
+        Ok(pages <= limit - staged && transfers < self.transfers_max)
     }
 
     /// The page store.
@@ -230,7 +252,8 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         let holder = self.holder_of(head.call.session)?;
         // One more than the bytes fill, for a range that begins within a page.
         let pages = u64::from(body_bytes).div_ceil(PAGE_BYTES) + 1;
-        if self.staged_pages_max < u64::MAX && !self.may_stage(number, holder, pages)? {
+        let bounded = self.staged_pages_max < u64::MAX || self.transfers_max < usize::MAX;
+        if bounded && !self.may_stage(number, holder, pages)? {
             return Ok(None);
         }
         let mut run = Run::new(self, holder, head.arguments, 0);

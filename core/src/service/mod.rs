@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod detached;
 mod direct;
 mod failure;
 mod memory_node;
@@ -13,6 +14,7 @@ mod places;
 mod statistics;
 mod steps;
 
+pub use detached::{DetachedAccount, Detachment, Detachments};
 pub use memory_node::{
     CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
 };

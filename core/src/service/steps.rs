@@ -320,6 +320,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         let reference = self.reference(operand, Rights::CONSUME)?;
         let claimed =
             self.node.store.claim_ref(self.holder, entry(&reference)).map_err(translate)?;
+        self.node.detachments.remove(entry(&reference));
         let claimed = self.seal(claimed, reference.offset, reference.length, reference.rights);
         // The claimed one is this request's now: if the request fails later, it goes, because
         // nobody will ever have its name.
@@ -335,7 +336,13 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
 
     fn detach(&mut self, operand: RefOperand) -> StepResult {
         let reference = self.reference(operand, Rights::empty())?;
-        self.node.store.detach(self.holder, entry(&reference)).map_err(translate)?;
+        let MemoryNode { store, detachments, .. } = &mut *self.node;
+        if !detachments.may_add(self.holder, |entry| store.is_detached(entry)) {
+            let (resource, limit) = (Resource::Detached, detachments.limit());
+            return Err(Some(MemoryError::Quota { resource, limit, wanted: limit + 1 }));
+        }
+        store.detach(self.holder, entry(&reference)).map_err(translate)?;
+        detachments.add(self.holder, entry(&reference));
         Ok((Made::Nothing, 0))
     }
 
@@ -380,6 +387,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
                         && let Ok(own) = store.claim_ref(self.holder, entry)
                     {
                         let _ = store.drop_ref(self.holder, own);
+                        self.node.detachments.remove(entry);
                     }
                 }
                 Made::Nothing | Made::Alias(_) => {}

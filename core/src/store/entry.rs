@@ -343,6 +343,11 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(()))
     }
 
+    /// Whether a reference is there and nobody owns it.
+    pub fn is_detached(&self, id: EntryId) -> bool {
+        self.entry_at(id).is_ok_and(|(_, word)| word.holder().is_none())
+    }
+
     /// Ends a reference. Regions that were mapped from it stay. Constant work.
     ///
     /// # Errors

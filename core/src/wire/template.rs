@@ -1,7 +1,7 @@
 //! What the headers of a session's packets have in common, when they come in and when they go out.
 
 use super::bytes::{array_at, put, u64_at};
-use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header};
+use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, TAG_AT};
 use crate::crc32c::Crc32c;
 
 /// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
@@ -27,6 +27,11 @@ impl Straight {
     /// Those of no packet.
     pub const NEVER: Self = Self { first: 0, second: 0, peer: 0 };
 
+    /// All that these packets' headers have in front of the tag, as one block.
+    pub(crate) fn first_part(&self) -> u128 {
+        (u128::from(self.first) | u128::from(self.second) << 64).to_le()
+    }
+
     /// Those of packets from `peer` whose header begins as `header` does.
     pub fn new(header: &Header, peer: u64) -> Self {
         let Template(bytes) = Template::new(header);
@@ -34,26 +39,32 @@ impl Straight {
     }
 }
 
-/// What the headers of a session's packets of one kind have in common, ready to be sent.
+/// What the headers of a session's packets of one kind have in common, ready to be sent: all in
+/// front of the tag.
 #[derive(Clone, Copy, Debug)]
-pub struct Template([u8; HEADER_BYTES]);
+pub struct Template([u8; TAG_AT]);
 
 impl Template {
     /// The template of no session.
-    pub const EMPTY: Self = Self([0; HEADER_BYTES]);
+    pub const EMPTY: Self = Self([0; TAG_AT]);
 
     /// A template of `header`.
     pub fn new(header: &Header) -> Self {
         let mut bytes = [0; HEADER_BYTES];
         let header = Header { payload: 0, ..*header };
         header.emit(&mut bytes, Crc32c::detect());
-        Self(bytes)
+        Self(array_at(&bytes, 0))
     }
 
     /// Whether its packets have their payload under the checksum, and no tag.
     #[inline(always)]
     pub(crate) fn is_usual(&self) -> bool {
         self.0[2] == CHECKED
+    }
+
+    /// All that its packets' headers have in front of the tag, as one block.
+    pub(crate) fn first_part(&self) -> u128 {
+        u128::from_ne_bytes(self.0)
     }
 
     /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the
@@ -67,7 +78,8 @@ impl Template {
         slot: u16,
         head: u16,
     ) {
-        put(header, 0, array_at::<24>(&self.0, 0));
+        put(header, 0, self.0);
+        put(header, TAG_AT, [0; 8]);
         put(header, 24, request.to_le_bytes());
         put(header, 32, (u64::from(slot) | both_lengths(bytes)).to_le_bytes());
         put(header, 40, (u32::from(head) << 16).to_le_bytes());
@@ -82,6 +94,7 @@ pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc:
 }
 
 /// Seals a header, and its payload if the flags say so.
+#[inline(always)]
 pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
     let checked = header[2] & CHECKED != 0;
     let check = if checked { crc.packet(header, payload) } else { crc.header(header) };

@@ -13,6 +13,7 @@
 //! * [`captured`], [`pcap`]: a device that writes what passes to a capture file.
 //! * [`polls`]: what a poll loop does, counted.
 //! * [`raw`]: yardsticks of the bare device and the bare socket.
+//! * [`table`]: large tables on huge pages.
 //! * [`spsc`]: a ring between an ordinary thread and a poll loop.
 //! * [`steer`]: several cores behind one address.
 //! * `log` (feature `log`): deferred logging with defmt.
@@ -41,3 +42,4 @@ pub mod spsc;
 pub mod steer;
 #[allow(unsafe_code)]
 mod sys;
+pub mod table;

@@ -11,7 +11,7 @@
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
 
-use dmrpc_host as _;
+use dmrpc_host::table::table;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::auth::Key;
@@ -20,13 +20,14 @@ use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
 };
-use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
+use dmrpc_core::endpoint::table::{
+    ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
+};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
-use dmrpc_sim::storage;
 
 const BYTES: usize = 32;
 const DATAGRAM_BYTES: usize = 1472;
@@ -36,6 +37,8 @@ const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000)
 const FEW_SESSIONS: usize = 64;
 /// Blocks of a comparison, measured in turns.
 const BLOCKS: u64 = 21;
+/// Calls that are known before they are made, with many sessions.
+const AHEAD: usize = 8;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
 const STEP_NS: u64 = 200;
 
@@ -104,7 +107,14 @@ impl Node {
             config.congestion = Congestion::None;
         }
         let size = StorageSize::new(sessions, sessions, config.slots_per_session.into());
-        let endpoint = Endpoint::new(config, storage::take(size), Instant::ZERO);
+        let storage = Storage {
+            client_sessions: table(ClientSession::EMPTY, size.client_sessions).leak(),
+            client_slots: table(ClientSlot::EMPTY, size.client_slots).leak(),
+            server_sessions: table(ServerSession::EMPTY, size.server_sessions).leak(),
+            server_slots: table(ServerSlot::EMPTY, size.server_slots).leak(),
+            timers: table(TimerEntry::EMPTY, size.timers).leak(),
+        };
+        let endpoint = Endpoint::new(config, storage, Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
     }
 
@@ -171,6 +181,7 @@ impl World {
         let body = [0x5A; BYTES];
         let started = std::time::Instant::now();
         let (mut made, mut random) = (0, 0x9E37_79B9_7F4A_7C15u64);
+        let mut coming = [self.sessions[0]; AHEAD];
         self.client.host.completed = 0;
         while self.client.host.completed < calls {
             let now = self.tick();
@@ -180,10 +191,13 @@ impl World {
                 let session = match self.sessions.len() {
                     1 => self.sessions[0],
                     many => {
+                        // Known some calls ahead, as a program that has several to make knows it.
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        self.sessions[random as usize % many]
+                        let next = self.sessions[random as usize % many];
+                        self.client.endpoint.expect_call(next);
+                        std::mem::replace(&mut coming[made as usize % AHEAD], next)
                     }
                 };
                 if self.client.endpoint.call(now, session, &call).is_err() {

@@ -32,6 +32,8 @@ pub struct FabricConfig {
     pub delay: Duration,
     /// Bytes that wait at each of the switch's ports, at most. More are dropped.
     pub queue_bytes: u64,
+    /// Bytes that wait at a host's own device, at most. It takes no more, and loses nothing.
+    pub device_bytes: u64,
     /// Packets lost, in a million.
     pub loss: u32,
     /// Packets that arrive later than they would, in a million, so that others overtake them.
@@ -46,6 +48,7 @@ impl FabricConfig {
         bits_per_s: 100_000_000_000,
         delay: Duration::from_micros(5),
         queue_bytes: u64::MAX,
+        device_bytes: u64::MAX,
         loss: 0,
         late: 0,
         late_by: Duration::ZERO,
@@ -180,6 +183,18 @@ impl Shared {
         Duration::from_nanos((bits * 1_000_000_000 / u128::from(self.config.bits_per_s)) as u64)
     }
 
+    /// Bytes that a link carries in a time.
+    fn bytes_in(&self, span: Duration) -> u64 {
+        let bits = u128::from(span.as_nanos()) * u128::from(self.config.bits_per_s);
+        u64::try_from(bits / 8_000_000_000).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes that wait at a host's own device.
+    fn waiting_at(&self, host: SocketAddrV4) -> u64 {
+        let free = self.up_busy.get(&host).copied().unwrap_or(self.now).max(self.now);
+        self.bytes_in(free.since(self.now))
+    }
+
     fn half_delay(&self) -> Duration {
         Duration::from_nanos(self.config.delay.as_nanos() / 2)
     }
@@ -205,9 +220,7 @@ impl Shared {
 
     fn switch(&mut self, event: Event) {
         let free = self.down_busy.get(&event.to).copied().unwrap_or(self.now).max(self.now);
-        let waiting_ns = u128::from(free.since(self.now).as_nanos());
-        let waiting = waiting_ns * u128::from(self.config.bits_per_s) / 8_000_000_000;
-        let waiting = waiting as u64 + event.bytes.len() as u64;
+        let waiting = self.bytes_in(free.since(self.now)) + event.bytes.len() as u64;
         if waiting > self.config.queue_bytes {
             self.counts.dropped += 1;
             return;
@@ -234,6 +247,18 @@ impl FabricDevice {
     pub fn address(&self) -> SocketAddrV4 {
         self.address
     }
+
+    /// When half of what may wait at the device has left, if it is full: then it is worth while to
+    /// poll again.
+    pub fn takes_at(&self) -> Instant {
+        let shared = self.fabric.shared.borrow();
+        let full = shared.config.device_bytes;
+        let longest = (self.datagram_bytes_max + OVERHEAD_BYTES) as u64;
+        if shared.waiting_at(self.address).saturating_add(longest) <= full {
+            return shared.now;
+        }
+        shared.now + shared.occupies((full / 2) as usize)
+    }
 }
 
 /// The receiving half of a [`FabricDevice`].
@@ -243,12 +268,13 @@ pub struct FabricRx<'a> {
     burst: &'a mut Vec<(SocketAddrV4, Vec<u8>)>,
 }
 
-/// The sending half of a [`FabricDevice`]. Takes whatever it is given; it leaves at the link's
-/// rate.
+/// The sending half of a [`FabricDevice`]. What it takes leaves at the link's rate.
 pub struct FabricTx<'a> {
     fabric: &'a Fabric,
     address: SocketAddrV4,
     datagram_bytes_max: usize,
+    /// Bytes that may be queued beside those that wait.
+    room: u64,
     outgoing: &'a mut Vec<(SocketAddrV4, Vec<u8>)>,
 }
 
@@ -263,9 +289,12 @@ impl Device for FabricDevice {
     fn split(&mut self) -> (FabricRx<'_>, FabricTx<'_>) {
         let Self { fabric, address, datagram_bytes_max, burst, outgoing } = self;
         let (address, datagram_bytes_max) = (*address, *datagram_bytes_max);
+        let shared = fabric.shared.borrow();
+        let room = shared.config.device_bytes.saturating_sub(shared.waiting_at(address));
+        drop(shared);
         (
             FabricRx { fabric, address, burst },
-            FabricTx { fabric, address, datagram_bytes_max, outgoing },
+            FabricTx { fabric, address, datagram_bytes_max, room, outgoing },
         )
     }
 }
@@ -290,6 +319,7 @@ impl Rx for FabricRx<'_> {
 impl Tx for FabricTx<'_> {
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
         assert!(bytes <= self.datagram_bytes_max, "a datagram of {bytes} bytes is too long");
+        self.room = self.room.checked_sub((bytes + OVERHEAD_BYTES) as u64)?;
         self.outgoing.push((peer, vec![0xA5; bytes]));
         self.outgoing.last_mut().map(|(_, bytes)| &mut bytes[..])
     }

@@ -9,7 +9,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::message::{Method, Status};
+use dmrpc_core::wire::message::{DEPTH_MAX, Method, Status};
 use dmrpc_sim::link::{Fabric, FabricDevice};
 use dmrpc_sim::storage;
 
@@ -22,6 +22,13 @@ const WRITE: Method = Method(2);
 
 pub(crate) fn address(host: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from_bits(0x0A00_0000 + host as u32), 4000)
+}
+
+/// Jain's index of fairness: 1 if all are equal, 1/n if one has all.
+pub(crate) fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (shares.len() as f64 * squares)
 }
 
 /// A call that has ended.
@@ -37,7 +44,8 @@ pub(crate) struct Ended {
 #[derive(Default)]
 pub(crate) struct Bulk {
     pub(crate) ended: Vec<Ended>,
-    absorbed: u64,
+    /// Bytes of long bodies that have arrived.
+    pub(crate) absorbed: u64,
     arrived: u64,
     sinks: u64,
 }
@@ -69,7 +77,11 @@ impl Host for Bulk {
     ) -> Outcome {
         if head.method == READ {
             let bytes = u32::from_le_bytes(head.arguments.parameters().try_into().unwrap());
-            reply.body_from(Source(0), bytes);
+            if bytes as usize <= reply.inline_room() {
+                reply.body_with(bytes as usize, |body| body.fill(0));
+            } else {
+                reply.body_from(Source(0), bytes);
+            }
         } else {
             self.arrived += match body {
                 Body::Whole(bytes) => bytes.len() as u64,
@@ -116,23 +128,36 @@ pub(crate) struct Node {
     due: Instant,
 }
 
-/// Hosts on a fabric. Host 0 calls, the others answer.
+/// Hosts on a fabric, and sessions between them.
 pub(crate) struct World {
     pub(crate) fabric: Fabric,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) sessions: Vec<SessionId>,
+    /// Each session and the host that calls in it.
+    pub(crate) sessions: Vec<(usize, SessionId)>,
 }
 
 impl World {
     /// Host 0 with a session to each of `servers` others.
     pub(crate) fn new(fabric: Fabric, servers: usize, adjust: impl Fn(&mut Config)) -> Self {
+        let links: Vec<_> = (1..=servers).map(|server| (0, server)).collect();
+        Self::linked(fabric, servers + 1, &links, adjust)
+    }
+
+    /// So many hosts, with a session from the first of each of `links` to the second.
+    pub(crate) fn linked(
+        fabric: Fabric,
+        hosts: usize,
+        links: &[(usize, usize)],
+        adjust: impl Fn(&mut Config),
+    ) -> Self {
         let mut nodes = Vec::new();
-        for host in 0..=servers {
+        for host in 0..hosts {
             let mut config = Config::new(host as u64 + 1, DATAGRAM_BYTES);
             config.window_packets = 256;
             adjust(&mut config);
             let slots = usize::from(config.slots_per_session);
-            let (calls, serves) = if host == 0 { (servers, 0) } else { (0, 1) };
+            let calls = links.iter().filter(|link| link.0 == host).count();
+            let serves = links.iter().filter(|link| link.1 == host).count();
             let size = StorageSize::new(calls, serves, slots);
             let endpoint = Endpoint::new(config, storage::take(size), fabric.now());
             let device = fabric.open(address(host), DATAGRAM_BYTES);
@@ -140,14 +165,17 @@ impl World {
             nodes.push(Node { endpoint, device, host: Bulk::default(), due: fabric.now() });
         }
         let mut world = Self { fabric, nodes, sessions: Vec::new() };
-        for server in 1..=servers {
+        for (caller, server) in links {
             let now = world.fabric.now();
-            let session = world.nodes[0].endpoint.connect(now, address(server));
-            world.sessions.push(session.expect("room"));
+            let session = world.nodes[*caller].endpoint.connect(now, address(*server));
+            world.sessions.push((*caller, session.expect("room")));
         }
-        world.poll(0);
+        for host in 0..hosts {
+            world.poll(host);
+        }
         let up = |world: &mut Self| {
-            world.sessions.iter().all(|session| world.nodes[0].endpoint.is_up(*session))
+            let mut sessions = world.sessions.iter();
+            sessions.all(|(caller, session)| world.nodes[*caller].endpoint.is_up(*session))
         };
         assert!(world.run(Duration::from_secs(1), up), "all sessions open");
         world
@@ -158,7 +186,8 @@ impl World {
         let node = &mut self.nodes[node];
         loop {
             node.endpoint.poll(now, &mut node.device, &mut node.host);
-            node.due = node.endpoint.poll_at(now);
+            // No sooner than the device takes more.
+            node.due = node.endpoint.poll_at(now).max(node.device.takes_at());
             if node.due > now && !self.fabric.has_arrived(node.device.address()) {
                 return;
             }
@@ -195,30 +224,32 @@ impl World {
         true
     }
 
-    /// Begins a read of `bytes` bytes from server `server`, counted from 0.
-    pub(crate) fn read(&mut self, server: usize, bytes: u32, token: u64) {
+    /// Begins a read of `bytes` bytes in a session.
+    pub(crate) fn read(&mut self, session: usize, bytes: u32, token: u64) {
         let parameters = bytes.to_le_bytes();
         let sink = Some((Sink(token), bytes));
         let call = Call { parameters: &parameters, sink, token, ..Call::new(READ) };
-        self.begin(server, &call);
+        self.begin(session, &call);
     }
 
-    /// Begins a write of `bytes` bytes to server `server`.
-    pub(crate) fn write(&mut self, server: usize, bytes: u32, token: u64) {
+    /// Begins a write of `bytes` bytes in a session.
+    pub(crate) fn write(&mut self, session: usize, bytes: u32, token: u64) {
         let source = Some((Source(token), bytes));
-        self.begin(server, &Call { source, token, ..Call::new(WRITE) });
+        self.begin(session, &Call { source, token, ..Call::new(WRITE) });
     }
 
-    fn begin(&mut self, server: usize, call: &Call<'_>) {
+    fn begin(&mut self, session: usize, call: &Call<'_>) {
         let now = self.fabric.now();
-        let session = self.sessions[server];
-        self.nodes[0].endpoint.call(now, session, call).expect("a slot");
-        self.nodes[0].due = now;
+        let (caller, session) = self.sessions[session];
+        // As deep as can be, so that no slot is kept free for deeper ones.
+        let call = Call { depth: DEPTH_MAX - 1, ..*call };
+        self.nodes[caller].endpoint.call(now, session, &call).expect("a slot");
+        self.nodes[caller].due = now;
     }
 
     /// Calls that have ended since the last time.
     pub(crate) fn ended(&mut self) -> Vec<Ended> {
-        std::mem::take(&mut self.nodes[0].host.ended)
+        self.nodes.iter_mut().flat_map(|node| std::mem::take(&mut node.host.ended)).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_sim::link::{Fabric, FabricConfig};
 
-use super::bulk::World;
+use super::bulk::{World, jain};
 
 const SERVERS: usize = 100;
 const BYTES: u32 = 64 << 10;
@@ -13,13 +13,6 @@ const PACKETS: u32 = (BYTES + 8).div_ceil(1424);
 const WIRE_BYTES: u64 = BYTES as u64 + PACKETS as u64 * (48 + 66);
 /// Calls to each server in the run.
 const ROUNDS: u64 = 40;
-
-/// Jain's index of fairness: 1 if all are equal, 1/n if one has all.
-fn jain(shares: &[f64]) -> f64 {
-    let sum: f64 = shares.iter().sum();
-    let squares: f64 = shares.iter().map(|share| share * share).sum();
-    sum * sum / (shares.len() as f64 * squares)
-}
 
 /// Everybody answers 64 KiB to one, again and again: each server's next call begins when its last
 /// has ended. The port's queue holds 128 KiB.

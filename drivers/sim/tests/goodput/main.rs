@@ -6,5 +6,7 @@
 use dmrpc_host as _;
 
 mod bulk;
+mod flood;
 mod incast;
 mod loss;
+mod shares;

@@ -1,0 +1,102 @@
+//! What the packets, calls and timers to come will need, fetched ahead.
+//!
+//! An endpoint whose tables are larger than a processor's caches finds nearly nothing of a session
+//! in them when the session's next packet comes. One after the other these waits are longer than
+//! all the work, so they are made to overlap: before a burst is looked at, all that its packets'
+//! headers name is asked for. Endpoints with few sessions do none of it.
+
+use super::Endpoint;
+use super::host::SessionId;
+use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot, StorageSize};
+use crate::device::Rx;
+use crate::prefetch::{LINE_BYTES, fetch};
+use crate::wire::bytes::{u16_at, u32_at};
+use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE};
+
+/// Tables of more bytes than this are taken not to be in a core's own caches.
+const TABLE_BYTES_MIN: usize = 1 << 20;
+/// Lines of a client session that a usual call touches.
+const CLIENT_SESSION_LINES: usize = 3;
+/// Lines of a client slot that a short call touches.
+const CLIENT_SLOT_LINES: usize = 3;
+/// Lines of a server session that a usual call touches, with a tag or without.
+const SERVER_SESSION_LINES: usize = 2;
+/// Lines of a server slot that a short answer touches.
+const SERVER_SLOT_LINES: usize = 2;
+
+/// Whether it is worth while to fetch ahead.
+pub(super) fn is_worth_while(size: &StorageSize) -> bool {
+    size.bytes() > TABLE_BYTES_MIN
+}
+
+impl Endpoint<'_> {
+    /// A call will be made in this session soon, a dozen others first: what it needs is fetched
+    /// meanwhile. Only a hint; of use with thousands of sessions.
+    #[inline]
+    pub fn expect_call(&self, session: SessionId) {
+        if !self.ahead {
+            return;
+        }
+        let index = session.index as usize;
+        if let Some(session) = self.client_sessions.get(index) {
+            fetch(session, CLIENT_SESSION_LINES);
+        }
+        // The slot of a session without other calls.
+        self.fetch_client_slot(index << self.slot_shift);
+        self.wheel.expect((index << self.slot_shift) as u32);
+    }
+
+    /// The packets of a burst will be looked at soon.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn expect_packets<R: Rx>(&self, rx: &R, received: usize) {
+        for index in 0..received {
+            self.expect_packet(rx.packet(index).1);
+        }
+    }
+
+    #[inline(always)]
+    fn expect_packet(&self, datagram: &[u8]) {
+        let Some(header) = datagram.first_chunk::<HEADER_BYTES>() else { return };
+        let session = u32_at(header, 4) as usize;
+        let number = usize::from(u16_at(header, 32)) & ((1 << self.slot_shift) - 1);
+        let slot = (session << self.slot_shift) + number;
+        match header[1] {
+            REQUEST => {
+                if let Some(session) = self.server_sessions.get(session) {
+                    fetch(session, SERVER_SESSION_LINES);
+                }
+                if let Some(slot) = self.server_slots.get(slot) {
+                    fetch(slot, SERVER_SLOT_LINES);
+                }
+            }
+            RESPONSE => {
+                if let Some(session) = self.client_sessions.get(session) {
+                    fetch(session, CLIENT_SESSION_LINES);
+                }
+                self.fetch_client_slot(slot);
+            }
+            _ => {}
+        }
+    }
+
+    /// The slot's timer is the next to be served.
+    #[inline]
+    pub(super) fn fetch_client_slot(&self, index: usize) {
+        if let Some(slot) = self.client_slots.get(index) {
+            fetch(slot, CLIENT_SLOT_LINES);
+        }
+    }
+}
+
+// What a usual call touches stays where it is fetched: a field too many at a front is noticed here.
+const _: () = {
+    use super::queue::Queue;
+    use core::mem::offset_of;
+    assert!(
+        offset_of!(ClientSession, queue) + size_of::<Queue>() <= CLIENT_SESSION_LINES * LINE_BYTES
+    );
+    assert!(offset_of!(ServerSession, binding) <= LINE_BYTES);
+    assert!(offset_of!(ClientSlot, outgoing.inline) < (CLIENT_SLOT_LINES - 1) * LINE_BYTES);
+    assert!(offset_of!(ServerSlot, outgoing.inline) <= LINE_BYTES);
+};

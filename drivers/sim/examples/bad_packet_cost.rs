@@ -1,0 +1,196 @@
+//! What a packet costs the endpoint that gets it, good or bad: a server of one thread, and whoever
+//! sends to it, over a wire in memory.
+//!
+//! `bad_packet_cost KIND [--packets N]` sends N packets of that kind, in bursts, and prints what
+//! the server counted; `bad_packet_cost kinds` lists the kinds. `good` is a request of 32 bytes
+//! with its answer. For instructions a packet, run it under `valgrind --tool=callgrind` with two
+//! values of N and divide the difference of the totals by that of the packets. Making a packet
+//! costs the same for all kinds, as near as can be, and is part of the figure.
+
+use dmrpc_host as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dmrpc_core::crc32c::Crc32c;
+use dmrpc_core::device::{Device, Rx, Tx};
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::host::{
+    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
+    Side, Sink, Source,
+};
+use dmrpc_core::endpoint::table::StorageSize;
+use dmrpc_core::endpoint::{Config, Endpoint, Host};
+use dmrpc_core::time::Instant;
+use dmrpc_core::wire::message::{Method, REQUEST_HEADER_BYTES, RequestHeader, TraceId};
+use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
+use dmrpc_sim::memory::{MemoryDevice, pair};
+use dmrpc_sim::storage;
+
+/// A kind of packet, by name, and what is wrong with it: changes the header before it is sealed,
+/// then the datagram after. Returns how long that is then.
+type Wrong = (&'static str, fn(&mut Header, u64), fn(&mut [u8]) -> usize);
+
+/// Length of a good one, in bytes.
+const WHOLE: usize = HEADER_BYTES + REQUEST_HEADER_BYTES + BYTES;
+
+/// All kinds.
+const KINDS: [Wrong; 14] = [
+    ("good", |_, _| {}, |_| WHOLE),
+    ("checksum", |_, _| {}, |bytes| flip(bytes, HEADER_BYTES + 40)),
+    ("header", |_, _| {}, |bytes| flip(bytes, 20)),
+    ("truncated", |_, _| {}, |_| HEADER_BYTES - 1),
+    ("shorter", |_, _| {}, |_| HEADER_BYTES + 8),
+    ("longer", |_, _| {}, |_| WHOLE + 8),
+    ("version", |_, _| {}, |bytes| flip(bytes, 0)),
+    ("generation", |header, _| header.generation ^= 1, |_| WHOLE),
+    ("session", |header, _| header.session = 77_777, |_| WHOLE),
+    ("slot", |header, _| header.slot = 500, |_| WHOLE),
+    ("old", |header, number| header.request = (1 << 41) - number, |_| WHOLE),
+    ("replay", |header, _| header.request = 1 << 40, |_| WHOLE),
+    ("tag", |header, number| header.tag = number | 1, |_| WHOLE),
+    ("stray", |header, _| header.kind = Kind::RequestAck, |_| WHOLE),
+];
+
+/// Damages a byte.
+fn flip(bytes: &mut [u8], at: usize) -> usize {
+    bytes[at] ^= 1;
+    WHOLE
+}
+
+const BYTES: usize = 32;
+const DATAGRAM_BYTES: usize = 1472;
+const BURST: u64 = 32;
+/// Room for any of the packets.
+const BUFFER_BYTES: usize = 256;
+const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 4000);
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000);
+
+/// Echoes requests.
+struct Echo;
+
+impl Host for Echo {
+    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
+        Admission::Busy
+    }
+    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
+    fn abandon(&mut self, _: Sink) {}
+    #[inline(always)]
+    fn request(
+        &mut self,
+        _: Instant,
+        _: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        if let Body::Whole(bytes) = body {
+            reply.body(bytes);
+        }
+        Outcome::Replied
+    }
+    fn cancelled(&mut self, _: PendingCall) {}
+    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
+    fn release(&mut self, _: Source) {}
+    fn completed(&mut self, _: Instant, _: Completion<'_>) {}
+    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
+}
+
+fn endpoint(incarnation: u64, keyed: bool) -> Endpoint<'static> {
+    let mut config = Config::new(incarnation, DATAGRAM_BYTES);
+    config.key = keyed.then(|| Key::new(b"for measurements only").expect("long enough"));
+    let size = StorageSize::new(1, 1, config.slots_per_session.into());
+    Endpoint::new(config, storage::take(size), Instant::ZERO).expect("the defaults work")
+}
+
+/// The server, and the other end of its wire.
+struct World {
+    server: Endpoint<'static>,
+    device: MemoryDevice,
+    sender: MemoryDevice,
+    nanos: u64,
+}
+
+impl World {
+    /// A server in whose session 0 anybody may now send.
+    fn new(keyed: bool) -> (Self, SessionId) {
+        let (mut sender, mut device) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
+        let (mut client, mut server) = (endpoint(1, keyed), endpoint(2, keyed));
+        let session = client.connect(Instant::ZERO, SERVER).expect("room");
+        let mut nanos = 0;
+        while !client.is_up(session) {
+            nanos += 1_000;
+            let now = Instant::from_nanos(nanos);
+            client.poll(now, &mut sender, &mut Echo);
+            server.poll(now, &mut device, &mut Echo);
+        }
+        let id = server.server_sessions().next().expect("it is open").id;
+        (Self { server, device, sender, nanos }, id)
+    }
+
+    /// Sends a burst, lets the server take it in, and forgets what it says.
+    fn burst(&mut self, mut packet: impl FnMut(&mut [u8; BUFFER_BYTES]) -> usize) {
+        let mut buffer = [0; BUFFER_BYTES];
+        let (_, mut tx) = self.sender.split();
+        for _ in 0..BURST {
+            let bytes = packet(&mut buffer);
+            tx.push(SERVER, bytes).expect("room").copy_from_slice(&buffer[..bytes]);
+        }
+        tx.flush();
+        self.nanos += 1_000;
+        self.server.poll(Instant::from_nanos(self.nanos), &mut self.device, &mut Echo);
+        let (mut rx, _) = self.sender.split();
+        while rx.receive() > 0 {}
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "kinds") {
+        return KINDS.iter().for_each(|(name, ..)| println!("{name}"));
+    }
+    let found = KINDS.iter().find(|(name, ..)| args.first().is_some_and(|arg| arg == name));
+    let Some((name, before, after)) = found else {
+        eprintln!("name one of the kinds: {:?}", KINDS.map(|(name, ..)| name));
+        std::process::exit(2)
+    };
+    let packets = match &args[1..] {
+        [flag, number] if flag == "--packets" => number.parse().expect("a number of packets"),
+        _ => 1_000_000,
+    };
+    let keyed = *name == "tag";
+    let (mut world, session) = World::new(keyed);
+    let crc = Crc32c::detect();
+    let mut payload = [0x5A; REQUEST_HEADER_BYTES + BYTES];
+    let request = RequestHeader {
+        method: Method(1),
+        depth: 0,
+        args: 0,
+        deadline_us: 0,
+        trace: TraceId(0),
+        after: None,
+    };
+    request.emit(&mut payload);
+    let mut number = 1 << 39;
+    let mut make = |buffer: &mut [u8; BUFFER_BYTES]| {
+        number += 256;
+        let mut header = Header::new(Kind::Request, session.index, session.generation);
+        header.flags = Flags::PAYLOAD_CHECK;
+        header.flags.set(Flags::AUTHENTICATED, keyed);
+        header.request = number;
+        (header.payload, header.message) = (payload.len() as u16, payload.len() as u32);
+        header.head = REQUEST_HEADER_BYTES as u16;
+        before(&mut header, number);
+        let bytes = &mut buffer[..WHOLE];
+        bytes[HEADER_BYTES..].copy_from_slice(&payload);
+        header.emit(bytes, crc);
+        after(bytes)
+    };
+    for _ in 0..packets / BURST {
+        world.burst(&mut make);
+    }
+    print!("kind={name} packets={packets}");
+    world.server.counters().for_each(|name, count| {
+        if count > 0 {
+            print!(" {name}={count}");
+        }
+    });
+    println!();
+}
