@@ -194,7 +194,7 @@ impl Memory for Plain<'_> {
 }
 
 /// Memory that other processes map and write too: acquire loads, release stores, real
-/// compare-and-swap, and copies by [`transfer`], because nobody may assume that the bytes stay.
+/// compare-and-swap, and copies by `transfer`, because nobody may assume that the bytes stay.
 #[derive(Debug)]
 pub struct Atomic<'m> {
     window: Window,
