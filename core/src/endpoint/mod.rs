@@ -15,7 +15,7 @@
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `queue`: whose turn it is;
+//! - `transmit`: packets out; `outgoing`: a message on its way; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -47,6 +47,7 @@ mod handshake;
 pub mod here;
 pub mod host;
 mod liveness;
+mod outgoing;
 mod parts;
 mod queue;
 mod retry;

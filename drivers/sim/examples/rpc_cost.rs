@@ -181,7 +181,7 @@ impl World {
         let body = [0x5A; BYTES];
         let started = std::time::Instant::now();
         let (mut made, mut random) = (0, 0x9E37_79B9_7F4A_7C15u64);
-        let mut coming = [self.sessions[0]; AHEAD];
+        let (mut picked, mut coming) = ([self.sessions[0]; AHEAD], [self.sessions[0]; AHEAD]);
         self.client.host.completed = 0;
         while self.client.host.completed < calls {
             let now = self.tick();
@@ -191,13 +191,16 @@ impl World {
                 let session = match self.sessions.len() {
                     1 => self.sessions[0],
                     many => {
-                        // Known some calls ahead, as a program that has several to make knows it.
+                        // Known some calls ahead, as a program that has several to make knows it;
+                        // looked up before that, so that nothing waits for it.
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        let next = self.sessions[random as usize % many];
+                        let place = made as usize % AHEAD;
+                        let pick = self.sessions[random as usize % many];
+                        let next = std::mem::replace(&mut picked[place], pick);
                         self.client.endpoint.expect_call(next);
-                        std::mem::replace(&mut coming[made as usize % AHEAD], next)
+                        std::mem::replace(&mut coming[place], next)
                     }
                 };
                 if self.client.endpoint.call(now, session, &call).is_err() {
