@@ -19,8 +19,8 @@ const TABLE_BYTES_MIN: usize = 1 << 20;
 const CLIENT_SESSION_LINES: usize = 2;
 /// Lines of a client slot that a short call touches.
 const CLIENT_SLOT_LINES: usize = 2;
-/// Lines of a server session that a usual call touches, with a tag or without.
-const SERVER_SESSION_LINES: usize = 2;
+/// Lines of a server session that a usual call touches; with a tag it is one more.
+const SERVER_SESSION_LINES: usize = 1;
 /// Lines of a server slot that a short answer touches.
 const SERVER_SLOT_LINES: usize = 1;
 
@@ -43,7 +43,6 @@ impl Endpoint<'_> {
         }
         // The slot of a session without other calls.
         self.fetch_client_slot(index << self.slot_shift);
-        self.wheel.expect((index << self.slot_shift) as u32);
     }
 
     /// The packets of a burst will be looked at soon.
@@ -64,7 +63,7 @@ impl Endpoint<'_> {
         match header[1] {
             REQUEST => {
                 if let Some(session) = self.server_sessions.get(session) {
-                    fetch(session, SERVER_SESSION_LINES);
+                    fetch(session, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
                 }
                 if let Some(slot) = self.server_slots.get(slot) {
                     fetch(slot, SERVER_SLOT_LINES);
@@ -95,7 +94,7 @@ const _: () = {
     use core::mem::offset_of;
     let short_queue = offset_of!(ClientSession, queue) + 8;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
-    assert!(offset_of!(ServerSession, binding) <= LINE_BYTES);
+    assert!(offset_of!(ServerSession, binding) <= SERVER_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);
     let short_answer = offset_of!(ServerSlot, outgoing.inline) + RESPONSE_HEADER_BYTES + 32;
     assert!(short_answer <= SERVER_SLOT_LINES * LINE_BYTES);

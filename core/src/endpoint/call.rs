@@ -225,7 +225,12 @@ impl Endpoint<'_> {
                 self.link(session_id.index);
             }
         }
-        self.wheel.arm(index as u32, due);
+        if self.ahead {
+            self.waits.begin(index);
+        }
+        if !self.ahead || !self.waits.join(index, now, due) {
+            self.wheel.arm(index as u32, due);
+        }
         self.counters.calls_started += 1;
         Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
     }

@@ -189,6 +189,9 @@ impl Endpoint<'_> {
             self.traffic.expected -= 1;
         }
         slot.state = CallState::Free;
+        if self.ahead {
+            self.waits.end(index);
+        }
         slot.admitted = false;
         slot.outgoing.stop();
         if let Some(source) = slot.outgoing.take_source() {

@@ -33,13 +33,13 @@ impl Queue {
     /// Puts `slot` behind the others. `places` is the number of places less one, always the same.
     #[inline(always)]
     pub(super) fn push(&mut self, slot: usize, places: usize) {
-        self.slots[usize::from(self.end) & places % SLOTS] = slot as u8;
+        self.slots[usize::from(self.end) & (places % SLOTS)] = slot as u8;
         self.end = self.end.wrapping_add(1);
     }
 
     #[inline(always)]
     pub(super) fn front(&self, places: usize) -> Option<usize> {
-        (!self.is_empty()).then(|| self.slots[usize::from(self.first) & places % SLOTS].into())
+        (!self.is_empty()).then(|| self.slots[usize::from(self.first) & (places % SLOTS)].into())
     }
 
     /// Takes the front away.

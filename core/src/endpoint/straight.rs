@@ -279,6 +279,9 @@ impl Endpoint<'_> {
         slot.outgoing.short = Short::Sent;
         session.free |= 1 << number;
         session.free_count += 1;
+        if self.ahead {
+            self.waits.end(index);
+        }
         self.counters.calls_completed += 1;
         let id = SessionId { index: session_index as u32, generation: session.generation };
         let call = CallId { session: id, slot: number as u16, request };

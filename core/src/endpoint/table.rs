@@ -9,6 +9,7 @@ use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
 use super::tag::Binding;
+use super::waits::WaitEntries;
 use super::wheel::TimerEntry;
 use super::window::Reordering;
 use crate::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Storage<'m> {
     pub server_slots: &'m mut [ServerSlot],
     /// One for each session of either kind and each client slot.
     pub timers: &'m mut [TimerEntry],
+    /// A power of two, enough for the client slots.
+    pub waits: &'m mut [WaitEntries],
 }
 
 impl Storage<'_> {
@@ -40,6 +43,7 @@ impl Storage<'_> {
             server_sessions: self.server_sessions.len(),
             server_slots: self.server_slots.len(),
             timers: self.timers.len(),
+            waits: self.waits.len(),
         }
     }
 }
@@ -57,6 +61,8 @@ pub struct StorageSize {
     pub server_slots: usize,
     /// Length of [`Storage::timers`].
     pub timers: usize,
+    /// Length of [`Storage::waits`].
+    pub waits: usize,
 }
 
 impl StorageSize {
@@ -69,6 +75,7 @@ impl StorageSize {
             server_slots: servers * slots_per_session,
             // Client slots retransmit; sessions of both kinds keep alive and expire.
             timers: clients * slots_per_session + clients + servers,
+            waits: WaitEntries::needed(clients * slots_per_session),
         }
     }
 
@@ -79,6 +86,7 @@ impl StorageSize {
             + self.server_sessions * size_of::<ServerSession>()
             + self.server_slots * size_of::<ServerSlot>()
             + self.timers * size_of::<TimerEntry>()
+            + self.waits * size_of::<WaitEntries>()
     }
 }
 

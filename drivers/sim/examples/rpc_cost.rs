@@ -23,7 +23,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry, WaitEntries};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::message::{Method, Status};
@@ -113,6 +113,7 @@ impl Node {
             server_sessions: table(ServerSession::EMPTY, size.server_sessions).leak(),
             server_slots: table(ServerSlot::EMPTY, size.server_slots).leak(),
             timers: table(TimerEntry::EMPTY, size.timers).leak(),
+            waits: table(WaitEntries::EMPTY, size.waits).leak(),
         };
         let endpoint = Endpoint::new(config, storage, Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
@@ -150,12 +151,13 @@ impl World {
         let (a, b) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
         let (client, server) = (Node::new(1, a, sessions), Node::new(2, b, sessions));
         let mut world = Self { client, server, sessions: Vec::new(), nanos: 0 };
-        for _ in 0..sessions {
+        for number in 0..sessions {
             let now = world.tick();
             let session = world.client.endpoint.connect(now, SERVER).expect("a session");
             while !world.client.endpoint.is_up(session) {
                 world.poll();
             }
+            assert_eq!(session, SessionId { index: number as u32, ..session });
             world.sessions.push(session);
         }
         world
@@ -181,7 +183,7 @@ impl World {
         let body = [0x5A; BYTES];
         let started = std::time::Instant::now();
         let (mut made, mut random) = (0, 0x9E37_79B9_7F4A_7C15u64);
-        let (mut picked, mut coming) = ([self.sessions[0]; AHEAD], [self.sessions[0]; AHEAD]);
+        let mut coming = [self.sessions[0]; AHEAD];
         self.client.host.completed = 0;
         while self.client.host.completed < calls {
             let now = self.tick();
@@ -191,16 +193,15 @@ impl World {
                 let session = match self.sessions.len() {
                     1 => self.sessions[0],
                     many => {
-                        // Known some calls ahead, as a program that has several to make knows it;
-                        // looked up before that, so that nothing waits for it.
+                        // Known some calls ahead, as a program that has several to make knows it.
+                        // Sessions differ by their index, so no table of them is looked into.
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        let place = made as usize % AHEAD;
-                        let pick = self.sessions[random as usize % many];
-                        let next = std::mem::replace(&mut picked[place], pick);
+                        let index = (random % many as u64) as u32;
+                        let next = SessionId { index, ..self.sessions[0] };
                         self.client.endpoint.expect_call(next);
-                        std::mem::replace(&mut coming[place], next)
+                        std::mem::replace(&mut coming[made as usize % AHEAD], next)
                     }
                 };
                 if self.client.endpoint.call(now, session, &call).is_err() {
