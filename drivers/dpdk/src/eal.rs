@@ -121,8 +121,8 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Removes the folder that DPDK makes for files even when it is to make none, and those of processes
-/// that were killed before they came to it.
+/// Removes the folder that DPDK makes for files even when it is to make none, and those of
+/// processes that were killed before they came to it.
 fn remove_runtime_folder() {
     let folder = sys::runtime_folder();
     // They fail if there is none, or if others have something there.
