@@ -102,7 +102,6 @@ impl<'m> Space<'m> {
         for page in 0..pages {
             store.write(holder, region, page * PAGE_BYTES, &[1])?;
         }
-        drop(store);
         let mut store = Store::open(Index::new(memory, layout.bytes()))?;
         let pin = store.pin(holder, region, 0, bytes)?;
         let mut map = FxHashMap::with_capacity_and_hasher(pages as usize, Default::default());

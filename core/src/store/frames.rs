@@ -22,8 +22,9 @@ const LEAF: usize = FAN_OUT as usize;
 const LEAF_BYTES: usize = NODE_BYTES as usize;
 
 impl<M: Memory> Store<M> {
-    /// Fills `frames` with the numbers of the frames of a pinned range, page by page from `page` on, 0 being the one that holds the range's first byte. Frame `n` begins `n` pages behind
-    /// [`Layout::frame_base`](super::Layout::frame_base); [`FRAME_ABSENT`] is a page that was never
+    /// Fills `frames` with the numbers of the frames of a pinned range, page by page from number
+    /// `page` on, 0 being the page that holds the range's first byte. Frame `n` begins `n` pages
+    /// behind [`Layout::frame_base`](super::Layout::frame_base); [`FRAME_ABSENT`] is a page never
     /// written, which reads as zeros.
     ///
     /// # Errors
