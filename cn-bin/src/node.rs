@@ -121,7 +121,8 @@ impl<D: Device> Node<D> {
         let endpoint = OwnedEndpoint::new(
             config
                 .endpoint(datagram_bytes, participant_at(local).is_some())?
-                .for_queue(device.receive_queue()),
+                .for_queue(device.receive_queue())
+                .with_bytes_kept(device.keeps_bytes()),
             config.client_sessions,
             config.server_sessions,
             clock.now(),

@@ -43,6 +43,12 @@ pub trait Device {
         RECEIVE_QUEUE
     }
 
+    /// Whether what arrives is what was sent, bit for bit, as far as the driver knows; payloads then
+    /// need no checksum. No network is like that.
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
     /// Both halves, borrowed side by side for one poll.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
 

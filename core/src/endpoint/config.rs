@@ -98,6 +98,17 @@ impl Config {
         }
     }
 
+    /// For a device that may keep bytes as they are
+    /// ([`Device::keeps_bytes`](crate::device::Device::keeps_bytes)): headers are checked all the
+    /// same, payloads are not.
+    #[must_use]
+    pub fn with_bytes_kept(mut self, kept: bool) -> Self {
+        if kept {
+            self.features -= Features::PAYLOAD_CHECK;
+        }
+        self
+    }
+
     /// Lets as much be under way as suits a device that keeps `datagrams` datagrams between two
     /// polls ([`Device::receive_queue`](crate::device::Device::receive_queue)): half of that in all
     /// and a quarter of one message, but not less than the defaults.

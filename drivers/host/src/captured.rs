@@ -65,6 +65,10 @@ impl<D: Device> Device for Captured<D> {
         self.device.receive_queue()
     }
 
+    fn keeps_bytes(&self) -> bool {
+        self.device.keeps_bytes()
+    }
+
     fn split(&mut self) -> (CapturedRx<'_, D>, CapturedTx<'_, D>) {
         let Self { device, local, file, staged, bytes } = self;
         let (rx, tx) = device.split();
