@@ -171,7 +171,7 @@ fn bells_of_two_senders_are_both_heard() {
     assert!(holds(3, two_bells_model(Orders::REAL)));
 }
 
-// --- mailboxes of hosts that are not coherent -----------------------------------------------------
+// Mailboxes of hosts that are not coherent.
 
 /// Which flush of a mailbox is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
