@@ -26,6 +26,9 @@ use dmrpc_core::memory::{LINE_BYTES, Memory};
 
 use crate::superblock::{Geometry, Mode};
 
+#[cfg(test)]
+mod models;
+
 /// Most participants with rings: their bits fit into a word.
 pub(crate) const PARTICIPANTS_MAX: u32 = 64;
 /// Rings that a receiver polls one by one; beyond, it asks to be rung for.
@@ -210,7 +213,11 @@ impl Rings {
         let mut bits = memory.load_u64(at);
         while bits != 0 {
             match memory.compare_exchange_u64(at, bits, 0) {
-                Ok(_) => return bits & self.all(),
+                Ok(_) => {
+                    // Whoever still sees the old bits, and does not ring, put its datagram before.
+                    memory.fence();
+                    return bits & self.all();
+                }
                 Err(found) => bits = found,
             }
         }
@@ -254,7 +261,11 @@ impl Producer {
     pub(crate) fn open(rings: &Rings, memory: &impl Memory, sender: u32, receiver: u32) -> Self {
         let ring = rings.ring(sender, receiver);
         let taken = rings.load_taken(memory, ring);
-        let put = rings.end(memory, ring, taken);
+        Self::at(rings, ring, rings.end(memory, ring, taken), taken)
+    }
+
+    /// The end of the ring at `ring` that puts datagram `put` next.
+    fn at(rings: &Rings, ring: u64, put: u64, taken: u64) -> Self {
         Self { ring, put, place: rings.place(ring, put), word: number_word(put), taken }
     }
 
@@ -325,6 +336,11 @@ impl Consumer {
         let ring = rings.ring(sender, receiver);
         let next = rings.end(memory, ring, rings.load_taken(memory, ring));
         rings.store_taken(memory, ring, next);
+        Self::at(rings, ring, next)
+    }
+
+    /// The end of the ring at `ring` that takes datagram `next` next, and has told so.
+    fn at(rings: &Rings, ring: u64, next: u64) -> Self {
         let (place, word) = (rings.place(ring, next), number_word(next));
         Self { ring, next, place, word, told: next, ahead: 0 }
     }

@@ -71,7 +71,7 @@ impl Node {
         let clock = Clock::new();
         let bytes = device.capabilities().datagram_bytes_max;
         let config = Config::new(index.into(), bytes).through_memory(RING_SLOTS);
-        let config = config.with_bytes_kept(device.keeps_bytes());
+        let config = config.for_device(&device);
         let size = StorageSize::new(1, 1, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), clock.now());
         let endpoint = endpoint.expect("the defaults work");
