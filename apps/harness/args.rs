@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
@@ -104,6 +105,15 @@ pub struct Args {
     /// Leave payloads out of the packets' checksums.
     #[arg(long)]
     pub no_payload_check: bool,
+
+    /// How senders of long messages are slowed down when the network delays them: swift or none.
+    #[arg(long, default_value = "swift", value_name = "NAME")]
+    pub congestion: Congestion,
+
+    /// Authenticate sessions by the pre-shared key in this file, at least 16 bytes. Without it, the
+    /// environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 
     /// Largest datagram: 9000B over UDP, 1472B over DPDK if not given.
     #[arg(long, value_name = "SIZE")]
@@ -219,6 +229,11 @@ impl Args {
             (None, DriverKind::Dpdk) => "dpdk",
             (None, DriverKind::Cxl) => "cxl",
         }
+    }
+
+    /// Whether there is only memory between the two ends.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
     }
 
     /// The sizes to measure, in bytes: those given, else `default`.

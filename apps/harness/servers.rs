@@ -426,6 +426,10 @@ fn command(
         }
     };
     command.args(["--cores", &core, "--datagram-size", &datagram_size]);
+    command.args(["--congestion", &args.congestion.to_string()]);
+    if let Some(file) = &args.key_file {
+        command.arg("--key-file").arg(file);
+    }
     Ok(command)
 }
 

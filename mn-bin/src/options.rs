@@ -165,10 +165,12 @@ pub(crate) struct Options {
     pub(crate) grace: TimeSpan,
 
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
+    /// Through a pool in coherent mode nobody does.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
 
     /// How senders of long writes are slowed down when the network delays them: swift or none.
+    /// Through a pool or net_memif there is no network, and they are not.
     #[arg(long, default_value = "swift", value_name = "NAME")]
     pub(crate) congestion: Congestion,
 

@@ -111,10 +111,12 @@ pub(crate) struct Options {
     pub(crate) driver: DriverArgs,
 
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
+    /// Through a pool in coherent mode nobody does.
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
 
     /// How senders of long answers are slowed down when the network delays them: swift or none.
+    /// Through a pool or net_memif there is no network, and they are not.
     #[arg(long, global = true, default_value = "swift", value_name = "NAME")]
     pub(crate) congestion: Congestion,
 

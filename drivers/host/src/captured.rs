@@ -65,6 +65,14 @@ impl<D: Device> Device for Captured<D> {
         self.device.receive_queue()
     }
 
+    fn keeps_bytes(&self) -> bool {
+        self.device.keeps_bytes()
+    }
+
+    fn is_memory(&self) -> bool {
+        self.device.is_memory()
+    }
+
     fn split(&mut self) -> (CapturedRx<'_, D>, CapturedTx<'_, D>) {
         let Self { device, local, file, staged, bytes } = self;
         let (rx, tx) = device.split();
