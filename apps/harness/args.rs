@@ -231,6 +231,11 @@ impl Args {
         }
     }
 
+    /// Whether there is only memory between the two ends.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
+    }
+
     /// The sizes to measure, in bytes: those given, else `default`.
     ///
     /// # Errors

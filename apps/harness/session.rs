@@ -229,9 +229,9 @@ impl Session<'_> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let auth = !bare && self.keyed;
-        // Rings in a pool have no network in between.
+        // Where there is only memory between the two ends, there is nothing to control.
         let controlled = self.args.congestion != Congestion::None;
-        let congestion = !bare && controlled && self.args.driver_name() != "cxl";
+        let congestion = !bare && controlled && !self.args.is_memory();
         let zero_copy = !bare && self.zero_copy;
         let switches = Switches { integrity, auth, congestion, zero_copy };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());

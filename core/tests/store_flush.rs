@@ -28,6 +28,13 @@ impl Random {
     }
 }
 
+/// A mapping that only slices are made of: where its bytes are, and what they should be.
+struct Slices {
+    mapped: RegionId,
+    runs: Vec<(Option<u64>, u64)>,
+    expected: Vec<u8>,
+}
+
 /// A participant: its host's view of the pool, and what it holds, with the bytes it should find.
 struct Participant<'a> {
     host: &'a Host<'a>,
@@ -35,8 +42,7 @@ struct Participant<'a> {
     holder: HolderId,
     session: u64,
     regions: Vec<(RegionId, Vec<u8>)>,
-    /// Mappings that only slices are made of: where they are, and what they should show.
-    lent: Vec<(RegionId, Vec<(Option<u64>, u64)>, Vec<u8>)>,
+    lent: Vec<Slices>,
 }
 
 impl Participant<'_> {
@@ -105,12 +111,12 @@ impl Participant<'_> {
             offset = unknown.offset;
             self.ask(store, mapped, unknown, false);
         }
-        self.lent.push((mapped, runs, expected));
+        self.lent.push(Slices { mapped, runs, expected });
     }
 
     /// Looks at slices for the last time.
     fn end_lent(&mut self, store: &mut Store<Handed<&Host<'_>>>, index: usize) -> bool {
-        let (mapped, runs, expected) = self.lent.swap_remove(index);
+        let Slices { mapped, runs, expected } = self.lent.swap_remove(index);
         let (mut found, mut at) = (vec![0; expected.len()], 0);
         for (place, bytes) in runs {
             let target = &mut found[at..at + bytes as usize];
