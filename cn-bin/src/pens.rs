@@ -321,8 +321,8 @@ impl<D: Device> Node<D> {
         Ok(ticket)
     }
 
-    /// Asks the memory node where pages are, without a caller's slices to wait with. Returns whether
-    /// it said.
+    /// Asks the memory node where pages are, without a caller's slices to wait with. Returns
+    /// whether it said.
     fn ask_places_now(
         &self,
         spec: &Spec<'_>,
