@@ -5,9 +5,10 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::Keys;
 use super::host::{Host, SessionEvent, SessionId, Side};
+use super::outgoing::{Outgoing, Short};
 use super::queue::{NONE, Queue, SERVER};
 use super::straight::address_of;
-use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
+use super::table::{CallState, ClientSession, ClientSlot};
 use super::tag::Binding;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -107,11 +108,11 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     number: u32,
     payload_bytes: u32,
 ) -> bool {
-    header.message = outgoing.message;
+    header.message = outgoing.message();
     header.head = outgoing.head;
     header.packet = number as u16;
     let start = number * payload_bytes;
-    let bytes = payload_bytes.min(outgoing.message - start);
+    let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
@@ -121,7 +122,7 @@ pub(super) fn send_packet<T: Tx, H: Host>(
         if here > 0 {
             inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
         }
-        if let Some(source) = outgoing.source
+        if let Some(source) = outgoing.source()
             && !rest.is_empty()
         {
             host.supply(source, start + here as u32 - inline, rest);
@@ -147,7 +148,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.client_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32);
         }
@@ -162,7 +164,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.server_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32 | SERVER);
         }
@@ -240,14 +243,15 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = session.queue.front()
+        while let Some(number) = session.queue.front(places)
             && bytes_left > 0
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
-            if outgoing.sending.whole {
-                if outgoing.sending.is_unsent() {
+            if outgoing.short != Short::No {
+                if outgoing.short == Short::Unsent {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
                     let line = Line {
                         crc: self.crc,
@@ -278,7 +282,7 @@ impl Endpoint<'_> {
             session.queue.pop();
             slot.outgoing.queued = turn.more;
             if turn.more {
-                session.queue.push(number);
+                session.queue.push(number, places);
             }
         }
         false
@@ -293,8 +297,9 @@ impl Endpoint<'_> {
         sent: &mut u32,
     ) -> bool {
         let first = session_index << self.slot_shift;
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = self.server_sessions[session_index].queue.front()
+        while let Some(number) = self.server_sessions[session_index].queue.front(places)
             && bytes_left > 0
         {
             let turn = match self.transmit_whole_reply(io, first + number) {
@@ -311,7 +316,7 @@ impl Endpoint<'_> {
             let queue = &mut self.server_sessions[session_index].queue;
             queue.pop();
             if turn.more {
-                queue.push(number);
+                queue.push(number, places);
             }
             self.server_slots[first + number].outgoing.queued = turn.more;
         }
@@ -329,7 +334,7 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         let outgoing = &mut slot.outgoing;
-        let usual = outgoing.sending.whole && outgoing.sending.is_unsent() && !slot.declined;
+        let usual = outgoing.short == Short::Unsent && !slot.declined;
         if !usual {
             return None;
         }
@@ -357,7 +362,7 @@ impl Endpoint<'_> {
         let remote = session.remote;
         let mut header = Header::new(Kind::Response, remote.index, remote.generation);
         header.flags = session_flags(session.features);
-        header.flags.set(Flags::HOLDS, slot.outgoing.source.is_some());
+        header.flags.set(Flags::HOLDS, slot.outgoing.source().is_some());
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
@@ -439,7 +444,7 @@ pub(super) fn send_whole<T: Tx>(
     } else {
         seal_unusual(line.crc, line.keys, line.binding, header, payload);
     }
-    outgoing.sending.next = 1;
+    outgoing.short = Short::Sent;
     true
 }
 
@@ -473,7 +478,7 @@ fn several<T: Tx, H: Host>(
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
-        again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
+        again += u32::from(outgoing.sent(number));
         packets += 1;
     }
     Turn { packets, again, full: false, more: outgoing.due().is_some() }
