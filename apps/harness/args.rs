@@ -236,6 +236,15 @@ impl Args {
         matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
     }
 
+    /// Whether the memory node sends long answers from its pool instead of a copy.
+    pub fn sends_from_pool(&self) -> bool {
+        match self.driver.zero_copy_transmit {
+            ZeroCopyTransmit::Auto => self.driver_name() == "memif",
+            ZeroCopyTransmit::On => matches!(self.driver_name(), "memif" | "veth" | "dpdk"),
+            ZeroCopyTransmit::Off => false,
+        }
+    }
+
     /// The sizes to measure, in bytes: those given, else `default`.
     ///
     /// # Errors

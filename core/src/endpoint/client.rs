@@ -190,7 +190,9 @@ impl Endpoint<'_> {
         slot.state = CallState::Free;
         slot.admitted = false;
         slot.outgoing.sending.stop();
-        if let Some(source) = slot.outgoing.source.take() {
+        if let Some(source) = slot.outgoing.source.take()
+            && self.loans.end(source)
+        {
             io.host.release(source);
         }
         let request = slot.request >> ATTEMPT_BITS;

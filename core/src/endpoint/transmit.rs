@@ -5,6 +5,7 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::Keys;
 use super::host::{Host, SessionEvent, SessionId, Side};
+use super::loans::Loans;
 use super::queue::{NONE, Queue, SERVER};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
@@ -45,13 +46,15 @@ const PACKETS_A_TURN: u32 = 8;
 /// Bytes after which the next session has its turn: less than a turn of a long message, so a
 /// session with many of those has no longer turns than one with a few short ones.
 const BYTES_A_SESSION: i32 = 8 * 1024;
+/// Shorter payloads are copied: that is less work than a loan.
+const BORROWED_BYTES_MIN: u32 = 512;
 /// What a message in one packet counts for, then: 32 are a turn.
 const BYTES_A_WHOLE: i32 = 256;
 
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
 pub(super) struct Seal<'a> {
-    crc: Crc32c,
+    pub(super) crc: Crc32c,
     tag: Option<(&'a Keys, Binding)>,
 }
 
@@ -68,7 +71,7 @@ impl<'a> Seal<'a> {
 
     /// Puts the tag in, if the session has tags: the last thing that happens to a header.
     #[inline(always)]
-    fn tag(self, header: &mut [u8; HEADER_BYTES]) {
+    pub(super) fn tag(self, header: &mut [u8; HEADER_BYTES]) {
         if let Some((keys, binding)) = self.tag {
             keys.tags.put(&binding, header);
         }
@@ -99,7 +102,7 @@ pub(super) fn send<T: Tx>(
 /// Sends packet `number` of a message.
 #[inline]
 pub(super) fn send_packet<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     mut header: Header,
@@ -113,6 +116,15 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let start = number * payload_bytes;
     let bytes = payload_bytes.min(outgoing.message - start);
     let inline = u32::from(outgoing.inline_bytes);
+    if let Some(source) = outgoing.source
+        && start >= inline
+        && bytes >= BORROWED_BYTES_MIN
+        && io.tx.borrows(peer)
+        && let Some(loan) = io.host.lend(source, start - inline, bytes)
+        && let Some(ticket) = loans.ticket(source)
+    {
+        return loans.send(io.tx, seal, peer, header, (&loan, ticket));
+    }
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
@@ -268,7 +280,7 @@ impl Endpoint<'_> {
                 continue;
             }
             let seal = Seal::new(self.crc, &self.keys, session.binding);
-            let turn = long_request(io, seal, session, slot, number);
+            let turn = long_request((&mut *io, &mut self.loans), seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
             self.counters.packets_resent += u64::from(turn.again);
@@ -362,6 +374,7 @@ impl Endpoint<'_> {
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let io = (io, &mut self.loans);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
@@ -380,7 +393,7 @@ pub(super) struct Turn {
 /// One turn of a request of several packets, or of one that the host supplies.
 #[inline(never)]
 fn long_request<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    io: (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     session: &ClientSession,
     slot: &mut ClientSlot,
@@ -392,7 +405,8 @@ fn long_request<T: Tx, H: Host>(
     header.request = slot.request;
     header.slot = number as u16;
     header.grant = slot.unasked.into();
-    let turn = several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes);
+    let turn =
+        { several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes) };
     if turn.packets > 0 {
         slot.state = CallState::Sent;
     }
@@ -460,7 +474,7 @@ fn seal_unusual(
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
 fn several<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     header: Header,
@@ -470,7 +484,15 @@ fn several<T: Tx, H: Host>(
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
-        if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
+        if !send_packet(
+            (&mut *io, &mut *loans),
+            seal,
+            peer,
+            header,
+            outgoing,
+            number,
+            payload_bytes,
+        ) {
             return Turn { packets, again, full: true, more: true };
         }
         again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
