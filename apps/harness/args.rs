@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_choice::{DriverArgs, DriverKind, ZeroCopyTransmit};
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;

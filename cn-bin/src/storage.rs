@@ -6,7 +6,7 @@
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
 use dmrpc_host::table::table;
 
@@ -54,6 +54,7 @@ struct Tables {
     server_sessions: Lent<ServerSession>,
     server_slots: Lent<ServerSlot>,
     timers: Lent<TimerEntry>,
+    waits: Lent<WaitEntries>,
 }
 
 impl OwnedEndpoint {
@@ -71,6 +72,7 @@ impl OwnedEndpoint {
             server_sessions: Lent::new(ServerSession::EMPTY, size.server_sessions),
             server_slots: Lent::new(ServerSlot::EMPTY, size.server_slots),
             timers: Lent::new(TimerEntry::EMPTY, size.timers),
+            waits: Lent::new(WaitEntries::EMPTY, size.waits),
         };
         // SAFETY: each table is lent once, here; the endpoint is the only borrower, is dropped
         // before the tables, and never leaves this value: `with` lends it with a lifetime that
@@ -82,6 +84,7 @@ impl OwnedEndpoint {
                 server_sessions: tables.server_sessions.lend(),
                 server_slots: tables.server_slots.lend(),
                 timers: tables.timers.lend(),
+                waits: tables.waits.lend(),
             }
         };
         Ok(Self { endpoint: Endpoint::new(config, storage, now)?, _tables: tables })

@@ -3,10 +3,10 @@
 use std::fs;
 use std::io;
 
-use dmrpc_core::endpoint::TimerEntry;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
+use dmrpc_core::endpoint::{TimerEntry, WaitEntries};
 use dmrpc_host::table::table;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -40,6 +40,7 @@ pub(crate) struct EndpointMemory {
     server_sessions: Vec<ServerSession>,
     server_slots: Vec<ServerSlot>,
     timers: Vec<TimerEntry>,
+    waits: Vec<WaitEntries>,
 }
 
 impl EndpointMemory {
@@ -50,6 +51,7 @@ impl EndpointMemory {
             server_sessions: table(ServerSession::EMPTY, size.server_sessions),
             server_slots: table(ServerSlot::EMPTY, size.server_slots),
             timers: table(TimerEntry::EMPTY, size.timers),
+            waits: table(WaitEntries::EMPTY, size.waits),
         }
     }
 
@@ -60,6 +62,7 @@ impl EndpointMemory {
             server_sessions: &mut self.server_sessions,
             server_slots: &mut self.server_slots,
             timers: &mut self.timers,
+            waits: &mut self.waits,
         }
     }
 }

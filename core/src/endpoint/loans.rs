@@ -4,15 +4,17 @@
 
 use core::net::SocketAddrV4;
 
-use super::host::Source;
-use super::transmit::Seal;
+use super::host::{Host, Source};
+use super::transmit::{Io, Seal};
 use crate::device::Tx;
-use crate::memory::Loan;
 use crate::wire::packet::{HEADER_BYTES, Header};
 
 /// Sources that may be lent at a time; others are copied. Half of the pins of the smallest pool: a
 /// device that gives nothing back does not use them up.
 const SOURCES_MAX: usize = 32;
+
+/// Shorter payloads are copied: that is less work than a loan.
+const LENT_BYTES_MIN: u32 = 512;
 
 /// One source of which a device has, or had, something.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,7 @@ impl Loans {
 
     /// The number that loans of `source` have; `None` if too many sources are lent already.
     #[inline]
-    pub(super) fn ticket(&mut self, source: Source) -> Option<u8> {
+    fn ticket(&mut self, source: Source) -> Option<u8> {
         if !self.is_of(self.last, source) {
             self.last = match self.find(source) {
                 Some(index) => index,
@@ -82,26 +84,30 @@ impl Loans {
         self.entries[usize::from(ticket)].out += 1;
     }
 
-    /// Seals and queues a packet whose payload the device takes from where it lies. Returns false
-    /// if the device has no room.
+    /// Seals and queues a packet whose payload, `bytes` bytes from `offset` of `source`, the device
+    /// takes from where it lies. Returns whether there was room; `None` if it has to be copied.
     #[inline]
-    pub(super) fn send<T: Tx>(
+    pub(super) fn lend<T: Tx, H: Host>(
         &mut self,
-        tx: &mut T,
+        io: &mut Io<'_, T, H>,
         seal: Seal<'_>,
-        peer: SocketAddrV4,
-        mut header: Header,
-        (loan, ticket): (&Loan, u8),
-    ) -> bool {
-        let Some(datagram) = tx.push_borrowed(peer, HEADER_BYTES, loan, ticket) else {
-            return false;
+        (peer, mut header): (SocketAddrV4, Header),
+        (source, offset, bytes): (Source, u32, u32),
+    ) -> Option<bool> {
+        if bytes < LENT_BYTES_MIN || !io.tx.borrows(peer) {
+            return None;
+        }
+        let loan = io.host.lend(source, offset, bytes)?;
+        let ticket = self.ticket(source)?;
+        let Some(datagram) = io.tx.push_borrowed(peer, HEADER_BYTES, &loan, ticket) else {
+            return Some(false);
         };
-        let bytes = datagram.first_chunk_mut().expect("room for a header");
-        header.payload = loan.bytes() as u16;
-        loan.look(|payload| header.emit_apart(bytes, payload, seal.crc));
-        seal.tag(bytes);
+        let front = datagram.first_chunk_mut().expect("room for a header");
+        header.payload = bytes as u16;
+        loan.look(|payload| header.emit_apart(front, payload, seal.crc));
+        seal.tag(front);
         self.lent(ticket);
-        true
+        Some(true)
     }
 
     /// The message that `source` belongs to is over. Returns whether it may be released now.

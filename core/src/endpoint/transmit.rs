@@ -6,9 +6,10 @@ use super::Endpoint;
 use super::auth::Keys;
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::loans::Loans;
+use super::outgoing::{Outgoing, Short};
 use super::queue::{NONE, Queue, SERVER};
 use super::straight::address_of;
-use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
+use super::table::{CallState, ClientSession, ClientSlot};
 use super::tag::Binding;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -46,8 +47,6 @@ const PACKETS_A_TURN: u32 = 8;
 /// Bytes after which the next session has its turn: less than a turn of a long message, so a
 /// session with many of those has no longer turns than one with a few short ones.
 const BYTES_A_SESSION: i32 = 8 * 1024;
-/// Shorter payloads are copied: that is less work than a loan.
-const BORROWED_BYTES_MIN: u32 = 512;
 /// What a message in one packet counts for, then: 32 are a turn.
 const BYTES_A_WHOLE: i32 = 256;
 
@@ -110,20 +109,17 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     number: u32,
     payload_bytes: u32,
 ) -> bool {
-    header.message = outgoing.message;
+    header.message = outgoing.message();
     header.head = outgoing.head;
     header.packet = number as u16;
     let start = number * payload_bytes;
-    let bytes = payload_bytes.min(outgoing.message - start);
+    let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
-    if let Some(source) = outgoing.source
+    if let Some(source) = outgoing.source()
         && start >= inline
-        && bytes >= BORROWED_BYTES_MIN
-        && io.tx.borrows(peer)
-        && let Some(loan) = io.host.lend(source, start - inline, bytes)
-        && let Some(ticket) = loans.ticket(source)
+        && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
     {
-        return loans.send(io.tx, seal, peer, header, (&loan, ticket));
+        return sent;
     }
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
@@ -133,7 +129,7 @@ pub(super) fn send_packet<T: Tx, H: Host>(
         if here > 0 {
             inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
         }
-        if let Some(source) = outgoing.source
+        if let Some(source) = outgoing.source()
             && !rest.is_empty()
         {
             host.supply(source, start + here as u32 - inline, rest);
@@ -159,7 +155,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.client_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32);
         }
@@ -174,7 +171,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.server_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32 | SERVER);
         }
@@ -252,14 +250,15 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = session.queue.front()
+        while let Some(number) = session.queue.front(places)
             && bytes_left > 0
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
-            if outgoing.sending.whole {
-                if outgoing.sending.is_unsent() {
+            if outgoing.short != Short::No {
+                if outgoing.short == Short::Unsent {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
                     let line = Line {
                         crc: self.crc,
@@ -290,7 +289,7 @@ impl Endpoint<'_> {
             session.queue.pop();
             slot.outgoing.queued = turn.more;
             if turn.more {
-                session.queue.push(number);
+                session.queue.push(number, places);
             }
         }
         false
@@ -305,8 +304,9 @@ impl Endpoint<'_> {
         sent: &mut u32,
     ) -> bool {
         let first = session_index << self.slot_shift;
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = self.server_sessions[session_index].queue.front()
+        while let Some(number) = self.server_sessions[session_index].queue.front(places)
             && bytes_left > 0
         {
             let turn = match self.transmit_whole_reply(io, first + number) {
@@ -323,7 +323,7 @@ impl Endpoint<'_> {
             let queue = &mut self.server_sessions[session_index].queue;
             queue.pop();
             if turn.more {
-                queue.push(number);
+                queue.push(number, places);
             }
             self.server_slots[first + number].outgoing.queued = turn.more;
         }
@@ -341,7 +341,7 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         let outgoing = &mut slot.outgoing;
-        let usual = outgoing.sending.whole && outgoing.sending.is_unsent() && !slot.declined;
+        let usual = outgoing.short == Short::Unsent && !slot.declined;
         if !usual {
             return None;
         }
@@ -369,7 +369,7 @@ impl Endpoint<'_> {
         let remote = session.remote;
         let mut header = Header::new(Kind::Response, remote.index, remote.generation);
         header.flags = session_flags(session.features);
-        header.flags.set(Flags::HOLDS, slot.outgoing.source.is_some());
+        header.flags.set(Flags::HOLDS, slot.outgoing.source().is_some());
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
@@ -453,7 +453,7 @@ pub(super) fn send_whole<T: Tx>(
     } else {
         seal_unusual(line.crc, line.keys, line.binding, header, payload);
     }
-    outgoing.sending.next = 1;
+    outgoing.short = Short::Sent;
     true
 }
 
@@ -484,18 +484,11 @@ fn several<T: Tx, H: Host>(
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
-        if !send_packet(
-            (&mut *io, &mut *loans),
-            seal,
-            peer,
-            header,
-            outgoing,
-            number,
-            payload_bytes,
-        ) {
+        let both = (&mut *io, &mut *loans);
+        if !send_packet(both, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
-        again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
+        again += u32::from(outgoing.sent(number));
         packets += 1;
     }
     Turn { packets, again, full: false, more: outgoing.due().is_some() }

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use dmrpc_core::endpoint::TimerEntry;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
+use dmrpc_core::endpoint::{TimerEntry, WaitEntries};
 
 /// Storage that nobody uses now.
 type Spare = (StorageSize, Storage<'static>);
@@ -26,6 +26,7 @@ pub fn take(size: StorageSize) -> Storage<'static> {
         server_sessions: vec![ServerSession::EMPTY; size.server_sessions].leak(),
         server_slots: vec![ServerSlot::EMPTY; size.server_slots].leak(),
         timers: vec![TimerEntry::EMPTY; size.timers].leak(),
+        waits: vec![WaitEntries::EMPTY; size.waits].leak(),
     })
 }
 
