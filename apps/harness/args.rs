@@ -105,6 +105,10 @@ pub struct Args {
     #[arg(long)]
     pub no_payload_check: bool,
 
+    /// Encrypt every packet (AES-128-GCM) with the key in DMRPC_KEY_FILE or DMRPC_KEY.
+    #[arg(long, env = "DMRPC_ENCRYPT")]
+    pub encrypt: bool,
+
     /// Largest datagram: 9000B over UDP, 1472B over DPDK if not given.
     #[arg(long, value_name = "SIZE")]
     pub datagram_size: Option<ByteSize>,

@@ -70,6 +70,7 @@ fn open_at(
         idle: args.idle,
         payload_check: !args.no_payload_check,
         key: key::load_from_environment()?,
+        encrypt: session.servers.encrypts(),
         deadline: args.deadline.0,
         ..NodeConfig::at(address)
     };

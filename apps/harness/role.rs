@@ -89,6 +89,7 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         idle: args.idle,
         payload_check: !args.no_payload_check,
         key: key::load_from_environment()?,
+        encrypt: args.encrypt,
         ..NodeConfig::at(args.bind)
     };
     let device = open_device(args)?;

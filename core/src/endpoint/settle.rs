@@ -176,7 +176,7 @@ impl Endpoint<'_> {
         busy.flags.set(Flags::EARLY, self.server_slots[index].early);
         busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         busy.request = self.server_slots[index].request;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, session.guard);
         send(io.tx, seal, session.peer, busy, 0, |_| {});
     }
 

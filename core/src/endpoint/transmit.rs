@@ -3,18 +3,19 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::Keys;
+use super::auth::{Guard, Keys};
+use super::cipher::SessionCipher;
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::queue::{NONE, Queue, SERVER};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
-use super::tag::Binding;
+use super::tag::{Binding, TagKeys};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEAL_BYTES};
 use crate::wire::template::{Template, seal_by_flags, seal_checked};
 
 /// What a poll works with: the device's sending half and the host.
@@ -52,25 +53,56 @@ const BYTES_A_WHOLE: i32 = 256;
 #[derive(Clone, Copy)]
 pub(super) struct Seal<'a> {
     crc: Crc32c,
-    tag: Option<(&'a Keys, Binding)>,
+    by: By<'a>,
+}
+
+/// What is put on a packet beside its checksum.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    Nothing,
+    Tag(&'a TagKeys, Binding),
+    Cipher(&'a SessionCipher),
 }
 
 impl<'a> Seal<'a> {
     #[inline(always)]
-    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys>, binding: Option<Binding>) -> Self {
-        Self { crc, tag: binding.and_then(|binding| Some((keys.as_ref()?, binding))) }
+    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys<'_>>, guard: Option<Guard>) -> Self {
+        let by = match (guard, keys) {
+            (Some(Guard::Tags(binding)), Some(keys)) => By::Tag(&keys.tags, binding),
+            (Some(Guard::Cipher(place)), Some(Keys { ciphers: Some(ciphers), .. })) => {
+                By::Cipher(&ciphers.sessions[place as usize])
+            }
+            _ => By::Nothing,
+        };
+        Self { crc, by }
+    }
+
+    /// For packets of a session that has no place here.
+    pub(super) fn encrypting(crc: Crc32c, cipher: &'a SessionCipher) -> Self {
+        Self { crc, by: By::Cipher(cipher) }
     }
 
     /// For packets that bring proofs of their own, or need none.
     pub(super) fn plain(crc: Crc32c) -> Self {
-        Self { crc, tag: None }
+        Self { crc, by: By::Nothing }
     }
 
-    /// Puts the tag in, if the session has tags: the last thing that happens to a header.
+    /// Bytes that it takes behind a packet.
     #[inline(always)]
-    fn tag(self, header: &mut [u8; HEADER_BYTES]) {
-        if let Some((keys, binding)) = self.tag {
-            keys.tags.put(&binding, header);
+    fn trailer(self) -> usize {
+        if let By::Cipher(_) = self.by { SEAL_BYTES } else { 0 }
+    }
+
+    /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
+    /// has that.
+    #[inline(always)]
+    fn finish(self, datagram: &mut [u8]) {
+        match self.by {
+            By::Nothing => {}
+            By::Tag(keys, binding) => {
+                keys.put(&binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::Cipher(cipher) => cipher.seal(datagram),
         }
     }
 }
@@ -86,13 +118,14 @@ pub(super) fn send<T: Tx>(
     bytes: usize,
     fill: impl FnOnce(&mut [u8]),
 ) -> bool {
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
         return false;
     };
-    fill(&mut datagram[HEADER_BYTES..]);
+    let packet = &mut datagram[..HEADER_BYTES + bytes];
+    fill(&mut packet[HEADER_BYTES..]);
     header.payload = bytes as u16;
-    header.emit(datagram, seal.crc);
-    seal.tag(datagram.first_chunk_mut().expect("room for a header"));
+    header.emit(packet, seal.crc);
+    seal.finish(datagram);
     true
 }
 
@@ -133,6 +166,10 @@ pub(super) fn send_packet<T: Tx, H: Host>(
 #[inline]
 pub(super) fn session_flags(features: Features) -> Flags {
     let mut flags = Flags::empty();
+    if features.contains(Features::ENCRYPTED) {
+        // The cipher's tag covers all that the checksum and the header's tag would.
+        return flags;
+    }
     flags.set(Flags::PAYLOAD_CHECK, features.contains(Features::PAYLOAD_CHECK));
     flags.set(Flags::AUTHENTICATED, features.contains(Features::AUTHENTICATED));
     flags
@@ -252,7 +289,7 @@ impl Endpoint<'_> {
                     let line = Line {
                         crc: self.crc,
                         keys: &self.keys,
-                        binding: &session.binding,
+                        guard: &session.guard,
                         peer: address_of(session.straight.peer),
                         template: &session.template,
                     };
@@ -267,7 +304,7 @@ impl Endpoint<'_> {
                 session.queue.pop();
                 continue;
             }
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            let seal = Seal::new(self.crc, &self.keys, session.guard);
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
@@ -337,7 +374,7 @@ impl Endpoint<'_> {
         let line = Line {
             crc: self.crc,
             keys: &self.keys,
-            binding: &session.binding,
+            guard: &session.guard,
             peer: session.peer,
             template: &session.template,
         };
@@ -361,7 +398,7 @@ impl Endpoint<'_> {
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, session.guard);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
@@ -411,8 +448,8 @@ pub(super) struct Whole {
 /// What a session's packets of one kind are made with.
 pub(super) struct Line<'a> {
     pub(super) crc: Crc32c,
-    pub(super) keys: &'a Option<Keys>,
-    pub(super) binding: &'a Option<Binding>,
+    pub(super) keys: &'a Option<Keys<'a>>,
+    pub(super) guard: &'a Option<Guard>,
     pub(super) peer: SocketAddrV4,
     pub(super) template: &'a Template,
 }
@@ -428,6 +465,9 @@ pub(super) fn send_whole<T: Tx>(
     outgoing: &mut Outgoing,
 ) -> bool {
     let bytes = usize::from(whole.bytes);
+    if let Some(Guard::Cipher(_)) = line.guard {
+        return send_whole_encrypted(tx, line, (request, slot), whole, outgoing);
+    }
     // Before the device is asked, so that it is known to both how long the packet can be.
     let from = &outgoing.inline[..bytes];
     let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes) else { return false };
@@ -437,7 +477,7 @@ pub(super) fn send_whole<T: Tx>(
     if line.template.is_usual() {
         seal_checked(header, payload, line.crc);
     } else {
-        seal_unusual(line.crc, line.keys, line.binding, header, payload);
+        seal_unusual(line.crc, line.keys, line.guard, header, payload);
     }
     outgoing.sending.next = 1;
     true
@@ -447,15 +487,38 @@ pub(super) fn send_whole<T: Tx>(
 #[inline(never)]
 fn seal_unusual(
     crc: Crc32c,
-    keys: &Option<Keys>,
-    binding: &Option<Binding>,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
     header: &mut [u8; HEADER_BYTES],
     payload: &[u8],
 ) {
     seal_by_flags(header, payload, crc);
-    if let (Some(keys), Some(binding)) = (keys, binding) {
+    if let (Some(keys), Some(Guard::Tags(binding))) = (keys, guard) {
         keys.tags.put_usual(binding, header);
     }
+}
+
+/// The same, encrypted.
+#[inline(never)]
+fn send_whole_encrypted<T: Tx>(
+    tx: &mut T,
+    line: &Line<'_>,
+    (request, slot): (u64, usize),
+    whole: Whole,
+    outgoing: &mut Outgoing,
+) -> bool {
+    let bytes = usize::from(whole.bytes);
+    let from = &outgoing.inline[..bytes];
+    let seal = Seal::new(line.crc, line.keys, *line.guard);
+    let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes + seal.trailer()) else {
+        return false;
+    };
+    let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+    copy_short(&mut payload[..bytes], from);
+    line.template.put_whole(header, bytes, request, slot as u16, whole.head);
+    seal.finish(datagram);
+    outgoing.sending.next = 1;
+    true
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.

@@ -36,6 +36,7 @@ pub(crate) const NODE_FAULTS: [&str; 30] = [
     "quota used up",
     "packet without its tag",
     "clocks apart",
+    "encrypted",
     "hostile packets",
     "incast",
 ];
