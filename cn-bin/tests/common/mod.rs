@@ -140,7 +140,8 @@ fn run_memory_node(key: Option<Key>, ready: mpsc::Sender<SocketAddrV4>, stop: &A
     serve_memory((store, identity, false), key, device, (address, ready), stop);
 }
 
-/// Serves a store over a device until told to stop, encrypting if there is a key. The store must be in order at the end.
+/// Serves a store over a device until told to stop, encrypting if there is a key. The store must be
+/// in order at the end.
 fn serve_memory<M: Memory, D: Device + Wait>(
     (store, identity, hands_out): (Store<M>, Identity, bool),
     key: Option<Key>,

@@ -28,10 +28,6 @@ fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
 }
 
-fn encrypts(features: Features) -> bool {
-    features.contains(Features::ENCRYPTED)
-}
-
 /// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
 fn is_later(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 > 0
@@ -154,7 +150,7 @@ impl Endpoint<'_> {
             self.send_refusal(io, peer, hello, Refusal::NotAuthenticated);
             return false;
         }
-        let alike = encrypts(hello.features) == encrypts(self.config.features);
+        let alike = hello.features.encrypts() == self.config.features.encrypts();
         if !alike {
             self.send_refusal(io, peer, hello, Refusal::Encryption);
         }
@@ -407,7 +403,7 @@ impl Endpoint<'_> {
             }
             return;
         }
-        if encrypts(ack.features) != encrypts(self.config.features) {
+        if ack.features.encrypts() != self.config.features.encrypts() {
             self.decline(io, peer, &ack, secret);
             return self.close_client(now, io, index, Closed::Encryption);
         }
@@ -448,7 +444,7 @@ impl Endpoint<'_> {
         bye.flags = session_flags(ack.features);
         let cipher;
         let seal = match (secret, &self.keys) {
-            (Some(secret), _) if encrypts(ack.features) => {
+            (Some(secret), _) if ack.features.encrypts() => {
                 cipher = SessionCipher::farewell(secret);
                 Seal::encrypting(self.crc, &cipher)
             }

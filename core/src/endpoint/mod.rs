@@ -15,7 +15,7 @@
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `queue`: whose turn it is;
+//! - `transmit`: packets out; `seal`: what is put on each; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -52,6 +52,7 @@ mod parts;
 mod queue;
 mod retry;
 mod rtt;
+mod seal;
 mod sealed;
 mod server;
 mod settle;

@@ -4,18 +4,16 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Guard, Keys};
-use super::cipher::SessionCipher;
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::queue::{NONE, Queue, SERVER};
+pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
-use super::tag::{Binding, TagKeys};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
-use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEAL_BYTES};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 use crate::wire::template::{Template, seal_by_flags, seal_checked};
 
 /// What a poll works with: the device's sending half and the host.
@@ -49,86 +47,6 @@ const BYTES_A_SESSION: i32 = 8 * 1024;
 /// What a message in one packet counts for, then: 32 are a turn.
 const BYTES_A_WHOLE: i32 = 256;
 
-/// What seals the packets of a session.
-#[derive(Clone, Copy)]
-pub(super) struct Seal<'a> {
-    crc: Crc32c,
-    by: By<'a>,
-}
-
-/// What is put on a packet beside its checksum.
-#[derive(Clone, Copy)]
-enum By<'a> {
-    Nothing,
-    Tag(&'a TagKeys, Binding),
-    Cipher(&'a SessionCipher),
-}
-
-impl<'a> Seal<'a> {
-    #[inline(always)]
-    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys<'_>>, guard: Option<Guard>) -> Self {
-        let by = match (guard, keys) {
-            (Some(Guard::Tags(binding)), Some(keys)) => By::Tag(&keys.tags, binding),
-            (Some(Guard::Cipher(place)), Some(Keys { ciphers: Some(ciphers), .. })) => {
-                By::Cipher(&ciphers.sessions[place as usize])
-            }
-            _ => By::Nothing,
-        };
-        Self { crc, by }
-    }
-
-    /// For packets of a session that has no place here.
-    pub(super) fn encrypting(crc: Crc32c, cipher: &'a SessionCipher) -> Self {
-        Self { crc, by: By::Cipher(cipher) }
-    }
-
-    /// For packets that bring proofs of their own, or need none.
-    pub(super) fn plain(crc: Crc32c) -> Self {
-        Self { crc, by: By::Nothing }
-    }
-
-    /// Bytes that it takes behind a packet.
-    #[inline(always)]
-    fn trailer(self) -> usize {
-        if let By::Cipher(_) = self.by { SEAL_BYTES } else { 0 }
-    }
-
-    /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
-    /// has that.
-    #[inline(always)]
-    fn finish(self, datagram: &mut [u8]) {
-        match self.by {
-            By::Nothing => {}
-            By::Tag(keys, binding) => {
-                keys.put(&binding, datagram.first_chunk_mut().expect("room for a header"));
-            }
-            By::Cipher(cipher) => cipher.seal(datagram),
-        }
-    }
-}
-
-/// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.
-/// Returns false if the device has no room.
-#[inline]
-pub(super) fn send<T: Tx>(
-    tx: &mut T,
-    seal: Seal<'_>,
-    peer: SocketAddrV4,
-    mut header: Header,
-    bytes: usize,
-    fill: impl FnOnce(&mut [u8]),
-) -> bool {
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
-        return false;
-    };
-    let packet = &mut datagram[..HEADER_BYTES + bytes];
-    fill(&mut packet[HEADER_BYTES..]);
-    header.payload = bytes as u16;
-    header.emit(packet, seal.crc);
-    seal.finish(datagram);
-    true
-}
-
 /// Sends packet `number` of a message.
 #[inline]
 pub(super) fn send_packet<T: Tx, H: Host>(
@@ -160,19 +78,6 @@ pub(super) fn send_packet<T: Tx, H: Host>(
             host.supply(source, start + here as u32 - inline, rest);
         }
     })
-}
-
-/// Flags that every packet of a session carries.
-#[inline]
-pub(super) fn session_flags(features: Features) -> Flags {
-    let mut flags = Flags::empty();
-    if features.contains(Features::ENCRYPTED) {
-        // The cipher's tag covers all that the checksum and the header's tag would.
-        return flags;
-    }
-    flags.set(Flags::PAYLOAD_CHECK, features.contains(Features::PAYLOAD_CHECK));
-    flags.set(Flags::AUTHENTICATED, features.contains(Features::AUTHENTICATED));
-    flags
 }
 
 impl Endpoint<'_> {

@@ -18,6 +18,13 @@ bitflags! {
     }
 }
 
+impl Features {
+    /// Whether packets are encrypted.
+    pub fn encrypts(self) -> bool {
+        self.contains(Self::ENCRYPTED)
+    }
+}
+
 /// Asks for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {

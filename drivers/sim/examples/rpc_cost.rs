@@ -4,9 +4,10 @@
 //! `rpc_cost --calls N [--in-flight K] [--auth] [--encrypt] [--no-integrity] [--no-leases]
 //! [--no-congestion] [--sessions S]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
-//! are tagged, `--encrypt` has them encrypted with what comes of one; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases
-//! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With several
-//! sessions each call's is picked at random, and the rate is compared with that of 64, in turns.
+//! are tagged; `--encrypt` has them encrypted with what comes of one; `--no-integrity` leaves
+//! payloads out of the checksum; `--no-leases` makes leases and keep-alives longer than any run;
+//! `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
+//! the rate is compared with that of 64, in turns.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
