@@ -90,3 +90,66 @@ impl Memory for Folded<'_> {
 
     fn fence(&self) {}
 }
+
+/// The index of a pool that was filled through [`Folded`], without frames: what translation looks
+/// at. A look at a frame's bytes would be out of its memory, and panics.
+pub(crate) struct Index<'m> {
+    memory: Plain<'m>,
+    bytes: u64,
+}
+
+impl<'m> Index<'m> {
+    /// The index in `memory`, of a pool of `bytes` bytes.
+    pub(crate) fn new(memory: &'m mut [u64], bytes: u64) -> Self {
+        Self { memory: Plain::new(memory), bytes }
+    }
+}
+
+impl Memory for Index<'_> {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    #[inline(always)]
+    fn load_u32(&self, offset: u64) -> u32 {
+        self.memory.load_u32(offset)
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, offset: u64) -> u64 {
+        self.memory.load_u64(offset)
+    }
+
+    fn store_u32(&self, offset: u64, value: u32) {
+        self.memory.store_u32(offset, value);
+    }
+
+    fn store_u64(&self, offset: u64, value: u64) {
+        self.memory.store_u64(offset, value);
+    }
+
+    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
+        self.memory.compare_exchange_u64(offset, current, new)
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u64, target: &mut [u8]) {
+        self.memory.read(offset, target);
+    }
+
+    fn write(&self, offset: u64, source: &[u8]) {
+        self.memory.write(offset, source);
+    }
+
+    fn copy(&self, source: u64, target: u64, len: u64) {
+        self.memory.copy(source, target, len);
+    }
+
+    fn fill_zero(&self, offset: u64, len: u64) {
+        self.memory.fill_zero(offset, len);
+    }
+
+    fn flush(&self, _: u64, _: u64) {}
+
+    fn fence(&self) {}
+}

@@ -20,8 +20,9 @@ use space::{Failure, Op, Space};
 /// Compares the page store's address translation with a hash map's.
 ///
 /// A page at random: each page looked up depends on what the one before was found at, as the
-/// translation of an access does. A range: 64 neighbouring pages from a random one on, all of
-/// their frames. Times are of batches, divided by their lookups.
+/// translation of an access does. A range: 64 neighbouring pages from a random one on, an array
+/// of all of their frames; `after`: each range known only when the one before was found, so that
+/// all that is seen is how long the way down takes. Times are of batches, divided by lookups.
 #[derive(Debug, Parser)]
 #[command(
     name = "address_translate",
@@ -129,7 +130,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     for size in &options.sizes {
         let mut words = space::memory(size.0)?;
         let mut space = Space::new(&mut words, size.0, options.seed)?;
-        for op in [Op::Page, Op::Range] {
+        for op in [Op::Page, Op::Range, Op::RangeAfter] {
             space.verify(op, 1000)?;
             Row::measure(&mut space, op, options, &clock).print(options.json);
         }

@@ -1,10 +1,12 @@
 //! An address space, all of whose pages are there, and its two translations.
 
-use dmrpc_core::store::{Config, Layout, Limits, PAGE_BYTES, PinId, Store};
+use std::hint::black_box;
+
+use dmrpc_core::store::{Config, FRAME_ABSENT, Layout, Limits, PAGE_BYTES, PinId, Store};
 use dmrpc_host::clock::Clock;
 use rustc_hash::FxHashMap;
 
-use crate::folded::{self, Folded};
+use crate::folded::{self, Folded, Index};
 
 /// What goes wrong says so itself.
 pub(crate) type Failure = Box<dyn std::error::Error>;
@@ -14,7 +16,10 @@ const RANGE_PAGES: u64 = 64;
 /// Pages at random that are looked up in a batch.
 const BATCH_PAGES: u64 = 64;
 /// Ranges that are looked up in a batch.
-const BATCH_RANGES: u64 = 4;
+const BATCH_RANGES: u64 = 64;
+
+/// The frames of a range.
+type Frames = [u32; RANGE_PAGES as usize];
 
 /// What is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub(crate) enum Op {
     Page,
     /// A range of pages.
     Range,
+    /// The same; it is known only when the range before was found.
+    RangeAfter,
 }
 
 impl Op {
@@ -31,6 +38,7 @@ impl Op {
         match self {
             Self::Page => "translate_page",
             Self::Range => "translate_64_pages",
+            Self::RangeAfter => "translate_64_after",
         }
     }
 
@@ -39,6 +47,7 @@ impl Op {
         match self {
             Self::Page => "map_page",
             Self::Range => "map_64_pages",
+            Self::RangeAfter => "map_64_after",
         }
     }
 
@@ -46,14 +55,14 @@ impl Op {
     pub(crate) fn lookups(self) -> u64 {
         match self {
             Self::Page => BATCH_PAGES,
-            Self::Range => BATCH_RANGES,
+            Self::Range | Self::RangeAfter => BATCH_RANGES,
         }
     }
 }
 
 /// See the module's text.
 pub(crate) struct Space<'m> {
-    store: Store<Folded<'m>>,
+    store: Store<Index<'m>>,
     pin: PinId,
     map: FxHashMap<u32, u32>,
     frame_base: u64,
@@ -85,13 +94,15 @@ impl<'m> Space<'m> {
         let config = config(bytes);
         let layout = Layout::new(&config)?;
         let frame_base = layout.frame_base();
-        let mut store = Store::format(Folded::new(memory, frame_base, layout.bytes()), &config)?;
+        let folded = Folded::new(&mut *memory, frame_base, layout.bytes());
+        let mut store = Store::format(folded, &config)?;
         let holder = store.holder_join(Limits::NONE)?;
         let region = store.alloc(holder, bytes)?;
         let pages = bytes.div_ceil(PAGE_BYTES);
         for page in 0..pages {
             store.write(holder, region, page * PAGE_BYTES, &[1])?;
         }
+        let mut store = Store::open(Index::new(memory, layout.bytes()))?;
         let pin = store.pin(holder, region, 0, bytes)?;
         let mut map = FxHashMap::with_capacity_and_hasher(pages as usize, Default::default());
         for page in 0..pages {
@@ -107,90 +118,126 @@ impl<'m> Space<'m> {
         self.pages * PAGE_BYTES
     }
 
-    /// The page that `found` leads to, so that no lookup can begin before the one before ended.
-    #[inline(always)]
-    fn next_page(&mut self, found: u64, pages: u64) -> u64 {
+    /// A page at random.
+    fn page_at_random(&mut self, pages: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        ((u128::from(mix(self.state ^ found)) * u128::from(pages)) >> 64) as u64
+        ((u128::from(mix(self.state)) * u128::from(pages)) >> 64) as u64
     }
 
     fn starts(&self, op: Op) -> u64 {
         match op {
             Op::Page => self.pages,
-            Op::Range => self.pages - RANGE_PAGES + 1,
+            Op::Range | Op::RangeAfter => self.pages - RANGE_PAGES + 1,
         }
     }
 
-    /// The frame of a page, or of all of a range their sum, by the store.
+    /// The frame of a page, by the store.
     #[inline(always)]
-    fn look_in_store(&self, op: Op, page: u64) -> u64 {
-        let offset = page * PAGE_BYTES;
-        match op {
-            Op::Page => {
-                let place = self.store.pin_place(self.pin, offset);
-                place.map_or(0, |(place, _)| place.unwrap_or(0).wrapping_sub(self.frame_base))
-                    / PAGE_BYTES
-            }
-            Op::Range => {
-                let mut sum = 0;
-                let visited = self.store.pin_runs(
-                    self.pin,
-                    offset,
-                    RANGE_PAGES * PAGE_BYTES,
-                    |place, bytes| {
-                        // A run of frames: their numbers follow each other.
-                        let first = place.unwrap_or(0).wrapping_sub(self.frame_base) / PAGE_BYTES;
-                        let count = bytes / PAGE_BYTES;
-                        sum += first * count + count * count.wrapping_sub(1) / 2;
-                    },
-                );
-                if visited.is_ok() { sum } else { 0 }
-            }
-        }
+    fn page_in_store(&self, page: u64) -> u32 {
+        let place = self.store.pin_place(self.pin, page * PAGE_BYTES);
+        place.map_or(FRAME_ABSENT, |(place, _)| {
+            (place.unwrap_or(0).wrapping_sub(self.frame_base) / PAGE_BYTES) as u32
+        })
     }
 
-    /// The same by the hash map.
+    /// The frames of a range, by the store.
     #[inline(always)]
-    fn look_in_map(&self, op: Op, page: u64) -> u64 {
-        let frame = |page: u64| u64::from(self.map.get(&(page as u32)).copied().unwrap_or(0));
-        match op {
-            Op::Page => frame(page),
-            Op::Range => (page..page + RANGE_PAGES).map(frame).sum(),
+    fn range_in_store(&self, page: u64, frames: &mut Frames) {
+        if self.store.pin_frames(self.pin, page, frames).is_err() {
+            frames.fill(FRAME_ABSENT);
         }
     }
 
-    fn batch(&mut self, op: Op, clock: &Clock, look: impl Fn(&Self, u64) -> u64) -> f64 {
+    /// The frame of a page, by the map.
+    #[inline(always)]
+    fn page_in_map(&self, page: u64) -> u32 {
+        self.map.get(&(page as u32)).copied().unwrap_or(FRAME_ABSENT)
+    }
+
+    /// The frames of a range, by the map.
+    #[inline(always)]
+    fn range_in_map(&self, page: u64, frames: &mut Frames) {
+        for (page, frame) in (page..).zip(frames) {
+            *frame = self.page_in_map(page);
+        }
+    }
+
+    /// Looks up pages drawn before.
+    #[inline(always)]
+    fn batch(&mut self, op: Op, clock: &Clock, look: impl Fn(&Self, u64) -> u32) -> f64 {
+        match op {
+            Op::Page | Op::RangeAfter => self.batch_from(op, clock, u32::MAX, look),
+            Op::Range => self.batch_from(op, clock, 0, look),
+        }
+    }
+
+    /// The same; where the next lookup begins depends on these bits of what the last one found.
+    #[inline(always)]
+    fn batch_from(
+        &mut self,
+        op: Op,
+        clock: &Clock,
+        depends: u32,
+        look: impl Fn(&Self, u64) -> u32,
+    ) -> f64 {
         let starts = self.starts(op);
+        let mut pages = [0; BATCH_PAGES as usize + 1];
+        pages.fill_with(|| self.page_at_random(starts));
+        let pages = &pages[..op.lookups() as usize + 1];
         let mut found = 0;
         let start = clock.now();
-        for _ in 0..op.lookups() {
-            let page = self.next_page(found, starts);
-            found = look(self, page);
+        for pair in pages.windows(2) {
+            // No frame has this bit set: it is always the first of the two.
+            found = look(self, pair[((found & depends) >> 30 & 1) as usize]);
         }
         let span = clock.now().since(start);
-        self.state ^= found;
+        black_box(found);
         span.as_nanos() as f64 / op.lookups() as f64
     }
 
     /// Nanoseconds a lookup in the store: a batch.
     pub(crate) fn by_store(&mut self, op: Op, clock: &Clock) -> f64 {
-        self.batch(op, clock, |space, page| space.look_in_store(op, page))
+        match op {
+            Op::Page => self.batch(op, clock, Self::page_in_store),
+            Op::Range | Op::RangeAfter => self.batch(op, clock, |space, page| {
+                let mut frames = [0; RANGE_PAGES as usize];
+                space.range_in_store(page, &mut frames);
+                black_box(&frames)[RANGE_PAGES as usize - 1]
+            }),
+        }
     }
 
     /// Nanoseconds a lookup in the map: a batch.
     pub(crate) fn by_map(&mut self, op: Op, clock: &Clock) -> f64 {
-        self.batch(op, clock, |space, page| space.look_in_map(op, page))
+        match op {
+            Op::Page => self.batch(op, clock, Self::page_in_map),
+            Op::Range | Op::RangeAfter => self.batch(op, clock, |space, page| {
+                let mut frames = [0; RANGE_PAGES as usize];
+                space.range_in_map(page, &mut frames);
+                black_box(&frames)[RANGE_PAGES as usize - 1]
+            }),
+        }
     }
 
     /// Whether both find the same, at `count` places.
     pub(crate) fn verify(&mut self, op: Op, count: u32) -> Result<(), Failure> {
         let starts = self.starts(op);
         for _ in 0..count {
-            let page = self.next_page(0, starts);
-            let (ours, theirs) = (self.look_in_store(op, page), self.look_in_map(op, page));
-            if ours != theirs {
+            let page = self.page_at_random(starts);
+            let (mut ours, mut theirs) = ([0; RANGE_PAGES as usize], [0; RANGE_PAGES as usize]);
+            match op {
+                Op::Page => {
+                    (ours[0], theirs[0]) = (self.page_in_store(page), self.page_in_map(page));
+                }
+                Op::Range | Op::RangeAfter => {
+                    self.range_in_store(page, &mut ours);
+                    self.range_in_map(page, &mut theirs);
+                }
+            }
+            if ours != theirs || ours[0] == FRAME_ABSENT {
                 let name = op.name();
-                return Err(format!("{name} of page {page}: {ours}, the map has {theirs}").into());
+                let differ = format!("{name} of page {page}: {ours:?}, the map has {theirs:?}");
+                return Err(differ.into());
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
 use dmrpc_host::idle::IdleStrategy;
@@ -105,7 +106,16 @@ pub struct Args {
     #[arg(long)]
     pub no_payload_check: bool,
 
-    /// Encrypt every packet (AES-128-GCM) with the key in DMRPC_KEY_FILE or DMRPC_KEY.
+    /// How senders of long messages are slowed down when the network delays them: swift or none.
+    #[arg(long, default_value = "swift", value_name = "NAME")]
+    pub congestion: Congestion,
+
+    /// Authenticate sessions by the pre-shared key in this file, at least 16 bytes. Without it, the
+    /// environment variable DMRPC_KEY may hold the key itself.
+    #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Encrypt every packet (AES-128-GCM) with the key in --key-file or the environment.
     #[arg(long, env = "DMRPC_ENCRYPT")]
     pub encrypt: bool,
 
@@ -223,6 +233,11 @@ impl Args {
             (None, DriverKind::Dpdk) => "dpdk",
             (None, DriverKind::Cxl) => "cxl",
         }
+    }
+
+    /// Whether there is only memory between the two ends.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
     }
 
     /// The sizes to measure, in bytes: those given, else `default`.

@@ -69,7 +69,8 @@ fn open_at(
         buffers: [none, small, BufferClass { count, bytes }],
         idle: args.idle,
         payload_check: !args.no_payload_check,
-        key: key::load_from_environment()?,
+        key: key::load(args.key_file.as_deref())?,
+        congestion: args.congestion,
         encrypt: session.servers.encrypts(),
         deadline: args.deadline.0,
         ..NodeConfig::at(address)

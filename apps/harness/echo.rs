@@ -74,6 +74,10 @@ impl TrafficOf for Echoes {
     }
 }
 
+/// Arguments longer than this are made in the buffer that they are sent from, in bytes; shorter
+/// ones are copied there, which is how most callers have them.
+const IN_PLACE_BYTES: usize = 64 << 10;
+
 /// Calls of an echo, in several sessions in turns.
 pub struct Echo<'c> {
     client: &'c Client,
@@ -92,6 +96,41 @@ impl<'c> Echo<'c> {
         pattern::fill(seed, &mut content);
         Self { client, peers: peers.to_vec(), next: 0, seed, sequence: 0, content }
     }
+
+    fn next_peer(&mut self) -> Peer {
+        let peer = self.peers[self.next];
+        self.next = if self.next + 1 == self.peers.len() { 0 } else { self.next + 1 };
+        peer
+    }
+
+    /// Begins a call whose argument is made in the buffer that it is sent from.
+    fn begin_in_place(&mut self, sequence: u64) -> Result<Begun<u64>, AppError> {
+        let bytes = self.content.len();
+        let buffers = self.client.buffer(bytes).and_then(|body| {
+            let reply = self.client.buffer(bytes)?;
+            Ok((body, reply))
+        });
+        let (mut body, reply) = match buffers {
+            Ok(both) => both,
+            Err(error) if error.is_room() => return Ok(Begun::Full),
+            Err(error) => return Err(error.into()),
+        };
+        // Buffers that come back have the bytes of an earlier request, or of its answer.
+        if !pattern::looks_filled(self.seed, &body) {
+            body.copy_from_slice(&self.content);
+        }
+        pattern::stamp(sequence, &mut body);
+        let peer = self.next_peer();
+        let options = CallOptions::default();
+        match self.client.start_call_from(peer, ECHO, body, Some(reply), options) {
+            Ok(ticket) => {
+                self.sequence = sequence;
+                Ok(Begun::Operation(ticket, sequence))
+            }
+            Err(error) if error.is_room() => Ok(Begun::Full),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl Traffic for Echo<'_> {
@@ -100,10 +139,12 @@ impl Traffic for Echo<'_> {
 
     fn begin(&mut self) -> Result<Begun<u64>, AppError> {
         let sequence = self.sequence + 1;
+        if self.content.len() > IN_PLACE_BYTES {
+            return self.begin_in_place(sequence);
+        }
         pattern::stamp(sequence, &mut self.content);
         for _ in 0..self.peers.len() {
-            let peer = self.peers[self.next];
-            self.next = if self.next + 1 == self.peers.len() { 0 } else { self.next + 1 };
+            let peer = self.next_peer();
             let reply = match self.client.buffer(self.content.len()) {
                 Ok(buffer) => buffer,
                 Err(error) if error.is_room() => return Ok(Begun::Full),

@@ -88,7 +88,8 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         buffers: ECHO_BUFFERS,
         idle: args.idle,
         payload_check: !args.no_payload_check,
-        key: key::load_from_environment()?,
+        key: key::load(args.key_file.as_deref())?,
+        congestion: args.congestion,
         encrypt: args.encrypt,
         ..NodeConfig::at(args.bind)
     };

@@ -437,6 +437,10 @@ fn command(
         command.arg("--encrypt");
     }
     command.args(["--cores", &core, "--datagram-size", &datagram_size]);
+    command.args(["--congestion", &args.congestion.to_string()]);
+    if let Some(file) = &args.key_file {
+        command.arg("--key-file").arg(file);
+    }
     Ok(command)
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cli;
@@ -58,11 +59,11 @@ fn run(
         return role.play(args).map(|()| 0);
     }
     args.check()?;
+    let keyed = key::load(args.key_file.as_deref())?.is_some();
     let servers = Servers::bring_up(args, needed, sharing)?;
     if let Some(core) = servers.client_core() {
         pin_to_core(core)?;
     }
-    let keyed = key::load_from_environment()?.is_some();
     let mut session = Session {
         keyed,
         app,
@@ -228,8 +229,9 @@ impl Session<'_> {
         let bare = subject.op.starts_with("raw_");
         let integrity = !bare && !self.args.no_payload_check;
         let auth = !bare && self.keyed;
-        // Rings in a pool have no network in between.
-        let congestion = !bare && self.args.driver_name() != "cxl";
+        // Where there is only memory between the two ends, there is nothing to control.
+        let controlled = self.args.congestion != Congestion::None;
+        let congestion = !bare && controlled && !self.args.is_memory();
         let zero_copy = !bare && self.zero_copy;
         let switches = Switches { integrity, auth, congestion, zero_copy };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());

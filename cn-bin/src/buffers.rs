@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use dmrpc_host::table::zeros;
+
 use crate::config::{BUFFER_CLASSES, BufferClass};
 use crate::state::State;
 
@@ -30,7 +32,7 @@ impl Pool {
         let free = std::array::from_fn(|class| {
             let BufferClass { count, bytes } = classes[class];
             let first = places.len();
-            places.extend((0..count).map(|_| Place::Here(vec![0; bytes].into_boxed_slice())));
+            places.extend((0..count).map(|_| Place::Here(zeros(bytes))));
             class_of.resize(places.len(), class as u8);
             (first as u16..places.len() as u16).rev().collect()
         });

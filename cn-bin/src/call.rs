@@ -13,6 +13,7 @@ use crate::args::{Arg, parts_bytes, table};
 use crate::buffers::Buffer;
 use crate::error::Error;
 use crate::hosting::{USER, copy_parts};
+use crate::memory::MESSAGE_BODY_BYTES_MAX;
 use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::Peer;
@@ -369,6 +370,29 @@ impl<D: Device> Node<D> {
         let mut list = ArgList::new();
         let spec = call_spec(peer, method, table(args, &mut list)?, options);
         self.start(&spec, args, reply, Interest::Listed)
+    }
+
+    /// As [`Node::start_call`] with one inline argument, which is sent from where it lies: the
+    /// contents of `body`. The buffer comes back to the node when the call has ended.
+    ///
+    /// # Errors
+    /// As [`Node::start_call`]. The buffer is back with the node then, too.
+    pub fn start_call_from(
+        &self,
+        peer: Peer,
+        method: Method,
+        body: Buffer<'_>,
+        reply: Option<Buffer<'_>>,
+        options: CallOptions,
+    ) -> Result<Ticket, Error> {
+        let spec = call_spec(peer, method, &[], options);
+        if spec.head_bytes() + body.len() <= HEAD_BYTES_MAX {
+            return self.start_call(peer, method, &[Arg::Inline(&body)], reply, options);
+        }
+        if body.len() > MESSAGE_BODY_BYTES_MAX {
+            return Err(Error::MessageTooLarge { bytes: body.len() });
+        }
+        self.start_with(&spec, &[], Some(body), reply, Interest::Listed)
     }
 }
 

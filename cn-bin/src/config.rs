@@ -63,8 +63,8 @@ pub struct NodeConfig {
     pub idle: IdleStrategy,
     /// Whether checksums cover payloads too.
     pub payload_check: bool,
-    /// How senders of long messages are slowed down when the network delays them. Through a pool
-    /// there is no network, and they are not.
+    /// How senders of long messages are slowed down when the network delays them. Where there is
+    /// only memory between the two ends (a pool, or `net_memif`) they are not.
     pub congestion: Congestion,
     /// With a key, only nodes that have the same one are spoken to.
     pub key: Option<Key>,

@@ -11,7 +11,6 @@ use std::future::Future;
 use std::net::SocketAddrV4;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use dmrpc_core::device::Device;
@@ -26,12 +25,16 @@ use crate::node::Node;
 use crate::peers::Peer;
 use crate::pending::{ArgList, Interest, Reply, Ticket};
 
+mod woken;
+
+use woken::Woken;
+
 /// Rounds of the loop after which tasks that wait for room look again unasked.
 const ROUNDS_PER_LOOK: u32 = 64;
 
 /// One task's bit among those that were woken from outside.
 struct TaskWaker {
-    woken: Arc<[AtomicU64]>,
+    woken: Woken,
     index: u16,
 }
 
@@ -41,37 +44,26 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let word = usize::from(self.index) / 64;
-        self.woken[word].fetch_or(1 << (self.index % 64), Ordering::Release);
+        self.woken.wake(self.index);
     }
 }
 
 /// The wakers of all tasks.
 pub(crate) struct Wakers {
-    woken: Arc<[AtomicU64]>,
+    woken: Woken,
     wakers: Box<[Waker]>,
 }
 
 impl Wakers {
     pub(crate) fn new(tasks: usize) -> Self {
-        let woken: Arc<[AtomicU64]> = (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let waker = |index| TaskWaker { woken: Arc::clone(&woken), index: index as u16 };
+        let woken = Woken::new(tasks);
+        let waker = |index| TaskWaker { woken: woken.clone(), index: index as u16 };
         let wakers = (0..tasks).map(|index| Waker::from(Arc::new(waker(index)))).collect();
         Self { woken, wakers }
     }
 
     pub(crate) fn of(&self, task: u16) -> &Waker {
         &self.wakers[usize::from(task)]
-    }
-
-    /// Hands `take` the bits of each word that has some, and clears them.
-    #[inline]
-    fn collect(&self, mut take: impl FnMut(usize, u64)) {
-        for (number, word) in self.woken.iter().enumerate() {
-            if word.load(Ordering::Relaxed) != 0 {
-                take(number, word.swap(0, Ordering::Acquire));
-            }
-        }
     }
 }
 
@@ -240,7 +232,7 @@ impl<D: Device> Node<D> {
         if rounds.is_multiple_of(ROUNDS_PER_LOOK) {
             state.wake_waiting();
         }
-        self.wakers.collect(|number, bits| state.ready.set_word(number, bits));
+        self.wakers.woken.collect(|number, bits| state.ready.set_word(number, bits));
         !state.ready.is_empty()
     }
 

@@ -97,6 +97,7 @@ mod state;
 pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
+mod sync;
 mod visit;
 pub mod zero_copy;
 

@@ -119,9 +119,7 @@ impl<D: Device> Node<D> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
         let endpoint = OwnedEndpoint::new(
-            config
-                .endpoint(datagram_bytes, participant_at(local).is_some())?
-                .for_queue(device.receive_queue()),
+            config.endpoint(datagram_bytes, participant_at(local).is_some())?.for_device(&device),
             config.client_sessions,
             config.server_sessions,
             clock.now(),

@@ -51,6 +51,35 @@ fn echo_of_every_size() {
 }
 
 #[test]
+fn calls_from_buffers_are_sent_from_where_they_lie() {
+    let (server, node) = (Server::echo(), node());
+    let peer = node.connect(server.address).expect("it runs");
+    for size in SIZES {
+        let expected = pattern(size, 7);
+        let mut body = node.buffer(size).expect("one is free");
+        body.copy_from_slice(&expected);
+        let reply = node.buffer(size).expect("another is free");
+        let options = CallOptions::default();
+        let ticket = node.start_call_from(peer, Method(1), body, Some(reply), options);
+        let ticket = ticket.expect("begun");
+        let finished = loop {
+            node.step();
+            if let Some(finished) = node.try_finish(ticket) {
+                break finished.expect("an echo");
+            }
+        };
+        let found = finished.buffer.as_deref().expect("its buffer");
+        assert!(finished.reply.status == Status::OK && found == expected, "{size} bytes differ");
+    }
+    let (body, free) = (node.buffer(1).expect("free"), node.statistics().buffers_free);
+    node.disconnect(peer);
+    node.step();
+    let refused = node.start_call_from(peer, Method(1), body, None, CallOptions::default());
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(node.statistics().buffers_free, free + 1, "the buffer came home");
+}
+
+#[test]
 fn several_arguments_keep_their_order() {
     let (server, node) = (Server::echo(), node());
     let peer = node.connect(server.address).expect("it runs");

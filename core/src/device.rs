@@ -43,6 +43,13 @@ pub trait Device {
         RECEIVE_QUEUE
     }
 
+    /// Whether there is nothing between the two ends but memory: a full queue holds its sender up,
+    /// nothing is lost, and what takes long is an end that is busy elsewhere. Control by delay has
+    /// nothing to control there.
+    fn is_memory(&self) -> bool {
+        false
+    }
+
     /// Both halves, borrowed side by side for one poll.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
 

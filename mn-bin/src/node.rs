@@ -282,7 +282,7 @@ fn poll_loop<M: Memory>(
         // A participant that is silent may still write: only its end ends its sessions.
         config.lease = Duration::from_secs(u32::MAX.into());
     }
-    let config = config.for_queue(device.receive_queue());
+    let config = config.for_device(&device);
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
     let mut memory = EndpointMemory::new(&config, &size);

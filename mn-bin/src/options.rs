@@ -169,6 +169,7 @@ pub(crate) struct Options {
     pub(crate) no_payload_check: bool,
 
     /// How senders of long writes are slowed down when the network delays them: swift or none.
+    /// Through a pool or net_memif there is no network, and they are not.
     #[arg(long, default_value = "swift", value_name = "NAME")]
     pub(crate) congestion: Congestion,
 

@@ -29,8 +29,10 @@ fn wrong_flags() {
         refused(name, "--local udp --cores 0", 2, &["2 cores are needed"]);
         refused(name, "--local udp --idle lazy", 2, &["lazy", "busy, yield or sleep"]);
         refused(name, "--local udp --sizes 4KB", 2, &["4KB", "KiB"]);
+        refused(name, "--local udp --congestion reno", 2, &["reno", "swift"]);
         refused(name, "--cluster x", 2, &["--client-index"]);
     }
+    refused("rpc_test", "--local udp --key-file /no/key", 2, &["/no/key"]);
     refused("rpc_test", "--local udp --sizes 9MiB", 2, &["--sizes 9MiB", "8MiB"]);
     refused("rpc_test", "--local udp --concurrency 0", 2, &["--concurrency 0", "1 to 128"]);
     refused("fork_test", "--local udp --sizes 1KiB", 2, &["--sizes 1KiB", "4KiB to 8MiB"]);

@@ -159,10 +159,20 @@ fn switches_and_counts_are_taken() {
     let line = "--local udp --ops rpc --sizes 64B --count 50 --warmup 5 --blocks 5 --idle sleep \
                 --no-payload-check";
     crate::common::build_memory_node();
-    let rows = rows("latency_test", line);
-    assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0]["count"], 50);
-    assert_eq!((&rows[0]["integrity"], &rows[0]["idle"]), (&false.into(), &"sleep".into()));
+    let row = &rows("latency_test", line)[0];
+    assert_eq!(row["count"], 50);
+    assert_eq!((&row["integrity"], &row["idle"]), (&false.into(), &"sleep".into()));
+    assert_eq!((&row["auth"], &row["congestion"]), (&false.into(), &true.into()));
+
+    let key = std::env::temp_dir().join(format!("dmrpc-app-key-{}", std::process::id()));
+    std::fs::write(&key, "sixteen bytes or more\n").expect("a key file");
+    let file = key.display();
+    let line = format!("{BRIEF} --ops rpc,read --sizes 64B --congestion none --key-file {file}");
+    let rows = rows("latency_test", &line);
+    std::fs::remove_file(&key).expect("the key file");
+    check("latency_test", &rows);
+    assert_eq!(ops(&rows), ["rpc", "read"]);
+    assert!(rows.iter().all(|row| row["auth"] == true && row["congestion"] == false));
 }
 
 #[test]

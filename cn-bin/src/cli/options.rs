@@ -115,6 +115,7 @@ pub(crate) struct Options {
     pub(crate) no_payload_check: bool,
 
     /// How senders of long answers are slowed down when the network delays them: swift or none.
+    /// Through a pool or net_memif there is no network, and they are not.
     #[arg(long, global = true, default_value = "swift", value_name = "NAME")]
     pub(crate) congestion: Congestion,
 

@@ -4,6 +4,7 @@ use super::auth::Key;
 use super::cipher::CipherRoom;
 use super::congestion::Congestion;
 use super::table::StorageSize;
+use crate::device::Device;
 use crate::time::Duration;
 use crate::wire::control::{Features, PAYLOAD_BYTES_MIN, SLOTS_MAX, WINDOW_PACKETS_MAX};
 use crate::wire::packet::{HEADER_BYTES, SEAL_BYTES};
@@ -103,9 +104,19 @@ impl Config {
         }
     }
 
+    /// What suits a device: as much under way as its receive queue holds, and no control by delay
+    /// where there is only memory between the two ends.
+    #[must_use]
+    pub fn for_device<D: Device>(mut self, device: &D) -> Self {
+        if device.is_memory() {
+            self.congestion = Congestion::None;
+        }
+        self.for_queue(device.receive_queue())
+    }
+
     /// Lets as much be under way as suits a device that keeps `datagrams` datagrams between two
-    /// polls ([`Device::receive_queue`](crate::device::Device::receive_queue)): half of that in all
-    /// and a quarter of one message, but not less than the defaults.
+    /// polls ([`Device::receive_queue`]): half of that in all and a quarter of one message, but not
+    /// less than the defaults.
     #[must_use]
     pub fn for_queue(mut self, datagrams: usize) -> Self {
         let most = usize::from(WINDOW_PACKETS_MAX);

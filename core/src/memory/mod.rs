@@ -18,6 +18,7 @@
 mod counted;
 mod handed;
 mod lines;
+pub mod orders;
 mod raw;
 mod stale;
 mod transfer;

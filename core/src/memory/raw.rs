@@ -7,9 +7,9 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-use super::{Memory, transfer};
+use super::{Memory, orders, transfer};
 
 /// A checked window of raw memory: what both back ends are made of.
 #[derive(Debug, Clone, Copy)]
@@ -263,28 +263,28 @@ impl Memory for Atomic<'_> {
 
     #[inline(always)]
     fn load_u32(&self, offset: u64) -> u32 {
-        self.word_u32(offset).load(Ordering::Acquire)
+        self.word_u32(offset).load(orders::LOAD)
     }
 
     #[inline(always)]
     fn load_u64(&self, offset: u64) -> u64 {
-        self.word_u64(offset).load(Ordering::Acquire)
+        self.word_u64(offset).load(orders::LOAD)
     }
 
     #[inline(always)]
     fn store_u32(&self, offset: u64, value: u32) {
-        self.word_u32(offset).store(value, Ordering::Release);
+        self.word_u32(offset).store(value, orders::STORE);
     }
 
     #[inline(always)]
     fn store_u64(&self, offset: u64, value: u64) {
-        self.word_u64(offset).store(value, Ordering::Release);
+        self.word_u64(offset).store(value, orders::STORE);
     }
 
     #[inline(always)]
     fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
         let word = self.word_u64(offset);
-        word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+        word.compare_exchange(current, new, orders::SWAP, orders::SWAP_FAILED)
     }
 
     #[inline]
@@ -325,6 +325,6 @@ impl Memory for Atomic<'_> {
     }
 
     fn fence(&self) {
-        fence(Ordering::SeqCst);
+        fence(orders::FENCE);
     }
 }

@@ -90,7 +90,7 @@ impl<M: Memory> Store<M> {
 
     /// The lowest node above a page, or what stands for it.
     #[inline(always)]
-    fn leaf(&self, version_at: u64, page: u64) -> Leaf {
+    pub(super) fn leaf(&self, version_at: u64, page: u64) -> Leaf {
         let mut link = self.mem.load_u32(version_at + version::ROOT);
         let mut level = self.depth(version_at);
         if level == 0 {
@@ -101,6 +101,12 @@ impl<M: Memory> Store<M> {
             link = self.mem.load_u32(self.slot(node, page, level));
             level -= 1;
         }
+        self.leaf_of(link)
+    }
+
+    /// The leaf that a link leads to.
+    #[inline(always)]
+    pub(super) fn leaf_of(&self, link: u32) -> Leaf {
         link.checked_sub(1).map_or(Leaf::Absent, |node| Leaf::Node(self.node_at(node)))
     }
 }
@@ -121,7 +127,7 @@ fn together(links: &[u32]) -> usize {
 
 /// The lowest node above a page.
 #[derive(Debug, Clone, Copy)]
-enum Leaf {
+pub(super) enum Leaf {
     /// There is none: none of its pages was written.
     Absent,
     /// The tree is one page: this is its link.

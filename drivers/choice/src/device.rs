@@ -144,6 +144,10 @@ impl Device for AnyDevice {
         either!(AnyDevice, self, device => device.receive_queue())
     }
 
+    fn is_memory(&self) -> bool {
+        either!(AnyDevice, self, device => device.is_memory())
+    }
+
     #[inline]
     fn split(&mut self) -> (AnyRx<'_>, AnyTx<'_>) {
         match self {

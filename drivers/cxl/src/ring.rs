@@ -26,6 +26,9 @@ use dmrpc_core::memory::{LINE_BYTES, Memory};
 
 use crate::superblock::{Geometry, Mode};
 
+#[cfg(test)]
+mod models;
+
 /// Most participants with rings: their bits fit into a word.
 pub(crate) const PARTICIPANTS_MAX: u32 = 64;
 /// Rings that a receiver polls one by one; beyond, it asks to be rung for.
@@ -199,7 +202,11 @@ impl Rings {
         let mut bits = memory.load_u64(at);
         while bits != 0 {
             match memory.compare_exchange_u64(at, bits, 0) {
-                Ok(_) => return bits & self.all(),
+                Ok(_) => {
+                    // Whoever still sees the old bits, and does not ring, put its datagram before.
+                    memory.fence();
+                    return bits & self.all();
+                }
                 Err(found) => bits = found,
             }
         }

@@ -181,6 +181,10 @@ impl Device for DpdkDevice {
         self.links().receive_queue()
     }
 
+    fn is_memory(&self) -> bool {
+        self.links().pairs().iter().all(|pair| pair.port().is_memif())
+    }
+
     #[inline]
     fn split(&mut self) -> (PortRx<'_, Steered<Links>>, PortTx<'_, Steered<Links>>) {
         self.polls = self.polls.wrapping_add(1);

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::DpdkError;
@@ -28,6 +29,9 @@ pub struct EalConfig {
 pub struct Eal {
     no_huge: bool,
 }
+
+/// What the names of DPDK's files begin with; the process's number follows.
+const PREFIX: &str = "dmrpc-";
 
 /// Whether DPDK was started.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -117,13 +121,26 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Removes the folder that DPDK makes for files even when it is to make none.
+/// Removes the folder that DPDK makes for files even when it is to make none, and those of
+/// processes that were killed before they came to it.
 fn remove_runtime_folder() {
     let folder = sys::runtime_folder();
     // They fail if there is none, or if others have something there.
     let _ = fs::remove_dir(&folder);
     if let Some(parent) = folder.parent() {
+        remove_folders_of_the_dead(parent);
         let _ = fs::remove_dir(parent);
+    }
+}
+
+/// Removes from `parent` the empty folders of our processes that are no more.
+fn remove_folders_of_the_dead(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
@@ -154,7 +171,7 @@ fn arguments(config: &EalConfig) -> Vec<String> {
         // Of "in memory", which cannot be had without huge pages, the part that can.
         if config.no_huge { "--no-shconf" } else { "--in-memory" }.to_owned(),
         "--no-telemetry".to_owned(),
-        format!("--file-prefix=dmrpc-{}", std::process::id()),
+        format!("--file-prefix={PREFIX}{}", std::process::id()),
         "--log-level=*:error".to_owned(),
     ];
     if config.no_huge {
@@ -182,6 +199,23 @@ mod tests {
         for other in ["DPDK 22.110", "DPDK 23.11.1", "DPDK 2.11", ""] {
             assert!(!is_release(other, "22.11"), "{other}");
         }
+    }
+
+    #[test]
+    fn folders_of_the_dead_go() {
+        let parent = std::env::temp_dir().join(format!("dmrpc-eal-test-{}", std::process::id()));
+        // Numbers of processes end below this one (Linux, PID_MAX_LIMIT).
+        let dead = parent.join(format!("{PREFIX}4194305"));
+        let in_use = parent.join(format!("{PREFIX}4194306"));
+        let alive = parent.join(format!("{PREFIX}{}", std::process::id()));
+        let foreign = parent.join("testpmd-4194305");
+        for folder in [&dead, &in_use.join("file"), &alive, &foreign] {
+            fs::create_dir_all(folder).expect("a folder in it");
+        }
+        remove_folders_of_the_dead(&parent);
+        assert!(!dead.exists(), "an empty folder of a process that is no more");
+        assert!(in_use.exists() && alive.exists() && foreign.exists(), "others stay");
+        fs::remove_dir_all(&parent).expect("the test's folder");
     }
 
     #[test]

@@ -192,7 +192,8 @@ impl Port {
         sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
     }
 
-    fn is_memif(&self) -> bool {
+    /// Whether it is memory that two processes share.
+    pub(crate) fn is_memif(&self) -> bool {
         self.driver == "net_memif"
     }
 

@@ -53,6 +53,19 @@ impl Harness for Memif {
     }
 }
 
+#[test]
+fn there_is_nothing_but_memory_between_the_two_ends() {
+    use dmrpc_core::device::Device;
+    use dmrpc_core::endpoint::Config;
+    use dmrpc_core::endpoint::congestion::Congestion;
+
+    let devices = Memif::new(1514, "").open(2);
+    let (device, _) = &devices[0];
+    assert!(device.is_memory());
+    let config = Config::new(1, 1400).for_device(device);
+    assert_eq!((config.congestion, config.window_packets), (Congestion::None, 256));
+}
+
 mod ethernet_size {
     use super::*;
 

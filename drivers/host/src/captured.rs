@@ -65,6 +65,10 @@ impl<D: Device> Device for Captured<D> {
         self.device.receive_queue()
     }
 
+    fn is_memory(&self) -> bool {
+        self.device.is_memory()
+    }
+
     fn split(&mut self) -> (CapturedRx<'_, D>, CapturedTx<'_, D>) {
         let Self { device, local, file, staged, bytes } = self;
         let (rx, tx) = device.split();

@@ -6,12 +6,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration as StdDuration;
 
 use dmrpc_core::time::Instant;
 
 use crate::sys;
+
+mod sleeper;
+
+use sleeper::Sleeper;
 
 /// Empty polls in a row before a yielding loop gives its core away, and a sleeping one sleeps.
 ///
@@ -169,8 +172,7 @@ pub struct Doorbell(Arc<Bell>);
 struct Bell {
     /// An eventfd: readable once somebody wrote to it.
     event: File,
-    /// Whether the loop sleeps or has announced that it will.
-    sleeping: AtomicBool,
+    sleeper: Sleeper,
 }
 
 impl Doorbell {
@@ -180,27 +182,24 @@ impl Doorbell {
     /// If the system is out of file descriptors.
     pub fn new() -> io::Result<Self> {
         let event = File::from(sys::open_event()?);
-        Ok(Self(Arc::new(Bell { event, sleeping: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Bell { event, sleeper: Sleeper::new() })))
     }
 
     /// Wakes the loop if it sleeps or is about to. To be called after work was put where the
     /// loop's next poll sees it.
     pub fn ring(&self) {
-        // Either this sees the announcement, or the poll after the announcement sees the work.
-        fence(Ordering::SeqCst);
-        if self.0.sleeping.load(Ordering::Relaxed) {
+        if self.0.sleeper.must_be_woken() {
             // It fails only if the counter is full, and then the bell rings anyway.
             let _ = (&self.0.event).write(&1_u64.to_ne_bytes());
         }
     }
 
     fn announce(&self) {
-        self.0.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.0.sleeper.announce();
     }
 
     fn retract(&self) {
-        self.0.sleeping.store(false, Ordering::Relaxed);
+        self.0.sleeper.retract();
     }
 
     /// After a wait: silences the bell.
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn no_hand_over_is_slept_through() {
-        use std::sync::atomic::AtomicU64;
+        use std::sync::atomic::{AtomicU64, Ordering};
         let bell = Doorbell::new().expect("descriptors");
         let work = Arc::new(AtomicU64::new(0));
         const ROUNDS: u64 = 300;

@@ -10,8 +10,6 @@ use dmrpc_core::endpoint::auth::{Key, KeyError};
 
 /// The variable that may hold the key itself.
 pub const KEY_VARIABLE: &str = "DMRPC_KEY";
-/// The variable that may name the key's file.
-pub const KEY_FILE_VARIABLE: &str = "DMRPC_KEY_FILE";
 
 /// The key in `file`, else that in the environment variable `DMRPC_KEY`, else none. Line ends
 /// after it do not count.
@@ -28,15 +26,6 @@ pub fn load(file: Option<&Path>) -> Result<Option<Key>, KeyLoadError> {
         Some(value) => parse(value.as_encoded_bytes(), || KEY_VARIABLE.to_owned()).map(Some),
         None => Ok(None),
     }
-}
-
-/// The same where no flag names a file: the variable `DMRPC_KEY_FILE` may.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_from_environment() -> Result<Option<Key>, KeyLoadError> {
-    let file = std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from);
-    load(file.as_deref())
 }
 
 fn parse(bytes: &[u8], place: impl FnOnce() -> String) -> Result<Key, KeyLoadError> {

@@ -39,7 +39,12 @@ pub mod signals;
 pub mod size;
 #[allow(unsafe_code)]
 pub mod spsc;
+#[cfg(test)]
+#[path = "spsc/tests.rs"]
+mod spsc_tests;
 pub mod steer;
+#[allow(unsafe_code)]
+mod sync;
 #[allow(unsafe_code)]
 mod sys;
 pub mod table;

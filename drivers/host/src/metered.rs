@@ -106,6 +106,10 @@ impl<D: Device> Device for Metered<D> {
         self.device.receive_queue()
     }
 
+    fn is_memory(&self) -> bool {
+        self.device.is_memory()
+    }
+
     fn split(&mut self) -> (MeteredRx<'_, D>, MeteredTx<'_, D>) {
         let (rx, tx) = self.device.split();
         let rx = MeteredRx { rx, account: &mut self.received };

@@ -4,14 +4,10 @@
 //! [`ring`]; an item costs the producer one store to a shared cache line, and each side re-reads
 //! the other's position only when its own copy says that the ring is full, or empty.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[cfg(test)]
-mod tests;
+use crate::sync::{Arc, AtomicUsize, Ordering, Place, fill, last_value};
 
 /// Keeps what the two sides write on cache lines of their own: 128 bytes, because processors
 /// fetch lines in pairs.
@@ -24,7 +20,7 @@ struct Shared<T> {
     /// Items put so far, modulo the word. Written by the producer only.
     put: Padded<AtomicUsize>,
     /// A power of two of places. Those from `taken` to `put` hold items.
-    places: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    places: Box<[Place<MaybeUninit<T>>]>,
 }
 
 // SAFETY: a place is touched by the producer only while it is outside `taken..put`, by the
@@ -35,18 +31,18 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Shared<T> {
-    fn place(&self, position: usize) -> *mut MaybeUninit<T> {
-        self.places[position & (self.places.len() - 1)].get()
+    fn place(&self, position: usize) -> &Place<MaybeUninit<T>> {
+        &self.places[position & (self.places.len() - 1)]
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let put = *self.put.0.get_mut();
-        let mut position = *self.taken.0.get_mut();
+        let put = last_value(&mut self.put.0);
+        let mut position = last_value(&mut self.taken.0);
         while position != put {
             // SAFETY: both sides are gone, and places from `taken` to `put` hold items.
-            unsafe { (*self.place(position)).assume_init_drop() };
+            self.place(position).with_mut(|place| unsafe { (*place).assume_init_drop() });
             position = position.wrapping_add(1);
         }
     }
@@ -87,7 +83,7 @@ impl<T> fmt::Debug for Consumer<T> {
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     assert!(capacity > 0, "a ring has at least one place");
     let places =
-        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        (0..capacity.next_power_of_two()).map(|_| Place::new(MaybeUninit::uninit())).collect();
     let shared = Arc::new(Shared {
         taken: Padded(AtomicUsize::new(0)),
         put: Padded(AtomicUsize::new(0)),
@@ -127,8 +123,10 @@ impl<T> Producer<T> {
         if self.free(1) == 0 {
             return Err(item);
         }
-        // SAFETY: the place at `put` is outside `taken..put`, so it is the producer's.
-        unsafe { (*self.shared.place(self.put)).write(item) };
+        self.shared.place(self.put).with_mut(|place| {
+            // SAFETY: the place at `put` is outside `taken..put`, so it is the producer's.
+            unsafe { (*place).write(item) };
+        });
         self.put = self.put.wrapping_add(1);
         self.shared.put.0.store(self.put, Ordering::Release);
         Ok(())
@@ -152,14 +150,9 @@ impl<T> Producer<T> {
                 if piece.is_empty() {
                     continue;
                 }
-                let target = self.shared.places[position..][..piece.len()].as_ptr();
-                // SAFETY: the places are within the ring, as the slice above checked, and outside
-                // `taken..put`, so they are the producer's; `UnsafeCell<MaybeUninit<T>>` has the
-                // layout of `T`.
-                unsafe {
-                    let target = UnsafeCell::raw_get(target).cast::<T>();
-                    std::ptr::copy_nonoverlapping(piece.as_ptr(), target, piece.len());
-                }
+                let target = &self.shared.places[position..][..piece.len()];
+                // SAFETY: the places are outside `taken..put`, so they are the producer's.
+                unsafe { fill(target, piece) };
             }
             self.put = self.put.wrapping_add(part.len());
         }
@@ -188,7 +181,8 @@ impl<T> Consumer<T> {
         }
         // SAFETY: the place at `taken` is inside `taken..put`, so it holds an item and is the
         // consumer's; it is given back only below, after the item was moved out.
-        let item = unsafe { (*self.shared.place(self.taken)).assume_init_read() };
+        let item =
+            self.shared.place(self.taken).with(|place| unsafe { (*place).assume_init_read() });
         self.taken = self.taken.wrapping_add(1);
         self.shared.taken.0.store(self.taken, Ordering::Release);
         Some(item)
@@ -205,8 +199,9 @@ impl<T> Consumer<T> {
             return false;
         }
         for item in items {
+            let place = self.shared.place(self.taken);
             // SAFETY: as in `pop`; copying out is moving out for a `Copy` type.
-            *item = unsafe { (*self.shared.place(self.taken)).assume_init_read() };
+            *item = place.with(|place| unsafe { (*place).assume_init_read() });
             self.taken = self.taken.wrapping_add(1);
         }
         self.shared.taken.0.store(self.taken, Ordering::Release);

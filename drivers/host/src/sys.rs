@@ -16,7 +16,7 @@ fn check(result: c_int) -> io::Result<()> {
 
 /// Advises the system to put huge pages under memory that nothing has touched yet. Whether it does
 /// changes nothing but the time that accesses take.
-pub(crate) fn ask_for_huge_pages<T>(memory: &mut [mem::MaybeUninit<T>]) {
+pub(crate) fn ask_for_huge_pages<T>(memory: &mut [T]) {
     // SAFETY: a system call that reads a constant.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let Ok(page) = usize::try_from(page) else { return };

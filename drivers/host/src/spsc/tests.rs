@@ -1,5 +1,9 @@
-use super::*;
+//! Tests of `spsc`, which are not part of it because models compile that file, too.
+
+use std::sync::Arc;
 use std::thread;
+
+use crate::spsc::ring;
 
 #[test]
 fn holds_its_capacity_and_keeps_order() {

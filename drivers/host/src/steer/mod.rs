@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, Weak};
 use dmrpc_core::port::{FRAMES_A_BURST, FrameCapabilities, FrameDevice, FrameRx};
 
 mod owners;
+#[cfg(test)]
+mod owners_tests;
 mod rings;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! Which lane serves whom: a table that all lanes share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
-/// Peers that are remembered. A power of two.
-const PLACES: usize = 1 << 14;
+/// Peers that are remembered, usually.
+pub(super) const PEERS_MAX: usize = 1 << 14;
 /// Places where a peer may be.
 const PROBES: usize = 16;
 /// Bits of a peer's address and port.
@@ -38,9 +38,9 @@ impl Key {
         self.0
     }
 
-    fn place(self) -> usize {
+    fn hash(self) -> usize {
         // The upper bits of a product with 2^64 over the golden ratio.
-        (self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50) as usize % PLACES
+        (self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50) as usize
     }
 }
 
@@ -48,13 +48,15 @@ impl Key {
 /// network's own distribution does with it is usually the same for ever, so most frames need no
 /// hand-over. Nothing is ever taken out, so all lanes agree without a lock; peers that find the
 /// table full belong to the lane that their port says, which all agree on, too.
-pub(super) struct Owners {
+///
+/// The number of places is a power of two.
+pub(super) struct Owners<const PLACES: usize = PEERS_MAX> {
     /// Zero, or the lane plus one above the peer's key.
     places: Box<[AtomicU64]>,
     lanes: usize,
 }
 
-impl Owners {
+impl<const PLACES: usize> Owners<PLACES> {
     pub(super) fn new(lanes: usize) -> Self {
         Self { places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(), lanes }
     }
@@ -63,7 +65,7 @@ impl Owners {
     #[inline]
     pub(super) fn find(&self, peer: Key, asking: usize) -> usize {
         let claim = (asking as u64 + 1) << KEY_BITS | peer.0;
-        let first = peer.place();
+        let first = peer.hash();
         for probe in 0..PROBES {
             let place = &self.places[(first + probe) % PLACES];
             // The word says all there is to know: no order between words matters.
@@ -79,44 +81,5 @@ impl Owners {
             }
         }
         usize::from(peer.port()) % self.lanes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::thread;
-
-    fn key(number: u32) -> Key {
-        let [a, b, c, d] = number.to_be_bytes();
-        Key::new([10, 0, a, b], [c, d])
-    }
-
-    #[test]
-    fn who_asks_first_has_it() {
-        let owners = Owners::new(3);
-        assert_eq!(owners.find(key(7), 2), 2);
-        assert_eq!(owners.find(key(7), 0), 2);
-        assert_eq!(owners.find(key(8), 0), 0);
-        let address = std::net::SocketAddrV4::new([10, 0, 0, 9].into(), 515);
-        assert_eq!((Key::of(address).ip(), Key::of(address).port()), (*address.ip(), 515));
-    }
-
-    #[test]
-    fn all_agree_even_when_it_is_full() {
-        let owners = Owners::new(4);
-        let answers: Vec<Vec<usize>> = thread::scope(|scope| {
-            let ask = |lane| {
-                let owners = &owners;
-                scope.spawn(move || (0..40_000).map(|peer| owners.find(key(peer), lane)).collect())
-            };
-            let threads: Vec<_> = (0..4).map(ask).collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-        });
-        for others in &answers[1..] {
-            assert_eq!(&answers[0], others);
-        }
-        let again: Vec<usize> = (0..40_000).map(|peer| owners.find(key(peer), 3)).collect();
-        assert_eq!(answers[0], again);
     }
 }

@@ -50,8 +50,12 @@ impl PoolMemory {
         let mut config = Config::for_pool_bytes(bytes as u64);
         config.grace_ns = GRACE.as_nanos();
         config.holders = config.holders.max(64).max(2 * sessions as u32);
-        // Many small regions take more nodes than a pool has for its size.
-        config.nodes = config.nodes.max(if tight.is_none() { 1_024 } else { 0 });
+        if tight.is_none() {
+            // Many small regions take more nodes than a pool has for its size, and programs may
+            // hold more regions at a time.
+            config.nodes = config.nodes.max(1_024);
+            config.regions = config.regions.max(1_024);
+        }
         if let Some(random) = tight {
             let few = random.within(2..=FEW_MAX.into()) as u32;
             match random.below(10) {

@@ -153,7 +153,9 @@ fn drawn_faults(random: &mut Random, incast: bool) -> Faults {
         faults.clog = 0;
     }
     if incast {
-        faults.queue_packets = random.within(8..=64) as usize;
+        faults.queue_packets = random.within(8..=64) as usize / 4;
+        // What is sent at once arrives at once, or no queue would form.
+        faults.delay_max = faults.delay_min;
     }
     faults
 }
