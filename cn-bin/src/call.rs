@@ -275,6 +275,11 @@ impl<D: Device> Node<D> {
         if self.runs_here(spec) {
             return self.begin_here(spec, outgoing, (place, room), interest);
         }
+        if spec.method == Method::MEMORY
+            && let Some(begun) = self.begin_by_pen(spec, outgoing, (place, room), interest)
+        {
+            return begun;
+        }
         let result = self.begin(spec, outgoing, (place, room), interest);
         if result.is_err() {
             let mut state = self.state.borrow_mut();

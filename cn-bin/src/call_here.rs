@@ -1,6 +1,7 @@
 //! Operations on the memory of a pool that this process maps: the same calls, run at once.
 
 use dmrpc_core::device::Device;
+use dmrpc_core::endpoint::host::CallError;
 use dmrpc_core::wire::message::Method;
 use dmrpc_host::idle::Wait;
 
@@ -8,9 +9,10 @@ use crate::args::Arg;
 use crate::call::{Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::node::Node;
-use crate::pending::{Begin, Interest, Phase, Place, Ticket};
+use crate::pending::{Begin, Interest, Phase, Place, Reply, Ticket};
 use crate::replies::LentReply;
 use crate::state::State;
+use crate::statistics::Operation;
 
 impl<D: Device> Node<D> {
     /// Whether a call is one for the memory of a pool that this process maps.
@@ -106,30 +108,42 @@ impl<D: Device> Node<D> {
             state.pending.free(ticket);
             return Err(Error::NoCall { limit });
         };
-        let count = &mut state.operations[spec.operation as usize];
-        if let Some(entry) = state.pending.get(ticket) {
-            entry.phase = Phase::Done;
-            match result {
-                Ok(reply) => {
-                    count.done += 1;
-                    count.bytes_in += reply.body_bytes as u64;
-                    count.bytes_out += bytes_out as u64;
-                    let mut kept = state.replies.take();
-                    *kept = reply;
-                    entry.reply = Some(kept);
-                }
-                Err(error) => {
-                    count.failed += 1;
-                    entry.error = Some(error);
-                }
+        ended_here(state, spec.operation, ticket, interest, result, bytes_out as u64);
+        Ok(ticket)
+    }
+}
+
+/// Notes what an operation under `ticket` came to, and tells whoever wants to know.
+pub(crate) fn ended_here(
+    state: &mut State,
+    operation: Operation,
+    ticket: Ticket,
+    interest: Interest,
+    result: Result<Reply, CallError>,
+    bytes_out: u64,
+) {
+    let count = &mut state.operations[operation as usize];
+    if let Some(entry) = state.pending.get(ticket) {
+        entry.phase = Phase::Done;
+        match result {
+            Ok(reply) => {
+                count.done += 1;
+                count.bytes_in += reply.body_bytes as u64;
+                count.bytes_out += bytes_out;
+                let mut kept = state.replies.take();
+                *kept = reply;
+                entry.reply = Some(kept);
+            }
+            Err(error) => {
+                count.failed += 1;
+                entry.error = Some(error);
             }
         }
-        match interest {
-            Interest::Listed => state.pending.list(ticket.index),
-            Interest::Task(task) => state.ready.set(task),
-            Interest::Asking | Interest::Abandoned => {}
-        }
-        Ok(ticket)
+    }
+    match interest {
+        Interest::Listed => state.pending.list(ticket.index),
+        Interest::Task(task) => state.ready.set(task),
+        Interest::Asking | Interest::Abandoned => {}
     }
 }
 
@@ -159,7 +173,7 @@ impl<D: Device + Wait> Node<D> {
             let now = self.now();
             let patience = spec.options.deadline.unwrap_or(self.config.deadline);
             if now >= *end.get_or_insert(now + patience) {
-                break Err(dmrpc_core::endpoint::host::CallError::Busy);
+                break Err(CallError::Busy);
             }
             self.step();
         };

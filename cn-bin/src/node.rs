@@ -77,6 +77,10 @@ pub struct Node<D> {
     pub(crate) shared: RefCell<Option<LocalMemory>>,
     /// Pages of a pool in flush mode that this process reads and writes itself.
     pub(crate) pens: RefCell<Option<PoolPens>>,
+    /// Whether others are served while somebody waits with slices for bytes that arrive.
+    pub(crate) lends: Cell<bool>,
+    /// Whether mappings that slices were made of are to be given back.
+    pub(crate) unmaps: Cell<bool>,
     clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
     burst_at: Cell<Option<Instant>>,
@@ -144,6 +148,8 @@ impl<D: Device> Node<D> {
             ring: Cell::new(None),
             shared: RefCell::new(None),
             pens: RefCell::new(None),
+            lends: Cell::new(false),
+            unmaps: Cell::new(false),
             clock,
             burst_at: Cell::new(None),
             local,
@@ -159,8 +165,9 @@ impl<D: Device> Node<D> {
     /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
     /// of its store, instead of asking the memory node that looks after it, whose address is that
     /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
-    /// node goes on running them, since counts need an owner there, but blocking reads and writes
-    /// of regions, which look at pages that it told the place of.
+    /// node goes on running them, since counts need an owner there, but not what moves bytes: that
+    /// is done here, on pages that it told the place of. (Begun ones of `put`, `take` and
+    /// `read_ref` travel as messages.)
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
@@ -213,6 +220,9 @@ impl<D: Device> Node<D> {
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
     pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
+        if self.unmaps.get() {
+            self.unmap_lent();
+        }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let Core { endpoint, device, polls, .. } = &mut *core;
@@ -307,6 +317,7 @@ impl<D: Device> Node<D> {
             let Some(peer) = peer else { break };
             self.disconnect(peer);
         }
+        self.dismiss_lender();
         self.farewell();
     }
 
@@ -397,6 +408,7 @@ impl<D: Device + Wait> Node<D> {
     /// As [`Node::step`]; with `busy`, something else found work, so that the node doesn't idle.
     #[inline]
     pub(crate) fn step_with(&self, user: Option<&mut UserBytes<'_>>, busy: bool) -> bool {
+        let lends = user.is_some();
         let (worked, now, again_at) = self.poll_with(user);
         let Some(rest) = self.rest.get() else {
             let mut core = self.core.borrow_mut();
@@ -404,7 +416,9 @@ impl<D: Device + Wait> Node<D> {
             idle.after_poll(worked || busy, now, again_at, device);
             return worked;
         };
+        let lent_before = self.lends.replace(self.lends.get() || lends);
         let worked = self.serve_desks() || worked;
+        self.lends.set(lent_before);
         let mut core = self.core.borrow_mut();
         let Core { idle, device, .. } = &mut *core;
         if let Some(bell) = self.desks.borrow().bell() {

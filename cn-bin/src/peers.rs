@@ -168,6 +168,8 @@ pub(crate) struct Peers {
     losses: VecDeque<Loss>,
     /// Whether a line may have lost its session since [`Peers::bereft`] found none.
     pub(crate) has_bereft: bool,
+    /// A line that is the node's own: nobody else is handed it.
+    pub(crate) kept: Option<u32>,
 }
 
 impl Peers {
@@ -177,6 +179,7 @@ impl Peers {
             line_of: vec![0; count].into_boxed_slice(),
             losses: VecDeque::with_capacity(count),
             has_bereft: false,
+            kept: None,
         }
     }
 
@@ -275,13 +278,17 @@ impl Peers {
 
     /// A session with `address` that is open or being opened, if there is one.
     pub(crate) fn at(&self, address: SocketAddrV4) -> Option<Peer> {
-        let is_it = |line: &Line| line.address == address && line.is_open();
-        self.lines.iter().position(is_it).map(|index| self.peer(index))
+        let is_it = |index: &usize| {
+            let line = &self.lines[*index];
+            line.address == address && line.is_open() && Some(*index as u32) != self.kept
+        };
+        (0..self.lines.len()).find(is_it).map(|index| self.peer(index))
     }
 
     /// All sessions that are open or being opened.
     pub(crate) fn open_ones(&self) -> impl Iterator<Item = Peer> + '_ {
-        (0..self.lines.len()).filter(|&index| self.lines[index].is_open()).map(|at| self.peer(at))
+        let is_it = |&index: &usize| self.lines[index].is_open() && Some(index as u32) != self.kept;
+        (0..self.lines.len()).filter(is_it).map(|at| self.peer(at))
     }
 
     /// A line that lost its session, in place of which none was asked for yet.

@@ -6,21 +6,27 @@
 use std::sync::Arc;
 
 use dmrpc_core::device::Device;
-use dmrpc_core::pen::{KnownPage, KnownRegion, PLACES_MAX, Pens, Question, RegionOf, Unknown};
+use dmrpc_core::pen::{
+    KnownPage, KnownRegion, PLACES_MAX, Pens, QUESTION_BYTES, Question, RegionOf, Unknown,
+};
 use dmrpc_core::wire::memory_op::RegionName;
 use dmrpc_core::wire::message::{Arguments, Method, Status};
-use dmrpc_cxl::{Pool, PoolMemory};
+use dmrpc_cxl::{Direct, Pool, PoolMemory};
 use dmrpc_host::idle::Wait;
 
 use crate::args::Arg;
-use crate::call::{Finished, Spec};
+use crate::call::{Finished, Outgoing, Spec};
+use crate::call_here::ended_here;
 use crate::error::Error;
 use crate::local::POOL_ADDRESS;
+use crate::memory::Region;
 use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::Peer;
+use crate::pending::{Begin, Interest, Place, Reply, Ticket};
 use crate::replies::LentReply;
 use crate::statistics::Operation;
+use crate::zero_copy::Lent;
 
 /// Regions that places are kept of.
 const REGIONS: usize = 256;
@@ -29,12 +35,16 @@ const PAGES: usize = 4096;
 /// Questions of one read or write before it is left to the memory node: twice those that the
 /// longest message takes.
 const QUESTIONS_MAX: usize = 2 * 2048 / PLACES_MAX;
+/// Bytes of the longest answer.
+const ANSWER_BYTES: usize = 8 * PLACES_MAX;
 
 /// What a participant of a pool in flush mode knows.
 pub(crate) struct PoolPens {
     pens: Pens<'static, PoolMemory>,
     /// Keeps the mapping.
-    _pool: Arc<Pool>,
+    pool: Arc<Pool>,
+    /// What slices were made of.
+    pub(crate) lent: Lent,
 }
 
 impl PoolPens {
@@ -43,11 +53,27 @@ impl PoolPens {
         let regions = Box::leak(vec![KnownRegion::EMPTY; REGIONS].into_boxed_slice());
         let pages = Box::leak(vec![KnownPage::EMPTY; PAGES].into_boxed_slice());
         let pens = Pens::new(pool.store_memory(), regions, pages);
-        Self { pens, _pool: Arc::clone(pool) }
+        Self { pens, pool: Arc::clone(pool), lent: Lent::default() }
+    }
+
+    /// The store's bytes where they are.
+    pub(crate) fn direct(&self) -> Direct {
+        self.pool.store_direct()
+    }
+
+    /// As [`Pens::runs`].
+    pub(crate) fn runs(
+        &self,
+        region: Region,
+        offset: u64,
+        visit: impl FnMut(Option<u64>, u64),
+    ) -> Result<(), Unknown> {
+        let of = region_of(region.peer, region.name);
+        self.pens.runs(of, offset, region.length - offset, visit)
     }
 }
 
-fn region_of(peer: Peer, RegionName(name): RegionName) -> RegionOf {
+pub(crate) fn region_of(peer: Peer, RegionName(name): RegionName) -> RegionOf {
     let session = peer.session;
     (u64::from(session.generation) << 32 | u64::from(session.index), name)
 }
@@ -61,6 +87,12 @@ impl<D> Node<D> {
         {
             pens.pens.forget(region_of(spec.peer, region));
         }
+    }
+
+    /// Whether this process looks at pages of the memory at `peer` itself, though the memory node
+    /// owns the counts.
+    pub(crate) fn has_pens(&self, peer: Peer) -> bool {
+        self.pens.borrow().is_some() && self.state.borrow().peers.is_up(peer, POOL_ADDRESS)
     }
 
     /// Whether pages of a region are this process's to look at now: its session is the present one
@@ -146,29 +178,51 @@ impl<D: Device + Wait> Node<D> {
     }
 
     /// Asks the memory node where pages are; its answer, if that is no.
-    fn ask_places(
+    pub(crate) fn ask_places(
         &self,
         spec: &Spec<'_>,
         of: RegionOf,
         unknown: Unknown,
         with_pen: bool,
     ) -> Result<Option<LentReply<'_>>, Error> {
-        let Unknown { offset, length } = unknown;
-        let question = Question { region: of.1, offset, length, with_pen }.to_bytes();
-        let asked = Spec {
-            method: Method::PLACES,
-            operation: Operation::Call,
-            region: None,
-            offset: 0,
-            length: 0,
-            parameters: &question,
-            ..*spec
-        };
-        let mut body = [0; 8 * PLACES_MAX];
-        let reply = self.block(&asked, &[], &mut body)?.reply;
+        let question = question(of, unknown, with_pen);
+        let mut body = [0; ANSWER_BYTES];
+        let reply = self.block(&asking(spec, &question), &[], &mut body)?.reply;
         if reply.status != Status::OK {
             return Ok(Some(reply));
         }
+        self.learn(of, unknown.offset, &reply, &body);
+        Ok(None)
+    }
+}
+
+/// The question for the pages of a range.
+fn question(
+    of: RegionOf,
+    Unknown { offset, length }: Unknown,
+    with_pen: bool,
+) -> [u8; QUESTION_BYTES] {
+    Question { region: of.1, offset, length, with_pen }.to_bytes()
+}
+
+/// The call that asks it.
+fn asking<'s>(spec: &Spec<'_>, question: &'s [u8]) -> Spec<'s> {
+    Spec {
+        peer: spec.peer,
+        method: Method::PLACES,
+        operation: Operation::Call,
+        region: None,
+        offset: 0,
+        length: 0,
+        arguments: &[],
+        parameters: question,
+        options: spec.options,
+    }
+}
+
+impl<D: Device> Node<D> {
+    /// Takes note of an answer.
+    fn learn(&self, of: RegionOf, offset: u64, reply: &Reply, body: &[u8]) {
         let (numbers, _) = reply.parameters.as_chunks::<8>();
         let (words, _) = body[..reply.body_bytes.min(body.len())].as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
@@ -176,6 +230,125 @@ impl<D: Device + Wait> Node<D> {
             let extent = (u64::from_le_bytes(*base), u64::from_le_bytes(*length));
             pens.pens.learn(of, offset, extent, words);
         }
-        Ok(None)
+    }
+
+    /// Does a read or a write that is begun, if this process may look at the pages, and keeps what
+    /// it came to under a ticket; `None` to leave it to the memory node. If places have to be asked
+    /// for, this waits for the answer: what is begun later must not come before.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn begin_by_pen(
+        &self,
+        spec: &Spec<'_>,
+        outgoing: Outgoing<'_>,
+        (place, room): (Place, u32),
+        interest: Interest,
+    ) -> Option<Result<Ticket, Error>> {
+        let region = spec.region?;
+        let is_write = match (spec.operation, place) {
+            (Operation::Read, Place::Buffer(_)) if spec.length == u64::from(room) => false,
+            (Operation::Write, Place::Nowhere) => true,
+            _ => return None,
+        };
+        if spec.length == 0 || self.pens.borrow().is_none() {
+            return None;
+        }
+        let of = region_of(spec.peer, region);
+        for _ in 0..QUESTIONS_MAX {
+            if !self.has_pen(spec, region) {
+                return None;
+            }
+            let tried = {
+                let (mut state, mut pens) = (self.state.borrow_mut(), self.pens.borrow_mut());
+                let PoolPens { pens, .. } = pens.as_mut()?;
+                match (outgoing.source, place) {
+                    (Some((source, bytes)), _) => {
+                        let body = &state.pool.bytes(source.0 as u16)[..bytes as usize];
+                        pens.write(of, spec.offset, body)
+                    }
+                    (None, Place::Buffer(index)) => {
+                        pens.read(of, spec.offset, &mut state.pool.bytes(index)[..room as usize])
+                    }
+                    (None, _) => pens.write(of, spec.offset, outgoing.inline),
+                }
+            };
+            let Err(unknown) = tried else {
+                return Some(self.begun_by_pen(spec, outgoing, (place, room), interest));
+            };
+            if !self.ask_places_now(spec, of, unknown, is_write) {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn begun_by_pen(
+        &self,
+        spec: &Spec<'_>,
+        outgoing: Outgoing<'_>,
+        (place, room): (Place, u32),
+        interest: Interest,
+    ) -> Result<Ticket, Error> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if let Some((source, _)) = outgoing.source {
+            state.release_buffer(source.0 as u16);
+        }
+        let Spec { peer, method, operation, offset, length, .. } = *spec;
+        let bytes_out = if operation == Operation::Write { length } else { 0 };
+        let region = None;
+        let begin = Begin {
+            peer,
+            method,
+            operation,
+            interest,
+            region,
+            place,
+            room,
+            offset,
+            length,
+            bytes_out,
+        };
+        let limit = state.pending.count();
+        let Some(ticket) = state.pending.begin(begin) else {
+            if let Place::Buffer(index) = place {
+                state.release_buffer(index);
+            }
+            return Err(Error::NoCall { limit });
+        };
+        let reply = Reply::of(Status::OK, &Arguments::NONE, room as usize);
+        ended_here(state, operation, ticket, interest, Ok(reply), bytes_out);
+        Ok(ticket)
+    }
+
+    /// Asks the memory node where pages are, without a caller's slices to wait with. Returns
+    /// whether it said.
+    fn ask_places_now(
+        &self,
+        spec: &Spec<'_>,
+        of: RegionOf,
+        unknown: Unknown,
+        with_pen: bool,
+    ) -> bool {
+        if self.lends.get() {
+            // Bytes that arrive meanwhile would miss the slices of whoever waits.
+            return false;
+        }
+        let question = question(of, unknown, with_pen);
+        let Ok(room) = self.buffer(ANSWER_BYTES) else { return false };
+        let asked = asking(spec, &question);
+        let Ok(ticket) = self.start(&asked, &[], Some(room), Interest::Asking) else {
+            return false;
+        };
+        while !self.state.borrow().pending.is_done(ticket) {
+            self.poll();
+        }
+        let Some(Ok(finished)) = self.finish(ticket) else { return false };
+        let Some(body) = &finished.buffer else { return false };
+        if finished.reply.status != Status::OK {
+            return false;
+        }
+        self.learn(of, unknown.offset, &finished.reply, body);
+        true
     }
 }

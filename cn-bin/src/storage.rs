@@ -7,7 +7,7 @@ use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
 use dmrpc_host::table::table;
 
@@ -57,6 +57,7 @@ struct Tables {
     timers: Lent<TimerEntry>,
     ciphers: Lent<SessionCipher>,
     packet: Lent<u8>,
+    waits: Lent<WaitEntries>,
 }
 
 impl OwnedEndpoint {
@@ -80,6 +81,7 @@ impl OwnedEndpoint {
             timers: Lent::new(TimerEntry::EMPTY, size.timers),
             ciphers: Lent::new(SessionCipher::EMPTY, ciphers),
             packet: Lent::new(0, packet_bytes),
+            waits: Lent::new(WaitEntries::EMPTY, size.waits),
         };
         // SAFETY: each table is lent once, here; the endpoint is the only borrower, is dropped
         // before the tables, and never leaves this value: `with` lends it with a lifetime that
@@ -91,6 +93,7 @@ impl OwnedEndpoint {
                 server_sessions: tables.server_sessions.lend(),
                 server_slots: tables.server_slots.lend(),
                 timers: tables.timers.lend(),
+                waits: tables.waits.lend(),
             };
             let room = CipherRoom { sessions: tables.ciphers.lend(), packet: tables.packet.lend() };
             (storage, room)

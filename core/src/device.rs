@@ -43,6 +43,12 @@ pub trait Device {
         RECEIVE_QUEUE
     }
 
+    /// Whether what arrives is what was sent, bit for bit, as far as the driver knows: payloads
+    /// need no checksum then. No network is like that.
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
     /// Whether there is nothing between the two ends but memory: a full queue holds its sender up,
     /// nothing is lost, and what takes long is an end that is busy elsewhere. Control by delay has
     /// nothing to control there.

@@ -245,6 +245,31 @@ impl<'t, M: Memory> Pens<'t, M> {
         Ok(())
     }
 
+    /// Tells `visit` where the `length` bytes from `offset` of a region are, page by page: a place,
+    /// none for what was never written, and a number of bytes. They may be looked at there for as
+    /// long as nobody writes to the region, and it is not freed.
+    ///
+    /// # Errors
+    /// [`Unknown`]: the memory node has to be asked about that part first, which was not told.
+    pub fn runs(
+        &self,
+        of: RegionOf,
+        mut offset: u64,
+        mut length: u64,
+        mut visit: impl FnMut(Option<u64>, u64),
+    ) -> Result<(), Unknown> {
+        let known = self.known(of, offset, length as usize)?;
+        while length != 0 {
+            let part = Self::first_part(&known, offset, length as usize);
+            let word = self.word(known.epoch, part.page).ok_or(Unknown { offset, length })?;
+            let place = (word & !1 != 0).then_some((word & !1) + part.start);
+            visit(place, part.bytes as u64);
+            offset += part.bytes as u64;
+            length -= part.bytes as u64;
+        }
+        Ok(())
+    }
+
     /// Copies bytes into a region: all of them, or none.
     ///
     /// # Errors

@@ -28,12 +28,21 @@ impl Random {
     }
 }
 
+/// A mapping that only slices are made of: where its bytes are, and what they should be.
+struct Slices {
+    mapped: RegionId,
+    runs: Vec<(Option<u64>, u64)>,
+    expected: Vec<u8>,
+}
+
 /// A participant: its host's view of the pool, and what it holds, with the bytes it should find.
 struct Participant<'a> {
-    pens: Pens<'a, Host<'a>>,
+    host: &'a Host<'a>,
+    pens: Pens<'a, &'a Host<'a>>,
     holder: HolderId,
     session: u64,
     regions: Vec<(RegionId, Vec<u8>)>,
+    lent: Vec<Slices>,
 }
 
 impl Participant<'_> {
@@ -44,7 +53,7 @@ impl Participant<'_> {
     /// What the memory node answers to a question; the mailboxes between are the rings.
     fn ask(
         &mut self,
-        store: &mut Store<Handed<Host<'_>>>,
+        store: &mut Store<Handed<&Host<'_>>>,
         region: RegionId,
         unknown: Unknown,
         with_pen: bool,
@@ -64,7 +73,7 @@ impl Participant<'_> {
         self.pens.learn(self.of(region), unknown.offset, extent, words.into_iter());
     }
 
-    fn read(&mut self, store: &mut Store<Handed<Host<'_>>>, index: usize) -> bool {
+    fn read(&mut self, store: &mut Store<Handed<&Host<'_>>>, index: usize) -> bool {
         let (region, expected) = self.regions[index].clone();
         let mut found = vec![0; expected.len()];
         while let Err(unknown) = self.pens.read(self.of(region), 0, &mut found) {
@@ -73,9 +82,57 @@ impl Participant<'_> {
         found == expected
     }
 
+    /// Maps what a reference refers to, for this alone, and reads it where it is.
+    fn read_ref(
+        &mut self,
+        store: &mut Store<Handed<&Host<'_>>>,
+        entry: EntryId,
+        (offset, expected): (u64, &[u8]),
+    ) -> bool {
+        let length = offset + expected.len() as u64;
+        let mapped = store.map_ref(self.holder, entry, 0, length, true).expect("room");
+        let mut found = vec![0; expected.len()];
+        while let Err(unknown) = self.pens.read(self.of(mapped), offset, &mut found) {
+            self.ask(store, mapped, unknown, false);
+        }
+        self.pens.forget(self.of(mapped));
+        store.free(self.holder, mapped).expect("its own");
+        found == expected
+    }
+
+    /// Maps what a reference refers to, and finds out where it is.
+    fn lend(&mut self, store: &mut Store<Handed<&Host<'_>>>, entry: EntryId, expected: Vec<u8>) {
+        let length = expected.len() as u64;
+        let mapped = store.map_ref(self.holder, entry, 0, length, true).expect("room");
+        let (mut runs, mut offset) = (Vec::new(), 0);
+        while let Err(unknown) = self.pens.runs(self.of(mapped), offset, length - offset, {
+            |place, bytes| runs.push((place, bytes))
+        }) {
+            offset = unknown.offset;
+            self.ask(store, mapped, unknown, false);
+        }
+        self.lent.push(Slices { mapped, runs, expected });
+    }
+
+    /// Looks at slices for the last time.
+    fn end_lent(&mut self, store: &mut Store<Handed<&Host<'_>>>, index: usize) -> bool {
+        let Slices { mapped, runs, expected } = self.lent.swap_remove(index);
+        let (mut found, mut at) = (vec![0; expected.len()], 0);
+        for (place, bytes) in runs {
+            let target = &mut found[at..at + bytes as usize];
+            if let Some(place) = place {
+                self.host.read(place, target);
+            }
+            at += bytes as usize;
+        }
+        self.pens.forget(self.of(mapped));
+        store.free(self.holder, mapped).expect("its own");
+        found == expected
+    }
+
     fn write(
         &mut self,
-        store: &mut Store<Handed<Host<'_>>>,
+        store: &mut Store<Handed<&Host<'_>>>,
         index: usize,
         offset: u64,
         bytes: &[u8],
@@ -95,15 +152,17 @@ fn life(seed: u64, omitted: Option<Handover>) -> bool {
     let mut lines = [vec![Line::EMPTY; LINES], vec![Line::EMPTY; LINES], vec![Line::EMPTY; LINES]];
     let [own_lines, one_lines, two_lines] = &mut lines;
     let host = |lines| Omitting::new(Stale::new(&pool, lines), omitted);
+    let hosts = [host(own_lines), host(one_lines), host(two_lines)];
     let config = Config { participants: 1, ..Config::for_pool_bytes(POOL_BYTES) };
-    let mut store = Store::format(Handed(host(own_lines)), &config).expect("room");
+    let mut store = Store::format(Handed(&hosts[0]), &config).expect("room");
     let mut tables: [_; 2] =
         std::array::from_fn(|_| ([KnownRegion::EMPTY; 4], [KnownPage::EMPTY; 64]));
     let mut participants = Vec::new();
-    for ((lines, table), session) in [one_lines, two_lines].into_iter().zip(&mut tables).zip(1..) {
+    for ((host, table), session) in hosts[1..].iter().zip(&mut tables).zip(1..) {
         let holder = store.holder_join(Limits::NONE).expect("room");
-        let pens = Pens::new(host(lines), &mut table.0, &mut table.1);
-        participants.push(Participant { pens, holder, session, regions: Vec::new() });
+        let pens = Pens::new(host, &mut table.0, &mut table.1);
+        let (regions, lent) = (Vec::new(), Vec::new());
+        participants.push(Participant { host, pens, holder, session, regions, lent });
     }
     let mut random = Random(seed);
     let mut entries: HashMap<EntryId, (usize, Vec<u8>)> = HashMap::new();
@@ -119,7 +178,7 @@ fn life(seed: u64, omitted: Option<Handover>) -> bool {
 }
 
 fn step(
-    store: &mut Store<Handed<Host<'_>>>,
+    store: &mut Store<Handed<&Host<'_>>>,
     participants: &mut [Participant<'_>],
     one: usize,
     entries: &mut HashMap<EntryId, (usize, Vec<u8>)>,
@@ -128,7 +187,12 @@ fn step(
     let me = &mut participants[one];
     let count = me.regions.len() as u64;
     let any = |random: &mut Random| random.below(count) as usize;
-    match random.below(10) {
+    let entry_of = |random: &mut Random, entries: &HashMap<EntryId, (usize, Vec<u8>)>| {
+        let mut keys: Vec<_> = entries.keys().copied().collect();
+        keys.sort_by_key(|entry| (entry.index, entry.generation));
+        keys[random.below(keys.len() as u64) as usize]
+    };
+    match random.below(14) {
         0 if count < 6 => {
             if let Ok(region) = store.alloc(me.holder, REGION_BYTES) {
                 me.regions.push((region, vec![0; REGION_BYTES as usize]));
@@ -137,9 +201,7 @@ fn step(
         }
         1 if count < 6 && !entries.is_empty() => {
             // Maps what anybody made a reference to, from a place within.
-            let mut keys: Vec<_> = entries.keys().copied().collect();
-            keys.sort_by_key(|entry| (entry.index, entry.generation));
-            let entry = keys[random.below(keys.len() as u64) as usize];
+            let entry = entry_of(random, entries);
             let offset = random.below(2 * PAGE_BYTES);
             let bytes = entries[&entry].1[offset as usize..].to_vec();
             let mapped = store.map_ref(me.holder, entry, offset, bytes.len() as u64, true);
@@ -194,6 +256,41 @@ fn step(
             let bytes = vec![random.below(256) as u8; length as usize];
             me.write(store, index, offset, &bytes);
             true
+        }
+        8 if entries.len() < 6 => {
+            // `put`: a region for this alone.
+            let length = 4 * PAGE_BYTES + random.below(2 * PAGE_BYTES);
+            let bytes = vec![random.below(256) as u8; length as usize];
+            let Ok(region) = store.alloc(me.holder, length) else { return true };
+            me.regions.push((region, bytes.clone()));
+            me.write(store, count as usize, 0, &bytes);
+            me.regions.pop();
+            me.pens.forget(me.of(region));
+            let entry = store.create_ref(me.holder, region, 0, length).expect("room");
+            store.free(me.holder, region).expect("its own");
+            entries.insert(entry, (one, bytes));
+            true
+        }
+        9 if !entries.is_empty() => {
+            // `read_ref`; `take` drops it as well.
+            let entry = entry_of(random, entries);
+            let (owner, bytes) = &entries[&entry];
+            let offset = random.below(bytes.len() as u64 - 1);
+            let is_right = me.read_ref(store, entry, (offset, &bytes[offset as usize..]));
+            if *owner == one && random.below(2) == 0 {
+                store.drop_ref(me.holder, entry).expect("its own");
+                entries.remove(&entry);
+            }
+            is_right
+        }
+        10 if !entries.is_empty() && me.lent.len() < 4 => {
+            let entry = entry_of(random, entries);
+            me.lend(store, entry, entries[&entry].1.clone());
+            true
+        }
+        11 if !me.lent.is_empty() => {
+            let index = random.below(me.lent.len() as u64) as usize;
+            me.end_lent(store, index)
         }
         _ if count != 0 => {
             let index = any(random);

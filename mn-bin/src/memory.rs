@@ -7,7 +7,7 @@ use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Config, TimerEntry};
+use dmrpc_core::endpoint::{Config, TimerEntry, WaitEntries};
 use dmrpc_host::table::table;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -43,6 +43,7 @@ pub(crate) struct EndpointMemory {
     timers: Vec<TimerEntry>,
     ciphers: Vec<SessionCipher>,
     packet: Vec<u8>,
+    waits: Vec<WaitEntries>,
 }
 
 impl EndpointMemory {
@@ -60,6 +61,7 @@ impl EndpointMemory {
             server_sessions: table(ServerSession::EMPTY, size.server_sessions),
             server_slots: table(ServerSlot::EMPTY, size.server_slots),
             timers: table(TimerEntry::EMPTY, size.timers),
+            waits: table(WaitEntries::EMPTY, size.waits),
         }
     }
 
@@ -71,6 +73,7 @@ impl EndpointMemory {
             server_sessions: &mut self.server_sessions,
             server_slots: &mut self.server_slots,
             timers: &mut self.timers,
+            waits: &mut self.waits,
         };
         (storage, CipherRoom { sessions: &mut self.ciphers, packet: &mut self.packet })
     }

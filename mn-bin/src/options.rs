@@ -165,6 +165,7 @@ pub(crate) struct Options {
     pub(crate) grace: TimeSpan,
 
     /// Do not ask for a checksum over payloads (headers always have one). Clients may still ask.
+    /// Through a pool in coherent mode nobody does.
     #[arg(long)]
     pub(crate) no_payload_check: bool,
 

@@ -111,6 +111,7 @@ pub(crate) struct Options {
     pub(crate) driver: DriverArgs,
 
     /// Do not ask for a checksum over payloads (headers always have one). Others may still ask.
+    /// Through a pool in coherent mode nobody does.
     #[arg(long, global = true)]
     pub(crate) no_payload_check: bool,
 

@@ -7,6 +7,7 @@
 //! Operations of one session on one region take effect in the order in which they were begun,
 //! however many are in flight.
 
+mod by_pen;
 mod future;
 mod outcome;
 mod pipelined;
@@ -259,6 +260,11 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
             let request = Request::read_ref(self.peer, reference, offset, 0);
             return self.read_once(&request, out);
         }
+        if self.has_pens()
+            && let Some(read) = self.read_ref_by_pen(reference, offset, out)
+        {
+            return read;
+        }
         if out.len() > MESSAGE_BODY_BYTES_MAX {
             Request::read_ref(self.peer, reference, offset, out.len()).within(reference.length)?;
         }
@@ -277,6 +283,11 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn put(&self, bytes: &[u8]) -> Result<Ref, OperationError> {
+        if self.has_pens()
+            && let Some(put) = self.put_by_pen(bytes)
+        {
+            return put;
+        }
         if bytes.len() <= MESSAGE_BODY_BYTES_MAX {
             let request = Request::put(self.peer, bytes.len());
             return self.run(&request, bytes, &mut [])?.reference();
@@ -302,6 +313,11 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     pub fn take(&self, reference: &Ref, out: &mut [u8]) -> Result<usize, OperationError> {
         let request = Request::take(self.peer, reference);
         let length = request.room(out.len())?;
+        if self.has_pens()
+            && let Some(taken) = self.take_by_pen(reference, &mut out[..length])
+        {
+            return taken.map(|()| length);
+        }
         if length <= MESSAGE_BODY_BYTES_MAX {
             self.read_once(&request, &mut out[..length])?;
             return Ok(length);

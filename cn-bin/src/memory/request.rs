@@ -159,6 +159,24 @@ impl Request {
         Self::on_ref(peer, Operation::Take, reference, (0, reference.length), &steps)
     }
 
+    /// Claims and drops a reference, and frees the region that it was mapped as.
+    pub(crate) fn end_mapped(reference: &Ref, mapped: Region) -> Self {
+        let mut request = Self::end(mapped.peer, reference);
+        let free = Step::Free { region: RegionOperand::Named(mapped.name) };
+        request.steps.extend([free]);
+        Self { region: Some(mapped.name), ..request }
+    }
+
+    /// Makes a reference to all of a region and frees the region.
+    pub(crate) fn refer_and_free(region: Region) -> Self {
+        let operand = RegionOperand::Named(region.name);
+        let Region { peer, length, .. } = region;
+        let create = Step::CreateRef { region: operand, offset: 0, length, rights: ALL_RIGHTS };
+        let steps = [create, Step::Free { region: operand }];
+        let request = Self::new(peer, Operation::Put, (0, length), &steps);
+        Self { region: Some(region.name), ..request }
+    }
+
     /// The call; its steps are written to `bytes`.
     pub(crate) fn spec<'a>(&'a self, options: CallOptions, bytes: &'a mut StepBytes) -> Spec<'a> {
         Spec {

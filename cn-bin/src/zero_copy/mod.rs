@@ -5,8 +5,10 @@
 //! where they are; a page that others see too, or that was never written, is first made own, which
 //! copies it, when the caller says so and one at a time.
 //!
-//! Both need a pool in coherent mode ([`Node::share_pool`](crate::Node::share_pool), or `--local
-//! cxl` in the programs). Over a network they are refused with [`Cause::NotMapped`].
+//! Both need a pool that this process maps ([`Node::share_pool`](crate::Node::share_pool), or
+//! `--local cxl` in the programs), views one in coherent mode. Over a network they are refused with
+//! [`Cause::NotMapped`]. Slices in flush mode are of a mapping of their own, in a session that the
+//! node opens for that.
 //!
 //! # Example
 //! ```no_run
@@ -37,10 +39,12 @@
 //! }
 //! ```
 
+mod lent;
 mod place;
 mod slices;
 mod view;
 
+pub(crate) use lent::Lent;
 pub use slices::{Iter, Slices};
 pub use view::View;
 
@@ -64,6 +68,9 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// [`Cause::NotMapped`] if this process does not map the memory; else as
     /// [`Memory::read_ref`].
     pub fn slices(&self, reference: &Ref) -> Result<Slices<'n, D>, OperationError> {
+        if self.node.has_pens(self.peer) {
+            return Slices::of_mapping(self.node, reference);
+        }
         Slices::new(self.node, self.peer, reference)
     }
 

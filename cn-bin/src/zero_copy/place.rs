@@ -4,31 +4,46 @@
 use dmrpc_core::store::PinId;
 use dmrpc_cxl::Direct;
 
-/// Bytes that a pin keeps as they are.
+use crate::memory::Region;
+
+/// What keeps bytes as they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Keeper {
+    /// A pin of this participant's.
+    Pin(PinId),
+    /// A region that nobody but its slices knows, in flush mode.
+    Mapping(Region),
+}
+
+/// Bytes that are kept as they are.
 #[derive(Debug)]
 pub(super) struct Pinned {
     direct: Direct,
-    pin: PinId,
+    keeper: Keeper,
 }
 
 impl Pinned {
-    /// What is behind `pin`, which the caller keeps until it drops this value, or for ever. The
-    /// participant that made the pin must outlive this value, too.
-    pub(super) fn new(direct: Direct, pin: PinId) -> Self {
-        Self { direct, pin }
+    /// What is behind `keeper`, which the caller keeps until it drops this value, or for ever. The
+    /// participant that made it must outlive this value, too; the session that a mapping is of,
+    /// as well.
+    pub(super) fn new(direct: Direct, keeper: Keeper) -> Self {
+        Self { direct, keeper }
     }
 
-    pub(super) fn pin(&self) -> PinId {
-        self.pin
+    pub(super) fn keeper(&self) -> Keeper {
+        self.keeper
     }
 
-    /// `bytes` bytes at `place`, which the store told of this pin.
+    /// `bytes` bytes at `place`, which the store told of this keeper.
     pub(super) fn slice(&self, place: u64, bytes: u64) -> &[u8] {
         // SAFETY: these are frames of a version that the pin holds. The store never writes to what
         // a version holds that more than one region can see, and frees none of it; a region that
         // holds the same version is no exclusive holder while the pin is there, so it copies, and
-        // no view gives access to it. Participants of a pool are trusted with its data: a foreign
-        // process that writes here by other ways than the store is outside of what is promised.
+        // no view gives access to it. A mapping holds its version in the same way; nothing is ever
+        // written to its region, which is freed after this value is gone, and lines that this host
+        // had of earlier lives of its frames were dropped when it was told the places.
+        // Participants of a pool are trusted with its data: a foreign process that writes here by
+        // other ways than the store is outside of what is promised.
         unsafe { self.direct.slice(place, bytes) }
     }
 }
@@ -76,9 +91,9 @@ mod tests {
         own.slice_mut(place.expect("own"), room)[..5].copy_from_slice(b"hello");
         drop(own);
         let pin = store.pin(holder, region, PAGE_BYTES, 5).expect("room");
-        let pinned = Pinned::new(mapping.direct(0, bytes), pin);
+        let pinned = Pinned::new(mapping.direct(0, bytes), Keeper::Pin(pin));
         let mut place = None;
-        store.pin_runs(pinned.pin(), 0, 5, |at, _| place = at).expect("pinned");
+        store.pin_runs(pin, 0, 5, |at, _| place = at).expect("pinned");
         assert_eq!(pinned.slice(place.expect("written"), 5), b"hello");
     }
 }

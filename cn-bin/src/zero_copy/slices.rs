@@ -2,14 +2,17 @@
 
 use std::fmt;
 
+use dmrpc_core::device::Device;
 use dmrpc_core::wire::memory_op::{MemoryError, Resource};
 use dmrpc_core::wire::reference::Ref;
+use dmrpc_host::idle::Wait;
 
 use super::failed;
-use super::place::Pinned;
+use super::place::{Keeper, Pinned};
 use crate::memory::{Cause, OperationError};
 use crate::node::Node;
 use crate::peers::Peer;
+use crate::pens::PoolPens;
 use crate::statistics::Operation;
 
 /// What pages that were never written look like.
@@ -17,9 +20,20 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Bytes that lie together in the pool, or that were never written.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    place: Option<u64>,
-    bytes: u64,
+pub(super) struct Run {
+    pub(super) place: Option<u64>,
+    pub(super) bytes: u64,
+}
+
+impl Run {
+    /// Whether what is at `place` follows.
+    pub(super) fn is_followed_by(&self, place: Option<u64>) -> bool {
+        match (self.place, place) {
+            (Some(own), Some(place)) => own + self.bytes == place,
+            (None, None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a reference refers to, as slices straight into the pool: see
@@ -63,8 +77,23 @@ impl<'n, D> Slices<'n, D> {
             // Its length was checked, so somebody has written to what is not theirs.
             return Err(error(Cause::Memory(MemoryError::StaleReference)));
         }
-        let pinned = Pinned::new(local.direct(), pin);
+        let pinned = Pinned::new(local.direct(), Keeper::Pin(pin));
         drop(shared);
+        Ok(Self { node, pinned, runs: runs.into(), bytes: reference.length })
+    }
+
+    /// In flush mode, where the memory node keeps the pages: as a mapping of their own.
+    pub(super) fn of_mapping(node: &'n Node<D>, reference: &Ref) -> Result<Self, OperationError>
+    where
+        D: Device + Wait,
+    {
+        let (mapped, runs) = node.lend(reference)?;
+        let direct = node.pens.borrow().as_ref().map(PoolPens::direct);
+        let Some(direct) = direct else {
+            let range = (0, reference.length);
+            return Err(failed(Operation::ReadRef, range, Cause::NotMapped));
+        };
+        let pinned = Pinned::new(direct, Keeper::Mapping(mapped));
         Ok(Self { node, pinned, runs: runs.into(), bytes: reference.length })
     }
 
@@ -104,8 +133,13 @@ impl<'s, D> IntoIterator for &'s Slices<'_, D> {
 
 impl<D> Drop for Slices<'_, D> {
     fn drop(&mut self) {
-        if let Some(local) = self.node.shared.borrow_mut().as_mut() {
-            local.service().unpin(self.pinned.pin());
+        match self.pinned.keeper() {
+            Keeper::Mapping(mapped) => self.node.end_lent(mapped),
+            Keeper::Pin(pin) => {
+                if let Some(local) = self.node.shared.borrow_mut().as_mut() {
+                    local.service().unpin(pin);
+                }
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Config, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::{Config, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::memory::{Handed, Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, Store};
@@ -167,12 +167,14 @@ fn serve_memory<M: Memory, D: Device + Wait>(
     let mut server_sessions = vec![ServerSession::EMPTY; size.server_sessions];
     let mut server_slots = vec![ServerSlot::EMPTY; size.server_slots];
     let mut timers = vec![TimerEntry::EMPTY; size.timers];
+    let mut waits = vec![WaitEntries::EMPTY; size.waits];
     let storage = Storage {
         client_sessions: &mut client_sessions,
         client_slots: &mut client_slots,
         server_sessions: &mut server_sessions,
         server_slots: &mut server_slots,
         timers: &mut timers,
+        waits: &mut waits,
     };
     let clock = Clock::new();
     let (ciphers, packet_bytes) = CipherRoom::needed(&size, config.payload_bytes_max);

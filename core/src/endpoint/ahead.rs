@@ -16,13 +16,13 @@ use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
 /// Tables of more bytes than this are taken not to be in a core's own caches.
 const TABLE_BYTES_MIN: usize = 1 << 20;
 /// Lines of a client session that a usual call touches.
-const CLIENT_SESSION_LINES: usize = 3;
+const CLIENT_SESSION_LINES: usize = 2;
 /// Lines of a client slot that a short call touches.
-const CLIENT_SLOT_LINES: usize = 3;
-/// Lines of a server session that a usual call touches, with a tag or without.
-const SERVER_SESSION_LINES: usize = 2;
+const CLIENT_SLOT_LINES: usize = 2;
+/// Lines of a server session that a usual call touches; with a tag it is one more.
+const SERVER_SESSION_LINES: usize = 1;
 /// Lines of a server slot that a short answer touches.
-const SERVER_SLOT_LINES: usize = 2;
+const SERVER_SLOT_LINES: usize = 1;
 
 /// Whether it is worth while to fetch ahead.
 pub(super) fn is_worth_while(size: &StorageSize) -> bool {
@@ -43,7 +43,6 @@ impl Endpoint<'_> {
         }
         // The slot of a session without other calls.
         self.fetch_client_slot(index << self.slot_shift);
-        self.wheel.expect((index << self.slot_shift) as u32);
     }
 
     /// The packets of a burst will be looked at soon.
@@ -64,7 +63,7 @@ impl Endpoint<'_> {
         match header[1] {
             REQUEST => {
                 if let Some(session) = self.server_sessions.get(session) {
-                    fetch(session, SERVER_SESSION_LINES);
+                    fetch(session, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
                 }
                 if let Some(slot) = self.server_slots.get(slot) {
                     fetch(slot, SERVER_SLOT_LINES);
@@ -104,12 +103,17 @@ impl Endpoint<'_> {
 
 // What a usual call touches stays where it is fetched: a field too many at a front is noticed here.
 const _: () = {
-    use super::queue::Queue;
+    use crate::wire::message::RESPONSE_HEADER_BYTES;
     use core::mem::offset_of;
-    assert!(
-        offset_of!(ClientSession, queue) + size_of::<Queue>() <= CLIENT_SESSION_LINES * LINE_BYTES
-    );
-    assert!(offset_of!(ServerSession, guard) <= LINE_BYTES);
-    assert!(offset_of!(ClientSlot, outgoing.inline) < (CLIENT_SLOT_LINES - 1) * LINE_BYTES);
-    assert!(offset_of!(ServerSlot, outgoing.inline) <= LINE_BYTES);
+    let short_queue = offset_of!(ClientSession, queue) + 8;
+    assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
+    assert!(offset_of!(ServerSession, guard) <= SERVER_SESSION_LINES * LINE_BYTES);
+    assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);
+    let short_answer = offset_of!(ServerSlot, outgoing.inline) + RESPONSE_HEADER_BYTES + 32;
+    assert!(short_answer <= SERVER_SLOT_LINES * LINE_BYTES);
+    // Records an even number of lines apart share half of a cache's sets, or fewer.
+    assert!(size_of::<ClientSession>() / LINE_BYTES % 2 == 1);
+    assert!(size_of::<ServerSession>() / LINE_BYTES % 2 == 1);
+    assert!(size_of::<ClientSlot>() / LINE_BYTES % 2 == 1);
+    assert!(size_of::<ServerSlot>() / LINE_BYTES % 2 == 1);
 };

@@ -179,9 +179,9 @@ impl Endpoint<'_> {
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-        slot.due = (now + session.rtt.timeout).min(slot.deadline);
+        slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
-        slot.sink = call.sink;
+        slot.set_sink(call.sink);
         slot.unasked = 0;
         let header = RequestHeader {
             method: call.method,
@@ -213,17 +213,24 @@ impl Endpoint<'_> {
             let share = share(self.config.arriving_packets, self.traffic.expected);
             slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
             // One that says so is not as usual.
-            slot.outgoing.sending.whole &= slot.unasked == 0;
+            if slot.unasked != 0 {
+                let _ = slot.outgoing.sending();
+            }
         }
         let (request, due) = (slot.request, slot.due);
         if !slot.outgoing.queued {
             slot.outgoing.queued = true;
-            session.queue.push(slot_number.into());
+            session.queue.push(slot_number.into(), (1 << self.slot_shift) - 1);
             if !session.queue.linked {
                 self.link(session_id.index);
             }
         }
-        self.wheel.arm(index as u32, due);
+        if self.ahead {
+            self.waits.begin(index);
+        }
+        if !self.ahead || !self.waits.join(index, now, due) {
+            self.wheel.arm(index as u32, due);
+        }
         self.counters.calls_started += 1;
         Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
     }
@@ -265,7 +272,7 @@ impl Endpoint<'_> {
     pub(super) fn is_settled(&self, first: usize, call: After) -> bool {
         let settled = self.client_slots[first + usize::from(call.slot)].settled;
         // Numbers of one slot that are not settled are close together.
-        (settled as u32).wrapping_sub(call.call) as i32 >= 0
+        settled.wrapping_sub(call.call) as i32 >= 0
     }
 }
 

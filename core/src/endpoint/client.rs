@@ -88,10 +88,11 @@ impl Endpoint<'_> {
             return;
         }
         let slot = &mut self.client_slots[index];
+        let sink_room = slot.sink();
         let incoming = &mut slot.incoming;
         if slot.state != CallState::Answering {
             let body = header.message - u32::from(header.head);
-            let (sink, room) = slot.sink.map_or((None, 0), |(sink, room)| (Some(sink), room));
+            let (sink, room) = sink_room.map_or((None, 0), |(sink, room)| (Some(sink), room));
             if body > room {
                 let error = CallError::AnswerTooLarge { bytes: body, room };
                 return self.fail_call(now, io, index, error);
@@ -100,10 +101,10 @@ impl Endpoint<'_> {
             slot.state = CallState::Answering;
             let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
             self.client_sessions[index >> self.slot_shift].rtt.answered(header.slot, now, min, max);
-            slot.outgoing.sending.stop();
+            slot.outgoing.stop();
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
-            self.traffic.begins(may_be_long(slot.sink, payload_bytes));
+            self.traffic.begins(may_be_long(sink_room, payload_bytes));
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
@@ -132,7 +133,7 @@ impl Endpoint<'_> {
         }
         slot.backoff = 0;
         let session = &mut self.client_sessions[index >> self.slot_shift];
-        slot.due = (now + session.rtt.timeout).min(slot.deadline);
+        slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
@@ -181,16 +182,19 @@ impl Endpoint<'_> {
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
         let payload_bytes = self.client_sessions[session_index].payload_bytes;
-        let awaited = may_be_long(slot.sink.take(), payload_bytes);
+        let awaited = may_be_long(slot.take_sink(), payload_bytes);
         if slot.state == CallState::Answering {
             self.traffic.arriving -= 1;
         } else if awaited {
             self.traffic.expected -= 1;
         }
         slot.state = CallState::Free;
+        if self.ahead {
+            self.waits.end(index);
+        }
         slot.admitted = false;
-        slot.outgoing.sending.stop();
-        if let Some(source) = slot.outgoing.source.take() {
+        slot.outgoing.stop();
+        if let Some(source) = slot.outgoing.take_source() {
             io.host.release(source);
         }
         let request = slot.request >> ATTEMPT_BITS;
@@ -208,7 +212,7 @@ impl Endpoint<'_> {
     #[inline]
     pub(super) fn settle_call(&mut self, now: Instant, index: usize, holds: bool) {
         let slot = &mut self.client_slots[index];
-        slot.settled = slot.request >> ATTEMPT_BITS;
+        slot.settled = (slot.request >> ATTEMPT_BITS) as u32;
         let session_index = index >> self.slot_shift;
         if holds {
             self.owe_release(now, session_index, 1 << (index & ((1 << self.slot_shift) - 1)));
@@ -255,7 +259,7 @@ impl Endpoint<'_> {
             done.flags = session_flags(session.features);
             done.slot = header.slot;
             done.request = header.request;
-            let seal = Seal::new(self.crc, &self.keys, session.guard);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
             send(io.tx, seal, session.peer, done, 0, |_| {});
         }
     }
@@ -280,7 +284,7 @@ impl Endpoint<'_> {
         ack.packet = incoming.receiving.contiguous as u16;
         let window = arriving_window(&self.config, self.traffic, &session.control);
         ack.grant = incoming.grant(now, window);
-        let seal = Seal::new(self.crc, &self.keys, session.guard);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
     }
 
@@ -307,7 +311,7 @@ impl Endpoint<'_> {
             slot.backoff = 0;
             let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
             session.rtt.answered(header.slot, now, min, max);
-            slot.due = (now + session.rtt.timeout).min(slot.deadline);
+            slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         }
         if slot.outgoing.due().is_some() {
             self.enqueue_client(index);
@@ -356,8 +360,8 @@ impl Endpoint<'_> {
             slot.backoff = slot.backoff.saturating_add(1).min(10);
         }
         // Nothing is granted: not before the timer says so, or what goes before this call.
-        let packets = packets(slot.outgoing.message, session.payload_bytes);
-        slot.outgoing.sending.start(packets, 0);
+        let packets = packets(slot.outgoing.message(), session.payload_bytes);
+        slot.outgoing.sending().start(packets, 0);
         // Timers may have raised it further.
         let backoff = slot.backoff.min(10);
         let wait = Duration::from_nanos(self.config.busy_retry_after.as_nanos() << backoff);

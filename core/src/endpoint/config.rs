@@ -104,12 +104,15 @@ impl Config {
         }
     }
 
-    /// What suits a device: as much under way as its receive queue holds, and no control by delay
-    /// where there is only memory between the two ends.
+    /// What suits a device: as much under way as its receive queue holds, no control by delay where
+    /// there is only memory between the two ends, no check of payloads where that keeps bytes.
     #[must_use]
     pub fn for_device<D: Device>(mut self, device: &D) -> Self {
         if device.is_memory() {
             self.congestion = Congestion::None;
+        }
+        if device.keeps_bytes() {
+            self.features -= Features::PAYLOAD_CHECK;
         }
         self.for_queue(device.receive_queue())
     }

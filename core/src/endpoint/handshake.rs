@@ -442,17 +442,18 @@ impl Endpoint<'_> {
     ) {
         let mut bye = Header::new(Kind::Bye, ack.session, ack.generation);
         bye.flags = session_flags(ack.features);
-        let cipher;
+        let (cipher, guard);
         let seal = match (secret, &self.keys) {
             (Some(secret), _) if ack.features.encrypts() => {
                 cipher = SessionCipher::farewell(secret);
                 Seal::encrypting(self.crc, &cipher)
             }
-            (Some(secret), Some(keys)) => {
-                let guard = Guard::Tags(keys.tags.bind(secret));
-                Seal::new(self.crc, &self.keys, Some(guard))
+            (secret, keys) => {
+                let binding =
+                    secret.zip(keys.as_ref()).map(|(secret, keys)| keys.tags.bind(secret));
+                guard = binding.map(Guard::Tags);
+                Seal::new(self.crc, &self.keys, &guard)
             }
-            _ => Seal::plain(self.crc),
         };
         send(io.tx, seal, peer, bye, 0, |_| {});
     }

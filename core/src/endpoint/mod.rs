@@ -9,13 +9,14 @@
 //! - [`table`]: what it keeps for sessions and slots;
 //! - `window`: which packets have arrived, which must be sent again; `rtt`: when to ask;
 //! - [`congestion`]: how much may be under way;
-//! - `wheel`: timers;
+//! - `wheel`: timers; `waits`: those of thousands of sessions;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `straight`: the usual case of both; `parts`: what both share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `seal`: what is put on each; `queue`: whose turn it is;
+//! - `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
+//!   `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -48,6 +49,7 @@ mod handshake;
 pub mod here;
 pub mod host;
 mod liveness;
+mod outgoing;
 mod parts;
 mod queue;
 mod retry;
@@ -61,6 +63,7 @@ pub mod table;
 mod tag;
 mod transmit;
 pub mod view;
+mod waits;
 mod wheel;
 mod window;
 
@@ -68,6 +71,7 @@ pub use call::{Call, StartError};
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
 pub use host::Host;
+pub use waits::WaitEntries;
 pub use wheel::TimerEntry;
 
 use crate::crc32c::Crc32c;
@@ -85,6 +89,7 @@ use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use transmit::Io;
+use waits::Waits;
 use wheel::Wheel;
 
 /// What a poll did.
@@ -121,6 +126,8 @@ pub struct Endpoint<'m> {
     ahead: bool,
     counters: Counters,
     wheel: Wheel<'m>,
+    /// In use where fetching ahead is worth while.
+    waits: Waits<'m>,
     ready: Ready,
     client_sessions: &'m mut [ClientSession],
     client_slots: &'m mut [ClientSlot],
@@ -184,8 +191,8 @@ impl<'m> Endpoint<'m> {
         if needed != got {
             return Err(ConfigError::Storage { needed, got });
         }
-        let Storage { client_sessions, client_slots, server_sessions, server_slots, timers } =
-            storage;
+        let Storage { client_sessions, client_slots, server_sessions, .. } = storage;
+        let Storage { server_slots, timers, waits, .. } = storage;
         // Sessions of an earlier life of this node must not be taken for ours.
         let generation = config.first_generation();
         client_sessions.fill(ClientSession { generation, ..ClientSession::EMPTY });
@@ -203,6 +210,7 @@ impl<'m> Endpoint<'m> {
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
             wheel: Wheel::new(timers, now),
+            waits: Waits::new(waits, now),
             ready: Ready::EMPTY,
             client_sessions,
             client_slots,
@@ -224,6 +232,7 @@ impl<'m> Endpoint<'m> {
             server_sessions: self.server_sessions,
             server_slots: self.server_slots,
             timers: self.wheel.into_entries(),
+            waits: self.waits.into_entries(),
         };
         let mut room = self.keys.and_then(|keys| keys.ciphers);
         if let Some(room) = &mut room {
@@ -280,7 +289,7 @@ impl<'m> Endpoint<'m> {
     /// When [`Endpoint::poll`] must be called even if no packet comes: now if something is ready
     /// to be sent, else no later than the first timer.
     pub fn poll_at(&self, now: Instant) -> Instant {
-        if self.ready.is_empty() { self.wheel.next_due() } else { now }
+        if self.ready.is_empty() { self.wheel.next_due().min(self.waits.next_due()) } else { now }
     }
 
     /// What has happened so far.
@@ -414,6 +423,9 @@ impl<'m> Endpoint<'m> {
     /// sessions.
     fn serve_timers<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>) -> u32 {
         let mut fired = 0;
+        if self.ahead {
+            self.serve_waits(now);
+        }
         while let Some(id) = self.wheel.pop(now) {
             fired += 1;
             if self.ahead
@@ -432,6 +444,16 @@ impl<'m> Endpoint<'m> {
             }
         }
         fired
+    }
+
+    /// Looks at the calls that have stood in line: they stand there again, or the wheel has them.
+    fn serve_waits(&mut self, now: Instant) {
+        while let Some(slot) = self.waits.pop(now) {
+            let due = self.client_slots[slot].due;
+            if !self.waits.join(slot, now, due) {
+                self.wheel.arm(slot as u32, due);
+            }
+        }
     }
 
     fn client_session_timer_id(&self, session: usize) -> u32 {

@@ -19,7 +19,8 @@ pub(super) struct Queue {
     pub(super) next: u32,
     /// The session is in the endpoint's queue.
     pub(super) linked: bool,
-    /// Where the first is. This and the end only grow; their low bits are places.
+    /// Where the first is. This and the end only grow; their low bits are places: as many as the
+    /// session has slots, so that those of a few lie at the front.
     first: u8,
     end: u8,
     slots: [u8; SLOTS],
@@ -29,15 +30,16 @@ impl Queue {
     pub(super) const EMPTY: Self =
         Self { next: NONE, linked: false, first: 0, end: 0, slots: [0; SLOTS] };
 
+    /// Puts `slot` behind the others. `places` is the number of places less one, always the same.
     #[inline(always)]
-    pub(super) fn push(&mut self, slot: usize) {
-        self.slots[usize::from(self.end) % SLOTS] = slot as u8;
+    pub(super) fn push(&mut self, slot: usize, places: usize) {
+        self.slots[usize::from(self.end) & (places % SLOTS)] = slot as u8;
         self.end = self.end.wrapping_add(1);
     }
 
     #[inline(always)]
-    pub(super) fn front(&self) -> Option<usize> {
-        (!self.is_empty()).then(|| self.slots[usize::from(self.first) % SLOTS].into())
+    pub(super) fn front(&self, places: usize) -> Option<usize> {
+        (!self.is_empty()).then(|| self.slots[usize::from(self.first) & (places % SLOTS)].into())
     }
 
     /// Takes the front away.
@@ -75,16 +77,19 @@ mod tests {
 
     #[test]
     fn first_come_first_served_however_often() {
-        let mut queue = Queue::EMPTY;
-        for round in 0..1_000 {
-            for slot in 0..SLOTS {
-                queue.push((slot + round) % SLOTS);
+        for slots in [1, 2, 8, SLOTS] {
+            let places = slots - 1;
+            let mut queue = Queue::EMPTY;
+            for round in 0..1_000 {
+                for slot in 0..slots {
+                    queue.push((slot + round) % slots, places);
+                }
+                for slot in 0..slots {
+                    assert_eq!(queue.front(places), Some((slot + round) % slots));
+                    queue.pop();
+                }
+                assert_eq!(queue.front(places), None);
             }
-            for slot in 0..SLOTS {
-                assert_eq!(queue.front(), Some((slot + round) % SLOTS));
-                queue.pop();
-            }
-            assert_eq!(queue.front(), None);
         }
     }
 }

@@ -49,7 +49,7 @@ impl Endpoint<'_> {
         }
         let session = &mut self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
-        let wait = session.rtt.timeout.as_nanos() << slot.backoff.min(16);
+        let wait = session.rtt.timeout().as_nanos() << slot.backoff.min(16);
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         session.rtt.ran_out(number, self.config.retransmit_after);
         slot.backoff = slot.backoff.saturating_add(1);
@@ -76,12 +76,12 @@ impl Endpoint<'_> {
         let session = &self.client_sessions[index >> self.slot_shift];
         let slot = &mut self.client_slots[index];
         // The rest of the request is not wanted any more either.
-        slot.outgoing.sending.stop();
+        slot.outgoing.stop();
         let mut cancel = Header::new(Kind::Cancel, session.remote.index, session.remote.generation);
         cancel.flags = session_flags(session.features);
         cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         cancel.request = slot.request;
-        let seal = Seal::new(self.crc, &self.keys, session.guard);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, cancel, 0, |_| {});
     }
 
@@ -93,7 +93,7 @@ impl Endpoint<'_> {
         }
         self.refresh_deadline(now, index);
         let slot = &self.client_slots[index];
-        if slot.state == CallState::Unsent || slot.outgoing.sending.packets == 1 {
+        if slot.state == CallState::Unsent || slot.outgoing.packets() == 1 {
             self.send_anew(index);
         } else {
             self.send_probe(io, index);
@@ -106,7 +106,7 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         session.behind &= !(1 << (index & ((1 << self.slot_shift) - 1)));
         let unasked = session.remote_window.min(UNASKED_PACKETS);
-        let sending = &mut self.client_slots[index].outgoing.sending;
+        let sending = self.client_slots[index].outgoing.sending();
         sending.start(sending.packets, unasked.into());
         self.enqueue_client(index);
     }
@@ -251,9 +251,9 @@ impl Endpoint<'_> {
         probe.flags = session_flags(session.features) | Flags::PROBE;
         probe.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         probe.request = slot.request;
-        probe.message = slot.outgoing.message;
+        probe.message = slot.outgoing.message();
         probe.head = slot.outgoing.head;
-        let seal = Seal::new(self.crc, &self.keys, session.guard);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, probe, 0, |_| {});
     }
 }

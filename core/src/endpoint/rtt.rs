@@ -14,14 +14,19 @@ const EVERY: u64 = 8;
 /// The estimate of one session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rtt {
-    /// The wait before the first repetition.
-    pub(super) timeout: Duration,
-    /// The slot whose call is being timed.
-    slot: u8,
     started: Instant,
+    timeout_ns: u32,
     /// At most [`SPAN_NS_MAX`], as is the next.
     smoothed_ns: u32,
     variation_ns: u32,
+    /// The slot whose call is being timed.
+    slot: u8,
+}
+
+/// Nanoseconds of a timeout: at most four seconds.
+const fn short_ns(span: Duration) -> u32 {
+    let ns = span.as_nanos();
+    if ns < u32::MAX as u64 { ns as u32 } else { u32::MAX }
 }
 
 /// Longer spans count as this long: longer than any timeout.
@@ -30,7 +35,14 @@ const SPAN_NS_MAX: u32 = 1 << 31;
 impl Rtt {
     /// Nothing known: wait for `timeout`.
     pub(super) const fn new(timeout: Duration) -> Self {
-        Self { timeout, slot: NONE, started: Instant::ZERO, smoothed_ns: 0, variation_ns: 0 }
+        let timeout_ns = short_ns(timeout);
+        Self { started: Instant::ZERO, timeout_ns, smoothed_ns: 0, variation_ns: 0, slot: NONE }
+    }
+
+    /// The wait before the first repetition.
+    #[inline(always)]
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_nanos(self.timeout_ns.into())
     }
 
     /// Call number `call` of `slot` begins.
@@ -64,7 +76,7 @@ impl Rtt {
     pub(super) fn ran_out(&mut self, slot: u16, max: Duration) {
         if self.slot == slot as u8 {
             self.slot = NONE;
-            self.timeout = Duration::from_nanos(self.timeout.as_nanos() * 2).min(max);
+            self.timeout_ns = self.timeout_ns.saturating_mul(2).min(short_ns(max));
         }
     }
 
@@ -82,7 +94,7 @@ impl Rtt {
         }
         let timeout =
             Duration::from_nanos(u64::from(self.smoothed_ns) + 4 * u64::from(self.variation_ns));
-        self.timeout = timeout.max(min).min(max);
+        self.timeout_ns = short_ns(timeout.max(min).min(max));
     }
 }
 
@@ -103,17 +115,17 @@ mod tests {
     fn the_timeout_follows_the_answers_within_its_limits() {
         let mut rtt = Rtt::new(US(5_000));
         timed(&mut rtt, US(100));
-        assert_eq!(rtt.timeout, US(300), "the first: three times as long");
+        assert_eq!(rtt.timeout(), US(300), "the first: three times as long");
         for _ in 0..100 {
             timed(&mut rtt, US(10));
         }
-        assert_eq!(rtt.timeout, US(100), "no less than the least");
+        assert_eq!(rtt.timeout(), US(100), "no less than the least");
         for _ in 0..100 {
             timed(&mut rtt, US(1_000));
         }
-        assert!(rtt.timeout >= US(990) && rtt.timeout <= US(1_100), "{:?}", rtt.timeout);
+        assert!(rtt.timeout() >= US(990) && rtt.timeout() <= US(1_100), "{:?}", rtt.timeout());
         timed(&mut rtt, US(900_000));
-        assert_eq!(rtt.timeout, US(5_000), "no more than the most");
+        assert_eq!(rtt.timeout(), US(5_000), "no more than the most");
     }
 
     #[test]
@@ -123,16 +135,16 @@ mod tests {
         rtt.begin(3, 1, now);
         rtt.forget(3);
         rtt.answered(3, now + US(50), US(100), US(5_000));
-        assert_eq!(rtt.timeout, US(5_000));
-        rtt.timeout = US(300);
+        assert_eq!(rtt.timeout(), US(5_000));
+        rtt.timeout_ns = 300_000;
         rtt.ran_out(3, US(5_000));
-        assert_eq!(rtt.timeout, US(300), "it is another's answer that is timed");
+        assert_eq!(rtt.timeout(), US(300), "it is another's answer that is timed");
         rtt.begin(3, 1, now);
         rtt.ran_out(3, US(5_000));
-        assert_eq!(rtt.timeout, US(600));
-        rtt.timeout = US(5_000);
+        assert_eq!(rtt.timeout(), US(600));
+        rtt.timeout_ns = 5_000_000;
         rtt.begin(3, 2, now);
         rtt.answered(3, now + US(50), US(100), US(5_000));
-        assert_eq!(rtt.timeout, US(5_000), "only one call in eight");
+        assert_eq!(rtt.timeout(), US(5_000), "only one call in eight");
     }
 }

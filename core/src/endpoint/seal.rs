@@ -21,17 +21,17 @@ pub(super) struct Seal<'a> {
 #[derive(Clone, Copy)]
 enum By<'a> {
     Nothing,
-    Tag(&'a TagKeys, Binding),
+    Tag(&'a TagKeys, &'a Binding),
     Cipher(&'a SessionCipher),
 }
 
 impl<'a> Seal<'a> {
     #[inline(always)]
-    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys<'_>>, guard: Option<Guard>) -> Self {
+    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys<'_>>, guard: &'a Option<Guard>) -> Self {
         let by = match (guard, keys) {
             (Some(Guard::Tags(binding)), Some(keys)) => By::Tag(&keys.tags, binding),
             (Some(Guard::Cipher(place)), Some(Keys { ciphers: Some(ciphers), .. })) => {
-                By::Cipher(&ciphers.sessions[place as usize])
+                By::Cipher(&ciphers.sessions[*place as usize])
             }
             _ => By::Nothing,
         };
@@ -61,7 +61,19 @@ impl<'a> Seal<'a> {
         match self.by {
             By::Nothing => {}
             By::Tag(keys, binding) => {
-                keys.put(&binding, datagram.first_chunk_mut().expect("room for a header"));
+                keys.put(binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::Cipher(cipher) => cipher.seal(datagram),
+        }
+    }
+
+    /// The same for a packet that begins as the session's usual ones do that go out.
+    #[inline(always)]
+    pub(super) fn finish_usual(self, datagram: &mut [u8]) {
+        match self.by {
+            By::Nothing => {}
+            By::Tag(keys, binding) => {
+                keys.put_usual(binding, datagram.first_chunk_mut().expect("room for a header"));
             }
             By::Cipher(cipher) => cipher.seal(datagram),
         }

@@ -132,8 +132,8 @@ impl Endpoint<'_> {
     #[inline]
     pub(super) fn let_go<T, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let slot = &mut self.server_slots[index];
-        slot.outgoing.sending.stop();
-        if let Some(source) = slot.outgoing.source.take() {
+        slot.outgoing.stop();
+        if let Some(source) = slot.outgoing.take_source() {
             io.host.release(source);
         }
         if slot.state != ServeState::Answered {
@@ -331,7 +331,7 @@ pub(super) fn serve<H: Host>(
     }
     slot.state = ServeState::Executing;
     // An earlier answer may be in the ready queue, to be sent again, and its buffer is gone.
-    slot.outgoing.sending.stop();
+    slot.outgoing.stop();
     if outcome == Outcome::Later { Served::Later } else { Served::Busy }
 }
 

@@ -10,6 +10,7 @@ use super::auth::{Guard, Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
+use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
@@ -136,7 +137,7 @@ impl Endpoint<'_> {
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
         let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
-        if request <= slot.request || !rests || slot.outgoing.source.is_some() {
+        if request <= slot.request || !rests || slot.outgoing.source().is_some() {
             return false;
         }
         let head_bytes = u16_at(bytes, 42).into();
@@ -205,7 +206,7 @@ impl Endpoint<'_> {
         let slot = &mut self.server_slots[index];
         let request = u64_at(bytes, 24);
         let kept = slot.state == ServeState::Answered
-            && slot.outgoing.source.is_none()
+            && slot.outgoing.source().is_none()
             && !slot.declined
             && !slot.outgoing.queued;
         if request > slot.request || request == slot.request && !kept {
@@ -264,7 +265,7 @@ impl Endpoint<'_> {
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
         if slot.request != u64_at(bytes, 24)
             || slot.state != CallState::Sent
-            || slot.outgoing.source.is_some()
+            || slot.outgoing.source().is_some()
         {
             return false;
         }
@@ -277,13 +278,16 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
-        if may_be_long(slot.sink.take(), session.payload_bytes) {
+        if may_be_long(slot.take_sink(), session.payload_bytes) {
             self.traffic.expected -= 1;
         }
-        slot.settled = request;
-        slot.outgoing.sending.stop_whole();
+        slot.settled = request as u32;
+        slot.outgoing.short = Short::Sent;
         session.free |= 1 << number;
         session.free_count += 1;
+        if self.ahead {
+            self.waits.end(index);
+        }
         self.counters.calls_completed += 1;
         let id = SessionId { index: session_index as u32, generation: session.generation };
         let call = CallId { session: id, slot: number as u16, request };

@@ -4,12 +4,14 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::auth::Guard;
 use super::congestion::Control;
-use super::host::{SessionId, Sink, Source};
+use super::host::{SessionId, Sink};
+use super::outgoing::Outgoing;
 use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
+use super::waits::WaitEntries;
 use super::wheel::TimerEntry;
-use super::window::{Reordering, Repairs, Report, Sending};
+use super::window::Reordering;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
@@ -28,6 +30,8 @@ pub struct Storage<'m> {
     pub server_slots: &'m mut [ServerSlot],
     /// One for each session of either kind and each client slot.
     pub timers: &'m mut [TimerEntry],
+    /// A power of two, enough for the client slots.
+    pub waits: &'m mut [WaitEntries],
 }
 
 impl Storage<'_> {
@@ -39,6 +43,7 @@ impl Storage<'_> {
             server_sessions: self.server_sessions.len(),
             server_slots: self.server_slots.len(),
             timers: self.timers.len(),
+            waits: self.waits.len(),
         }
     }
 }
@@ -56,6 +61,8 @@ pub struct StorageSize {
     pub server_slots: usize,
     /// Length of [`Storage::timers`].
     pub timers: usize,
+    /// Length of [`Storage::waits`].
+    pub waits: usize,
 }
 
 impl StorageSize {
@@ -68,6 +75,7 @@ impl StorageSize {
             server_slots: servers * slots_per_session,
             // Client slots retransmit; sessions of both kinds keep alive and expire.
             timers: clients * slots_per_session + clients + servers,
+            waits: WaitEntries::needed(clients * slots_per_session),
         }
     }
 
@@ -78,6 +86,7 @@ impl StorageSize {
             + self.server_sessions * size_of::<ServerSession>()
             + self.server_slots * size_of::<ServerSlot>()
             + self.timers * size_of::<TimerEntry>()
+            + self.waits * size_of::<WaitEntries>()
     }
 }
 
@@ -94,13 +103,15 @@ pub(super) enum ClientState {
     Leaving,
 }
 
-/// A session in which this endpoint makes calls. The three lines at its front are all that a usual
+/// A session in which this endpoint makes calls. The two lines at its front are all that a usual
 /// call touches.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ClientSession {
     /// How usual answers begin.
     pub(super) straight: Straight,
+    /// What the headers of its requests have in common.
+    pub(super) template: Template,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) last_heard: Instant,
@@ -108,8 +119,6 @@ pub struct ClientSession {
     pub(super) slots: u16,
     pub(super) free_count: u8,
     pub(super) state: ClientState,
-    /// How long its answers take.
-    pub(super) rtt: Rtt,
     /// Bit `i`: the server may hold something of the last call of slot `i`, which is over here.
     pub(super) unreleased: u64,
     /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
@@ -118,8 +127,8 @@ pub struct ClientSession {
     /// Bit `i`: the call of slot `i` was refused and must follow one that was not settled then:
     /// the end of that one is a time to try again.
     pub(super) behind: u64,
-    /// What the headers of its requests have in common.
-    pub(super) template: Template,
+    /// How long its answers take.
+    pub(super) rtt: Rtt,
     /// Slots with packets to send.
     pub(super) queue: Queue,
     pub(super) peer: SocketAddrV4,
@@ -194,82 +203,6 @@ pub(super) enum CallState {
     Answering,
 }
 
-/// A message on its way out. In this order, so that a short message lies beside what is known of
-/// it, and what only losses need lies behind it all.
-#[derive(Clone, Debug)]
-#[repr(C)]
-pub(super) struct Outgoing {
-    pub(super) source: Option<Source>,
-    pub(super) sending: Sending,
-    /// Length of the message in bytes.
-    pub(super) message: u32,
-    pub(super) head: u16,
-    /// Bytes of the message that are in `inline`; the rest come from the source.
-    pub(super) inline_bytes: u16,
-    /// In the session's queue.
-    pub(super) queued: bool,
-    pub(super) inline: [u8; HEAD_BYTES_MAX],
-    pub(super) repairs: Repairs,
-}
-
-impl Outgoing {
-    pub(super) const EMPTY: Self = Self {
-        source: None,
-        sending: Sending::EMPTY,
-        message: 0,
-        head: 0,
-        inline_bytes: 0,
-        queued: false,
-        inline: [0; HEAD_BYTES_MAX],
-        repairs: Repairs::EMPTY,
-    };
-
-    /// The packet to send now, if any.
-    #[inline]
-    pub(super) fn due(&self) -> Option<u32> {
-        self.sending.due(&self.repairs)
-    }
-
-    /// Takes in what the receiver says. Returns whether it is progress.
-    pub(super) fn acknowledge(&mut self, report: &Report, reordering: &mut Reordering) -> bool {
-        self.sending.acknowledge(&mut self.repairs, report, reordering)
-    }
-
-    /// Sends everything not acknowledged again, up to `limit` packets.
-    pub(super) fn resend_first(&mut self, limit: u32) {
-        self.sending.resend_first(&mut self.repairs, limit);
-    }
-
-    /// Makes it a message whose inline bytes are in place.
-    #[inline(always)]
-    pub(super) fn start(
-        &mut self,
-        head: u16,
-        inline_bytes: u16,
-        source: Option<(Source, u32)>,
-        payload_bytes: u32,
-        window: u16,
-    ) {
-        self.head = head;
-        self.inline_bytes = inline_bytes;
-        let Some((source, more)) = source else {
-            // Whatever fits the buffer fits a packet.
-            self.message = inline_bytes.into();
-            self.source = None;
-            return self.sending.start_whole();
-        };
-        self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
-    }
-
-    #[inline(never)]
-    fn start_long(&mut self, message: u32, source: Source, payload_bytes: u32, window: u16) {
-        self.message = message;
-        self.source = Some(source);
-        let packets = packets(message, payload_bytes);
-        self.sending.start(packets, u32::from(window.min(UNASKED_PACKETS)));
-    }
-}
-
 /// Packets of a message that may be sent before the receiver has granted any.
 pub(super) const UNASKED_PACKETS: u16 = 8;
 
@@ -303,7 +236,8 @@ pub(super) struct Window {
     pub(super) share: u32,
 }
 
-/// A call that this endpoint makes. A usual one touches the front, to the end of a short message.
+/// A call that this endpoint makes. A usual one touches the line at the front and the message's
+/// own.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ClientSlot {
@@ -311,10 +245,12 @@ pub struct ClientSlot {
     pub(super) due: Instant,
     pub(super) deadline: Instant,
     pub(super) token: u64,
-    /// The server has executed the slot's calls up to this one, or never will.
-    pub(super) settled: u64,
-    /// Room for the answer's body beyond one packet: where and how many bytes.
-    pub(super) sink: Option<(Sink, u32)>,
+    /// Means something if `has_sink`.
+    sink: Sink,
+    sink_room: u32,
+    /// The low bits of a number: the server has executed the slot's calls up to this one, or never
+    /// will.
+    pub(super) settled: u32,
     pub(super) state: CallState,
     pub(super) backoff: u8,
     /// The caller has cancelled.
@@ -328,6 +264,7 @@ pub struct ClientSlot {
     pub(super) admitted: bool,
     /// Packets of the answer that may be sent unasked; zero for the usual number.
     pub(super) unasked: u8,
+    has_sink: bool,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
 }
@@ -347,10 +284,34 @@ impl ClientSlot {
         token: 0,
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
-        sink: None,
+        sink: Sink(0),
+        sink_room: 0,
+        has_sink: false,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,
     };
+
+    /// Room for the answer's body beyond one packet: where and how many bytes.
+    #[inline(always)]
+    pub(super) fn sink(&self) -> Option<(Sink, u32)> {
+        if self.has_sink { Some((self.sink, self.sink_room)) } else { None }
+    }
+
+    #[inline(always)]
+    pub(super) fn set_sink(&mut self, sink: Option<(Sink, u32)>) {
+        self.has_sink = sink.is_some();
+        if let Some(sink) = sink {
+            (self.sink, self.sink_room) = sink;
+        }
+    }
+
+    /// The room is not the slot's any more.
+    #[inline(always)]
+    pub(super) fn take_sink(&mut self) -> Option<(Sink, u32)> {
+        let sink = self.sink();
+        self.has_sink = false;
+        sink
+    }
 }
 
 /// A session in which this endpoint answers calls. The line at its front is all that a usual call
@@ -432,7 +393,8 @@ pub(super) enum ServeState {
     Refused,
 }
 
-/// A call that this endpoint answers. A usual one touches the front, to the end of a short answer.
+/// A call that this endpoint answers. A usual one touches the front, to the end of a short answer:
+/// one line, if that has up to 32 bytes.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ServerSlot {
@@ -449,6 +411,9 @@ pub struct ServerSlot {
     pub(super) early: bool,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    /// Makes it an odd number of cache lines: with a power of two, the fronts of all slots would
+    /// share a few sets of each cache.
+    apart: [u64; 8],
 }
 
 impl ServerSlot {
@@ -462,5 +427,6 @@ impl ServerSlot {
         request: 0,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,
+        apart: [0; 8],
     };
 }

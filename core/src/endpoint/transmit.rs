@@ -5,10 +5,11 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::{Guard, Keys};
 use super::host::{Host, SessionEvent, SessionId, Side};
+use super::outgoing::{Outgoing, Short};
 use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
-use super::table::{CallState, ClientSession, ClientSlot, Outgoing};
+use super::table::{CallState, ClientSession, ClientSlot};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -58,11 +59,11 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     number: u32,
     payload_bytes: u32,
 ) -> bool {
-    header.message = outgoing.message;
+    header.message = outgoing.message();
     header.head = outgoing.head;
     header.packet = number as u16;
     let start = number * payload_bytes;
-    let bytes = payload_bytes.min(outgoing.message - start);
+    let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
@@ -72,7 +73,7 @@ pub(super) fn send_packet<T: Tx, H: Host>(
         if here > 0 {
             inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
         }
-        if let Some(source) = outgoing.source
+        if let Some(source) = outgoing.source()
             && !rest.is_empty()
         {
             host.supply(source, start + here as u32 - inline, rest);
@@ -89,7 +90,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.client_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32);
         }
@@ -104,7 +106,8 @@ impl Endpoint<'_> {
             return;
         }
         let queue = &mut self.server_sessions[session_index].queue;
-        queue.push(index & ((1 << self.slot_shift) - 1));
+        let places = (1 << self.slot_shift) - 1;
+        queue.push(index & places, places);
         if !queue.linked {
             self.link(session_index as u32 | SERVER);
         }
@@ -182,14 +185,15 @@ impl Endpoint<'_> {
         let session = &mut self.client_sessions[session_index];
         let first = session_index << self.slot_shift;
         let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = session.queue.front()
+        while let Some(number) = session.queue.front(places)
             && bytes_left > 0
         {
             let slot = &mut slots[number];
             let outgoing = &mut slot.outgoing;
-            if outgoing.sending.whole {
-                if outgoing.sending.is_unsent() {
+            if outgoing.short != Short::No {
+                if outgoing.short == Short::Unsent {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
                     let line = Line {
                         crc: self.crc,
@@ -209,7 +213,7 @@ impl Endpoint<'_> {
                 session.queue.pop();
                 continue;
             }
-            let seal = Seal::new(self.crc, &self.keys, session.guard);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
             let turn = long_request(io, seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
@@ -220,7 +224,7 @@ impl Endpoint<'_> {
             session.queue.pop();
             slot.outgoing.queued = turn.more;
             if turn.more {
-                session.queue.push(number);
+                session.queue.push(number, places);
             }
         }
         false
@@ -235,8 +239,9 @@ impl Endpoint<'_> {
         sent: &mut u32,
     ) -> bool {
         let first = session_index << self.slot_shift;
+        let places = (1 << self.slot_shift) - 1;
         let mut bytes_left = BYTES_A_SESSION;
-        while let Some(number) = self.server_sessions[session_index].queue.front()
+        while let Some(number) = self.server_sessions[session_index].queue.front(places)
             && bytes_left > 0
         {
             let turn = match self.transmit_whole_reply(io, first + number) {
@@ -253,7 +258,7 @@ impl Endpoint<'_> {
             let queue = &mut self.server_sessions[session_index].queue;
             queue.pop();
             if turn.more {
-                queue.push(number);
+                queue.push(number, places);
             }
             self.server_slots[first + number].outgoing.queued = turn.more;
         }
@@ -271,7 +276,7 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         let outgoing = &mut slot.outgoing;
-        let usual = outgoing.sending.whole && outgoing.sending.is_unsent() && !slot.declined;
+        let usual = outgoing.short == Short::Unsent && !slot.declined;
         if !usual {
             return None;
         }
@@ -299,11 +304,11 @@ impl Endpoint<'_> {
         let remote = session.remote;
         let mut header = Header::new(Kind::Response, remote.index, remote.generation);
         header.flags = session_flags(session.features);
-        header.flags.set(Flags::HOLDS, slot.outgoing.source.is_some());
+        header.flags.set(Flags::HOLDS, slot.outgoing.source().is_some());
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        let seal = Seal::new(self.crc, &self.keys, session.guard);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
@@ -369,43 +374,24 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    let bytes = usize::from(whole.bytes);
-    if let Some(Guard::Cipher(_)) = line.guard {
-        return send_whole_encrypted(tx, line, (request, slot), whole, outgoing);
+    if !line.template.is_usual() {
+        return send_whole_unusual(tx, line, (request, slot), whole, outgoing);
     }
+    let bytes = usize::from(whole.bytes);
     // Before the device is asked, so that it is known to both how long the packet can be.
     let from = &outgoing.inline[..bytes];
     let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes) else { return false };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    if line.template.is_usual() {
-        seal_checked(header, payload, line.crc);
-    } else {
-        seal_unusual(line.crc, line.keys, line.guard, header, payload);
-    }
-    outgoing.sending.next = 1;
+    seal_checked(header, payload, line.crc);
+    outgoing.short = Short::Sent;
     true
 }
 
-/// Seals a packet that has a tag, or whose payload is not covered.
+/// The same for a packet that has a tag, or is encrypted, or whose payload is not covered.
 #[inline(never)]
-fn seal_unusual(
-    crc: Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    header: &mut [u8; HEADER_BYTES],
-    payload: &[u8],
-) {
-    seal_by_flags(header, payload, crc);
-    if let (Some(keys), Some(Guard::Tags(binding))) = (keys, guard) {
-        keys.tags.put_usual(binding, header);
-    }
-}
-
-/// The same, encrypted.
-#[inline(never)]
-fn send_whole_encrypted<T: Tx>(
+fn send_whole_unusual<T: Tx>(
     tx: &mut T,
     line: &Line<'_>,
     (request, slot): (u64, usize),
@@ -414,15 +400,17 @@ fn send_whole_encrypted<T: Tx>(
 ) -> bool {
     let bytes = usize::from(whole.bytes);
     let from = &outgoing.inline[..bytes];
-    let seal = Seal::new(line.crc, line.keys, *line.guard);
+    let seal = Seal::new(line.crc, line.keys, line.guard);
     let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes + seal.trailer()) else {
         return false;
     };
-    let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-    copy_short(&mut payload[..bytes], from);
+    let (header, rest) = datagram.split_first_chunk_mut().expect("room for a header");
+    let payload = &mut rest[..bytes];
+    copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    seal.finish(datagram);
-    outgoing.sending.next = 1;
+    seal_by_flags(header, payload, line.crc);
+    seal.finish_usual(datagram);
+    outgoing.short = Short::Sent;
     true
 }
 
@@ -441,7 +429,7 @@ fn several<T: Tx, H: Host>(
         if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
-        again += u32::from(outgoing.sending.sent(&mut outgoing.repairs, number));
+        again += u32::from(outgoing.sent(number));
         packets += 1;
     }
     Turn { packets, again, full: false, more: outgoing.due().is_some() }

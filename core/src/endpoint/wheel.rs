@@ -8,7 +8,7 @@ use crate::prefetch::fetch;
 use crate::time::Instant;
 
 /// Nanoseconds of a fine tick, as a power of two: 65.5 us.
-const FINE_SHIFT: u32 = 16;
+pub(super) const FINE_SHIFT: u32 = 16;
 /// Nanoseconds of a coarse tick, as a power of two: 16.8 ms.
 const COARSE_SHIFT: u32 = 24;
 const BUCKETS: usize = 256;

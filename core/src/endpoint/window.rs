@@ -132,8 +132,6 @@ pub(super) struct Sending {
     pub(super) acknowledged: u32,
     /// Whether anything was ever lost: the repairs mean something only then.
     repairing: bool,
-    /// The message is one packet whose bytes are all at hand, never sent before.
-    pub(super) whole: bool,
 }
 
 /// Which packets of a message that is under way must be sent again. Kept apart from [`Sending`],
@@ -155,7 +153,7 @@ impl Repairs {
 
 impl Sending {
     pub(super) const EMPTY: Self =
-        Self { packets: 0, next: 0, granted: 0, acknowledged: 0, repairing: false, whole: false };
+        Self { packets: 0, next: 0, granted: 0, acknowledged: 0, repairing: false };
 
     /// A message of `packets` packets, of which the first `granted` may be sent.
     #[inline]
@@ -165,31 +163,12 @@ impl Sending {
         self.granted = granted.min(packets);
         self.acknowledged = 0;
         self.repairing = false;
-        self.whole = false;
-    }
-
-    /// A message of one packet whose bytes are all at hand.
-    #[inline(always)]
-    pub(super) fn start_whole(&mut self) {
-        self.packets = 1;
-        self.next = 0;
-        self.granted = 1;
-        self.acknowledged = 0;
-        self.repairing = false;
-        self.whole = true;
     }
 
     /// Nothing to send any more.
     #[inline]
     pub(super) fn stop(&mut self) {
         self.start(0, 0);
-    }
-
-    /// The same for a message of one packet.
-    #[inline(always)]
-    pub(super) fn stop_whole(&mut self) {
-        self.next = 0;
-        self.granted = 0;
     }
 
     fn repair(&mut self, repairs: &mut Repairs) {
@@ -259,12 +238,6 @@ impl Sending {
             reordering.repaired();
         }
         lost.or(&again)
-    }
-
-    /// Whether a message of one packet is to be sent.
-    #[inline(always)]
-    pub(super) fn is_unsent(&self) -> bool {
-        self.next < self.granted
     }
 
     /// The packet to send now, if any; `sent` confirms it.

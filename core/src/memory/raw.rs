@@ -291,7 +291,7 @@ impl Memory for Atomic<'_> {
     fn read(&self, offset: u64, target: &mut [u8]) {
         let at = self.window.at(offset, target.len() as u64);
         // SAFETY: in range by `at`; `target` is exclusive, so it can't overlap the pool.
-        unsafe { transfer::copy(at, target.as_mut_ptr(), target.len()) }
+        unsafe { transfer::copy_in(at, target.as_mut_ptr(), target.len()) }
     }
 
     #[inline]

@@ -144,6 +144,10 @@ impl Device for AnyDevice {
         either!(AnyDevice, self, device => device.receive_queue())
     }
 
+    fn keeps_bytes(&self) -> bool {
+        either!(AnyDevice, self, device => device.keeps_bytes())
+    }
+
     fn is_memory(&self) -> bool {
         either!(AnyDevice, self, device => device.is_memory())
     }

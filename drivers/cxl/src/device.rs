@@ -171,6 +171,12 @@ impl<M: Memory> Device for RingDevice<M> {
         }
     }
 
+    /// Coherent memory has check codes of its own; between hosts that are not coherent, a line may
+    /// be an old one.
+    fn keeps_bytes(&self) -> bool {
+        !self.rings.flush
+    }
+
     #[inline]
     fn split(&mut self) -> (RingRx<'_, M>, RingTx<'_, M>) {
         let Self { memory, rings, own, receive, send } = self;
@@ -247,10 +253,10 @@ impl Receive {
     #[inline(always)]
     fn drain(&mut self, rings: &Rings, memory: &impl Memory, sender: u32) -> bool {
         let Some(consumer) = self.consumers.get_mut(sender as usize) else { return true };
-        let mut found = consumer.look(rings, memory);
-        while let Some(bytes) = found
-            && self.count < BURST_MAX
-        {
+        while let Some(bytes) = consumer.look(rings, memory) {
+            if self.count == BURST_MAX {
+                return false;
+            }
             let target = &mut self.buffer[self.used_bytes..][..self.datagram_bytes];
             if consumer.take(rings, memory, bytes, target) {
                 self.packets[self.count] = Packet { sender, start: self.used_bytes, bytes };
@@ -260,10 +266,9 @@ impl Receive {
             } else {
                 self.stats.nonsense += 1;
             }
-            found = consumer.look(rings, memory);
+            consumer.tell(rings, memory);
         }
-        consumer.tell(rings, memory, found.is_none());
-        found.is_none()
+        true
     }
 
     /// Learns of new senders, and asks to be rung for once they are many.
@@ -349,7 +354,7 @@ struct Staged {
 #[derive(Debug)]
 struct Send {
     peers: Box<[Peer]>,
-    /// Peers that something was put for since the last flush, a bit each.
+    /// Peers that something was written for since the last flush, a bit each.
     touched: u64,
     buffer: Box<[u8]>,
     staged: Option<Staged>,
@@ -370,12 +375,17 @@ impl Send {
         }
     }
 
-    #[inline]
+    /// The same where another follows, which is not the path of a lone datagram.
+    #[inline(never)]
+    fn commit_early(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
+        self.commit(rings, memory, own);
+    }
+
+    #[inline(always)]
     fn put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, staged: Staged) {
         let Staged { peer: index, bytes } = staged;
         let Some(peer) = self.peers.get_mut(index as usize) else { return };
         peer.producer.put(rings, memory, &self.buffer[..bytes]);
-        self.touched |= 1 << index;
         if !peer.joined {
             peer.joined = true;
             rings.join(memory, own, index);
@@ -384,7 +394,7 @@ impl Send {
     }
 
     /// Whether a datagram can be put for participant `index`; `None` to try again later.
-    #[inline]
+    #[inline(always)]
     fn admit(&mut self, rings: &Rings, memory: &impl Memory, index: u32) -> Option<bool> {
         let Some(peer) = self.peers.get_mut(index as usize) else {
             self.stats.dropped_nobody += 1;
@@ -392,6 +402,7 @@ impl Send {
         };
         if peer.producer.has_room(rings, memory) {
             peer.refusals = 0;
+            self.touched |= 1 << index;
             return Some(true);
         }
         if peer.refusals < REFUSALS_MAX {
@@ -418,15 +429,28 @@ impl<M: Memory> Tx for RingTx<'_, M> {
         let bytes_max = self.state.buffer.len();
         assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
         let (state, rings) = (&mut *self.state, self.rings);
-        state.commit(rings, self.memory, self.own);
+        if state.staged.is_some() {
+            state.commit_early(rings, self.memory, self.own);
+        }
         let peer = participant_at(peer).unwrap_or(u32::MAX);
         let admitted = state.admit(rings, self.memory, peer)?;
         state.staged = admitted.then_some(Staged { peer, bytes });
         Some(&mut state.buffer[..bytes])
     }
 
-    #[inline]
+    /// Most polls send nothing: those cost one comparison.
+    #[inline(always)]
     fn flush(&mut self) {
+        if self.state.touched != 0 {
+            self.flush_touched();
+        }
+    }
+}
+
+impl<M: Memory> RingTx<'_, M> {
+    /// Puts what was written last into its ring, and rings where that is wanted.
+    #[inline]
+    fn flush_touched(&mut self) {
         let state = &mut *self.state;
         state.commit(self.rings, self.memory, self.own);
         while state.touched != 0 {

@@ -127,6 +127,10 @@ impl Device for PoolDevice {
         self.rings.capabilities()
     }
 
+    fn keeps_bytes(&self) -> bool {
+        self.rings.keeps_bytes()
+    }
+
     #[inline]
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>) {
         self.rings.split()

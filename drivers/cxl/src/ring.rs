@@ -42,8 +42,6 @@ const WORD_BYTES: u64 = 8;
 const FIRST_BYTES: usize = (LINE_BYTES - WORD_BYTES) as usize;
 /// Bits of a place's word that are the length.
 const LENGTH_BITS: u32 = 16;
-/// Numbers are counted modulo this: far more than a ring has places.
-const NUMBER_MASK: u64 = (1 << (64 - LENGTH_BITS)) - 1;
 /// Most lines of a place, beyond its first, that the consumer touches before it knows that they
 /// hold something.
 const AHEAD_MAX: u64 = 3;
@@ -72,6 +70,8 @@ pub(crate) struct Rings {
     participants: u64,
     slots: u64,
     place_stride: u64,
+    /// Bytes of all places of a ring.
+    places_bytes: u64,
     ring_stride: u64,
     pub(crate) datagram_bytes: u64,
     pub(crate) flush: bool,
@@ -79,11 +79,13 @@ pub(crate) struct Rings {
 
 impl Rings {
     pub(crate) fn new(geometry: &Geometry) -> Self {
+        let place_stride = place_stride(geometry.datagram_bytes);
         Self {
             base: geometry.rings_offset,
             participants: geometry.ring_participants,
             slots: geometry.ring_slots,
-            place_stride: place_stride(geometry.datagram_bytes),
+            place_stride,
+            places_bytes: geometry.ring_slots * place_stride,
             ring_stride: geometry.ring_stride,
             datagram_bytes: geometry.datagram_bytes,
             flush: geometry.mode == Mode::Flush,
@@ -124,27 +126,36 @@ impl Rings {
     }
 
     /// Where the ring at `ring` keeps datagram `number`.
-    #[inline(always)]
     fn place(&self, ring: u64, number: u64) -> u64 {
         ring + APART + (number & (self.slots - 1)) * self.place_stride
     }
 
-    /// Whether datagram `number` is in its place; its length.
+    /// The place behind `place`.
     #[inline(always)]
-    fn look(&self, memory: &impl Memory, ring: u64, number: u64) -> Option<usize> {
-        let place = self.place(ring, number);
+    fn place_behind(&self, ring: u64, place: u64) -> u64 {
+        let behind = place + self.place_stride;
+        let end = ring + APART + self.places_bytes;
+        if behind == end { ring + APART } else { behind }
+    }
+
+    /// The length of the datagram at `place`, if its word is {its number, length} and `number` is
+    /// what [`number_word`] makes of the number.
+    #[inline(always)]
+    fn look(&self, memory: &impl Memory, place: u64, number: u64) -> Option<usize> {
         if self.flush {
             memory.flush(place, WORD_BYTES);
         }
-        let word = memory.load_u64(place);
-        let holds = word >> LENGTH_BITS == number.wrapping_add(1) & NUMBER_MASK;
-        holds.then_some((word & ((1 << LENGTH_BITS) - 1)) as usize)
+        let length = memory.load_u64(place) ^ number;
+        (length >> LENGTH_BITS == 0).then_some(length as usize)
     }
 
     /// The first number from `from` on that is not in its place: where a producer continues.
     fn end(&self, memory: &impl Memory, ring: u64, from: u64) -> u64 {
         let count = (0..self.slots)
-            .take_while(|ahead| self.look(memory, ring, from.wrapping_add(*ahead)).is_some())
+            .take_while(|ahead| {
+                let number = from.wrapping_add(*ahead);
+                self.look(memory, self.place(ring, number), number_word(number)).is_some()
+            })
             .count();
         from.wrapping_add(count as u64)
     }
@@ -214,6 +225,14 @@ impl Rings {
     }
 }
 
+/// The word of a datagram's place without the length: numbers there begin with 1.
+const fn number_word(number: u64) -> u64 {
+    number.wrapping_add(1) << LENGTH_BITS
+}
+
+/// What the word of one datagram is more than that of the datagram before.
+const NEXT: u64 = 1 << LENGTH_BITS;
+
 fn set_bit(memory: &impl Memory, at: u64, bit: u32) {
     let mut bits = memory.load_u64(at);
     while bits & (1 << bit) == 0 {
@@ -230,6 +249,9 @@ pub(crate) struct Producer {
     ring: u64,
     /// Number of the next datagram.
     put: u64,
+    /// Its place, and the word there without the length.
+    place: u64,
+    word: u64,
     /// How far the consumer is known to have come.
     taken: u64,
 }
@@ -239,15 +261,23 @@ impl Producer {
     pub(crate) fn open(rings: &Rings, memory: &impl Memory, sender: u32, receiver: u32) -> Self {
         let ring = rings.ring(sender, receiver);
         let taken = rings.load_taken(memory, ring);
-        Self { ring, put: rings.end(memory, ring, taken), taken }
+        Self::at(rings, ring, rings.end(memory, ring, taken), taken)
+    }
+
+    /// The end of the ring at `ring` that puts datagram `put` next.
+    fn at(rings: &Rings, ring: u64, put: u64, taken: u64) -> Self {
+        Self { ring, put, place: rings.place(ring, put), word: number_word(put), taken }
     }
 
     /// Whether there is a free place.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_room(&mut self, rings: &Rings, memory: &impl Memory) -> bool {
-        if self.put.wrapping_sub(self.taken) < rings.slots() {
-            return true;
-        }
+        self.put.wrapping_sub(self.taken) < rings.slots() || self.has_more_room(rings, memory)
+    }
+
+    /// Whether there is, as far as the consumer says now.
+    #[inline(never)]
+    fn has_more_room(&mut self, rings: &Rings, memory: &impl Memory) -> bool {
         let taken = rings.load_taken(memory, self.ring);
         // What cannot be was written by nobody who may.
         if self.put.wrapping_sub(taken) <= rings.slots() {
@@ -257,21 +287,26 @@ impl Producer {
     }
 
     /// Puts a datagram into the free place that there is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, rings: &Rings, memory: &impl Memory, bytes: &[u8]) {
-        let place = rings.place(self.ring, self.put);
+        let (place, word) = (self.place, self.word);
         self.put = self.put.wrapping_add(1);
+        self.word = word.wrapping_add(NEXT);
+        self.place = rings.place_behind(self.ring, place);
         // The consumer is looking at the first line: it is touched last and in one go, or it would
         // travel there and back an extra time.
-        let (first, rest) = bytes.split_at(bytes.len().min(FIRST_BYTES));
-        memory.write(place + LINE_BYTES, rest);
-        memory.write(place + WORD_BYTES, first);
+        if let Some((first, rest)) = bytes.split_first_chunk::<FIRST_BYTES>() {
+            memory.write(place + LINE_BYTES, rest);
+            memory.write(place + WORD_BYTES, first);
+        } else {
+            memory.write(place + WORD_BYTES, bytes);
+        }
         if rings.flush {
             // The bytes are there before the word that says so.
             memory.flush(place + WORD_BYTES, bytes.len() as u64);
             memory.fence();
         }
-        memory.store_u64(place, (self.put & NUMBER_MASK) << LENGTH_BITS | bytes.len() as u64);
+        memory.store_u64(place, word | bytes.len() as u64);
         if rings.flush {
             memory.flush(place, WORD_BYTES);
         }
@@ -284,9 +319,13 @@ pub(crate) struct Consumer {
     ring: u64,
     /// Number of the next datagram.
     next: u64,
+    /// Its place, and the word there without the length.
+    place: u64,
+    word: u64,
     /// How far the producer has been told.
     told: u64,
-    /// Lines beyond the first that the next datagram is expected to take: as many as the last.
+    /// Bytes from the first to the last line that the next datagram is expected to take: as many
+    /// as the last.
     ahead: u64,
 }
 
@@ -297,18 +336,25 @@ impl Consumer {
         let ring = rings.ring(sender, receiver);
         let next = rings.end(memory, ring, rings.load_taken(memory, ring));
         rings.store_taken(memory, ring, next);
-        Self { ring, next, told: next, ahead: 0 }
+        Self::at(rings, ring, next)
+    }
+
+    /// The end of the ring at `ring` that takes datagram `next` next, and has told so.
+    fn at(rings: &Rings, ring: u64, next: u64) -> Self {
+        let (place, word) = (rings.place(ring, next), number_word(next));
+        Self { ring, next, place, word, told: next, ahead: 0 }
     }
 
     /// The length of the datagram in the next place; `None` if there is nothing yet.
     #[inline(always)]
     pub(crate) fn look(&self, rings: &Rings, memory: &impl Memory) -> Option<usize> {
-        let bytes = rings.look(memory, self.ring, self.next);
+        let bytes = rings.look(memory, self.place, self.word);
         if bytes.is_none() && !rings.flush {
             // When these lines change they come together with the first, not after it.
-            let place = rings.place(self.ring, self.next);
-            for line in 1..=self.ahead {
-                memory.load_u64(place + line * LINE_BYTES);
+            let mut line = self.ahead;
+            while line != 0 {
+                memory.load_u64(self.place + line);
+                line -= LINE_BYTES;
             }
         }
         bytes
@@ -324,12 +370,15 @@ impl Consumer {
         bytes: usize,
         target: &mut [u8],
     ) -> bool {
-        let place = rings.place(self.ring, self.next);
+        let place = self.place;
         self.next = self.next.wrapping_add(1);
+        self.word = self.word.wrapping_add(NEXT);
+        self.place = rings.place_behind(self.ring, place);
         if bytes as u64 > rings.datagram_bytes {
             return false;
         }
-        self.ahead = ((WORD_BYTES + bytes as u64 - 1) / LINE_BYTES).min(AHEAD_MAX);
+        let last = (WORD_BYTES + bytes as u64 - 1) & !(LINE_BYTES - 1);
+        self.ahead = last.min(AHEAD_MAX * LINE_BYTES);
         if rings.flush {
             memory.flush(place, WORD_BYTES + bytes as u64);
         }
@@ -337,12 +386,12 @@ impl Consumer {
         true
     }
 
-    /// Tells the producer how far this end has come, if it may be waiting for that: when the ring
-    /// was found empty, or a quarter of it was taken since it was last told.
-    #[inline]
-    pub(crate) fn tell(&mut self, rings: &Rings, memory: &impl Memory, found_empty: bool) {
-        let behind = self.next.wrapping_sub(self.told);
-        if behind != 0 && (found_empty || behind >= rings.slots() / 4) {
+    /// Tells the producer how far this end has come, each time that a quarter of the ring was
+    /// taken: the producer asks only when it has filled all places that it knows to be free, and
+    /// then has told this end of a whole ring since.
+    #[inline(always)]
+    pub(crate) fn tell(&mut self, rings: &Rings, memory: &impl Memory) {
+        if self.next.wrapping_sub(self.told) >= rings.slots() / 4 {
             rings.store_taken(memory, self.ring, self.next);
             self.told = self.next;
         }

@@ -65,6 +65,10 @@ impl<D: Device> Device for Captured<D> {
         self.device.receive_queue()
     }
 
+    fn keeps_bytes(&self) -> bool {
+        self.device.keeps_bytes()
+    }
+
     fn is_memory(&self) -> bool {
         self.device.is_memory()
     }

@@ -25,7 +25,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry, WaitEntries};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::message::{Method, Status};
@@ -116,6 +116,7 @@ impl Node {
             server_sessions: table(ServerSession::EMPTY, size.server_sessions).leak(),
             server_slots: table(ServerSlot::EMPTY, size.server_slots).leak(),
             timers: table(TimerEntry::EMPTY, size.timers).leak(),
+            waits: table(WaitEntries::EMPTY, size.waits).leak(),
         };
         let (ciphers, packet_bytes) = match config.encrypt {
             true => CipherRoom::needed(&size, config.payload_bytes_max),
@@ -161,12 +162,13 @@ impl World {
         let (a, b) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
         let (client, server) = (Node::new(1, a, sessions), Node::new(2, b, sessions));
         let mut world = Self { client, server, sessions: Vec::new(), nanos: 0 };
-        for _ in 0..sessions {
+        for number in 0..sessions {
             let now = world.tick();
             let session = world.client.endpoint.connect(now, SERVER).expect("a session");
             while !world.client.endpoint.is_up(session) {
                 world.poll();
             }
+            assert_eq!(session, SessionId { index: number as u32, ..session });
             world.sessions.push(session);
         }
         world
@@ -203,10 +205,12 @@ impl World {
                     1 => self.sessions[0],
                     many => {
                         // Known some calls ahead, as a program that has several to make knows it.
+                        // Sessions differ by their index, so no table of them is looked into.
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        let next = self.sessions[random as usize % many];
+                        let index = (random % many as u64) as u32;
+                        let next = SessionId { index, ..self.sessions[0] };
                         self.client.endpoint.expect_call(next);
                         std::mem::replace(&mut coming[made as usize % AHEAD], next)
                     }

@@ -6,7 +6,7 @@ use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
 
 /// Storage that nobody uses now.
@@ -29,6 +29,7 @@ pub fn take(size: StorageSize) -> Storage<'static> {
         server_sessions: vec![ServerSession::EMPTY; size.server_sessions].leak(),
         server_slots: vec![ServerSlot::EMPTY; size.server_slots].leak(),
         timers: vec![TimerEntry::EMPTY; size.timers].leak(),
+        waits: vec![WaitEntries::EMPTY; size.waits].leak(),
     })
 }
 

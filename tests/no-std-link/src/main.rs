@@ -14,7 +14,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::host::{SessionId, Sink, Source};
 use dmrpc_core::endpoint::table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage};
-use dmrpc_core::endpoint::{Call, Config, Endpoint, TimerEntry};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, Store};
@@ -38,6 +38,7 @@ static BACK: Once<Ring> = Once::new(Ring::EMPTY);
 static CLIENT_SESSIONS: Once<[ClientSession; 1]> = Once::new([ClientSession::EMPTY]);
 static CLIENT_SLOTS: Once<[ClientSlot; SLOTS]> = Once::new([const { ClientSlot::EMPTY }; SLOTS]);
 static CLIENT_TIMERS: Once<[TimerEntry; SLOTS + 1]> = Once::new([TimerEntry::EMPTY; SLOTS + 1]);
+static CLIENT_WAITS: Once<[WaitEntries; 1]> = Once::new([WaitEntries::EMPTY]);
 static SERVER_SESSIONS: Once<[ServerSession; 1]> = Once::new([ServerSession::EMPTY]);
 static SERVER_SLOTS: Once<[ServerSlot; SLOTS]> = Once::new([const { ServerSlot::EMPTY }; SLOTS]);
 static SERVER_TIMERS: Once<[TimerEntry; 1]> = Once::new([TimerEntry::EMPTY; 1]);
@@ -130,6 +131,7 @@ fn main() -> i32 {
         server_sessions: &mut [],
         server_slots: &mut [],
         timers: CLIENT_TIMERS.take(),
+        waits: CLIENT_WAITS.take(),
     };
     let server = Storage {
         client_sessions: &mut [],
@@ -137,6 +139,7 @@ fn main() -> i32 {
         server_sessions: SERVER_SESSIONS.take(),
         server_slots: SERVER_SLOTS.take(),
         timers: SERVER_TIMERS.take(),
+        waits: &mut [],
     };
     let config = Config::new(1, DATAGRAM_BYTES);
     let now = Instant::ZERO;

@@ -11,6 +11,7 @@ use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint, Host};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::Status;
+use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_cxl::{Participant, Pool, RingDevice};
 use dmrpc_host::clock::Clock;
 use dmrpc_sim::storage;
@@ -69,7 +70,8 @@ impl Node {
         let device = RingDevice::open(pool, &participant).expect("it has rings");
         let clock = Clock::new();
         let bytes = device.capabilities().datagram_bytes_max;
-        let config = Config::new(index.into(), bytes);
+        let config = Config::new(index.into(), bytes).through_memory(RING_SLOTS);
+        let config = config.for_device(&device);
         let size = StorageSize::new(1, 1, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), clock.now());
         let endpoint = endpoint.expect("the defaults work");

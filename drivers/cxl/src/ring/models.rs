@@ -19,6 +19,7 @@ fn rings(slots: u64, flush: bool) -> Rings {
         participants: 2,
         slots,
         place_stride: place_stride(DATAGRAM_BYTES),
+        places_bytes: slots * place_stride(DATAGRAM_BYTES),
         ring_stride: stride(slots, DATAGRAM_BYTES),
         datagram_bytes: DATAGRAM_BYTES,
         flush,
@@ -39,7 +40,7 @@ fn datagram(number: u64) -> Vec<u8> {
 /// Puts `count` datagrams, each when there is room, which it looks for at most `looks` times.
 /// Returns how many were put.
 fn send(memory: &impl Memory, rings: &Rings, count: u64, looks: usize) -> u64 {
-    let mut producer = Producer { ring: rings.ring(SENDER, RECEIVER), put: 0, taken: 0 };
+    let mut producer = Producer::at(rings, rings.ring(SENDER, RECEIVER), 0, 0);
     let mut put = 0;
     for _ in 0..looks {
         if put < count && producer.has_room(rings, memory) {
@@ -59,9 +60,8 @@ fn drain(memory: &impl Memory, rings: &Rings, consumer: &mut Consumer, taken: &m
         assert!(consumer.take(rings, memory, bytes, &mut target), "{bytes} bytes");
         assert_eq!(target[..bytes], datagram(*taken), "datagram {taken}");
         *taken += 1;
-        consumer.tell(rings, memory, false);
+        consumer.tell(rings, memory);
     }
-    consumer.tell(rings, memory, true);
 }
 
 /// Three datagrams through a ring of two places.
@@ -71,8 +71,7 @@ fn ring_model(orders: Orders) -> impl Fn() + Send + Sync + 'static {
         let memory = Weak::new(pool_bytes(&rings), orders);
         let theirs = memory.clone();
         let sender = thread::spawn(move || send(&theirs, &rings, 3, 4));
-        let mut consumer =
-            Consumer { ring: rings.ring(SENDER, RECEIVER), next: 0, told: 0, ahead: 0 };
+        let mut consumer = Consumer::at(&rings, rings.ring(SENDER, RECEIVER), 0);
         let mut taken = 0;
         for _ in 0..2 {
             drain(&memory, &rings, &mut consumer, &mut taken);
@@ -104,14 +103,13 @@ fn bell_model(orders: Orders) -> impl Fn() + Send + Sync + 'static {
         rings.store_wish(&memory, RECEIVER, true);
         let theirs = memory.clone();
         let sender = thread::spawn(move || {
-            let mut producer = Producer { ring: rings.ring(SENDER, RECEIVER), put: 0, taken: 0 };
+            let mut producer = Producer::at(&rings, rings.ring(SENDER, RECEIVER), 0, 0);
             for number in 0..2 {
                 producer.put(&rings, &theirs, &datagram(2 * number + 1));
                 rings.ring_bell(&theirs, SENDER, RECEIVER);
             }
         });
-        let mut consumer =
-            Consumer { ring: rings.ring(SENDER, RECEIVER), next: 0, told: 0, ahead: 0 };
+        let mut consumer = Consumer::at(&rings, rings.ring(SENDER, RECEIVER), 0);
         let mut taken = 0;
         let mut poll = || {
             if rings.take_rung(&memory, RECEIVER) & 1 << SENDER != 0 {
@@ -226,8 +224,7 @@ fn mailbox_model(omitted: Omitted) -> impl Fn() + Send + Sync + 'static {
         let caches = hosts.clone();
         let cache = thread::spawn(move || caches.evict(SENDER as usize, place));
         let sender = thread::spawn(move || send(&theirs, &rings, 4, 5));
-        let mut consumer =
-            Consumer { ring: rings.ring(SENDER, RECEIVER), next: 0, told: 0, ahead: 0 };
+        let mut consumer = Consumer::at(&rings, rings.ring(SENDER, RECEIVER), 0);
         let mut taken = 0;
         for _ in 0..2 {
             drain(&ours, &rings, &mut consumer, &mut taken);
