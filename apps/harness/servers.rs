@@ -271,7 +271,12 @@ impl Servers {
     ) -> Result<AnyDevice, AppError> {
         match &self.network {
             Network::Driver(driver) => Ok(driver.endpoint(bind)?),
-            Network::Pool(pool) => Ok(pool.driver().device(0, bind)?),
+            Network::Pool(pool) => {
+                if !self.children.iter().any(|child| child.server == Server::MemoryNode) {
+                    pool.free_left();
+                }
+                Ok(pool.driver().device(0, bind)?)
+            }
             Network::Links(links) => {
                 let children = self.children.iter().enumerate();
                 let children = children.filter(|(_, child)| reaches(child.server));

@@ -419,9 +419,16 @@ impl<'m> Endpoint<'m> {
         }
     }
 
-    /// Serves timers that are due. Ids are client slots, then client sessions, then server
-    /// sessions.
+    /// Serves timers that are due. Most polls come before the next tick.
+    #[inline(always)]
     fn serve_timers<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>) -> u32 {
+        if self.wheel.is_served(now) { 0 } else { self.serve_tick(now, io) }
+    }
+
+    /// Serves the timers of a tick. Ids are client slots, then client sessions, then server
+    /// sessions.
+    #[inline(never)]
+    fn serve_tick<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>) -> u32 {
         let mut fired = 0;
         if self.ahead {
             self.serve_waits(now);
