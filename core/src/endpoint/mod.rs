@@ -79,7 +79,7 @@ use crate::device::{Device, Rx, Tx, Work};
 use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
-use auth::{Guard, Keys, Secret, is_authentic};
+use auth::{Keys, Secret, is_authentic};
 use cipher::{CipherRoom, SessionCipher};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
@@ -397,26 +397,6 @@ impl<'m> Endpoint<'m> {
     /// tell. Packets outside of sessions bring proofs of their own.
     fn is_from_peer(&self, peer: SocketAddrV4, header: &Header, packet: Packet<'_>) -> bool {
         is_authentic(&self.keys, self.guard_of(peer, header), packet)
-    }
-
-    /// What guards the session that a packet names, if it is from that session's peer.
-    fn guard_of(&self, peer: SocketAddrV4, header: &Header) -> Option<Guard> {
-        match header.kind {
-            Kind::Response | Kind::RequestAck | Kind::Busy | Kind::Pong => {
-                let index = self.client_session_of(peer, header);
-                index.and_then(|index| self.client_sessions[index].guard)
-            }
-            Kind::Request
-            | Kind::ResponseAck
-            | Kind::Cancel
-            | Kind::Done
-            | Kind::Ping
-            | Kind::Bye => {
-                let index = self.server_session_of(peer, header);
-                index.and_then(|index| self.server_sessions[index].guard)
-            }
-            _ => None,
-        }
     }
 
     /// Serves timers that are due. Most polls come before the next tick.

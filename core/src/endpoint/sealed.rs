@@ -58,6 +58,26 @@ impl Endpoint<'_> {
         }
     }
 
+    /// What guards the session that a packet names, if it is from that session's peer.
+    pub(super) fn guard_of(&self, peer: SocketAddrV4, header: &Header) -> Option<Guard> {
+        match header.kind {
+            Kind::Response | Kind::RequestAck | Kind::Busy | Kind::Pong => {
+                let index = self.client_session_of(peer, header);
+                index.and_then(|index| self.client_sessions[index].guard)
+            }
+            Kind::Request
+            | Kind::ResponseAck
+            | Kind::Cancel
+            | Kind::Done
+            | Kind::Ping
+            | Kind::Bye => {
+                let index = self.server_session_of(peer, header);
+                index.and_then(|index| self.server_sessions[index].guard)
+            }
+            _ => None,
+        }
+    }
+
     /// Takes in a packet that was opened; its kind still says that it came encrypted.
     #[inline(always)]
     fn opened_packet<T: Tx, H: Host>(
