@@ -115,6 +115,10 @@ pub struct Args {
     #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
+    /// Encrypt every packet (AES-128-GCM) with the key in --key-file or the environment.
+    #[arg(long, env = "DMRPC_ENCRYPT")]
+    pub encrypt: bool,
+
     /// Largest datagram: 9000B over UDP, 1472B over DPDK if not given.
     #[arg(long, value_name = "SIZE")]
     pub datagram_size: Option<ByteSize>,

@@ -196,6 +196,8 @@ pub enum Closed {
     Superseded,
     /// One end has a key and the other has another one, or none.
     NotAuthenticated,
+    /// One end encrypts its packets and the other does not.
+    Encryption,
 }
 
 /// Something happened to a session.

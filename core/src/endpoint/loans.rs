@@ -94,7 +94,8 @@ impl Loans {
         (peer, mut header): (SocketAddrV4, Header),
         (source, offset, bytes): (Source, u32, u32),
     ) -> Option<bool> {
-        if bytes < LENT_BYTES_MIN || !io.tx.borrows(peer) {
+        // What is encrypted is not what lies there.
+        if bytes < LENT_BYTES_MIN || seal.trailer() > 0 || !io.tx.borrows(peer) {
             return None;
         }
         let loan = io.host.lend(source, offset, bytes)?;
@@ -105,7 +106,7 @@ impl Loans {
         let front = datagram.first_chunk_mut().expect("room for a header");
         header.payload = bytes as u16;
         loan.look(|payload| header.emit_apart(front, payload, seal.crc));
-        seal.tag(front);
+        seal.finish(front);
         self.lent(ticket);
         Some(true)
     }

@@ -75,7 +75,7 @@ impl Endpoint<'_> {
             return self.reset(io, peer, &header);
         };
         let session = &mut self.server_sessions[session_index];
-        if !is_authentic(&self.keys, session.binding, packet) {
+        if !is_authentic(&self.keys, session.guard, packet) {
             self.counters.bad_tag += 1;
             return;
         }
