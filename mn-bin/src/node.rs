@@ -81,10 +81,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let bytes = options.pool_size.0 & !7;
     // No pool is ever shorter than a word; the store says how long one has to be.
-    let mut pool = pool(bytes.max(8), options.huge_pages)?;
+    // It is there until the process ends, so that devices may send from it.
+    let pool = Box::leak(Box::new(pool(bytes.max(8), options.huge_pages)?));
     let loops = place.cores.len().max(1);
     let config = store_config(options, bytes, loops as u32);
-    let words = bytemuck::cast_slice_mut(&mut pool);
+    let words = bytemuck::cast_slice_mut(pool);
 
     let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
     let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
@@ -128,11 +129,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     };
     let format = |source| Error::PoolFormat { bytes, source };
     if loops == 1 {
-        let store = Store::format(Plain::new(words), &config).map_err(format)?;
+        let store = Store::format(Plain::lasting(words), &config).map_err(format)?;
         let core = place.cores.first().copied();
         poll_loop(&common, store, devices.remove(0), core, announce)?;
     } else {
-        let memory = Atomic::new(words);
+        let memory = Atomic::lasting(words);
         let mut stores = vec![Store::format(&memory, &config).map_err(format)?];
         for participant in 1..loops {
             stores.push(Store::attach(&memory, participant as u32).map_err(format)?);

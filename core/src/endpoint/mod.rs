@@ -49,6 +49,7 @@ mod handshake;
 pub mod here;
 pub mod host;
 mod liveness;
+mod loans;
 mod outgoing;
 mod parts;
 mod queue;
@@ -84,6 +85,7 @@ use cipher::{CipherRoom, SessionCipher};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
+use loans::Loans;
 use queue::Ready;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
@@ -125,6 +127,7 @@ pub struct Endpoint<'m> {
     /// The tables are too large for the processor's caches: fetch ahead.
     ahead: bool,
     counters: Counters,
+    loans: Loans,
     wheel: Wheel<'m>,
     /// In use where fetching ahead is worth while.
     waits: Waits<'m>,
@@ -209,6 +212,7 @@ impl<'m> Endpoint<'m> {
             slot_shift: slots.trailing_zeros(),
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
+            loans: Loans::NONE,
             wheel: Wheel::new(timers, now),
             waits: Waits::new(waits, now),
             ready: Ready::EMPTY,
@@ -269,6 +273,9 @@ impl<'m> Endpoint<'m> {
             sent = self.transmit_ready(&mut io);
             io.tx.flush();
         }
+        if !self.loans.is_empty() {
+            self.take_back(&mut io);
+        }
         let received = rx.receive();
         if self.ahead {
             self.expect_packets(&*rx, received);
@@ -284,6 +291,16 @@ impl<'m> Endpoint<'m> {
         io.tx.flush();
         self.counters.datagrams_received += received as u64;
         Polled { received: received as u32, fired, sent }
+    }
+
+    /// Takes back what the device has no more use for.
+    #[inline(never)]
+    fn take_back<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>) {
+        while let Some((ticket, count)) = io.tx.returned() {
+            if let Some(source) = self.loans.returned(ticket, count) {
+                io.host.release(source);
+            }
+        }
     }
 
     /// When [`Endpoint::poll`] must be called even if no packet comes: now if something is ready
