@@ -4,6 +4,7 @@
 
 use core::net::SocketAddrV4;
 
+use super::Endpoint;
 use super::host::{Host, Source};
 use super::transmit::{Io, Seal};
 use crate::device::Tx;
@@ -144,6 +145,18 @@ impl Loans {
         }
         self.used &= !(1 << index);
         Some(entry.source)
+    }
+}
+
+impl Endpoint<'_> {
+    /// Takes back what the device has no more use for.
+    #[inline(never)]
+    pub(super) fn take_back<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>) {
+        while let Some((ticket, count)) = io.tx.returned() {
+            if let Some(source) = self.loans.returned(ticket, count) {
+                io.host.release(source);
+            }
+        }
     }
 }
 

@@ -293,16 +293,6 @@ impl<'m> Endpoint<'m> {
         Polled { received: received as u32, fired, sent }
     }
 
-    /// Takes back what the device has no more use for.
-    #[inline(never)]
-    fn take_back<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>) {
-        while let Some((ticket, count)) = io.tx.returned() {
-            if let Some(source) = self.loans.returned(ticket, count) {
-                io.host.release(source);
-            }
-        }
-    }
-
     /// When [`Endpoint::poll`] must be called even if no packet comes: now if something is ready
     /// to be sent, else no later than the first timer.
     pub fn poll_at(&self, now: Instant) -> Instant {
