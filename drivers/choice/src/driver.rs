@@ -156,6 +156,7 @@ impl Driver {
                 let mapping = Mapping::open(path).map_err(OpenError::from)?;
                 let mut pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
                 args.set_up(&mut pool);
+                pool.protect();
                 Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
             }
             DriverKind::Udp => match args.first_of_dpdk() {

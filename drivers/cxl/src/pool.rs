@@ -14,6 +14,8 @@ use crate::process::ProcessId;
 use crate::ring;
 use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
 
+mod protected;
+
 /// Datagrams that a ring holds unless another number is asked for.
 pub const RING_SLOTS: u16 = 64;
 
