@@ -45,6 +45,11 @@ impl LocalPool {
         &self.driver
     }
 
+    /// Frees the slots of clients that this program has closed: what a memory node does otherwise.
+    pub(crate) fn free_left(&self) {
+        self.pool.free_left();
+    }
+
     /// The flags that each child is started with.
     pub(crate) fn flags(&self) -> Vec<String> {
         let path = self.pool.mapping().path().display().to_string();

@@ -63,6 +63,8 @@ struct Common<'a> {
     life: u64,
     /// A pool that others map too.
     shared: Option<Mutex<SharedPool>>,
+    /// Whether packets are encrypted.
+    encrypt: bool,
     /// Whether participants are told where pages are: the pool is in flush mode.
     hands_out: bool,
 }
@@ -79,10 +81,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let bytes = options.pool_size.0 & !7;
     // No pool is ever shorter than a word; the store says how long one has to be.
-    let mut pool = pool(bytes.max(8), options.huge_pages)?;
+    // It is there until the process ends, so that devices may send from it.
+    let pool = Box::leak(Box::new(pool(bytes.max(8), options.huge_pages)?));
     let loops = place.cores.len().max(1);
     let config = store_config(options, bytes, loops as u32);
-    let words = bytemuck::cast_slice_mut(&mut pool);
+    let words = bytemuck::cast_slice_mut(pool);
 
     let datagram_bytes = options.datagram_size.map(|size| size.as_usize());
     let datagram_bytes = datagram_bytes.unwrap_or(options.driver.datagram_bytes());
@@ -106,6 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         dumps: AtomicU32::new(0),
         life,
         shared: None,
+        encrypt: place.encrypt,
         hands_out: false,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
@@ -125,11 +129,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     };
     let format = |source| Error::PoolFormat { bytes, source };
     if loops == 1 {
-        let store = Store::format(Plain::new(words), &config).map_err(format)?;
+        let store = Store::format(Plain::lasting(words), &config).map_err(format)?;
         let core = place.cores.first().copied();
         poll_loop(&common, store, devices.remove(0), core, announce)?;
     } else {
-        let memory = Atomic::new(words);
+        let memory = Atomic::lasting(words);
         let mut stores = vec![Store::format(&memory, &config).map_err(format)?];
         for participant in 1..loops {
             stores.push(Store::attach(&memory, participant as u32).map_err(format)?);
@@ -183,6 +187,7 @@ fn serve_shared<M: Memory>(
         dumps: AtomicU32::new(0),
         life: wall_clock_ns(),
         shared: Some(Mutex::new(shared)),
+        encrypt: place.encrypt,
         hands_out,
     };
     let log = log::start(LogConfig { process: "mn".to_owned(), ..LogConfig::default() })
@@ -273,6 +278,7 @@ fn poll_loop<M: Memory>(
     let mut node = Sampled::new(Traced::new(node, events::free_ring()), clock.clone());
     let datagram_bytes_max = device.capabilities().datagram_bytes_max;
     let mut config = endpoint_config(options, common.life, datagram_bytes_max)?;
+    config.encrypt = common.encrypt;
     if common.hands_out {
         // A participant that is silent may still write: only its end ends its sessions.
         config.lease = Duration::from_secs(u32::MAX.into());
@@ -280,9 +286,10 @@ fn poll_loop<M: Memory>(
     let config = config.for_device(&device);
     // A memory node makes no calls: it has server sessions only.
     let size = StorageSize::new(0, options.sessions, options.slots.into());
-    let mut memory = EndpointMemory::new(&size);
+    let mut memory = EndpointMemory::new(&config, &size);
+    let (storage, room) = memory.lend();
     let mut endpoint =
-        Endpoint::new(config, memory.storage(), clock.now()).map_err(Error::Endpoint)?;
+        Endpoint::encrypted(config, storage, room, clock.now()).map_err(Error::Endpoint)?;
     let reporter = Reporter::start(options.json, core, &clock).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = core {

@@ -8,6 +8,7 @@ mod forks;
 mod header;
 mod instructions;
 mod plot;
+mod pools;
 mod results;
 mod tables;
 

@@ -34,6 +34,13 @@ pub(crate) struct Row {
     pub(crate) pages: Option<u64>,
     pub(crate) write_bytes: Option<u64>,
     pub(crate) way: Option<String>,
+    /// To what `beside` names, where `bar` says what it should be: in rows of pools.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio_low: Option<f64>,
+    pub(crate) ratio_high: Option<f64>,
+    pub(crate) bar: Option<String>,
+    pub(crate) met: Option<bool>,
+    pub(crate) instructions: Option<u64>,
     /// Of the bare device: it did less than it can, so nothing may be compared with it.
     pub(crate) void: bool,
 }

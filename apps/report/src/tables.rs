@@ -8,6 +8,7 @@ use crate::bars;
 use crate::forks;
 use crate::header::Header;
 use crate::plot::Plot;
+use crate::pools;
 use crate::results::{File, Ratio, Results, Row};
 
 /// The text of README.md.
@@ -52,7 +53,7 @@ fn section(text: &mut String, file: &File, plots: &[Plot]) {
         let _ = writeln!(text, "![{}]({})\n", plot.title, plot.file);
     }
     let one_at_a_time = file.rows.iter().all(|row| row.concurrency == 1);
-    if let Some(table) = forks::table(&file.rows) {
+    if let Some(table) = forks::table(&file.rows).or_else(|| pools::table(&file.rows)) {
         text.push_str(&table);
         return text.push('\n');
     }

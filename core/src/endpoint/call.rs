@@ -175,14 +175,14 @@ impl Endpoint<'_> {
         slot.refused = false;
         slot.early = false;
         slot.admitted = false;
+        slot.unasked = 0;
+        slot.set_sink(call.sink);
         // The next call's first attempt.
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
         slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
-        slot.set_sink(call.sink);
-        slot.unasked = 0;
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,
@@ -225,10 +225,7 @@ impl Endpoint<'_> {
                 self.link(session_id.index);
             }
         }
-        if self.ahead {
-            self.waits.begin(index);
-        }
-        if !self.ahead || !self.waits.join(index, now, due) {
+        if !self.ahead || !self.waits.begin(index, now, due) {
             self.wheel.arm(index as u32, due);
         }
         self.counters.calls_started += 1;

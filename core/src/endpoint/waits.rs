@@ -69,10 +69,12 @@ impl<'m> Waits<'m> {
         self.parts
     }
 
-    /// The call of `slot` is under way.
+    /// The call of `slot` is under way, and is looked at before `due`. Returns false if that is too
+    /// soon for the line.
     #[inline(always)]
-    pub(super) fn begin(&mut self, slot: usize) {
+    pub(super) fn begin(&mut self, slot: usize, now: Instant, due: Instant) -> bool {
         self.parts[slot / PART_SLOTS].under_way[slot / 64 % WORDS] |= 1 << (slot % 64);
+        self.join(slot, now, due)
     }
 
     /// The call of `slot` is over.
@@ -169,7 +171,8 @@ mod tests {
         /// before its time, `next_due` sleeps past none, and none that is over is handed out.
         #[test]
         fn no_call_under_way_is_forgotten(
-            steps in proptest::collection::vec((0usize..SLOTS, 0u64..900_000, any::<bool>()), 1..400),
+            steps in proptest::collection::vec(
+                (0usize..SLOTS, 0u64..900_000, any::<bool>()), 1..400),
         ) {
             let mut parts = vec![WaitEntries::EMPTY; WaitEntries::needed(SLOTS)];
             let mut now = Instant::from_nanos(5);
@@ -200,10 +203,9 @@ mod tests {
                     waits.end(slot);
                     due.remove(&slot);
                 } else {
-                    waits.begin(slot);
                     let next = now + SPAN;
                     due.insert(slot, next);
-                    prop_assert!(waits.join(slot, now, next));
+                    prop_assert!(waits.begin(slot, now, next));
                 }
             }
         }
@@ -227,8 +229,7 @@ mod tests {
         let mut waits = Waits::new(&mut parts, now);
         for _ in 0..10 {
             for slot in 0..SLOTS {
-                waits.begin(slot);
-                assert!(waits.join(slot, now, now + SPAN));
+                assert!(waits.begin(slot, now, now + SPAN));
             }
             now = now + SPAN;
             for slot in 0..SLOTS {

@@ -135,6 +135,12 @@ impl<'m> Wheel<'m> {
         self.entries[id as usize] = TimerEntry::EMPTY;
     }
 
+    /// Whether [`Wheel::pop`] has nothing to hand out before the next tick.
+    #[inline]
+    pub(super) fn is_served(&self, now: Instant) -> bool {
+        self.served >= now.as_nanos() >> FINE_SHIFT && !self.serving
+    }
+
     /// The next timer whose bucket's time has come, disarmed. The owner compares with its own due
     /// time, acts or arms again, and asks on until `None`.
     #[inline]

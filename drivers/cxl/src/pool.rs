@@ -429,6 +429,12 @@ impl Pool {
         self.attach(Some(index), incarnation)
     }
 
+    /// Frees the slots of participants that left or died: for pools without a memory node, which
+    /// have nothing that they held.
+    pub fn free_left(&self) {
+        (0..self.geometry().participants as u32).for_each(|index| self.table().end_if_gone(index));
+    }
+
     /// Begins to watch all participants but `own`.
     pub fn watch(&self, own: &Participant, lease: Duration) -> Watch {
         Watch::new(self.table(), own, lease)

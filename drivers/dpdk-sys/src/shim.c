@@ -12,6 +12,11 @@ uint16_t shim_headroom(void)
 	return RTE_PKTMBUF_HEADROOM;
 }
 
+uint64_t shim_several_pieces(void)
+{
+	return RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+}
+
 #define TEXT_OF(number) #number
 #define RELEASE(year, month) TEXT_OF(year) "." TEXT_OF(month)
 
@@ -68,20 +73,49 @@ int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **d
 	return 1;
 }
 
-struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool)
+static void give_back(void *address, void *returned)
+{
+	(void)address;
+	__atomic_fetch_add((uint32_t *)returned, 1, __ATOMIC_RELEASE);
+}
+
+void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
+	       uint16_t bytes, uint32_t *returned)
+{
+	/* The piece's own buffer is not used meanwhile: room for what keeps the account. */
+	struct rte_mbuf_ext_shared_info *shared = (void *)rte_mbuf_to_baddr(piece);
+
+	shared->free_cb = give_back;
+	shared->fcb_opaque = returned;
+	rte_mbuf_ext_refcnt_set(shared, 1);
+	rte_pktmbuf_attach_extbuf(piece, (void *)(uintptr_t)address, (rte_iova_t)(uintptr_t)address,
+				  bytes, shared);
+	piece->data_len = bytes;
+	piece->pkt_len = bytes;
+	head->next = piece;
+	head->nb_segs = 2;
+}
+
+/* Says how long a packet is whose first buffer has `bytes` bytes. */
+static inline void set_length(struct rte_mbuf *mbuf, uint32_t bytes)
 {
 	mbuf->data_len = (uint16_t)bytes;
 	mbuf->pkt_len = bytes;
-	return rte_pktmbuf_copy(mbuf, pool, 0, bytes);
+	if (mbuf->nb_segs > 1)
+		mbuf->pkt_len += mbuf->next->data_len;
+}
+
+struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool)
+{
+	set_length(mbuf, bytes);
+	return rte_pktmbuf_copy(mbuf, pool, 0, mbuf->pkt_len);
 }
 
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
 		   uint16_t count)
 {
-	for (uint16_t i = 0; i < count; i++) {
-		mbufs[i]->data_len = (uint16_t)bytes[i];
-		mbufs[i]->pkt_len = bytes[i];
-	}
+	for (uint16_t i = 0; i < count; i++)
+		set_length(mbufs[i], bytes[i]);
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 

@@ -16,6 +16,9 @@
 #include <rte_mempool.h>
 #include <rte_version.h>
 
+/* What a port offers that sends packets of several pieces. */
+uint64_t shim_several_pieces(void);
+
 /* Where the bytes of a packet lie. */
 struct shim_frame {
 	uint8_t *data;
@@ -47,11 +50,17 @@ int shim_linearize(struct rte_mbuf *mbuf, struct shim_frame *frame);
 int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **data,
 		  uint16_t count);
 
-/* A copy of the first `bytes` bytes of a packet that is not sent yet; null if the pool is empty. */
+/* A copy, in one piece, of a packet that is not sent yet and has `bytes` bytes in its first buffer;
+ * null if the pool is empty. */
 struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool);
 
-/* Sends packets of the given lengths, which lie at the start of their buffers. Returns how many
- * the device took: those are its own from then on. */
+/* Has packet `head` go on with `bytes` bytes at `address`, by the empty buffer `piece`, until the
+ * device has no more use for them: then `*returned` grows by one, on whatever thread. */
+void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
+	       uint16_t bytes, uint32_t *returned);
+
+/* Sends packets of the given lengths, which lie at the start of their buffers; what was lent comes
+ * after that. Returns how many the device took: those are its own from then on. */
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
 		   uint16_t count);
 

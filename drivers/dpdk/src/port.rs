@@ -13,6 +13,7 @@ use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
 use crate::error::DpdkError;
+use crate::loans::TICKETS;
 use crate::macs::Mac;
 use crate::queue::{BURST_MAX, QueuePair, SEND_QUEUE};
 use crate::{log, sys};
@@ -27,9 +28,23 @@ pub struct PortConfig {
     /// Length of the rings of each queue pair, where the port lets us choose. For `net_memif` the
     /// argument `rsize` of the virtual device says it.
     pub ring: u16,
+    /// Whether packets may end with bytes that are sent from where they lie.
+    pub zero_copy_transmit: ZeroCopyTransmit,
     /// How long to wait for the link, and for what is at its other end. `None` does not wait: the
     /// listening side of a `net_memif` link has none before the other side comes.
     pub link_timeout: Option<Duration>,
+}
+
+/// Whether packets may end with bytes that are sent from where they lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopyTransmit {
+    /// Where it was found to be faster.
+    #[default]
+    Auto,
+    /// Yes, or the port is refused.
+    On,
+    /// No.
+    Off,
 }
 
 impl Default for PortConfig {
@@ -39,6 +54,7 @@ impl Default for PortConfig {
             queues: 1,
             frame_bytes_max: 1514,
             ring: 1024,
+            zero_copy_transmit: ZeroCopyTransmit::Auto,
             link_timeout: Some(Duration::from_secs(5)),
         }
     }
@@ -74,6 +90,9 @@ pub struct Port {
     /// Where its device is.
     network: Option<Arc<Network>>,
     started: AtomicBool,
+    borrows: AtomicBool,
+    /// Loans that each queue pair has given back, by ticket.
+    returned: Vec<[AtomicU32; TICKETS]>,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
     pools: Vec<sys::Pool>,
@@ -107,7 +126,11 @@ impl Port {
             return Err(DpdkError::Queues { port, asked, most });
         }
         check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let conf = port_conf(&driver, &info, config);
+        let borrows = borrows(name, &driver, &info, config.zero_copy_transmit)?;
+        let mut conf = port_conf(&driver, &info, config);
+        if borrows {
+            conf.txmode.offloads |= sys::several_pieces();
+        }
         sys::configure(id, config.queues, &conf).map_err(failed("configuring"))?;
 
         let socket = sys::socket(id);
@@ -124,6 +147,8 @@ impl Port {
             interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
+            borrows: AtomicBool::new(borrows),
+            returned: (0..config.queues).map(|_| [const { AtomicU32::new(0) }; TICKETS]).collect(),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
         };
@@ -190,6 +215,21 @@ impl Port {
         // The kernel's end of a tap is brought up when the port is there.
         let interface = self.interface.filter(|_| self.driver != "net_tap");
         sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
+    }
+
+    /// Whether packets may end with bytes that are sent from where they lie.
+    pub fn borrows(&self) -> bool {
+        self.borrows.load(Ordering::Relaxed)
+    }
+
+    /// For good: something that was lent has not come back to its lender.
+    pub(crate) fn stop_borrowing(&self) {
+        self.borrows.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts of loans that came back from queue pair `queue`.
+    pub(crate) fn returned(&self, queue: u16) -> &[AtomicU32; TICKETS] {
+        &self.returned[usize::from(queue)]
     }
 
     /// Whether it is memory that two processes share.
@@ -337,6 +377,31 @@ impl Drop for Port {
         }
         log::take();
     }
+}
+
+/// Whether packets of a port may end with bytes that are sent from where they lie. Not so for ports
+/// that read memory by themselves, for which it would have to be mapped.
+fn borrows(
+    name: &str,
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    asked: ZeroCopyTransmit,
+) -> Result<bool, DpdkError> {
+    let copies = matches!(driver, "net_memif" | "net_af_packet" | "net_tap");
+    let can = copies && info.tx_offload_capa & sys::several_pieces() != 0;
+    match asked {
+        ZeroCopyTransmit::On if !can => {
+            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: driver.to_owned() })
+        }
+        ZeroCopyTransmit::On => Ok(true),
+        ZeroCopyTransmit::Auto => Ok(can && pays_to_borrow(driver)),
+        ZeroCopyTransmit::Off => Ok(false),
+    }
+}
+
+/// Drivers over which lending was found to be faster than copying.
+fn pays_to_borrow(driver: &str) -> bool {
+    driver == "net_memif"
 }
 
 /// Whether a driver chains buffers for frames of any length, whatever it states as its limit.

@@ -7,8 +7,10 @@ use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
+use dmrpc_core::memory::Loan;
 use dpdk_sys as dpdk;
 
+use crate::loans::Loans;
 use crate::port::Port;
 
 /// Most packets that one receive hands over.
@@ -183,7 +185,7 @@ impl Drop for Receiver {
 
 /// The sending half of a queue pair: where packets go.
 pub(crate) struct Target {
-    port: Arc<Port>,
+    pub(crate) port: Arc<Port>,
     queue: u16,
     pub(crate) stats: SendStats,
     /// Packets dropped because the device took no more.
@@ -212,6 +214,7 @@ pub(crate) struct SendQueue {
     spare: [*mut dpdk::rte_mbuf; REFILL],
     spare_data: [*mut u8; REFILL],
     spare_count: usize,
+    loans: Loans,
 }
 
 // SAFETY: as for `Receiver`.
@@ -230,7 +233,65 @@ impl SendQueue {
             spare: [ptr::null_mut(); REFILL],
             spare_data: [ptr::null_mut(); REFILL],
             spare_count: 0,
+            loans: Loans::new(Arc::clone(&pair.port), pair.queue),
         }
+    }
+
+    /// Queues a packet that ends with the bytes of `loan`, and returns the `bytes` bytes before;
+    /// `None` without room.
+    ///
+    /// # Panics
+    /// If it is longer than the port's longest frame.
+    #[inline]
+    pub(crate) fn push_borrowed(
+        &mut self,
+        bytes: usize,
+        loan: &Loan,
+        ticket: u8,
+    ) -> Option<&mut [u8]> {
+        let (most, whole) = (self.port.frame_bytes_max(), bytes + loan.bytes());
+        assert!(whole <= most, "a frame of {whole} bytes, at most {most}");
+        if self.count == SEND_QUEUE || (self.spare_count == 0 && !self.refill()) {
+            return None;
+        }
+        self.spare_count -= 1;
+        let piece = self.spare[self.spare_count];
+        if self.spare_count == 0 && !self.refill() {
+            (self.spare[0], self.spare_count) = (piece, 1);
+            return None;
+        }
+        self.spare_count -= 1;
+        let head = self.spare[self.spare_count];
+        let data = self.spare_data[self.spare_count];
+        let returned = self.loans.lent(ticket);
+        // SAFETY: two empty buffers of ours; the bytes stay where and as they are until they are
+        // given back, and the count lives as long as the port, which outlives its packets.
+        unsafe {
+            let (address, length) = (loan.address().as_ptr(), loan.bytes() as u16);
+            dpdk::shim_lend(head, piece, address, length, returned.as_ptr());
+        }
+        self.mbufs[self.count] = head;
+        self.data[self.count] = data;
+        self.bytes[self.count] = bytes as u32;
+        self.count += 1;
+        // SAFETY: an empty buffer of ours with room for the port's longest frame, initialised when
+        // the pool was made.
+        Some(unsafe { slice::from_raw_parts_mut(data, bytes) })
+    }
+
+    /// Loans that came back, of one ticket: which, and how many. Asks `targets` now and then for
+    /// what they have sent and not given back.
+    #[inline]
+    pub(crate) fn returned(&mut self, targets: &[Target]) -> Option<(u8, u32)> {
+        let returned = self.loans.returned();
+        if returned.is_none() && self.loans.is_time_to_ask() {
+            for target in targets {
+                // SAFETY: a queue that is set up and only ours. Ports that keep nothing say that
+                // they cannot do it, and all of them that there was nothing.
+                unsafe { dpdk::rte_eth_tx_done_cleanup(target.port.id(), target.queue, 0) };
+            }
+        }
+        returned
     }
 
     /// Packets queued.

@@ -208,3 +208,38 @@ fn through(services: u64, blocks: u64, bar: Bar) -> Result<(), Failure> {
         Ok(())
     })
 }
+
+/// What a service between does with an argument of whatever size: it becomes the owner of the
+/// reference that came, and hands it on.
+#[inline(never)]
+fn measured_operation(
+    store: &mut Store<PoolMemory>,
+    holder: HolderId,
+    hops: &Hops,
+    call: u64,
+) -> Result<(), Failure> {
+    hops.await_call(1, call);
+    let [index, generation] = hops.reference(1);
+    let id = store.claim_ref(holder, EntryId { index: index as u32, generation })?;
+    hops.hand_on(2, call, [id.index.into(), id.generation]);
+    Ok(())
+}
+
+/// Forwards an argument of `bytes` bytes `rounds` times: for counting instructions.
+pub(crate) fn count(bytes: u64, rounds: u64) -> Result<(), Failure> {
+    let pool = bench::pool(2 * bytes + (256 << 20))?;
+    let mut first = bench::store(&pool, 2)?;
+    let owner = bench::holder(&mut first)?;
+    let region = bench::region(&mut first, owner, bytes, 16)?;
+    let id = first.create_ref(owner, region, 0, bytes)?;
+    let mut between = Store::attach(pool.store_memory(), 1)?;
+    let holder = bench::holder(&mut between)?;
+    let lines = Mapping::memfd("pool-bars-hops", 4096)?.memory(0, 4096);
+    let hops = Hops { lines, buffers: vec![] };
+    hops.hand_on(2, FIRST, [id.index.into(), id.generation]);
+    for call in FIRST..FIRST + rounds {
+        hops.hand_on(1, call, hops.reference(2));
+        measured_operation(&mut between, holder, &hops, call)?;
+    }
+    Ok(())
+}

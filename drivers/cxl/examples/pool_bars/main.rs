@@ -5,7 +5,8 @@
 //! median over the blocks, with quartiles), `bar` what it should be, `met` whether it is.
 //!
 //! `pool_bars count --pool-gib N --refs N --participants N --rounds N` does `rounds` operations
-//! and measures nothing: for counting the instructions of `measured_operation`.
+//! and measures nothing: for counting the instructions of `measured_operation`. With `--forward N`
+//! the operation is what a service does that forwards an argument of N bytes.
 
 mod bench;
 mod chain;
@@ -47,7 +48,10 @@ fn main() -> Result<(), Failure> {
     let names: Vec<String> =
         std::env::args().skip(1).take_while(|arg| !arg.starts_with("--")).collect();
     if names.iter().any(|name| name == "count") {
-        return growth::count();
+        return match number("--forward", 0) {
+            0 => growth::count(),
+            bytes => chain::count(bytes, number("--rounds", 1000)),
+        };
     }
     if let Some(unknown) = names.iter().find(|name| !GROUPS.iter().any(|(known, _)| known == name))
     {
