@@ -267,7 +267,8 @@ fn a_host_that_is_silent_is_not_dead_before_somebody_confirms_it() {
 #[test]
 fn a_dead_formatter_and_its_pool_are_no_obstacle() {
     let path = Path::new("forced");
-    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let mut pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    pool.declare_coherent_hosts();
     let far = pool.attach(Some(2), 1).expect("free");
     make_foreign(&pool, 2);
     let taken = pool.take_over(2, 9).expect_err("it may live");
