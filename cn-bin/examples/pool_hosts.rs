@@ -1,6 +1,6 @@
-//! Two hosts of a pool in flush mode, each with a process of the library's: what `ci/vm` runs in its
-//! guests, beside a real `dmrpc-mn`. Bytes go from host to host by reference, and every one of them
-//! is compared.
+//! Two hosts of a pool in flush mode, each with a process of the library's: what `ci/vm` runs in
+//! its guests, beside a real `dmrpc-mn`. Bytes go from host to host by reference, and every one of
+//! them is compared.
 //!
 //! Prints a line for each check, and `DONE` at the end; whatever goes wrong ends it with one line
 //! and exit code 1.

@@ -118,7 +118,8 @@ pub trait Tx {
 
     /// As [`Tx::push`], of a datagram that ends with the bytes of `loan`: returns the `bytes` bytes
     /// before. What was queued so is given back by [`Tx::returned`] under the name `ticket`, once,
-    /// whatever becomes of the datagram. Only for peers that the device borrows for.
+    /// whatever becomes of the datagram. Only for peers that the device borrows for, and `bytes` is
+    /// even: devices sum up checksums a word at a time, piece by piece.
     fn push_borrowed(
         &mut self,
         peer: SocketAddrV4,

@@ -108,7 +108,7 @@ pub fn what_is_lent_arrives_and_comes_back<H: Harness>(harness: &mut H) {
     for round in 0..50 {
         let whole = bytes_max - round * 7 % 600;
         let sent = payload(round, whole);
-        let (head, tail) = sent.split_at(48 + round % 13);
+        let (head, tail) = sent.split_at(48 + round % 13 * 2);
         memory.write(round as u64 % 5, tail);
         let loan = memory.loan(round as u64 % 5, tail.len() as u32).expect("it stays for ever");
         until(harness, "room for a datagram", || {

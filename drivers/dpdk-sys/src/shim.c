@@ -17,6 +17,16 @@ uint64_t shim_several_pieces(void)
 	return RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 }
 
+uint64_t shim_send_checksums(void)
+{
+	return RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+}
+
+uint64_t shim_receive_checksums(void)
+{
+	return RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+}
+
 #define TEXT_OF(number) #number
 #define RELEASE(year, month) TEXT_OF(year) "." TEXT_OF(month)
 
@@ -40,6 +50,8 @@ static inline void describe(const struct rte_mbuf *mbuf, struct shim_frame *fram
 	frame->data = rte_pktmbuf_mtod(mbuf, uint8_t *);
 	frame->bytes = mbuf->data_len;
 	frame->whole = mbuf->nb_segs == 1;
+	frame->bad = (mbuf->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD ||
+		     (mbuf->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_BAD;
 }
 
 uint16_t shim_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
@@ -111,9 +123,33 @@ struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mem
 	return rte_pktmbuf_copy(mbuf, pool, 0, mbuf->pkt_len);
 }
 
-uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
-		   uint16_t count)
+/* Asks the device for the checksums of a packet whose first buffer has `bytes` bytes, if it is a
+ * whole UDP datagram in IPv4 without options. */
+static inline void ask_for_checksums(struct rte_mbuf *mbuf, uint32_t bytes)
 {
+	struct rte_ether_hdr *ether = rte_pktmbuf_mtod(mbuf, struct rte_ether_hdr *);
+	struct rte_ipv4_hdr *ip = (void *)(ether + 1);
+	struct rte_udp_hdr *udp = (void *)(ip + 1);
+
+	if (bytes < sizeof(*ether) + sizeof(*ip) + sizeof(*udp) ||
+	    ether->ether_type != RTE_BE16(RTE_ETHER_TYPE_IPV4) || ip->version_ihl != 0x45 ||
+	    ip->next_proto_id != IPPROTO_UDP ||
+	    (ip->fragment_offset & ~RTE_BE16(RTE_IPV4_HDR_DF_FLAG)) != 0)
+		return;
+	mbuf->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_UDP_CKSUM;
+	mbuf->l2_len = sizeof(*ether);
+	mbuf->l3_len = sizeof(*ip);
+	mbuf->l4_len = sizeof(*udp);
+	ip->hdr_checksum = 0;
+	udp->dgram_cksum = rte_ipv4_phdr_cksum(ip, mbuf->ol_flags);
+}
+
+uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
+		   uint16_t count, int checksums)
+{
+	if (checksums)
+		for (uint16_t i = 0; i < count; i++)
+			ask_for_checksums(mbufs[i], bytes[i]);
 	for (uint16_t i = 0; i < count; i++)
 		set_length(mbufs[i], bytes[i]);
 	return rte_eth_tx_burst(port, queue, mbufs, count);

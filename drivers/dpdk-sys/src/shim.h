@@ -10,21 +10,29 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_flow.h>
+#include <rte_ip.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_udp.h>
 #include <rte_version.h>
 
 /* What a port offers that sends packets of several pieces. */
 uint64_t shim_several_pieces(void);
+
+/* What a port offers that computes the checksums of IPv4 and of UDP, and that checks them. */
+uint64_t shim_send_checksums(void);
+uint64_t shim_receive_checksums(void);
 
 /* Where the bytes of a packet lie. */
 struct shim_frame {
 	uint8_t *data;
 	uint32_t bytes;
 	/* Whether all of them lie there; else only the first `bytes` of the packet's first buffer. */
-	uint32_t whole;
+	uint16_t whole;
+	/* Whether the device found a checksum of IPv4's or UDP's that is wrong. */
+	uint16_t bad;
 };
 
 /* Room that every buffer keeps in front of a packet, in bytes. */
@@ -60,9 +68,10 @@ void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *add
 	       uint16_t bytes, uint32_t *returned);
 
 /* Sends packets of the given lengths, which lie at the start of their buffers; what was lent comes
- * after that. Returns how many the device took: those are its own from then on. */
+ * after that. With `checksums` the device is asked for those of UDP datagrams. Returns how many the
+ * device took: those are its own from then on. */
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
-		   uint16_t count);
+		   uint16_t count, int checksums);
 
 /* Has a port lead UDP datagrams from an IPv4 address and a port, both in network byte order, to one
  * of its queues. Returns 0, or a negative errno with the driver's explanation, which may be null. */

@@ -35,5 +35,6 @@ pub use device::{DpdkDevice, DpdkStats};
 pub use eal::{Eal, EalConfig};
 pub use error::DpdkError;
 pub use links::Links;
-pub use port::{Port, PortConfig, ZeroCopyTransmit};
+pub use loans::ZeroCopyTransmit;
+pub use port::{Port, PortConfig};
 pub use queue::{BURST_MAX, QueuePair, ReceiveStats, SEND_QUEUE, SendStats};

@@ -96,13 +96,14 @@ impl Links {
     /// What was counted on the way in, over all links.
     pub fn receive_stats(&self) -> ReceiveStats {
         let mut sum = ReceiveStats::default();
-        for ReceiveStats { looks, bursts, packets, scattered } in
+        for ReceiveStats { looks, bursts, packets, scattered, bad_checksums } in
             self.receive.receivers.iter().map(|receiver| receiver.stats)
         {
             sum.looks += looks;
             sum.bursts += bursts;
             sum.packets += packets;
             sum.scattered += scattered;
+            sum.bad_checksums += bad_checksums;
         }
         sum
     }

@@ -3,12 +3,53 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use dpdk_sys as dpdk;
+
+use crate::error::DpdkError;
 use crate::port::Port;
+use crate::sys;
 
 /// Names that loans can have.
 pub(crate) const TICKETS: usize = 64;
 /// Looks for loans without any after which a port is asked to give back what it has sent.
 const LOOKS_A_CLEANUP: u32 = 64;
+
+/// Whether packets may end with bytes that are sent from where they lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopyTransmit {
+    /// Where it was found to be faster.
+    #[default]
+    Auto,
+    /// Yes, or the port is refused.
+    On,
+    /// No.
+    Off,
+}
+
+/// Whether packets of a port may end with bytes that are sent from where they lie. Not so for ports
+/// that read memory by themselves, for which it would have to be mapped.
+pub(crate) fn borrows(
+    name: &str,
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    asked: ZeroCopyTransmit,
+) -> Result<bool, DpdkError> {
+    let copies = matches!(driver, "net_memif" | "net_af_packet" | "net_tap");
+    let can = copies && info.tx_offload_capa & sys::several_pieces() != 0;
+    match asked {
+        ZeroCopyTransmit::On if !can => {
+            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: driver.to_owned() })
+        }
+        ZeroCopyTransmit::On => Ok(true),
+        ZeroCopyTransmit::Auto => Ok(can && pays_to_borrow(driver)),
+        ZeroCopyTransmit::Off => Ok(false),
+    }
+}
+
+/// Drivers over which lending was found to be faster than copying.
+fn pays_to_borrow(driver: &str) -> bool {
+    driver == "net_memif"
+}
 
 /// What the device has of others' memory, by ticket.
 pub(crate) struct Loans {

@@ -13,7 +13,7 @@ use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
 use crate::error::DpdkError;
-use crate::loans::TICKETS;
+use crate::loans::{self, TICKETS, ZeroCopyTransmit};
 use crate::macs::Mac;
 use crate::queue::{BURST_MAX, QueuePair, SEND_QUEUE};
 use crate::{log, sys};
@@ -28,23 +28,13 @@ pub struct PortConfig {
     /// Length of the rings of each queue pair, where the port lets us choose. For `net_memif` the
     /// argument `rsize` of the virtual device says it.
     pub ring: u16,
+    /// Whether checksums of IPv4 and UDP are left to the port, as far as it offers that.
+    pub checksum_offload: bool,
     /// Whether packets may end with bytes that are sent from where they lie.
     pub zero_copy_transmit: ZeroCopyTransmit,
     /// How long to wait for the link, and for what is at its other end. `None` does not wait: the
     /// listening side of a `net_memif` link has none before the other side comes.
     pub link_timeout: Option<Duration>,
-}
-
-/// Whether packets may end with bytes that are sent from where they lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ZeroCopyTransmit {
-    /// Where it was found to be faster.
-    #[default]
-    Auto,
-    /// Yes, or the port is refused.
-    On,
-    /// No.
-    Off,
 }
 
 impl Default for PortConfig {
@@ -54,6 +44,7 @@ impl Default for PortConfig {
             queues: 1,
             frame_bytes_max: 1514,
             ring: 1024,
+            checksum_offload: true,
             zero_copy_transmit: ZeroCopyTransmit::Auto,
             link_timeout: Some(Duration::from_secs(5)),
         }
@@ -90,6 +81,8 @@ pub struct Port {
     /// Where its device is.
     network: Option<Arc<Network>>,
     started: AtomicBool,
+    /// It computes the checksums of what is sent.
+    sums_up: bool,
     borrows: AtomicBool,
     /// Loans that each queue pair has given back, by ticket.
     returned: Vec<[AtomicU32; TICKETS]>,
@@ -126,7 +119,7 @@ impl Port {
             return Err(DpdkError::Queues { port, asked, most });
         }
         check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let borrows = borrows(name, &driver, &info, config.zero_copy_transmit)?;
+        let borrows = loans::borrows(name, &driver, &info, config.zero_copy_transmit)?;
         let mut conf = port_conf(&driver, &info, config);
         if borrows {
             conf.txmode.offloads |= sys::several_pieces();
@@ -147,6 +140,7 @@ impl Port {
             interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
+            sums_up: conf.txmode.offloads & sys::send_checksums() == sys::send_checksums(),
             borrows: AtomicBool::new(borrows),
             returned: (0..config.queues).map(|_| [const { AtomicU32::new(0) }; TICKETS]).collect(),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
@@ -215,6 +209,11 @@ impl Port {
         // The kernel's end of a tap is brought up when the port is there.
         let interface = self.interface.filter(|_| self.driver != "net_tap");
         sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
+    }
+
+    /// Whether it computes the checksums of IPv4 and UDP of what is sent.
+    pub fn sums_up(&self) -> bool {
+        self.sums_up
     }
 
     /// Whether packets may end with bytes that are sent from where they lie.
@@ -379,31 +378,6 @@ impl Drop for Port {
     }
 }
 
-/// Whether packets of a port may end with bytes that are sent from where they lie. Not so for ports
-/// that read memory by themselves, for which it would have to be mapped.
-fn borrows(
-    name: &str,
-    driver: &str,
-    info: &dpdk::rte_eth_dev_info,
-    asked: ZeroCopyTransmit,
-) -> Result<bool, DpdkError> {
-    let copies = matches!(driver, "net_memif" | "net_af_packet" | "net_tap");
-    let can = copies && info.tx_offload_capa & sys::several_pieces() != 0;
-    match asked {
-        ZeroCopyTransmit::On if !can => {
-            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: driver.to_owned() })
-        }
-        ZeroCopyTransmit::On => Ok(true),
-        ZeroCopyTransmit::Auto => Ok(can && pays_to_borrow(driver)),
-        ZeroCopyTransmit::Off => Ok(false),
-    }
-}
-
-/// Drivers over which lending was found to be faster than copying.
-fn pays_to_borrow(driver: &str) -> bool {
-    driver == "net_memif"
-}
-
 /// Whether a driver chains buffers for frames of any length, whatever it states as its limit.
 fn chains(driver: &str) -> bool {
     driver == "net_memif"
@@ -440,6 +414,10 @@ fn port_conf(
 ) -> dpdk::rte_eth_conf {
     let mut conf = dpdk::rte_eth_conf::default();
     conf.rxmode.mtu = mtu(driver, info, config.frame_bytes_max);
+    if config.checksum_offload {
+        conf.rxmode.offloads = info.rx_offload_capa & sys::receive_checksums();
+        conf.txmode.offloads = info.tx_offload_capa & sys::send_checksums();
+    }
     if config.queues > 1 {
         sys::spread(&mut conf, info);
     }

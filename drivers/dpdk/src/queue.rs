@@ -37,6 +37,8 @@ pub struct ReceiveStats {
     pub packets: u64,
     /// Packets dropped because they lay in several buffers and had no room in one.
     pub scattered: u64,
+    /// Packets dropped because the device found a checksum of IPv4's or UDP's that is wrong.
+    pub bad_checksums: u64,
 }
 
 /// What was counted on the way out.
@@ -92,7 +94,7 @@ unsafe impl Send for Receiver {}
 impl Receiver {
     /// The receiving half of `pair`. One at a time, for as long as `pair` is kept.
     pub(crate) fn new(pair: &QueuePair) -> Self {
-        let none = dpdk::shim_frame { data: ptr::null_mut(), bytes: 0, whole: 0 };
+        let none = dpdk::shim_frame { data: ptr::null_mut(), bytes: 0, whole: 0, bad: 0 };
         Self {
             port: Arc::clone(&pair.port),
             queue: pair.queue,
@@ -135,28 +137,31 @@ impl Receiver {
             return 0;
         }
         self.received = usize::from(count);
-        if self.frames[..self.received].iter().any(|frame| frame.whole == 0) {
-            self.join_pieces();
+        if self.frames[..self.received].iter().any(|frame| frame.whole == 0 || frame.bad != 0) {
+            self.sort_out();
         }
         self.stats.bursts += 1;
         self.stats.packets += self.received as u64;
         self.received
     }
 
-    /// Makes packets of several buffers one piece, and drops those that do not fit one.
+    /// Makes packets of several buffers one piece, and drops those that do not fit one, or whose
+    /// checksums are wrong.
     #[cold]
-    fn join_pieces(&mut self) {
+    fn sort_out(&mut self) {
         let mut kept = 0;
         for index in 0..self.received {
             let (mut mbuf, mut frame) = (self.mbufs[index], self.frames[index]);
+            let bad = frame.bad != 0;
             // SAFETY: `mbuf` is a packet of this burst, and only ours.
             let whole =
                 frame.whole != 0 || unsafe { dpdk::shim_linearize(mbuf, &raw mut frame) } != 0;
-            if whole {
+            if whole && !bad {
                 (self.mbufs[kept], self.frames[kept]) = (mbuf, frame);
                 kept += 1;
             } else {
-                self.stats.scattered += 1;
+                self.stats.scattered += u64::from(!whole && !bad);
+                self.stats.bad_checksums += u64::from(bad);
                 // SAFETY: `mbuf` is a packet of this burst, and is not kept.
                 unsafe { dpdk::rte_pktmbuf_free_bulk(&raw mut mbuf, 1) };
             }
@@ -241,7 +246,7 @@ impl SendQueue {
     /// `None` without room.
     ///
     /// # Panics
-    /// If it is longer than the port's longest frame.
+    /// If it is longer than the port's longest frame, or `bytes` is odd.
     #[inline]
     pub(crate) fn push_borrowed(
         &mut self,
@@ -251,6 +256,7 @@ impl SendQueue {
     ) -> Option<&mut [u8]> {
         let (most, whole) = (self.port.frame_bytes_max(), bytes + loan.bytes());
         assert!(whole <= most, "a frame of {whole} bytes, at most {most}");
+        assert!(bytes.is_multiple_of(2), "{bytes} bytes before a loan: an even number is wanted");
         if self.count == SEND_QUEUE || (self.spare_count == 0 && !self.refill()) {
             return None;
         }
@@ -361,6 +367,7 @@ impl SendQueue {
                 self.mbufs.as_mut_ptr().add(from),
                 self.bytes.as_ptr().add(from),
                 (to - from) as u16,
+                target.port.sums_up().into(),
             )
         };
         let taken = usize::from(taken);
@@ -386,7 +393,8 @@ impl SendQueue {
             }
             let bytes = self.bytes[index];
             let (id, queue) = (target.port.id(), target.queue);
-            let taken = dpdk::shim_send(id, queue, &raw mut copy, &raw const bytes, 1);
+            let sums_up = target.port.sums_up().into();
+            let taken = dpdk::shim_send(id, queue, &raw mut copy, &raw const bytes, 1, sums_up);
             if taken == 0 {
                 dpdk::rte_pktmbuf_free_bulk(&raw mut copy, 1);
             }

@@ -40,6 +40,7 @@ impl Ports {
             queues,
             frame_bytes_max: datagram_bytes + HEADERS_BYTES,
             ring: args.dpdk_ring,
+            checksum_offload: true,
             zero_copy_transmit: match args.zero_copy_transmit {
                 ZeroCopyTransmit::Auto => dmrpc_dpdk::ZeroCopyTransmit::Auto,
                 ZeroCopyTransmit::On => dmrpc_dpdk::ZeroCopyTransmit::On,

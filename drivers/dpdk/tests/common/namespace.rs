@@ -34,6 +34,7 @@ pub(crate) fn open(vdev: &str) -> Arc<Port> {
     let config = PortConfig { zero_copy_transmit, ..PortConfig::default() };
     let port = Port::open(common::eal(), &name, &config).expect(vdev);
     assert_eq!(port.borrows(), lends);
+    assert_eq!(port.sums_up(), vdev.starts_with("net_tap"), "the others offer no checksums");
     port
 }
 
@@ -46,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn ports(self) -> [Arc<Port>; 2] {
+    pub(crate) fn ports(self) -> [Arc<Port>; 2] {
         if let Self::Tap = self {
             ip("link add bridge0 type bridge forward_delay 0");
             ip("link set bridge0 up");
