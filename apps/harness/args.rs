@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_choice::{DriverArgs, DriverKind, ZeroCopyTransmit};
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
@@ -114,6 +114,10 @@ pub struct Args {
     /// environment variable DMRPC_KEY may hold the key itself.
     #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+
+    /// Encrypt every packet (AES-128-GCM) with the key in --key-file or the environment.
+    #[arg(long, env = "DMRPC_ENCRYPT")]
+    pub encrypt: bool,
 
     /// Largest datagram: 9000B over UDP, 1472B over DPDK if not given.
     #[arg(long, value_name = "SIZE")]
@@ -234,6 +238,15 @@ impl Args {
     /// Whether there is only memory between the two ends.
     pub fn is_memory(&self) -> bool {
         matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
+    }
+
+    /// Whether the memory node sends long answers from its pool instead of a copy.
+    pub fn sends_from_pool(&self) -> bool {
+        match self.driver.zero_copy_transmit {
+            ZeroCopyTransmit::Auto => self.driver_name() == "memif",
+            ZeroCopyTransmit::On => matches!(self.driver_name(), "memif" | "veth" | "dpdk"),
+            ZeroCopyTransmit::Off => false,
+        }
     }
 
     /// The sizes to measure, in bytes: those given, else `default`.

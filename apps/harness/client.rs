@@ -71,6 +71,7 @@ fn open_at(
         payload_check: !args.no_payload_check,
         key: key::load(args.key_file.as_deref())?,
         congestion: args.congestion,
+        encrypt: session.servers.encrypts(),
         deadline: args.deadline.0,
         ..NodeConfig::at(address)
     };

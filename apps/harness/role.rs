@@ -90,6 +90,7 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         payload_check: !args.no_payload_check,
         key: key::load(args.key_file.as_deref())?,
         congestion: args.congestion,
+        encrypt: args.encrypt,
         ..NodeConfig::at(args.bind)
     };
     let device = open_device(args)?;

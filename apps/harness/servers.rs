@@ -89,6 +89,7 @@ pub struct Servers {
     sharing: Sharing,
     client_core: Option<usize>,
     client_address: SocketAddrV4,
+    encrypts: bool,
     /// Dropped last: children are gone before their links are.
     network: Network,
 }
@@ -108,6 +109,11 @@ fn links(kind: LinkKind, args: &Args) -> Result<Network, AppError> {
 }
 
 impl Servers {
+    /// Whether packets to and from them are encrypted.
+    pub fn encrypts(&self) -> bool {
+        self.encrypts
+    }
+
     /// Starts, or finds in the cluster file, those that are `needed`.
     ///
     /// # Errors
@@ -151,6 +157,7 @@ impl Servers {
             sharing: Sharing::Together,
             client_core,
             client_address: client.address,
+            encrypts: args.encrypt || cluster.encrypts(),
             network: Network::Driver(Driver::start_for(
                 &args.driver,
                 args.datagram_bytes(),
@@ -167,6 +174,7 @@ impl Servers {
             sharing,
             client_core: Some(cores.0),
             client_address: args.bind,
+            encrypts: args.encrypt,
             network: match args.local {
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
@@ -430,6 +438,9 @@ fn command(
             command
         }
     };
+    if args.encrypt {
+        command.arg("--encrypt");
+    }
     command.args(["--cores", &core, "--datagram-size", &datagram_size]);
     command.args(["--congestion", &args.congestion.to_string()]);
     if let Some(file) = &args.key_file {

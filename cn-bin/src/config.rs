@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::endpoint;
 use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::cipher::CipherRoom;
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::Duration;
@@ -67,6 +68,8 @@ pub struct NodeConfig {
     pub congestion: Congestion,
     /// With a key, only nodes that have the same one are spoken to.
     pub key: Option<Key>,
+    /// Whether packets are encrypted. Needs a key, and peers that encrypt too.
+    pub encrypt: bool,
     /// Arguments of at least so many bytes are passed by reference by
     /// [`Node::pass`](crate::Node::pass). For how the default was found see there.
     pub value_threshold_bytes: usize,
@@ -97,6 +100,7 @@ impl Default for NodeConfig {
             payload_check: true,
             congestion: Congestion::default(),
             key: None,
+            encrypt: false,
             value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
             deadline: Duration::from_millis(1500),
             incarnation: now.as_nanos() as u64,
@@ -115,7 +119,10 @@ impl NodeConfig {
     pub fn memory_bytes(&self) -> usize {
         let slots = usize::from(self.slots);
         // Sessions, slots and timers of the endpoint.
-        StorageSize::new(self.client_sessions, self.server_sessions, slots).bytes()
+        let size = StorageSize::new(self.client_sessions, self.server_sessions, slots);
+        size.bytes()
+            // What encryption takes: a cipher a session, and a packet.
+            + if self.encrypt { CipherRoom::bytes(&size, self.datagram_bytes as u32) } else { 0 }
             // The device's receive and send buffers.
             + (BURST_MAX + SEND_QUEUE) * self.datagram_bytes
             // Buffers for bodies.
@@ -167,6 +174,7 @@ impl NodeConfig {
             features,
             congestion: self.congestion,
             key: self.key,
+            encrypt: self.encrypt,
             secret: random_secret().map_err(OpenError::Random)?,
             ..endpoint::Config::new(self.incarnation, datagram_bytes)
         };

@@ -221,6 +221,7 @@ pub(crate) fn closed_text(why: Closed) -> &'static str {
         Closed::StaleIncarnation => "the peer knows a later life of this node",
         Closed::Unreachable => "no answer",
         Closed::NotAuthenticated => "the two ends do not have the same key",
+        Closed::Encryption => "one end encrypts and the other does not: use --encrypt on both",
         Closed::Superseded => "a later life of this node has taken over",
     }
 }

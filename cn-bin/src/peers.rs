@@ -347,7 +347,8 @@ impl Peers {
             Closed::Bye
             | Closed::StaleIncarnation
             | Closed::Superseded
-            | Closed::NotAuthenticated => line.lasting = false,
+            | Closed::NotAuthenticated
+            | Closed::Encryption => line.lasting = false,
         }
         if !(was_up && line.lasting) {
             return;

@@ -3,6 +3,7 @@
 //! An [`Endpoint`] borrows its tables. Here it borrows them from the value that holds it, which
 //! Rust's references cannot express, so this module keeps the tables behind raw pointers.
 
+use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
@@ -54,6 +55,8 @@ struct Tables {
     server_sessions: Lent<ServerSession>,
     server_slots: Lent<ServerSlot>,
     timers: Lent<TimerEntry>,
+    ciphers: Lent<SessionCipher>,
+    packet: Lent<u8>,
     waits: Lent<WaitEntries>,
 }
 
@@ -66,28 +69,36 @@ impl OwnedEndpoint {
         now: Instant,
     ) -> Result<Self, ConfigError> {
         let size = StorageSize::new(clients, servers, config.slots_per_session.into());
+        let (ciphers, packet_bytes) = match config.encrypt {
+            true => CipherRoom::needed(&size, config.payload_bytes_max),
+            false => (0, 0),
+        };
         let tables = Tables {
             client_sessions: Lent::new(ClientSession::EMPTY, size.client_sessions),
             client_slots: Lent::new(ClientSlot::EMPTY, size.client_slots),
             server_sessions: Lent::new(ServerSession::EMPTY, size.server_sessions),
             server_slots: Lent::new(ServerSlot::EMPTY, size.server_slots),
             timers: Lent::new(TimerEntry::EMPTY, size.timers),
+            ciphers: Lent::new(SessionCipher::EMPTY, ciphers),
+            packet: Lent::new(0, packet_bytes),
             waits: Lent::new(WaitEntries::EMPTY, size.waits),
         };
         // SAFETY: each table is lent once, here; the endpoint is the only borrower, is dropped
         // before the tables, and never leaves this value: `with` lends it with a lifetime that
         // does not let the caller keep or exchange what it borrows.
-        let storage = unsafe {
-            Storage {
+        let (storage, room) = unsafe {
+            let storage = Storage {
                 client_sessions: tables.client_sessions.lend(),
                 client_slots: tables.client_slots.lend(),
                 server_sessions: tables.server_sessions.lend(),
                 server_slots: tables.server_slots.lend(),
                 timers: tables.timers.lend(),
                 waits: tables.waits.lend(),
-            }
+            };
+            let room = CipherRoom { sessions: tables.ciphers.lend(), packet: tables.packet.lend() };
+            (storage, room)
         };
-        Ok(Self { endpoint: Endpoint::new(config, storage, now)?, _tables: tables })
+        Ok(Self { endpoint: Endpoint::encrypted(config, storage, room, now)?, _tables: tables })
     }
 
     /// The endpoint.

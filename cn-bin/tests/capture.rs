@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Server;
+use dmrpc_core::endpoint::auth::Key;
 
 /// A directory that goes with the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("dmrpc-capture-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let path = format!("dmrpc-capture-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(path);
         std::fs::create_dir_all(&path).expect("a directory");
         Self(path)
     }
@@ -49,7 +51,7 @@ fn tshark(capture: &str, filter: &str, fields: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_capture_shows_what_was_asked_for() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::new("plain");
     let server = Server::memory_node();
     let address = server.address.to_string();
     let file = |name: &str| scratch.0.join(name).to_str().expect("text").to_owned();
@@ -81,6 +83,47 @@ fn a_capture_shows_what_was_asked_for() {
     assert_eq!(seen[0], reference);
     let status = tshark(&second, "dmrpc.kind == 5 && dmrpc.packet == 0", &["dmrpc.status"]);
     assert!(status.iter().all(|status| status == "0x0000"), "{status:?}");
+}
+
+#[test]
+fn a_capture_of_encrypted_packets_shows_that_they_are() {
+    let scratch = Scratch::new("encrypted");
+    let secret = "sixteen bytes and more";
+    let server = Server::encrypting_memory_node(Key::new(secret.as_bytes()).expect("long enough"));
+    let address = server.address.to_string();
+    let file = |name: &str| scratch.0.join(name).to_str().expect("text").to_owned();
+    let (input, output, capture, key) =
+        (file("input"), file("output"), file("encrypted.pcap"), file("key"));
+    let text: Vec<u8> = b"nobody reads this ".repeat(2_000);
+    std::fs::write(&input, &text).expect("a file");
+    std::fs::write(&key, secret).expect("a file");
+
+    let common = ["--memory-node", &address, "--datagram-size", "1472B", "--key-file", &key];
+    let asked = ["ref", "--file", &input, "--encrypt", "--pcap", &capture];
+    let reference = cn(&[&asked[..], &common].concat());
+    cn(&[&["read", "--ref", &reference, "--out", &output, "--encrypt"][..], &common].concat());
+    assert!(std::fs::read(&output).expect("read back") == text);
+
+    let packets = std::fs::read(&capture).expect("a capture");
+    assert!(packets.len() > text.len());
+    assert!(!packets.windows(18).any(|part| part == b"nobody reads this "), "in clear");
+    let all = tshark(&capture, "udp", &["frame.number"]).len();
+    let hidden = tshark(&capture, "dmrpc.encrypted == 1", &["dmrpc.kind", "dmrpc.number"]);
+    // All but the greetings: hello, challenge, hello, answer.
+    assert_eq!(all, hidden.len() + 4);
+    assert!(hidden.iter().filter(|packet| packet.starts_with("4\t")).count() > 20, "{hidden:?}");
+    let wrong = "dmrpc.bad_length || dmrpc.bad_kind || _ws.malformed";
+    assert_eq!(tshark(&capture, wrong, &["frame.number"]), [""; 0]);
+
+    // Without --encrypt there is no session, and the reason is told.
+    let output = Command::new(env!("CARGO_BIN_EXE_dmrpc-cn"))
+        .args(["ping"])
+        .args(common)
+        .output()
+        .expect("it was just built");
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("one end encrypts and the other does not"), "{error}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn session(side: Side, session: SessionId, event: SessionEvent) {
             Closed::StaleIncarnation => "refused: the server knows a later life of this client",
             Closed::Unreachable => "closed: nobody answered the handshake",
             Closed::NotAuthenticated => "refused: the two ends do not have the same key",
+            Closed::Encryption => "refused: one end encrypts and the other does not",
             Closed::Superseded => "closed: a later life of the client took over",
         },
     };

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 
+use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{TimerEntry, WaitEntries};
+use dmrpc_core::endpoint::{Config, TimerEntry, WaitEntries};
 use dmrpc_host::table::table;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -40,12 +41,21 @@ pub(crate) struct EndpointMemory {
     server_sessions: Vec<ServerSession>,
     server_slots: Vec<ServerSlot>,
     timers: Vec<TimerEntry>,
+    ciphers: Vec<SessionCipher>,
+    packet: Vec<u8>,
     waits: Vec<WaitEntries>,
 }
 
 impl EndpointMemory {
-    pub(crate) fn new(size: &StorageSize) -> Self {
+    /// For an endpoint of `config` with storage of `size`.
+    pub(crate) fn new(config: &Config, size: &StorageSize) -> Self {
+        let (ciphers, packet_bytes) = match config.encrypt {
+            true => CipherRoom::needed(size, config.payload_bytes_max),
+            false => (0, 0),
+        };
         Self {
+            ciphers: table(SessionCipher::EMPTY, ciphers),
+            packet: vec![0; packet_bytes],
             client_sessions: table(ClientSession::EMPTY, size.client_sessions),
             client_slots: table(ClientSlot::EMPTY, size.client_slots),
             server_sessions: table(ServerSession::EMPTY, size.server_sessions),
@@ -55,14 +65,16 @@ impl EndpointMemory {
         }
     }
 
-    pub(crate) fn storage(&mut self) -> Storage<'_> {
-        Storage {
+    /// All of it.
+    pub(crate) fn lend(&mut self) -> (Storage<'_>, CipherRoom<'_>) {
+        let storage = Storage {
             client_sessions: &mut self.client_sessions,
             client_slots: &mut self.client_slots,
             server_sessions: &mut self.server_sessions,
             server_slots: &mut self.server_slots,
             timers: &mut self.timers,
             waits: &mut self.waits,
-        }
+        };
+        (storage, CipherRoom { sessions: &mut self.ciphers, packet: &mut self.packet })
     }
 }

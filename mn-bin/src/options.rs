@@ -179,6 +179,11 @@ pub(crate) struct Options {
     #[arg(long, env = "DMRPC_KEY_FILE", value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
 
+    /// Encrypt every packet (AES-128-GCM). Needs a pre-shared key, and --encrypt at the other end
+    /// too: who does not encrypt is refused.
+    #[arg(long, env = "DMRPC_ENCRYPT")]
+    pub(crate) encrypt: bool,
+
     /// Print rates and pool use to standard error in this interval, such as 1s.
     #[arg(long, value_name = "TIME",
         value_parser = span_between(TimeSpan(MILLISECOND), TimeSpan(DAY)))]

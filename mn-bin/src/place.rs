@@ -17,13 +17,20 @@ pub(crate) struct Place {
     /// The cores to run on, one poll loop on each; none to run wherever the system likes.
     pub(crate) cores: Vec<usize>,
     pub(crate) memory_node: u32,
+    /// Whether its packets are encrypted.
+    pub(crate) encrypt: bool,
 }
 
 impl Place {
     /// From the command line and the cluster file.
     pub(crate) fn of(options: &Options) -> Result<Self, Error> {
         let address = options.bind.unwrap_or(SERVE_AT);
-        let mut place = Self { address, cores: Vec::new(), memory_node: options.memory_node };
+        let mut place = Self {
+            address,
+            cores: Vec::new(),
+            memory_node: options.memory_node,
+            encrypt: options.encrypt,
+        };
         if let (Some(path), Some(index)) = (&options.cluster, options.server_index) {
             let cluster = Cluster::load(path).map_err(Error::Cluster)?;
             let process = cluster.select(index, Role::MemoryNode).map_err(Error::Cluster)?;
@@ -32,6 +39,7 @@ impl Place {
             let before = cluster.processes()[..index].iter();
             let before = before.filter(|process| process.role == Role::MemoryNode).count();
             place.memory_node = before as u32;
+            place.encrypt |= cluster.encrypts();
         }
         if let Some(list) = &options.cores {
             list.check().map_err(Error::Cores)?;

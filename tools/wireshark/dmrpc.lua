@@ -18,7 +18,9 @@ local kinds = {
     [6] = "RequestAck", [7] = "ResponseAck", [8] = "Busy", [9] = "Cancel", [10] = "Done",
     [11] = "Ping", [12] = "Pong", [13] = "Bye", [14] = "Reset", [15] = "Challenge",
 }
-local HELLO, REQUEST, RESPONSE = 1, 4, 5
+local HELLO, REQUEST, RESPONSE, PING, BYE = 1, 4, 5, 11, 13
+-- Beside the kind of an encrypted packet, and what such a packet has at its end.
+local SEALED, SEAL_BYTES = 0x80, 16
 local methods = { [0xFF01] = "memory", [0xFF02] = "statistics" }
 local statuses = {
     [0] = "OK", [1] = "unknown method", [2] = "malformed", [3] = "too deep", [4] = "deadline",
@@ -32,7 +34,11 @@ local operations = {
 local dmrpc = Proto("dmrpc", "DmRPC")
 local f = {
     version = ProtoField.uint8("dmrpc.version", "Version"),
-    kind = ProtoField.uint8("dmrpc.kind", "Kind", base.DEC, kinds),
+    kind = ProtoField.uint8("dmrpc.kind", "Kind", base.DEC, kinds, 0x7F),
+    encrypted = ProtoField.bool("dmrpc.encrypted", "Encrypted", 8, nil, 0x80),
+    number = ProtoField.uint64("dmrpc.number", "Number of the packet"),
+    sealed = ProtoField.bytes("dmrpc.sealed", "Encrypted bytes"),
+    seal = ProtoField.bytes("dmrpc.seal", "Tag (AES-128-GCM)"),
     flags = ProtoField.uint16("dmrpc.flags", "Flags", base.HEX),
     payload_check = ProtoField.bool("dmrpc.flags.payload_check", "Payload check", 16, nil, 1),
     authenticated = ProtoField.bool("dmrpc.flags.authenticated", "Authenticated", 16, nil, 2),
@@ -161,9 +167,11 @@ local function response_head(buffer, tree)
     return statuses[status] or string.format("status 0x%x", status)
 end
 
-local function header(buffer, tree)
+-- What every packet has in clear.
+local function front(buffer, tree)
     tree:add(f.version, buffer(0, 1))
     tree:add(f.kind, buffer(1, 1))
+    tree:add(f.encrypted, buffer(1, 1))
     local flags = tree:add_le(f.flags, buffer(2, 2))
     for _, flag in ipairs({
         "payload_check", "authenticated", "probe", "working", "holds", "declined", "early",
@@ -174,6 +182,10 @@ local function header(buffer, tree)
     tree:add_le(f.session, buffer(4, 4))
     tree:add_le(f.generation, buffer(8, 4))
     tree:add_le(f.grant, buffer(12, 4))
+end
+
+local function header(buffer, tree)
+    front(buffer, tree)
     tree:add_le(f.tag, buffer(16, 8))
     local request = tree:add_le(f.request, buffer(24, 8))
     request:add(f.attempt, buffer(24, 1))
@@ -186,6 +198,33 @@ local function header(buffer, tree)
     tree:add_le(f.check, buffer(44, 4))
 end
 
+-- A packet of a session that encrypts: its kind, its session and its number are all there is to see.
+-- Pings and goodbyes have the whole header in clear.
+local function encrypted(buffer, pinfo, tree, kind)
+    local length = buffer:len()
+    front(buffer, tree)
+    tree:add_le(f.number, buffer(16, 8))
+    local at = 24
+    if kind == PING or kind == BYE then
+        tree:add_le(f.request, buffer(24, 8))
+        at = HEADER_BYTES
+    end
+    if length - SEAL_BYTES > at then
+        tree:add(f.sealed, buffer(at, length - SEAL_BYTES - at))
+    end
+    tree:add(f.seal, buffer(length - SEAL_BYTES, SEAL_BYTES))
+    pinfo.cols.info = string.format(
+        "%s session %d, encrypted, number %s", kinds[kind], buffer(4, 4):le_uint(),
+        tostring(buffer(16, 8):le_uint64()))
+    return length
+end
+
+-- The kind of an encrypted packet; nil if it is none.
+local function sealed_kind(buffer)
+    local kind = buffer(1, 1):uint() - SEALED
+    return buffer:len() >= HEADER_BYTES + SEAL_BYTES and kinds[kind] and kind or nil
+end
+
 local function dissect(buffer, pinfo, root)
     local length = buffer:len()
     if length < HEADER_BYTES or buffer(0, 1):uint() ~= 1 then
@@ -193,8 +232,12 @@ local function dissect(buffer, pinfo, root)
     end
     pinfo.cols.protocol = "DmRPC"
     local tree = root:add(dmrpc, buffer())
+    local kind = sealed_kind(buffer)
+    if kind then
+        return encrypted(buffer, pinfo, tree, kind)
+    end
     header(buffer, tree)
-    local kind = buffer(1, 1):uint()
+    kind = buffer(1, 1):uint()
     local payload = length - HEADER_BYTES
     if not kinds[kind] then
         tree:add_proto_expert_info(bad_kind)
@@ -233,7 +276,9 @@ local function looks_like_ours(buffer, pinfo, root)
     if buffer:len() < HEADER_BYTES or buffer(0, 1):uint() ~= 1 then
         return false
     end
-    if not kinds[buffer(1, 1):uint()] or buffer(34, 2):le_uint() ~= buffer:len() - HEADER_BYTES then
+    -- The length of an encrypted packet cannot be read.
+    local whole = buffer(34, 2):le_uint() == buffer:len() - HEADER_BYTES
+    if not sealed_kind(buffer) and not (kinds[buffer(1, 1):uint()] and whole) then
         return false
     end
     dissect(buffer, pinfo, root)

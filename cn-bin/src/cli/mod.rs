@@ -89,6 +89,7 @@ pub(crate) fn node_config(options: &Options, place: &Place) -> Result<NodeConfig
     let config = NodeConfig::at(place.bind);
     Ok(NodeConfig {
         key: key::load(options.key_file.as_deref()).map_err(CliError::Key)?,
+        encrypt: options.encrypt || place.cluster.as_ref().is_some_and(Cluster::encrypts),
         datagram_bytes: datagram_bytes(options),
         idle: options.idle,
         payload_check: !options.no_payload_check,

@@ -125,6 +125,11 @@ pub(crate) struct Options {
     #[arg(long, global = true, env = "DMRPC_KEY_FILE", value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
 
+    /// Encrypt every packet (AES-128-GCM). Needs a pre-shared key, and --encrypt at the other end
+    /// too: who does not encrypt is refused.
+    #[arg(long, global = true, env = "DMRPC_ENCRYPT")]
+    pub(crate) encrypt: bool,
+
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 
 use dmrpc_cn::{Context, IncomingCall, Node, NodeConfig};
 use dmrpc_core::device::Device;
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
@@ -44,7 +46,12 @@ impl Server {
 
     /// A memory node.
     pub(crate) fn memory_node() -> Self {
-        Self::start(run_memory_node)
+        Self::start(|ready, stop| run_memory_node(None, ready, stop))
+    }
+
+    /// A memory node that encrypts with what comes of `key`.
+    pub(crate) fn encrypting_memory_node(key: Key) -> Self {
+        Self::start(move |ready, stop| run_memory_node(Some(key), ready, stop))
     }
 
     /// The memory node of a pool, which makes the store in it.
@@ -63,7 +70,7 @@ impl Server {
             let identity = Identity { memory_node: 0, incarnation, key };
             let address = device.local_addr();
             let hands_out = pool.geometry().mode == Mode::Flush;
-            serve_memory((store, identity, hands_out), device, (address, ready), stop);
+            serve_memory((store, identity, hands_out), None, device, (address, ready), stop);
         })
     }
 
@@ -123,19 +130,21 @@ pub(crate) fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 31 + at / 251 + seed * 7) as u8).collect()
 }
 
-fn run_memory_node(ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
+fn run_memory_node(key: Option<Key>, ready: mpsc::Sender<SocketAddrV4>, stop: &AtomicBool) {
     let mut pool = vec![0_u64; POOL_BYTES as usize / 8];
     let store_config = StoreConfig::for_pool_bytes(POOL_BYTES);
     let store = Store::format(Plain::new(&mut pool), &store_config).expect("a pool");
     let identity = Identity { memory_node: 0, incarnation: 7, key: RefKey([9; 16]) };
     let device = UdpDevice::open(UdpConfig::LOOPBACK).expect("loopback");
     let address = device.local_addr();
-    serve_memory((store, identity, false), device, (address, ready), stop);
+    serve_memory((store, identity, false), key, device, (address, ready), stop);
 }
 
-/// Serves a store over a device until told to stop. The store must be in order at the end.
+/// Serves a store over a device until told to stop, encrypting if there is a key. The store must be
+/// in order at the end.
 fn serve_memory<M: Memory, D: Device + Wait>(
     (store, identity, hands_out): (Store<M>, Identity, bool),
+    key: Option<Key>,
     mut device: D,
     (address, ready): (SocketAddrV4, mpsc::Sender<SocketAddrV4>),
     stop: &AtomicBool,
@@ -148,6 +157,8 @@ fn serve_memory<M: Memory, D: Device + Wait>(
     }
     let config = Config {
         slots_per_session: 64,
+        key,
+        encrypt: key.is_some(),
         ..Config::new(7, device.capabilities().datagram_bytes_max)
     };
     let size = StorageSize::new(0, 16, 64);
@@ -166,7 +177,12 @@ fn serve_memory<M: Memory, D: Device + Wait>(
         waits: &mut waits,
     };
     let clock = Clock::new();
-    let mut endpoint = Endpoint::new(config, storage, clock.now()).expect("an endpoint");
+    let (ciphers, packet_bytes) = CipherRoom::needed(&size, config.payload_bytes_max);
+    let mut ciphers = vec![SessionCipher::EMPTY; ciphers];
+    let mut packet = vec![0; packet_bytes];
+    let room = CipherRoom { sessions: &mut ciphers, packet: &mut packet };
+    let mut endpoint =
+        Endpoint::encrypted(config, storage, room, clock.now()).expect("an endpoint");
     let mut idle = Idle::new(IdleStrategy::Sleep);
     ready.send(address).expect("awaited");
     while !stop.load(Ordering::Relaxed) {

@@ -266,11 +266,11 @@ impl Endpoint<'_> {
             ack.packet = incoming.receiving.contiguous as u16;
             let window = arriving_window(&self.config, self.traffic, &session.control);
             ack.grant = incoming.grant(now, window);
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
             send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
         } else {
             ack.flags |= Flags::WORKING;
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
             send_ack(io.tx, seal, session.peer, ack, Beyond::default());
         }
     }
@@ -290,7 +290,7 @@ impl Endpoint<'_> {
         ack.slot = header.slot;
         ack.request = header.request;
         ack.grant = self.config.window_packets.min(UNASKED_PACKETS).into();
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send_ack(io.tx, seal, session.peer, ack, Beyond::default());
     }
 }

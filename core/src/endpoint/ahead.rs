@@ -11,7 +11,7 @@ use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot, Storage
 use crate::device::Rx;
 use crate::prefetch::{LINE_BYTES, fetch};
 use crate::wire::bytes::{u16_at, u32_at};
-use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE};
+use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
 
 /// Tables of more bytes than this are taken not to be in a core's own caches.
 const TABLE_BYTES_MIN: usize = 1 << 20;
@@ -75,7 +75,20 @@ impl Endpoint<'_> {
                 }
                 self.fetch_client_slot(slot);
             }
+            // Only its session can be told before it is opened.
+            sealed if sealed & SEALED != 0 => self.expect_sealed(session),
             _ => {}
+        }
+    }
+
+    /// The session is one of both kinds; the packet's kind would tell, but each is a line or two.
+    #[cold]
+    fn expect_sealed(&self, session: usize) {
+        if let Some(session) = self.server_sessions.get(session) {
+            fetch(session, SERVER_SESSION_LINES);
+        }
+        if let Some(session) = self.client_sessions.get(session) {
+            fetch(session, CLIENT_SESSION_LINES);
         }
     }
 
@@ -94,7 +107,7 @@ const _: () = {
     use core::mem::offset_of;
     let short_queue = offset_of!(ClientSession, queue) + 8;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
-    assert!(offset_of!(ServerSession, binding) <= SERVER_SESSION_LINES * LINE_BYTES);
+    assert!(offset_of!(ServerSession, guard) <= SERVER_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);
     let short_answer = offset_of!(ServerSlot, outgoing.inline) + RESPONSE_HEADER_BYTES + 32;
     assert!(short_answer <= SERVER_SLOT_LINES * LINE_BYTES);

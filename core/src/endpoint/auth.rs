@@ -21,7 +21,8 @@ use aes::Aes128;
 use cmac::{Cmac, Mac as _};
 use siphasher::sip::SipHasher24;
 
-use super::host::SessionId;
+use super::cipher::{CipherRoom, SessionCipher};
+use super::host::{SessionId, Side};
 use super::tag::{Binding, TagKeys};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
@@ -111,34 +112,62 @@ impl Parties {
     }
 }
 
+/// What shows whose a session's packets are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Guard {
+    /// Tags, bound to this.
+    Tags(Binding),
+    /// The cipher at this place, which hides them too.
+    Cipher(u32),
+}
+
 /// The keys of an endpoint that has one.
-pub(super) struct Keys {
+pub(super) struct Keys<'m> {
+    /// If it encrypts.
+    pub(super) ciphers: Option<CipherRoom<'m>>,
     handshake: [u8; 16],
     pub(super) tags: TagKeys,
     /// For packets outside of sessions.
     outside: Binding,
 }
 
-impl Keys {
-    pub(super) fn new(key: &Key) -> Self {
+impl<'m> Keys<'m> {
+    pub(super) fn new(key: &Key, ciphers: Option<CipherRoom<'m>>) -> Self {
         let handshake = cmac(&key.0, &[b"dmrpc handshakes"]);
         let tags = TagKeys::new(
             &cmac(&key.0, &[b"dmrpc packets"]),
             &cmac(&key.0, &[b"dmrpc whole messages"]),
         );
         let outside = tags.bind([0; 16]);
-        Self { handshake, tags, outside }
+        Self { ciphers, handshake, tags, outside }
     }
 
-    /// The binding of packets that belong to no session.
-    pub(super) fn outside(&self) -> Binding {
-        self.outside
+    /// What guards packets that belong to no session.
+    pub(super) fn outside(&self) -> Guard {
+        Guard::Tags(self.outside)
     }
 
     /// A session's secret bytes, for its packets and for its hello's answer.
-    pub(super) fn session(&self, parties: &Parties) -> (Binding, [u8; 16]) {
-        let secret = cmac(&self.handshake, &[b"s", &parties.to_bytes()]);
-        (self.tags.bind(secret), secret)
+    pub(super) fn secret(&self, parties: &Parties) -> [u8; 16] {
+        cmac(&self.handshake, &[b"s", &parties.to_bytes()])
+    }
+
+    /// What guards a session with these secret bytes, of which this end is `side`: the cipher at
+    /// `place` where the endpoint encrypts, else tags; the usual packets begin in these ways.
+    pub(super) fn guard(
+        &mut self,
+        secret: [u8; 16],
+        side: Side,
+        place: usize,
+        (incoming, outgoing): (u128, u128),
+    ) -> Guard {
+        if let Some(ciphers) = &mut self.ciphers {
+            ciphers.sessions[place] = SessionCipher::new(secret, side);
+            return Guard::Cipher(place as u32);
+        }
+        let mut binding = self.tags.bind(secret);
+        self.tags.expect(&mut binding, incoming, outgoing);
+        Guard::Tags(binding)
     }
 
     /// What a hello shows.
@@ -166,12 +195,14 @@ impl Keys {
 /// Whether a packet of a session is from the session's peer, as far as the session can tell.
 #[inline(always)]
 pub(super) fn is_authentic(
-    keys: &Option<Keys>,
-    binding: Option<Binding>,
+    keys: &Option<Keys<'_>>,
+    guard: Option<Guard>,
     packet: Packet<'_>,
 ) -> bool {
-    match (binding, keys) {
-        (Some(binding), Some(keys)) => {
+    match (guard, keys) {
+        // No other packet is looked at before it is opened.
+        (Some(Guard::Cipher(_)), _) => packet.was_sealed(),
+        (Some(Guard::Tags(binding)), Some(keys)) => {
             packet.flags().contains(Flags::AUTHENTICATED)
                 && keys.tags.is_tagged(&binding, packet.header_bytes())
         }
@@ -183,12 +214,12 @@ pub(super) fn is_authentic(
 /// are, and that begins as the session's usual packets do. Without tags none can be right.
 #[inline(always)]
 pub(super) fn is_tagged(
-    keys: &Option<Keys>,
-    binding: &Option<Binding>,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
     header: &[u8; HEADER_BYTES],
 ) -> bool {
-    match (binding, keys) {
-        (Some(binding), Some(keys)) => keys.tags.is_tagged_usual(binding, header),
+    match (guard, keys) {
+        (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged_usual(binding, header),
         _ => false,
     }
 }

@@ -33,7 +33,7 @@ impl Endpoint<'_> {
             return;
         };
         let session = &mut self.client_sessions[session_index];
-        if !is_authentic(&self.keys, session.binding, packet) {
+        if !is_authentic(&self.keys, session.guard, packet) {
             self.counters.bad_tag += 1;
             return;
         }
@@ -194,7 +194,9 @@ impl Endpoint<'_> {
         }
         slot.admitted = false;
         slot.outgoing.stop();
-        if let Some(source) = slot.outgoing.take_source() {
+        if let Some(source) = slot.outgoing.take_source()
+            && self.loans.end(source)
+        {
             io.host.release(source);
         }
         let request = slot.request >> ATTEMPT_BITS;
@@ -259,7 +261,7 @@ impl Endpoint<'_> {
             done.flags = session_flags(session.features);
             done.slot = header.slot;
             done.request = header.request;
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
             send(io.tx, seal, session.peer, done, 0, |_| {});
         }
     }
@@ -284,7 +286,7 @@ impl Endpoint<'_> {
         ack.packet = incoming.receiving.contiguous as u16;
         let window = arriving_window(&self.config, self.traffic, &session.control);
         ack.grant = incoming.grant(now, window);
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());
     }
 

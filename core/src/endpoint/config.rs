@@ -1,12 +1,13 @@
 //! How an endpoint is set up.
 
 use super::auth::Key;
+use super::cipher::CipherRoom;
 use super::congestion::Congestion;
 use super::table::StorageSize;
 use crate::device::Device;
 use crate::time::Duration;
 use crate::wire::control::{Features, PAYLOAD_BYTES_MIN, SLOTS_MAX, WINDOW_PACKETS_MAX};
-use crate::wire::packet::HEADER_BYTES;
+use crate::wire::packet::{HEADER_BYTES, SEAL_BYTES};
 
 /// How an endpoint is set up. Start from [`Config::new`] and change what you need.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,9 @@ pub struct Config {
     /// With a key, sessions are opened only with endpoints that have the same one, and their
     /// packets are tagged.
     pub key: Option<Key>,
+    /// Whether packets are encrypted; needs a key, and peers that want the same. An endpoint of
+    /// it is made by [`Endpoint::encrypted`](super::Endpoint::encrypted).
+    pub encrypt: bool,
     /// Random bytes, other ones in each life, that no one else knows: what cookies and nonces are
     /// made of. [`Config::new`] makes them of the incarnation, which is enough for a simulation.
     pub secret: [u8; 16],
@@ -70,6 +74,7 @@ impl Config {
             congestion: Congestion::Swift,
             features: Features::PAYLOAD_CHECK,
             key: None,
+            encrypt: false,
             secret: u128::from(incarnation).to_le_bytes(),
             retransmit_after: Duration::from_millis(5),
             retransmit_min: Duration::from_micros(500),
@@ -124,6 +129,28 @@ impl Config {
         self
     }
 
+    /// Looks that there is room for encryption if it is wanted, and makes packets shorter by what
+    /// it puts behind them.
+    pub(super) fn take_room<'m>(
+        &mut self,
+        room: Option<CipherRoom<'m>>,
+        size: &StorageSize,
+    ) -> Result<Option<CipherRoom<'m>>, ConfigError> {
+        if !self.encrypt {
+            return Ok(None);
+        }
+        if self.key.is_none() {
+            return Err(ConfigError::EncryptionWithoutKey);
+        }
+        let needed = CipherRoom::needed(size, self.payload_bytes_max);
+        let got = room.as_ref().map_or((0, 0), |room| (room.sessions.len(), room.packet.len()));
+        if got.0 < needed.0 || got.1 < needed.1 {
+            return Err(ConfigError::CipherRoom { needed, got });
+        }
+        self.payload_bytes_max = self.payload_bytes_max.saturating_sub(SEAL_BYTES as u32);
+        Ok(room)
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let slots = self.slots_per_session;
         if !slots.is_power_of_two() || slots > SLOTS_MAX {
@@ -161,6 +188,15 @@ pub enum ConfigError {
         /// The lengths that it has.
         got: StorageSize,
     },
+    /// Encryption is wanted and there is no key to make it of.
+    EncryptionWithoutKey,
+    /// The room for encryption is missing or too small.
+    CipherRoom {
+        /// Sessions, and bytes of a packet, that it needs.
+        needed: (usize, usize),
+        /// The same as it has them.
+        got: (usize, usize),
+    },
 }
 
 impl core::fmt::Display for ConfigError {
@@ -176,6 +212,14 @@ impl core::fmt::Display for ConfigError {
                 f,
                 "datagrams of {bytes} bytes; at least {} are needed",
                 PAYLOAD_BYTES_MIN as usize + HEADER_BYTES
+            ),
+            Self::EncryptionWithoutKey => {
+                write!(f, "encryption without a key; give a pre-shared one to both ends")
+            }
+            Self::CipherRoom { needed, got } => write!(
+                f,
+                "room to encrypt {} sessions and packets of {} bytes; needed are {} and {}",
+                got.0, got.1, needed.0, needed.1
             ),
             Self::Storage { needed, got } => write!(f, "storage is {got:?}; needed is {needed:?}"),
         }

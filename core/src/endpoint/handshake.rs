@@ -3,13 +3,13 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::Parties;
+use super::auth::{Guard, Parties};
+use super::cipher::SessionCipher;
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
 use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
-use super::tag::Binding;
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Reordering;
 use crate::device::Tx;
@@ -148,8 +148,13 @@ impl Endpoint<'_> {
         if !shown {
             self.counters.bad_tag += 1;
             self.send_refusal(io, peer, hello, Refusal::NotAuthenticated);
+            return false;
         }
-        shown
+        let alike = hello.features.encrypts() == self.config.features.encrypts();
+        if !alike {
+            self.send_refusal(io, peer, hello, Refusal::Encryption);
+        }
+        alike
     }
 
     /// The server wants to see that we receive at our address.
@@ -253,10 +258,11 @@ impl Endpoint<'_> {
         };
         let template = template(Kind::Response, remote, features);
         let straight = straight(Kind::Request, server, features, peer);
-        let keyed = self.keys.as_ref().map(|keys| {
-            let (mut binding, secret) = keys.session(&parties);
-            keys.tags.expect(&mut binding, straight.first_part(), template.first_part());
-            (binding, secret)
+        let place = self.client_sessions.len() + index;
+        let begin = (straight.first_part(), template.first_part());
+        let keyed = self.keys.as_mut().map(|keys| {
+            let secret = keys.secret(&parties);
+            (keys.guard(secret, Side::Server, place, begin), secret)
         });
         self.server_sessions[index] = ServerSession {
             open: true,
@@ -273,7 +279,7 @@ impl Endpoint<'_> {
             straight,
             // What is left in it of the last session finds nothing to send.
             queue: self.server_sessions[index].queue,
-            binding: keyed.map(|(binding, _)| binding),
+            guard: keyed.map(|(guard, _)| guard),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
             control: Control::new(self.config.congestion),
             reordering: Reordering::NONE,
@@ -340,14 +346,14 @@ impl Endpoint<'_> {
         self.send_greeting(io, peer, header, &bytes);
     }
 
-    /// The binding of the session that a hello's answer grants: `Err` if the answer does not show
-    /// that the server has our key, or speaks of one where we have none.
-    fn granted_binding(
+    /// The secret bytes of the session that a hello's answer grants: `Err` if the answer does not
+    /// show that the server has our key, or speaks of one where we have none.
+    fn granted_secret(
         &self,
         client: SessionId,
         ack: &HelloAck,
         payload: &[u8],
-    ) -> Result<Option<Binding>, ()> {
+    ) -> Result<Option<[u8; 16]>, ()> {
         let tagged = ack.features.contains(Features::AUTHENTICATED);
         let Some(keys) = &self.keys else { return if tagged { Err(()) } else { Ok(None) } };
         let parties = Parties {
@@ -358,9 +364,9 @@ impl Endpoint<'_> {
             server: SessionId { index: ack.session, generation: ack.generation },
             server_nonce: ack.nonce,
         };
-        let (binding, secret) = keys.session(&parties);
+        let secret = keys.secret(&parties);
         let proved = tagged && keys.ack_proof(&secret, &payload[..PROVED_BYTES]) == ack.proof;
-        if proved { Ok(Some(binding)) } else { Err(()) }
+        if proved { Ok(Some(secret)) } else { Err(()) }
     }
 
     pub(super) fn on_hello_ack<T: Tx, H: Host>(
@@ -376,13 +382,13 @@ impl Endpoint<'_> {
             return;
         };
         let client = SessionId { index: header.session, generation: header.generation };
-        let Ok(binding) = self.granted_binding(client, &ack, payload) else {
+        let Ok(secret) = self.granted_secret(client, &ack, payload) else {
             self.counters.bad_tag += 1;
             return;
         };
         let Some(index) = self.client_session_of(peer, header) else {
             self.counters.unknown_session += 1;
-            return self.decline(io, peer, &ack, binding);
+            return self.decline(io, peer, &ack, secret);
         };
         let slots_max = self.config.slots_per_session;
         let session = &mut self.client_sessions[index];
@@ -393,9 +399,13 @@ impl Endpoint<'_> {
         if session.state != ClientState::Connecting || !ours {
             self.counters.stale += 1;
             if session.remote != remote {
-                self.decline(io, peer, &ack, binding);
+                self.decline(io, peer, &ack, secret);
             }
             return;
+        }
+        if ack.features.encrypts() != self.config.features.encrypts() {
+            self.decline(io, peer, &ack, secret);
+            return self.close_client(now, io, index, Closed::Encryption);
         }
         session.state = ClientState::Up;
         session.remote = remote;
@@ -407,10 +417,9 @@ impl Endpoint<'_> {
         let id = SessionId { index: index as u32, generation: session.generation };
         session.template = template(Kind::Request, remote, ack.features);
         session.straight = straight(Kind::Response, id, ack.features, peer);
-        session.binding = binding;
-        if let (Some(keys), Some(binding)) = (&self.keys, &mut session.binding) {
-            let (incoming, outgoing) = (session.straight, session.template);
-            keys.tags.expect(binding, incoming.first_part(), outgoing.first_part());
+        if let (Some(keys), Some(secret)) = (&mut self.keys, secret) {
+            let begin = (session.straight.first_part(), session.template.first_part());
+            session.guard = Some(keys.guard(secret, Side::Client, index, begin));
         }
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;
@@ -429,11 +438,23 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
         ack: &HelloAck,
-        binding: Option<Binding>,
+        secret: Option<[u8; 16]>,
     ) {
         let mut bye = Header::new(Kind::Bye, ack.session, ack.generation);
         bye.flags = session_flags(ack.features);
-        let seal = Seal::new(self.crc, &self.keys, binding);
+        let (cipher, guard);
+        let seal = match (secret, &self.keys) {
+            (Some(secret), _) if ack.features.encrypts() => {
+                cipher = SessionCipher::farewell(secret);
+                Seal::encrypting(self.crc, &cipher)
+            }
+            (secret, keys) => {
+                let binding =
+                    secret.zip(keys.as_ref()).map(|(secret, keys)| keys.tags.bind(secret));
+                guard = binding.map(Guard::Tags);
+                Seal::new(self.crc, &self.keys, &guard)
+            }
+        };
         send(io.tx, seal, peer, bye, 0, |_| {});
     }
 
@@ -471,6 +492,7 @@ impl Endpoint<'_> {
             Refusal::NoSessions => Closed::NoSessions,
             Refusal::StaleIncarnation => Closed::StaleIncarnation,
             Refusal::NotAuthenticated => Closed::NotAuthenticated,
+            Refusal::Encryption => Closed::Encryption,
         };
         self.close_client(now, io, index, why);
     }

@@ -121,7 +121,7 @@ impl Endpoint<'_> {
         let mut header = Header::new(kind, session.remote.index, session.remote.generation);
         header.flags = session_flags(session.features);
         header.request = self.secret.ping_nonce(id);
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, header, 0, |_| {});
     }
 
@@ -131,7 +131,7 @@ impl Endpoint<'_> {
         done.flags = session_flags(session.features);
         done.slot = slot;
         done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, done, 0, |_| {});
     }
 
@@ -163,7 +163,7 @@ impl Endpoint<'_> {
         pong.flags = session_flags(session.features);
         pong.slot = asked.slot;
         pong.request = asked.request;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, pong, 0, |_| {});
     }
 

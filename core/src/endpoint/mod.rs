@@ -12,10 +12,11 @@
 //! - `wheel`: timers; `waits`: those of thousands of sessions;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
 //!   `straight`: the usual case of both; `parts`: what both share;
-//! - [`auth`]: keys and cookies; `tag`: whose packet it is;
+//! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `outgoing`: a message on its way; `queue`: whose turn it is;
+//! - `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
+//!   `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -38,6 +39,7 @@ mod ahead;
 pub mod auth;
 mod bits;
 mod call;
+pub mod cipher;
 mod client;
 mod config;
 pub mod congestion;
@@ -47,11 +49,14 @@ mod handshake;
 pub mod here;
 pub mod host;
 mod liveness;
+mod loans;
 mod outgoing;
 mod parts;
 mod queue;
 mod retry;
 mod rtt;
+mod seal;
+mod sealed;
 mod server;
 mod settle;
 mod straight;
@@ -74,11 +79,13 @@ use crate::crc32c::Crc32c;
 use crate::device::{Device, Rx, Tx, Work};
 use crate::time::Instant;
 use crate::wire::control::Features;
-use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE};
+use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
+use cipher::{CipherRoom, SessionCipher};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
+use loans::Loans;
 use queue::Ready;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
@@ -110,7 +117,7 @@ pub struct Endpoint<'m> {
     config: Config,
     crc: Crc32c,
     /// If the configuration has a key.
-    keys: Option<Keys>,
+    keys: Option<Keys<'m>>,
     secret: Secret,
     traffic: Traffic,
     /// When a reset that proves nothing is looked at next.
@@ -120,6 +127,7 @@ pub struct Endpoint<'m> {
     /// The tables are too large for the processor's caches: fetch ahead.
     ahead: bool,
     counters: Counters,
+    loans: Loans,
     wheel: Wheel<'m>,
     /// In use where fetching ahead is worth while.
     waits: Waits<'m>,
@@ -150,14 +158,36 @@ impl<'m> Endpoint<'m> {
     /// An endpoint without sessions, in the memory of `storage`.
     ///
     /// # Errors
-    /// A configuration out of its limits, or storage whose lengths do not fit each other.
-    pub fn new(
-        mut config: Config,
+    /// A configuration out of its limits, or storage whose lengths do not fit each other; one that
+    /// wants encryption needs [`Endpoint::encrypted`].
+    pub fn new(config: Config, storage: Storage<'m>, now: Instant) -> Result<Self, ConfigError> {
+        Self::build(config, storage, None, now)
+    }
+
+    /// The same, with what encryption takes if [`Config::encrypt`] wants it; if not, the room may
+    /// be empty, and is not kept.
+    ///
+    /// # Errors
+    /// As [`Endpoint::new`]; encryption without a key, or room that is too small.
+    pub fn encrypted(
+        config: Config,
         storage: Storage<'m>,
+        room: CipherRoom<'m>,
         now: Instant,
     ) -> Result<Self, ConfigError> {
+        Self::build(config, storage, Some(room), now)
+    }
+
+    fn build(
+        mut config: Config,
+        storage: Storage<'m>,
+        room: Option<CipherRoom<'m>>,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        let room = config.take_room(room, &storage.size())?;
         config.check()?;
         config.features.set(Features::AUTHENTICATED, config.key.is_some());
+        config.features.set(Features::ENCRYPTED, config.encrypt);
         let slots = usize::from(config.slots_per_session);
         let got = storage.size();
         let needed = StorageSize::new(got.client_sessions, got.server_sessions, slots);
@@ -175,13 +205,14 @@ impl<'m> Endpoint<'m> {
         Ok(Self {
             config,
             crc: Crc32c::detect(),
-            keys: config.key.as_ref().map(Keys::new),
+            keys: config.key.as_ref().map(|key| Keys::new(key, room)),
             secret: Secret(config.secret),
             traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
+            loans: Loans::NONE,
             wheel: Wheel::new(timers, now),
             waits: Waits::new(waits, now),
             ready: Ready::EMPTY,
@@ -194,14 +225,24 @@ impl<'m> Endpoint<'m> {
 
     /// Ends the endpoint without a word to its peers, and hands its memory back.
     pub fn into_storage(self) -> Storage<'m> {
-        Storage {
+        self.into_parts().0
+    }
+
+    /// The same, with the room for encryption if it has that; its keys are forgotten.
+    pub fn into_parts(self) -> (Storage<'m>, Option<CipherRoom<'m>>) {
+        let storage = Storage {
             client_sessions: self.client_sessions,
             client_slots: self.client_slots,
             server_sessions: self.server_sessions,
             server_slots: self.server_slots,
             timers: self.wheel.into_entries(),
             waits: self.waits.into_entries(),
+        };
+        let mut room = self.keys.and_then(|keys| keys.ciphers);
+        if let Some(room) = &mut room {
+            room.sessions.fill(SessionCipher::EMPTY);
         }
+        (storage, room)
     }
 
     /// Does a bounded amount of work and returns: sends what was begun since the last poll, takes
@@ -231,6 +272,9 @@ impl<'m> Endpoint<'m> {
             // Before the look for packets, which on some devices is a system call.
             sent = self.transmit_ready(&mut io);
             io.tx.flush();
+        }
+        if !self.loans.is_empty() {
+            self.take_back(&mut io);
         }
         let received = rx.receive();
         if self.ahead {
@@ -301,10 +345,23 @@ impl<'m> Endpoint<'m> {
         {
             return;
         }
-        let packet = match Packet::parse(datagram, self.crc) {
-            Ok(packet) => packet,
-            Err(error) => return self.counters.wire_error(error),
-        };
+        if datagram.get(1).is_some_and(|kind| kind & SEALED != 0) {
+            return self.sealed_packet(now, io, peer, datagram);
+        }
+        match Packet::parse(datagram, self.crc) {
+            Ok(packet) => self.parsed_packet(now, io, peer, packet),
+            Err(error) => self.counters.wire_error(error),
+        }
+    }
+
+    #[inline(always)]
+    fn parsed_packet<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        packet: Packet<'_>,
+    ) {
         match packet.kind() {
             Kind::Request => self.on_request(now, io, peer, packet),
             Kind::Response => self.on_response(now, io, peer, packet),
@@ -346,18 +403,7 @@ impl<'m> Endpoint<'m> {
     /// Whether a control packet of a session is from the session's peer, as far as the session can
     /// tell. Packets outside of sessions bring proofs of their own.
     fn is_from_peer(&self, peer: SocketAddrV4, header: &Header, packet: Packet<'_>) -> bool {
-        let binding = match header.kind {
-            Kind::RequestAck | Kind::Busy | Kind::Pong => {
-                let index = self.client_session_of(peer, header);
-                index.and_then(|index| self.client_sessions[index].binding)
-            }
-            Kind::ResponseAck | Kind::Cancel | Kind::Done | Kind::Ping | Kind::Bye => {
-                let index = self.server_session_of(peer, header);
-                index.and_then(|index| self.server_sessions[index].binding)
-            }
-            _ => None,
-        };
-        is_authentic(&self.keys, binding, packet)
+        is_authentic(&self.keys, self.guard_of(peer, header), packet)
     }
 
     /// Serves timers that are due. Most polls come before the next tick.

@@ -81,7 +81,7 @@ impl Endpoint<'_> {
         cancel.flags = session_flags(session.features);
         cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         cancel.request = slot.request;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, cancel, 0, |_| {});
     }
 
@@ -253,7 +253,7 @@ impl Endpoint<'_> {
         probe.request = slot.request;
         probe.message = slot.outgoing.message();
         probe.head = slot.outgoing.head;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, probe, 0, |_| {});
     }
 }

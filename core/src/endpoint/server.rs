@@ -75,7 +75,7 @@ impl Endpoint<'_> {
             return self.reset(io, peer, &header);
         };
         let session = &mut self.server_sessions[session_index];
-        if !is_authentic(&self.keys, session.binding, packet) {
+        if !is_authentic(&self.keys, session.guard, packet) {
             self.counters.bad_tag += 1;
             return;
         }
@@ -133,7 +133,9 @@ impl Endpoint<'_> {
     pub(super) fn let_go<T, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let slot = &mut self.server_slots[index];
         slot.outgoing.stop();
-        if let Some(source) = slot.outgoing.take_source() {
+        if let Some(source) = slot.outgoing.take_source()
+            && self.loans.end(source)
+        {
             io.host.release(source);
         }
         if slot.state != ServeState::Answered {

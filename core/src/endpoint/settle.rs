@@ -176,7 +176,7 @@ impl Endpoint<'_> {
         busy.flags.set(Flags::EARLY, self.server_slots[index].early);
         busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         busy.request = self.server_slots[index].request;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, busy, 0, |_| {});
     }
 
@@ -236,7 +236,8 @@ impl Endpoint<'_> {
         let mut reset = Header::new(Kind::Reset, asked.session, asked.generation);
         reset.flags = session_flags(self.config.features & Features::AUTHENTICATED);
         reset.request = asked.request;
-        let seal = Seal::new(self.crc, &self.keys, self.keys.as_ref().map(Keys::outside));
+        let guard = self.keys.as_ref().map(Keys::outside);
+        let seal = Seal::new(self.crc, &self.keys, &guard);
         send(io.tx, seal, peer, reset, 0, |_| {});
     }
 }

@@ -6,7 +6,7 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Endpoint;
-use super::auth::{Keys, is_tagged};
+use super::auth::{Guard, Keys, is_tagged};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
@@ -14,7 +14,6 @@ use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
-use super::tag::Binding;
 use super::transmit::{Io, Line, Whole, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -22,7 +21,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, SEALED, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -31,7 +30,8 @@ pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Tem
     Template::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// How the usual packets of `kind` begin that come in from `peer` for session `local`.
+/// How the usual packets of `kind` begin that come in from `peer` for session `local`: where they
+/// are encrypted, once they are opened, so that no other packet is taken for one.
 pub(super) fn straight(
     kind: Kind,
     local: SessionId,
@@ -39,7 +39,9 @@ pub(super) fn straight(
     peer: SocketAddrV4,
 ) -> Straight {
     let header = Header::new(kind, local.index, local.generation);
-    Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer))
+    let straight =
+        Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer));
+    if features.contains(Features::ENCRYPTED) { straight.sealed() } else { straight }
 }
 
 /// An address as one word, in the order that it has in memory.
@@ -72,13 +74,13 @@ enum Fault {
 #[inline(always)]
 fn verify(
     crc: Crc32c,
-    keys: &Option<Keys>,
-    binding: &Option<Binding>,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
 ) -> Result<(), Fault> {
     if bytes[2] != CHECKED {
-        return verify_unusual(crc, keys, binding, bytes, payload);
+        return verify_unusual(crc, keys, guard, bytes, payload);
     }
     // Nothing covers a tag in a session without: it must be zero.
     let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
@@ -88,18 +90,22 @@ fn verify(
 #[inline(never)]
 fn verify_unusual(
     crc: Crc32c,
-    keys: &Option<Keys>,
-    binding: &Option<Binding>,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
 ) -> Result<(), Fault> {
+    if bytes[1] & SEALED != 0 {
+        // It would not be here unless it had been opened.
+        return Ok(());
+    }
     let checked = bytes[2] & CHECKED != 0;
     let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
     if check != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
-        return if is_tagged(keys, binding, bytes) { Ok(()) } else { Err(Fault::Tag) };
+        return if is_tagged(keys, guard, bytes) { Ok(()) } else { Err(Fault::Tag) };
     }
     if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
 }
@@ -139,7 +145,7 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
-        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
             self.faulty(fault);
             return true;
         }
@@ -160,7 +166,7 @@ impl Endpoint<'_> {
                 let line = Line {
                     crc: self.crc,
                     keys: &self.keys,
-                    binding: &session.binding,
+                    guard: &session.guard,
                     peer,
                     template: &session.template,
                 };
@@ -206,7 +212,7 @@ impl Endpoint<'_> {
         if request > slot.request || request == slot.request && !kept {
             return false;
         }
-        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
             self.faulty(fault);
             return true;
         }
@@ -219,7 +225,7 @@ impl Endpoint<'_> {
         let line = Line {
             crc: self.crc,
             keys: &self.keys,
-            binding: &session.binding,
+            guard: &session.guard,
             peer,
             template: &session.template,
         };
@@ -263,7 +269,7 @@ impl Endpoint<'_> {
         {
             return false;
         }
-        if let Err(fault) = verify(self.crc, &self.keys, &session.binding, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
             self.faulty(fault);
             return true;
         }

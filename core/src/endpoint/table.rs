@@ -2,13 +2,13 @@
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
+use super::auth::Guard;
 use super::congestion::Control;
 use super::host::{SessionId, Sink};
 use super::outgoing::Outgoing;
 use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
-use super::tag::Binding;
 use super::waits::WaitEntries;
 use super::wheel::TimerEntry;
 use super::window::Reordering;
@@ -132,8 +132,8 @@ pub struct ClientSession {
     /// Slots with packets to send.
     pub(super) queue: Queue,
     pub(super) peer: SocketAddrV4,
-    /// What its packets' tags are bound to, if they have tags.
-    pub(super) binding: Option<Binding>,
+    /// What shows whose its packets are, with a key.
+    pub(super) guard: Option<Guard>,
     /// The server's index and generation of the session.
     pub(super) remote: SessionId,
     pub(super) remote_incarnation: u64,
@@ -172,7 +172,7 @@ impl ClientSession {
         template: Template::EMPTY,
         straight: Straight::NEVER,
         queue: Queue::EMPTY,
-        binding: None,
+        guard: None,
         cookie: 0,
         refused: false,
         rtt: Rtt::new(Duration::from_millis(5)),
@@ -330,8 +330,8 @@ pub struct ServerSession {
     pub(super) slots: u16,
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
-    /// What its packets' tags are bound to, if they have tags.
-    pub(super) binding: Option<Binding>,
+    /// What shows whose its packets are, with a key.
+    pub(super) guard: Option<Guard>,
     pub(super) payload_bytes: u32,
     pub(super) open: bool,
     pub(super) suspected: bool,
@@ -366,7 +366,7 @@ impl ServerSession {
         template: Template::EMPTY,
         straight: Straight::NEVER,
         queue: Queue::EMPTY,
-        binding: None,
+        guard: None,
         secret: [0; 16],
         control: Control::None,
         reordering: Reordering::NONE,

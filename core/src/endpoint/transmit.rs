@@ -3,18 +3,18 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
-use super::auth::Keys;
+use super::auth::{Guard, Keys};
 use super::host::{Host, SessionEvent, SessionId, Side};
+use super::loans::Loans;
 use super::outgoing::{Outgoing, Short};
 use super::queue::{NONE, Queue, SERVER};
+pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
-use super::tag::Binding;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
-use crate::wire::control::Features;
 use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 use crate::wire::template::{Template, seal_by_flags, seal_checked};
 
@@ -49,58 +49,10 @@ const BYTES_A_SESSION: i32 = 8 * 1024;
 /// What a message in one packet counts for, then: 32 are a turn.
 const BYTES_A_WHOLE: i32 = 256;
 
-/// What seals the packets of a session.
-#[derive(Clone, Copy)]
-pub(super) struct Seal<'a> {
-    crc: Crc32c,
-    tag: Option<(&'a Keys, Binding)>,
-}
-
-impl<'a> Seal<'a> {
-    #[inline(always)]
-    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys>, binding: Option<Binding>) -> Self {
-        Self { crc, tag: binding.and_then(|binding| Some((keys.as_ref()?, binding))) }
-    }
-
-    /// For packets that bring proofs of their own, or need none.
-    pub(super) fn plain(crc: Crc32c) -> Self {
-        Self { crc, tag: None }
-    }
-
-    /// Puts the tag in, if the session has tags: the last thing that happens to a header.
-    #[inline(always)]
-    fn tag(self, header: &mut [u8; HEADER_BYTES]) {
-        if let Some((keys, binding)) = self.tag {
-            keys.tags.put(&binding, header);
-        }
-    }
-}
-
-/// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.
-/// Returns false if the device has no room.
-#[inline]
-pub(super) fn send<T: Tx>(
-    tx: &mut T,
-    seal: Seal<'_>,
-    peer: SocketAddrV4,
-    mut header: Header,
-    bytes: usize,
-    fill: impl FnOnce(&mut [u8]),
-) -> bool {
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else {
-        return false;
-    };
-    fill(&mut datagram[HEADER_BYTES..]);
-    header.payload = bytes as u16;
-    header.emit(datagram, seal.crc);
-    seal.tag(datagram.first_chunk_mut().expect("room for a header"));
-    true
-}
-
 /// Sends packet `number` of a message.
 #[inline]
 pub(super) fn send_packet<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     mut header: Header,
@@ -114,6 +66,12 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let start = number * payload_bytes;
     let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
+    if let Some(source) = outgoing.source()
+        && start >= inline
+        && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
+    {
+        return sent;
+    }
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
@@ -128,15 +86,6 @@ pub(super) fn send_packet<T: Tx, H: Host>(
             host.supply(source, start + here as u32 - inline, rest);
         }
     })
-}
-
-/// Flags that every packet of a session carries.
-#[inline]
-pub(super) fn session_flags(features: Features) -> Flags {
-    let mut flags = Flags::empty();
-    flags.set(Flags::PAYLOAD_CHECK, features.contains(Features::PAYLOAD_CHECK));
-    flags.set(Flags::AUTHENTICATED, features.contains(Features::AUTHENTICATED));
-    flags
 }
 
 impl Endpoint<'_> {
@@ -256,7 +205,7 @@ impl Endpoint<'_> {
                     let line = Line {
                         crc: self.crc,
                         keys: &self.keys,
-                        binding: &session.binding,
+                        guard: &session.guard,
                         peer: address_of(session.straight.peer),
                         template: &session.template,
                     };
@@ -271,8 +220,8 @@ impl Endpoint<'_> {
                 session.queue.pop();
                 continue;
             }
-            let seal = Seal::new(self.crc, &self.keys, session.binding);
-            let turn = long_request(io, seal, session, slot, number);
+            let seal = Seal::new(self.crc, &self.keys, &session.guard);
+            let turn = long_request((&mut *io, &mut self.loans), seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
             self.counters.packets_resent += u64::from(turn.again);
@@ -342,7 +291,7 @@ impl Endpoint<'_> {
         let line = Line {
             crc: self.crc,
             keys: &self.keys,
-            binding: &session.binding,
+            guard: &session.guard,
             peer: session.peer,
             template: &session.template,
         };
@@ -366,7 +315,8 @@ impl Endpoint<'_> {
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
-        let seal = Seal::new(self.crc, &self.keys, session.binding);
+        let seal = Seal::new(self.crc, &self.keys, &session.guard);
+        let io = (io, &mut self.loans);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
@@ -385,7 +335,7 @@ pub(super) struct Turn {
 /// One turn of a request of several packets, or of one that the host supplies.
 #[inline(never)]
 fn long_request<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    io: (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     session: &ClientSession,
     slot: &mut ClientSlot,
@@ -397,7 +347,8 @@ fn long_request<T: Tx, H: Host>(
     header.request = slot.request;
     header.slot = number as u16;
     header.grant = slot.unasked.into();
-    let turn = several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes);
+    let turn =
+        { several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes) };
     if turn.packets > 0 {
         slot.state = CallState::Sent;
     }
@@ -416,8 +367,8 @@ pub(super) struct Whole {
 /// What a session's packets of one kind are made with.
 pub(super) struct Line<'a> {
     pub(super) crc: Crc32c,
-    pub(super) keys: &'a Option<Keys>,
-    pub(super) binding: &'a Option<Binding>,
+    pub(super) keys: &'a Option<Keys<'a>>,
+    pub(super) guard: &'a Option<Guard>,
     pub(super) peer: SocketAddrV4,
     pub(super) template: &'a Template,
 }
@@ -432,6 +383,9 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
+    if !line.template.is_usual() {
+        return send_whole_unusual(tx, line, (request, slot), whole, outgoing);
+    }
     let bytes = usize::from(whole.bytes);
     // Before the device is asked, so that it is known to both how long the packet can be.
     let from = &outgoing.inline[..bytes];
@@ -439,33 +393,39 @@ pub(super) fn send_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    if line.template.is_usual() {
-        seal_checked(header, payload, line.crc);
-    } else {
-        seal_unusual(line.crc, line.keys, line.binding, header, payload);
-    }
+    seal_checked(header, payload, line.crc);
     outgoing.short = Short::Sent;
     true
 }
 
-/// Seals a packet that has a tag, or whose payload is not covered.
+/// The same for a packet that has a tag, or is encrypted, or whose payload is not covered.
 #[inline(never)]
-fn seal_unusual(
-    crc: Crc32c,
-    keys: &Option<Keys>,
-    binding: &Option<Binding>,
-    header: &mut [u8; HEADER_BYTES],
-    payload: &[u8],
-) {
-    seal_by_flags(header, payload, crc);
-    if let (Some(keys), Some(binding)) = (keys, binding) {
-        keys.tags.put_usual(binding, header);
-    }
+fn send_whole_unusual<T: Tx>(
+    tx: &mut T,
+    line: &Line<'_>,
+    (request, slot): (u64, usize),
+    whole: Whole,
+    outgoing: &mut Outgoing,
+) -> bool {
+    let bytes = usize::from(whole.bytes);
+    let from = &outgoing.inline[..bytes];
+    let seal = Seal::new(line.crc, line.keys, line.guard);
+    let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes + seal.trailer()) else {
+        return false;
+    };
+    let (header, rest) = datagram.split_first_chunk_mut().expect("room for a header");
+    let payload = &mut rest[..bytes];
+    copy_short(payload, from);
+    line.template.put_whole(header, bytes, request, slot as u16, whole.head);
+    seal_by_flags(header, payload, line.crc);
+    seal.finish_usual(datagram);
+    outgoing.short = Short::Sent;
+    true
 }
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
 fn several<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     header: Header,
@@ -475,7 +435,8 @@ fn several<T: Tx, H: Host>(
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
-        if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
+        let both = (&mut *io, &mut *loans);
+        if !send_packet(both, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
         again += u32::from(outgoing.sent(number));

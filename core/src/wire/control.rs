@@ -13,6 +13,15 @@ bitflags! {
         const PAYLOAD_CHECK = 1;
         /// Packets have an authentication tag. Follows from the key, not from what is asked for.
         const AUTHENTICATED = 1 << 1;
+        /// Packets are encrypted. Both ends want it, or neither: there is nothing in between.
+        const ENCRYPTED = 1 << 2;
+    }
+}
+
+impl Features {
+    /// Whether packets are encrypted.
+    pub fn encrypts(self) -> bool {
+        self.contains(Self::ENCRYPTED)
     }
 }
 
@@ -202,6 +211,8 @@ pub enum Refusal {
     StaleIncarnation = 2,
     /// It has a key, and the client has not shown that it has the same; or the other way round.
     NotAuthenticated = 3,
+    /// One of the two encrypts and the other does not.
+    Encryption = 4,
 }
 
 /// Length of a refusal, in bytes: the reason, and a proof as in [`HelloAck`].
@@ -218,6 +229,7 @@ impl Refusal {
             1 => Self::NoSessions,
             2 => Self::StaleIncarnation,
             3 => Self::NotAuthenticated,
+            4 => Self::Encryption,
             other => return Err(WireError::Value { field: "refusal", value: other.into() }),
         };
         Ok((refusal, array_at(bytes, 1)))

@@ -24,7 +24,7 @@ pub const PROTOCOL_VERSION: u8 = 1;
 /// Length of the header, in bytes.
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum lies: everything in front of it is covered.
-pub(super) const CHECK_AT: usize = 44;
+pub(crate) const CHECK_AT: usize = 44;
 /// [`Kind::Request`] as it lies in the header's second byte.
 pub const REQUEST: u8 = Kind::Request as u8;
 /// [`Kind::Response`] as it lies in the header's second byte.
@@ -35,6 +35,11 @@ pub const TAGGED: u64 = (Flags::AUTHENTICATED.bits() as u64) << 16;
 pub const CHECKED: u8 = Flags::PAYLOAD_CHECK.bits() as u8;
 /// Where the authentication tag lies, which is set last.
 pub const TAG_AT: usize = 16;
+/// Set in the header's second byte, beside the kind, of a packet whose rest is encrypted: see
+/// `endpoint::cipher`.
+pub const SEALED: u8 = 0x80;
+/// What an encrypted packet has at its end: the tag of all of it, in bytes.
+pub const SEAL_BYTES: usize = 16;
 
 /// What a packet is for. The comment names who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +78,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_wire(value: u8) -> Result<Self, WireError> {
+    /// The kind that a header's second byte stands for.
+    ///
+    /// # Errors
+    /// It stands for none.
+    pub(crate) fn from_wire(value: u8) -> Result<Self, WireError> {
         Ok(match value {
             1 => Self::Hello,
             2 => Self::HelloAck,
@@ -185,6 +194,15 @@ impl Header {
     pub fn emit(&self, datagram: &mut [u8], crc: Crc32c) {
         let (bytes, payload) =
             datagram.split_first_chunk_mut::<HEADER_BYTES>().expect("room for the header");
+        self.emit_apart(bytes, payload, crc);
+    }
+
+    /// As [`Header::emit`], of a payload that lies elsewhere.
+    ///
+    /// # Panics
+    /// As [`Header::emit`].
+    #[inline(always)]
+    pub fn emit_apart(&self, bytes: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
         assert_eq!(payload.len(), usize::from(self.payload), "payload length as the header says");
         bytes[0] = PROTOCOL_VERSION;
         bytes[1] = self.kind as u8;
@@ -203,6 +221,11 @@ impl Header {
         let check = crc.packet(bytes, covered);
         put(bytes, CHECK_AT, check.to_le_bytes());
     }
+}
+
+fn flags_of(bytes: &[u8; HEADER_BYTES]) -> Result<Flags, WireError> {
+    let bits = u16_at(bytes, 2);
+    Flags::from_bits(bits).ok_or(WireError::Value { field: "flags", value: bits.into() })
 }
 
 /// A datagram that has been verified. Its fields are read where they lie.
@@ -230,8 +253,7 @@ impl<'a> Packet<'a> {
         if claimed != payload.len() {
             return Err(WireError::Length { claimed, got: payload.len() });
         }
-        let flags = Flags::from_bits(u16_at(bytes, 2))
-            .ok_or(WireError::Value { field: "flags", value: u16_at(bytes, 2).into() })?;
+        let flags = flags_of(bytes)?;
         let covered: &[u8] = if flags.contains(Flags::PAYLOAD_CHECK) { payload } else { &[] };
         if crc.packet(bytes, covered) != u32_at(bytes, CHECK_AT) {
             return Err(WireError::Checksum);
@@ -241,6 +263,29 @@ impl<'a> Packet<'a> {
             return Err(WireError::Checksum);
         }
         Ok(Self { kind: Kind::from_wire(bytes[1])?, bytes, payload })
+    }
+
+    /// A datagram that was decrypted, and so shown to be as it was sent: version, kind and lengths
+    /// are looked at all the same.
+    ///
+    /// # Errors
+    /// It was sent wrong.
+    pub(crate) fn parse_opened(datagram: &'a [u8]) -> Result<Self, WireError> {
+        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(WireError::Truncated { needed: HEADER_BYTES, got: datagram.len() });
+        };
+        let claimed = usize::from(u16_at(bytes, 34));
+        if claimed != payload.len() {
+            return Err(WireError::Length { claimed, got: payload.len() });
+        }
+        flags_of(bytes)?;
+        Ok(Self { kind: Kind::from_wire(bytes[1] & !SEALED)?, bytes, payload })
+    }
+
+    /// Whether it came encrypted.
+    #[inline(always)]
+    pub(crate) fn was_sealed(&self) -> bool {
+        self.bytes[1] & SEALED != 0
     }
 
     /// See [`Header::kind`].

@@ -1,7 +1,7 @@
 //! What the headers of a session's packets have in common, when they come in and when they go out.
 
 use super::bytes::{array_at, put, u64_at};
-use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, TAG_AT};
+use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, SEALED, TAG_AT};
 use crate::crc32c::Crc32c;
 
 /// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
@@ -30,6 +30,11 @@ impl Straight {
     /// All that these packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
         (u128::from(self.first) | u128::from(self.second) << 64).to_le()
+    }
+
+    /// The same of packets that came encrypted.
+    pub(crate) fn sealed(self) -> Self {
+        Self { first: self.first | u64::from(SEALED) << 8, ..self }
     }
 
     /// Those of packets from `peer` whose header begins as `header` does.

@@ -13,6 +13,9 @@
 //! core = 1                    # optional
 //! ```
 //!
+//! With `encrypt = true` in front of the first process all of them encrypt their packets, as
+//! `--encrypt` says for one.
+//!
 //! A process's index is its place in the file, from 0: `--server-index` and `--client-index` name
 //! it.
 
@@ -61,6 +64,7 @@ pub struct Process {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     processes: Vec<Process>,
+    encrypt: bool,
 }
 
 /// Why a cluster file is of no use.
@@ -145,6 +149,8 @@ impl std::error::Error for ClusterError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCluster {
+    #[serde(default)]
+    encrypt: bool,
     #[serde(default)]
     process: Vec<Spanned<RawProcess>>,
 }
@@ -241,7 +247,12 @@ impl Cluster {
         if processes.is_empty() {
             return Err(ClusterError::Empty { path: path.to_owned() });
         }
-        Ok(Self { processes })
+        Ok(Self { processes, encrypt: raw.encrypt })
+    }
+
+    /// Whether all of them encrypt their packets.
+    pub fn encrypts(&self) -> bool {
+        self.encrypt
     }
 
     /// All processes, in the order of the file.

@@ -1,9 +1,10 @@
 //! What a packet of a long message costs, both ends together: a client and a memory node of one
 //! thread over a wire in memory, 1 MiB read or written at a time at random pages of a region.
 //!
-//! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]` prints
-//! one line: `messages=N packets=P seconds=S gbit_per_s=R resent=D`. `--write` writes instead of
-//! reading; `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
+//! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]
+//! [--auth] [--encrypt]` prints one line: `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
+//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them;
+//! `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
 //! where it came in, instead of copying it to a buffer.
 //!
 //! For instructions a packet, run it under `valgrind --tool=callgrind` with two values of N and
@@ -12,6 +13,7 @@
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
@@ -27,6 +29,7 @@ use dmrpc_core::wire::memory_op::{
     RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
 };
 use dmrpc_core::wire::message::{Method, Status};
+use dmrpc_core::wire::packet::SEAL_BYTES;
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_sim::memory::{MemoryDevice, pair};
 use dmrpc_sim::storage;
@@ -111,8 +114,12 @@ fn endpoint(incarnation: u64) -> Endpoint<'static> {
     if flag("--no-integrity") {
         config.features -= Features::PAYLOAD_CHECK;
     }
+    if flag("--auth") || flag("--encrypt") {
+        config.key = Some(Key::new(b"for measurements only").expect("long enough"));
+    }
+    config.encrypt = flag("--encrypt");
     let size = StorageSize::new(1, 1, SLOTS.into());
-    Endpoint::new(config, storage::take(size), Instant::ZERO).expect("the defaults work")
+    storage::endpoint(config, size, Instant::ZERO).expect("the defaults work")
 }
 
 impl World {
@@ -244,7 +251,8 @@ fn main() {
     let started = std::time::Instant::now();
     world.run(region, messages, in_flight as usize, bytes);
     let seconds = started.elapsed().as_secs_f64();
-    let packets = messages * bytes.div_ceil(DATAGRAM_BYTES as u64 - 48);
+    let sealed = if flag("--encrypt") { SEAL_BYTES as u64 } else { 0 };
+    let packets = messages * bytes.div_ceil(DATAGRAM_BYTES as u64 - 48 - sealed);
     let rate = (messages * bytes * 8) as f64 / seconds / 1e9;
     let resent = world.client.counters().packets_resent + world.server.counters().packets_resent;
     println!(

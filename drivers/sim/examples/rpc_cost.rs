@@ -1,12 +1,13 @@
 //! What a 32 B RPC costs, both ends together: two endpoints of one thread over a wire in memory,
 //! a service that echoes, the payload check on.
 //!
-//! `rpc_cost --calls N [--in-flight K] [--auth] [--no-integrity] [--no-leases]
+//! `rpc_cost --calls N [--in-flight K] [--auth] [--encrypt] [--no-integrity] [--no-leases]
 //! [--no-congestion] [--sessions S]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
-//! are tagged; `--no-integrity` leaves payloads out of the checksum; `--no-leases` makes leases
-//! and keep-alives longer than any run; `--no-congestion` leaves delay alone. With several
-//! sessions each call's is picked at random, and the rate is compared with that of 64, in turns.
+//! are tagged; `--encrypt` has them encrypted with what comes of one; `--no-integrity` leaves
+//! payloads out of the checksum; `--no-leases` makes leases and keep-alives longer than any run;
+//! `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
+//! the rate is compared with that of 64, in turns.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
@@ -15,6 +16,7 @@ use dmrpc_host::table::table;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
@@ -93,7 +95,8 @@ impl Node {
         // One of two slots is for calls within calls.
         let slots_per_session = if sessions == 1 { 64 } else { 2 };
         let mut config = Config { slots_per_session, ..Config::new(incarnation, DATAGRAM_BYTES) };
-        if flag("--auth") {
+        config.encrypt = flag("--encrypt");
+        if flag("--auth") || config.encrypt {
             config.key = Some(Key::new(b"for measurements only").expect("long enough"));
         }
         if flag("--no-integrity") {
@@ -115,7 +118,15 @@ impl Node {
             timers: table(TimerEntry::EMPTY, size.timers).leak(),
             waits: table(WaitEntries::EMPTY, size.waits).leak(),
         };
-        let endpoint = Endpoint::new(config, storage, Instant::ZERO);
+        let (ciphers, packet_bytes) = match config.encrypt {
+            true => CipherRoom::needed(&size, config.payload_bytes_max),
+            false => (0, 0),
+        };
+        let room = CipherRoom {
+            sessions: table(SessionCipher::EMPTY, ciphers).leak(),
+            packet: vec![0; packet_bytes].leak(),
+        };
+        let endpoint = Endpoint::encrypted(config, storage, room, Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
     }
 

@@ -138,7 +138,7 @@ impl<A: Actor> Cluster<A> {
         assert!(self.nodes[index].is_none(), "node {index} is running");
         let datagram = config.payload_bytes_max as usize + dmrpc_core::wire::packet::HEADER_BYTES;
         let now = clock.at(self.network.now());
-        let endpoint = Endpoint::new(config, storage::take(size), now).expect("a configuration");
+        let endpoint = storage::endpoint(config, size, now).expect("a configuration");
         let device = self.network.open(address, datagram);
         let paused_until = Instant::ZERO;
         self.indices.insert(address, index);
@@ -153,7 +153,7 @@ impl<A: Actor> Cluster<A> {
     pub fn crash(&mut self, index: usize) -> A {
         let node = self.nodes[index].take().expect("a running node");
         self.network.close(node.device.address());
-        storage::give_back(node.endpoint.into_storage());
+        storage::give_back_all(node.endpoint);
         node.actor
     }
 
@@ -243,7 +243,7 @@ impl<A: Actor> Cluster<A> {
 impl<A: Actor> Drop for Cluster<A> {
     fn drop(&mut self) {
         for node in self.nodes.drain(..).flatten() {
-            storage::give_back(node.endpoint.into_storage());
+            storage::give_back_all(node.endpoint);
         }
     }
 }

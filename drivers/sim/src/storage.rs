@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 
+use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{TimerEntry, WaitEntries};
+use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry, WaitEntries};
+use dmrpc_core::time::Instant;
 
 /// Storage that nobody uses now.
 type Spare = (StorageSize, Storage<'static>);
 
 thread_local! {
     static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
+    static SPARE_ROOM: RefCell<Vec<CipherRoom<'static>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Storage of `size`, from what was handed back or else new.
@@ -28,6 +31,38 @@ pub fn take(size: StorageSize) -> Storage<'static> {
         timers: vec![TimerEntry::EMPTY; size.timers].leak(),
         waits: vec![WaitEntries::EMPTY; size.waits].leak(),
     })
+}
+
+/// An endpoint in storage of `size`, with room for encryption if it is to have that.
+///
+/// # Errors
+/// A configuration that does not work, or not with storage of `size`.
+pub fn endpoint(
+    config: Config,
+    size: StorageSize,
+    now: Instant,
+) -> Result<Endpoint<'static>, ConfigError> {
+    if !config.encrypt {
+        return Endpoint::new(config, take(size), now);
+    }
+    let needed = CipherRoom::needed(&size, config.payload_bytes_max);
+    let spare = SPARE_ROOM.with_borrow_mut(|spare| {
+        let fits = |room: &CipherRoom<'_>| (room.sessions.len(), room.packet.len()) == needed;
+        let at = spare.iter().position(fits)?;
+        Some(spare.swap_remove(at))
+    });
+    let room = spare.unwrap_or_else(|| CipherRoom {
+        sessions: vec![SessionCipher::EMPTY; needed.0].leak(),
+        packet: vec![0; needed.1].leak(),
+    });
+    Endpoint::encrypted(config, take(size), room, now)
+}
+
+/// Ends an endpoint and hands back all that it was in.
+pub fn give_back_all(endpoint: Endpoint<'static>) {
+    let (storage, room) = endpoint.into_parts();
+    give_back(storage);
+    SPARE_ROOM.with_borrow_mut(|spare| spare.extend(room));
 }
 
 /// Hands storage back for the next [`take`] on this thread.

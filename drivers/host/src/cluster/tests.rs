@@ -30,6 +30,16 @@ fn good_file() {
 }
 
 #[test]
+fn a_cluster_encrypts_if_its_file_says_so() {
+    let process = "[[process]]\nname = \"a\"\nrole = \"mn\"\naddress = \"127.0.0.1:7000\"\n";
+    let encrypts = |first: &str| parse(&format!("{first}\n{process}")).map(|file| file.encrypts());
+    assert_eq!(encrypts(""), Ok(false));
+    assert_eq!(encrypts("encrypt = true"), Ok(true));
+    let error = encrypts("encrypt = 1").expect_err("no number");
+    assert!(error.starts_with("cluster file c.toml, line 1"), "{error}");
+}
+
+#[test]
 fn wrong_selections() {
     let cluster = parse(GOOD).expect("good");
     let text = |result: Result<&Process, ClusterError>| result.expect_err("wrong").to_string();

@@ -53,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) sessions: usize,
     /// All nodes have this key.
     pub(crate) key: Option<Key>,
+    /// And encrypt their packets with what comes of it.
+    pub(crate) encrypt: bool,
     /// What a session may have at a memory node.
     pub(crate) limits: Limits,
 }
@@ -102,6 +104,7 @@ impl Plan {
             operations: random.within(each * 3 / 4..=each * 5 / 4) as u32,
             sessions: if hogged { nodes + 2 } else { nodes.max(16) },
             key: None,
+            encrypt: false,
             limits: Limits::NONE,
         }
     }
@@ -129,6 +132,7 @@ impl Plan {
                 *span = PAST_LEASE + Duration::from_nanos(random.below(4_000_000_000));
             }
         }
+        self.encrypt = self.key.is_some() && random.below(2) == 0;
         self
     }
 

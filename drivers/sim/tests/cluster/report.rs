@@ -7,7 +7,7 @@ use dmrpc_sim::effects::Fault;
 use dmrpc_sim::faults::Counts;
 
 /// Faults of nodes, as they are counted.
-pub(crate) const NODE_FAULTS: [&str; 30] = [
+pub(crate) const NODE_FAULTS: [&str; 31] = [
     "dies at any time",
     "dies holding regions",
     "dies holding references",
@@ -36,6 +36,7 @@ pub(crate) const NODE_FAULTS: [&str; 30] = [
     "quota used up",
     "packet without its tag",
     "clocks apart",
+    "encrypted",
     "hostile packets",
     "incast",
 ];

@@ -96,6 +96,9 @@ impl<'m> World<'m> {
         if self.plan.hostile {
             self.start_hostile();
         }
+        if self.plan.encrypt {
+            self.oracle.borrow_mut().count("encrypted");
+        }
         if self.plan.clocks {
             self.oracle.borrow_mut().count("clocks apart");
         }
@@ -106,6 +109,7 @@ impl<'m> World<'m> {
         config.slots_per_session = self.plan.slots;
         config.window_packets = self.plan.window;
         config.key = self.plan.key;
+        config.encrypt = self.plan.encrypt;
         let slots = usize::from(self.plan.slots);
         let size = match node {
             Node::Memory(_) => StorageSize::new(1, self.plan.sessions, slots),

@@ -1,0 +1,116 @@
+//! What is put on every packet of a session: checksum, tag, or encryption.
+
+use core::net::SocketAddrV4;
+
+use super::auth::{Guard, Keys};
+use super::cipher::SessionCipher;
+use super::tag::{Binding, TagKeys};
+use crate::crc32c::Crc32c;
+use crate::device::Tx;
+use crate::wire::control::Features;
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, SEAL_BYTES};
+
+/// What seals the packets of a session.
+#[derive(Clone, Copy)]
+pub(super) struct Seal<'a> {
+    pub(super) crc: Crc32c,
+    by: By<'a>,
+}
+
+/// What is put on a packet beside its checksum.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    Nothing,
+    Tag(&'a TagKeys, &'a Binding),
+    Cipher(&'a SessionCipher),
+}
+
+impl<'a> Seal<'a> {
+    #[inline(always)]
+    pub(super) fn new(crc: Crc32c, keys: &'a Option<Keys<'_>>, guard: &'a Option<Guard>) -> Self {
+        let by = match (guard, keys) {
+            (Some(Guard::Tags(binding)), Some(keys)) => By::Tag(&keys.tags, binding),
+            (Some(Guard::Cipher(place)), Some(Keys { ciphers: Some(ciphers), .. })) => {
+                By::Cipher(&ciphers.sessions[*place as usize])
+            }
+            _ => By::Nothing,
+        };
+        Self { crc, by }
+    }
+
+    /// For packets of a session that has no place here.
+    pub(super) fn encrypting(crc: Crc32c, cipher: &'a SessionCipher) -> Self {
+        Self { crc, by: By::Cipher(cipher) }
+    }
+
+    /// For packets that bring proofs of their own, or need none.
+    pub(super) fn plain(crc: Crc32c) -> Self {
+        Self { crc, by: By::Nothing }
+    }
+
+    /// Bytes that it takes behind a packet.
+    #[inline(always)]
+    pub(super) fn trailer(self) -> usize {
+        if let By::Cipher(_) = self.by { SEAL_BYTES } else { 0 }
+    }
+
+    /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
+    /// has that.
+    #[inline(always)]
+    pub(super) fn finish(self, datagram: &mut [u8]) {
+        match self.by {
+            By::Nothing => {}
+            By::Tag(keys, binding) => {
+                keys.put(binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::Cipher(cipher) => cipher.seal(datagram),
+        }
+    }
+
+    /// The same for a packet that begins as the session's usual ones do that go out.
+    #[inline(always)]
+    pub(super) fn finish_usual(self, datagram: &mut [u8]) {
+        match self.by {
+            By::Nothing => {}
+            By::Tag(keys, binding) => {
+                keys.put_usual(binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::Cipher(cipher) => cipher.seal(datagram),
+        }
+    }
+}
+
+/// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.
+/// Returns false if the device has no room.
+#[inline]
+pub(super) fn send<T: Tx>(
+    tx: &mut T,
+    seal: Seal<'_>,
+    peer: SocketAddrV4,
+    mut header: Header,
+    bytes: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> bool {
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
+        return false;
+    };
+    let packet = &mut datagram[..HEADER_BYTES + bytes];
+    fill(&mut packet[HEADER_BYTES..]);
+    header.payload = bytes as u16;
+    header.emit(packet, seal.crc);
+    seal.finish(datagram);
+    true
+}
+
+/// Flags that every packet of a session carries.
+#[inline]
+pub(super) fn session_flags(features: Features) -> Flags {
+    let mut flags = Flags::empty();
+    if features.contains(Features::ENCRYPTED) {
+        // The cipher's tag covers all that the checksum and the header's tag would.
+        return flags;
+    }
+    flags.set(Flags::PAYLOAD_CHECK, features.contains(Features::PAYLOAD_CHECK));
+    flags.set(Flags::AUTHENTICATED, features.contains(Features::AUTHENTICATED));
+    flags
+}
