@@ -90,10 +90,7 @@ impl Endpoint<'_> {
         let (bytes, payload) =
             datagram.split_first_chunk::<HEADER_BYTES>().expect("no shorter one is opened");
         let done = match bytes[1] & !SEALED {
-            REQUEST => {
-                self.straight_request(now, io, peer, bytes, payload)
-                    || self.straight_repetition(now, io, peer, bytes, payload)
-            }
+            REQUEST => self.straight_request(now, io, peer, bytes, payload),
             RESPONSE => self.straight_response(now, io, peer, bytes, payload),
             _ => false,
         };

@@ -10,6 +10,7 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
+use super::tag;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -374,7 +375,7 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    if !line.template.is_usual() {
+    if !line.template.is_checked() {
         return send_whole_unusual(tx, line, (request, slot), whole, outgoing);
     }
     let bytes = usize::from(whole.bytes);
@@ -384,12 +385,18 @@ pub(super) fn send_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    seal_checked(header, payload, line.crc);
+    let check = seal_checked(header, payload, line.crc);
+    if !line.template.is_usual()
+        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
+    {
+        let at = tag::Whole { slot: slot as u64, bytes };
+        keys.tags.put_whole(binding, header, at, (request, whole.head, check));
+    }
     outgoing.short = Short::Sent;
     true
 }
 
-/// The same for a packet that has a tag, or is encrypted, or whose payload is not covered.
+/// The same for a packet that is encrypted, or whose payload is not covered.
 #[inline(never)]
 fn send_whole_unusual<T: Tx>(
     tx: &mut T,
@@ -409,7 +416,7 @@ fn send_whole_unusual<T: Tx>(
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     seal_by_flags(header, payload, line.crc);
-    seal.finish_usual(datagram);
+    seal.finish(datagram);
     outgoing.short = Short::Sent;
     true
 }

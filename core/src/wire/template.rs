@@ -61,6 +61,12 @@ impl Template {
         Self(array_at(&bytes, 0))
     }
 
+    /// Whether its packets have their payload under the checksum.
+    #[inline(always)]
+    pub(crate) fn is_checked(&self) -> bool {
+        self.0[2] & CHECKED != 0
+    }
+
     /// Whether its packets have their payload under the checksum, and no tag.
     #[inline(always)]
     pub(crate) fn is_usual(&self) -> bool {
@@ -91,11 +97,12 @@ impl Template {
     }
 }
 
-/// Seals a header and a payload with the checksum of both.
+/// Seals a header and a payload with the checksum of both, which is returned.
 #[inline(always)]
-pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
     let check = crc.packet(header, payload);
     put(header, CHECK_AT, check.to_le_bytes());
+    check
 }
 
 /// Seals a header, and its payload if the flags say so.
