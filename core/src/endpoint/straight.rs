@@ -22,7 +22,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, SEALED, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -31,8 +31,8 @@ pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Tem
     Template::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// How the usual packets of `kind` begin that come in from `peer` for session `local`: where they
-/// are encrypted, once they are opened, so that no other packet is taken for one.
+/// How the usual packets of `kind` begin that come in from `peer` for session `local`: as none does
+/// that is looked at here, where they are encrypted.
 pub(super) fn straight(
     kind: Kind,
     local: SessionId,
@@ -91,16 +91,27 @@ fn verify(
         // Nothing covers a tag in a session without: it must be zero.
         return if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) };
     }
-    let tagged = match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => {
-            keys.tags.is_tagged_whole(binding, bytes, tag::Whole { slot, bytes: payload.len() })
-        }
-        _ => false,
-    };
-    if tagged { Ok(()) } else { Err(Fault::Tag) }
+    let whole = tag::Whole { slot, bytes: payload.len() };
+    if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
 }
 
-/// The same where the checksum leaves the payload out, or where packets are encrypted.
+/// Whether a whole message has its tag.
+#[inline(always)]
+fn has_tag(
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    bytes: &[u8; HEADER_BYTES],
+    whole: tag::Whole,
+) -> bool {
+    match (guard, keys) {
+        (Some(Guard::Tags(binding)), Some(keys)) => {
+            keys.tags.is_tagged_whole(binding, bytes, whole)
+        }
+        _ => false,
+    }
+}
+
+/// The same where the checksum leaves the payload out.
 #[inline(never)]
 fn verify_unchecked(
     crc: Crc32c,
@@ -108,10 +119,6 @@ fn verify_unchecked(
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
 ) -> Result<(), Fault> {
-    if bytes[1] & SEALED != 0 {
-        // It would not be here unless it had been opened.
-        return Ok(());
-    }
     if crc.header(bytes) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }

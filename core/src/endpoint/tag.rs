@@ -14,7 +14,7 @@
 //!   secret's is encrypted once; each packet costs three.
 
 use crate::aes128::{Aes128, Begun};
-use crate::wire::bytes::{array_at, put, u64_at};
+use crate::wire::bytes::{array_at, put, u32_at, u64_at};
 use crate::wire::control::SLOTS_MAX;
 use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::packet::{HEADER_BYTES, TAG_AT};
@@ -109,19 +109,14 @@ impl TagKeys {
         put(header, TAG_AT, tag.to_le_bytes());
     }
 
-    /// The same for a header that begins as the session's usual ones do that go out, of a whole
-    /// message whose head has `head` bytes, with this number and this checksum.
+    /// The same for a header of a whole message that begins as the session's usual ones do that go
+    /// out, and has this checksum. The words are read as they were written, so none has to wait.
     #[inline(always)]
-    pub(super) fn put_whole(
-        &self,
-        binding: &Binding,
-        header: &mut [u8; HEADER_BYTES],
-        whole: Whole,
-        (request, head, check): (u64, u16, u32),
-    ) {
-        let last = u64::from(check) << 32 | u64::from(head) << 16;
-        let rest = last | whole.slot << SLOT_SHIFT | whole.bytes as u64;
-        let tag = self.whole.finish(&binding.outgoing, request, rest);
+    pub(super) fn put_whole(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES], check: u32) {
+        let (lengths, last) = (u64_at(header, 32), u64::from(u32_at(header, 40)));
+        let (slot, payload) = (lengths << SLOT_SHIFT & 0xFC00_0000, lengths >> 16 & 0xFFFF);
+        let rest = u64::from(check) << 32 | last | slot | payload;
+        let tag = self.whole.finish(&binding.outgoing, u64_at(header, 24), rest);
         put(header, TAG_AT, tag.to_le_bytes());
     }
 }
@@ -224,9 +219,8 @@ mod tests {
             prop_assert!(keys.is_tagged_whole(&binding, &header, whole));
             keys.expect(&mut binding, 0, first);
             header[TAG_AT..TAG_AT + 8].fill(0);
-            let (request, last) = (u64_at(&header, 24), u64_at(&header, 40));
-            let rest = (request, (last >> 16) as u16, (last >> 32) as u32);
-            keys.put_whole(&binding, &mut header, whole, rest);
+            let check = u32_at(&header, 44);
+            keys.put_whole(&binding, &mut header, check);
             prop_assert!(keys.is_tagged(&binding, &header));
         }
 

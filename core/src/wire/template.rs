@@ -32,7 +32,7 @@ impl Straight {
         (u128::from(self.first) | u128::from(self.second) << 64).to_le()
     }
 
-    /// The same of packets that came encrypted.
+    /// The same of packets that come encrypted.
     pub(crate) fn sealed(self) -> Self {
         Self { first: self.first | u64::from(SEALED) << 8, ..self }
     }
