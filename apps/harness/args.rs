@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use dmrpc_choice::{DriverArgs, DriverKind};
+use dmrpc_choice::{DriverArgs, DriverKind, ZeroCopyTransmit};
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
@@ -238,6 +238,15 @@ impl Args {
     /// Whether there is only memory between the two ends.
     pub fn is_memory(&self) -> bool {
         matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
+    }
+
+    /// Whether the memory node sends long answers from its pool instead of a copy.
+    pub fn sends_from_pool(&self) -> bool {
+        match self.driver.zero_copy_transmit {
+            ZeroCopyTransmit::Auto => self.driver_name() == "memif",
+            ZeroCopyTransmit::On => matches!(self.driver_name(), "memif" | "veth" | "dpdk"),
+            ZeroCopyTransmit::Off => false,
+        }
     }
 
     /// The sizes to measure, in bytes: those given, else `default`.

@@ -88,6 +88,8 @@ pub struct Switches {
     pub congestion: bool,
     /// Bytes looked at where they came in, instead of copied to a buffer.
     pub zero_copy: bool,
+    /// Long answers sent from the pool itself, where the driver can.
+    pub zero_copy_transmit: bool,
 }
 
 /// What a row is about.
@@ -198,6 +200,7 @@ mod tests {
             "auth",
             "congestion",
             "zero_copy",
+            "zero_copy_transmit",
         ] {
             assert!(value.get(name).is_some(), "{name}");
         }

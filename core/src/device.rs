@@ -11,6 +11,8 @@
 
 use core::net::SocketAddrV4;
 
+use crate::memory::Loan;
+
 /// What a device can do. Fixed for the life of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -106,4 +108,33 @@ pub trait Tx {
     /// Hands all queued datagrams to the medium. Never blocks: what the medium does not take stays
     /// queued, or is dropped and counted, as the driver documents.
     fn flush(&mut self);
+
+    /// Whether datagrams to `peer` can end with bytes that are sent from where they lie.
+    #[inline(always)]
+    fn borrows(&self, peer: SocketAddrV4) -> bool {
+        let _ = peer;
+        false
+    }
+
+    /// As [`Tx::push`], of a datagram that ends with the bytes of `loan`: returns the `bytes` bytes
+    /// before. What was queued so is given back by [`Tx::returned`] under the name `ticket`, once,
+    /// whatever becomes of the datagram. Only for peers that the device borrows for, and `bytes` is
+    /// even: devices sum up checksums a word at a time, piece by piece.
+    fn push_borrowed(
+        &mut self,
+        peer: SocketAddrV4,
+        bytes: usize,
+        loan: &Loan,
+        ticket: u8,
+    ) -> Option<&mut [u8]> {
+        let _ = (peer, bytes, loan, ticket);
+        None
+    }
+
+    /// Loans that the device has no more use for since it was last asked: their ticket, and how
+    /// many. To be asked until there are none.
+    #[inline(always)]
+    fn returned(&mut self) -> Option<(u8, u32)> {
+        None
+    }
 }

@@ -12,6 +12,7 @@ use crate::endpoint::host::{
     Admission, Body, Closed, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
+use crate::memory::Loan;
 use crate::time::Instant;
 use crate::wire::message::TraceId;
 
@@ -249,6 +250,11 @@ impl<H: Host> Host for Traced<'_, H> {
     #[inline]
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         self.host.supply(source, offset, out);
+    }
+
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
+        self.host.lend(source, offset, bytes)
     }
 
     #[inline]

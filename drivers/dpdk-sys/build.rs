@@ -14,7 +14,7 @@ mod system {
     const VERSIONS: std::ops::Range<&str> = "22.11".."22.12";
 
     /// Everything that the driver calls: functions by name, with the types that they need.
-    const FUNCTIONS: [&str; 30] = [
+    const FUNCTIONS: [&str; 31] = [
         "rte_eal_init",
         "rte_eal_cleanup",
         "rte_eal_get_runtime_dir",
@@ -27,6 +27,7 @@ mod system {
         "rte_thread_unregister",
         "rte_pktmbuf_pool_create",
         "rte_pktmbuf_free_bulk",
+        "rte_eth_tx_done_cleanup",
         "rte_mempool_free",
         "rte_mempool_avail_count",
         "rte_eth_find_next_owned_by",

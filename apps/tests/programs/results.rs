@@ -16,7 +16,7 @@ const NUMBERS: [&str; 9] = [
     "gbit_per_s",
 ];
 const TEXTS: [&str; 3] = ["app", "driver", "op"];
-const SWITCHES: [&str; 4] = ["integrity", "auth", "congestion", "zero_copy"];
+const SWITCHES: [&str; 5] = ["integrity", "auth", "congestion", "zero_copy", "zero_copy_transmit"];
 
 /// Short enough for a test, on a machine that does other things meanwhile.
 const BRIEF: &str = "--local udp --seconds 0.05 --blocks 3 --warmup 20 --pool-size 64MiB \

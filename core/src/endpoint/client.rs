@@ -194,7 +194,9 @@ impl Endpoint<'_> {
         }
         slot.admitted = false;
         slot.outgoing.stop();
-        if let Some(source) = slot.outgoing.take_source() {
+        if let Some(source) = slot.outgoing.take_source()
+            && self.loans.end(source)
+        {
             io.host.release(source);
         }
         let request = slot.request >> ATTEMPT_BITS;

@@ -5,6 +5,7 @@
 //! that a memory node reads them out of its page frames and a client straight into its caller's
 //! buffer.
 
+use crate::memory::Loan;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::message::{ArgEntry, arguments_bytes, emit_arguments};
@@ -262,7 +263,15 @@ pub trait Host {
     /// be asked for again until the source is released.
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]);
 
-    /// An outgoing body is not needed any more.
+    /// Lends the `bytes` bytes of an outgoing body that start at `offset`, where they can be sent
+    /// from the place that they lie in: until the source is released they stay as they are.
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
+        let _ = (source, offset, bytes);
+        None
+    }
+
+    /// An outgoing body is not needed any more, and no device has anything of it.
     fn release(&mut self, source: Source);
 
     /// A call has ended.

@@ -49,6 +49,7 @@ mod handshake;
 pub mod here;
 pub mod host;
 mod liveness;
+mod loans;
 mod outgoing;
 mod parts;
 mod queue;
@@ -84,6 +85,7 @@ use cipher::{CipherRoom, SessionCipher};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
+use loans::Loans;
 use queue::Ready;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
@@ -125,6 +127,7 @@ pub struct Endpoint<'m> {
     /// The tables are too large for the processor's caches: fetch ahead.
     ahead: bool,
     counters: Counters,
+    loans: Loans,
     wheel: Wheel<'m>,
     /// In use where fetching ahead is worth while.
     waits: Waits<'m>,
@@ -209,6 +212,7 @@ impl<'m> Endpoint<'m> {
             slot_shift: slots.trailing_zeros(),
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
+            loans: Loans::NONE,
             wheel: Wheel::new(timers, now),
             waits: Waits::new(waits, now),
             ready: Ready::EMPTY,
@@ -268,6 +272,9 @@ impl<'m> Endpoint<'m> {
             // Before the look for packets, which on some devices is a system call.
             sent = self.transmit_ready(&mut io);
             io.tx.flush();
+        }
+        if !self.loans.is_empty() {
+            self.take_back(&mut io);
         }
         let received = rx.receive();
         if self.ahead {

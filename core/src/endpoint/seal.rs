@@ -13,7 +13,7 @@ use crate::wire::packet::{Flags, HEADER_BYTES, Header, SEAL_BYTES};
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
 pub(super) struct Seal<'a> {
-    crc: Crc32c,
+    pub(super) crc: Crc32c,
     by: By<'a>,
 }
 

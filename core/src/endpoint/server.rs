@@ -133,7 +133,9 @@ impl Endpoint<'_> {
     pub(super) fn let_go<T, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let slot = &mut self.server_slots[index];
         slot.outgoing.stop();
-        if let Some(source) = slot.outgoing.take_source() {
+        if let Some(source) = slot.outgoing.take_source()
+            && self.loans.end(source)
+        {
             io.host.release(source);
         }
         if slot.state != ServeState::Answered {

@@ -5,6 +5,7 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::{Guard, Keys};
 use super::host::{Host, SessionEvent, SessionId, Side};
+use super::loans::Loans;
 use super::outgoing::{Outgoing, Short};
 use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
@@ -51,7 +52,7 @@ const BYTES_A_WHOLE: i32 = 256;
 /// Sends packet `number` of a message.
 #[inline]
 pub(super) fn send_packet<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     mut header: Header,
@@ -65,6 +66,12 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let start = number * payload_bytes;
     let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
+    if let Some(source) = outgoing.source()
+        && start >= inline
+        && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
+    {
+        return sent;
+    }
     let host = &mut *io.host;
     send(io.tx, seal, peer, header, bytes as usize, |payload| {
         let here = inline.saturating_sub(start).min(bytes) as usize;
@@ -214,7 +221,7 @@ impl Endpoint<'_> {
                 continue;
             }
             let seal = Seal::new(self.crc, &self.keys, &session.guard);
-            let turn = long_request(io, seal, session, slot, number);
+            let turn = long_request((&mut *io, &mut self.loans), seal, session, slot, number);
             *sent += turn.packets;
             bytes_left -= (turn.packets * session.payload_bytes) as i32;
             self.counters.packets_resent += u64::from(turn.again);
@@ -309,6 +316,7 @@ impl Endpoint<'_> {
         header.request = slot.request;
         header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
+        let io = (io, &mut self.loans);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
 }
@@ -327,7 +335,7 @@ pub(super) struct Turn {
 /// One turn of a request of several packets, or of one that the host supplies.
 #[inline(never)]
 fn long_request<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    io: (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     session: &ClientSession,
     slot: &mut ClientSlot,
@@ -339,7 +347,8 @@ fn long_request<T: Tx, H: Host>(
     header.request = slot.request;
     header.slot = number as u16;
     header.grant = slot.unasked.into();
-    let turn = several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes);
+    let turn =
+        { several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes) };
     if turn.packets > 0 {
         slot.state = CallState::Sent;
     }
@@ -442,7 +451,7 @@ fn send_whole_unusual<T: Tx>(
 
 /// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
 fn several<T: Tx, H: Host>(
-    io: &mut Io<'_, T, H>,
+    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
     seal: Seal<'_>,
     peer: SocketAddrV4,
     header: Header,
@@ -452,7 +461,8 @@ fn several<T: Tx, H: Host>(
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
-        if !send_packet(io, seal, peer, header, outgoing, number, payload_bytes) {
+        let both = (&mut *io, &mut *loans);
+        if !send_packet(both, seal, peer, header, outgoing, number, payload_bytes) {
             return Turn { packets, again, full: true, more: true };
         }
         again += u32::from(outgoing.sent(number));

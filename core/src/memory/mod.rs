@@ -18,6 +18,7 @@
 mod counted;
 mod handed;
 mod lines;
+mod loan;
 pub mod orders;
 mod raw;
 mod stale;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use counted::{Counted, Touches};
 pub use handed::{Handed, Omitting};
+pub use loan::Loan;
 pub use raw::{Atomic, Plain};
 pub use stale::{Line, Stale};
 
@@ -115,6 +117,14 @@ pub trait Memory {
     /// Orders everything before against everything after.
     fn fence(&self);
 
+    /// Lends `len` bytes to a device, where the memory stays for ever. Whoever asks keeps them as
+    /// they are until the device has given the loan back.
+    #[inline(always)]
+    fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
+        let _ = (offset, len);
+        None
+    }
+
     /// As [`Memory::flush`], with the reason: tests leave one out to see that it is missed.
     #[inline(always)]
     fn flush_for(&self, reason: Handover, offset: u64, len: u64) {
@@ -124,6 +134,11 @@ pub trait Memory {
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
+    #[inline(always)]
+    fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
+        (**self).loan(offset, len)
+    }
+
     #[inline(always)]
     fn len(&self) -> u64 {
         (**self).len()

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-use super::{Memory, orders, transfer};
+use super::{Loan, Memory, orders, transfer};
 
 /// A checked window of raw memory: what both back ends are made of.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ struct Window {
     last_u32: u64,
     /// Offset of the last 8 bytes.
     last_u64: u64,
+    /// Valid for ever, so that it may be lent.
+    lasting: bool,
 }
 
 impl Window {
@@ -27,7 +29,7 @@ impl Window {
     /// If there are fewer than 8 bytes: no word would fit.
     fn new(base: NonNull<u8>, len: u64) -> Self {
         assert!(len >= 8, "a pool of {len} bytes is too small: at least 8 are needed");
-        Self { base, len, last_u32: len - 4, last_u64: len - 8 }
+        Self { base, len, last_u32: len - 4, last_u64: len - 8, lasting: false }
     }
 
     /// The address of 4 bytes at `offset`.
@@ -63,6 +65,16 @@ impl Window {
         unsafe { self.base.as_ptr().add(offset as usize) }
     }
 
+    /// Lends a range, if the window stays for ever.
+    fn loan(self, offset: u64, len: u32) -> Option<Loan> {
+        if !self.lasting {
+            return None;
+        }
+        let at = NonNull::new(self.at(offset, len.into()))?;
+        // SAFETY: in range by `at`, of a window that is valid for ever.
+        Some(unsafe { Loan::new(at, len) })
+    }
+
     fn ranges_disjoint(source: u64, target: u64, len: u64) -> bool {
         source.abs_diff(target) >= len
     }
@@ -85,6 +97,17 @@ pub struct Plain<'m> {
 
 // SAFETY: it is the only way to its bytes, like the `&mut [u64]` it stands for.
 unsafe impl Send for Plain<'_> {}
+
+impl Plain<'static> {
+    /// As [`Plain::new`], of memory that is never given back: parts of it can be lent to devices.
+    ///
+    /// # Panics
+    /// If the slice is empty.
+    pub fn lasting(words: &'static mut [u64]) -> Self {
+        let memory = Self::new(words);
+        Self { window: Window { lasting: true, ..memory.window }, lifetime: PhantomData }
+    }
+}
 
 impl<'m> Plain<'m> {
     /// Takes over a slice of words; it may be dirty.
@@ -110,6 +133,11 @@ impl<'m> Plain<'m> {
 }
 
 impl Memory for Plain<'_> {
+    #[inline]
+    fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
+        self.window.loan(offset, len)
+    }
+
     #[inline(always)]
     fn len(&self) -> u64 {
         self.window.len
@@ -207,6 +235,17 @@ unsafe impl Send for Atomic<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Atomic<'_> {}
 
+impl Atomic<'static> {
+    /// As [`Atomic::new`], of memory that is never given back: parts of it can be lent to devices.
+    ///
+    /// # Panics
+    /// If the slice is empty.
+    pub fn lasting(words: &'static mut [u64]) -> Self {
+        let memory = Self::new(words);
+        Self { window: Window { lasting: true, ..memory.window }, lifetime: PhantomData }
+    }
+}
+
 impl<'m> Atomic<'m> {
     /// Takes over a slice of words; it may be dirty.
     ///
@@ -252,6 +291,11 @@ impl<'m> Atomic<'m> {
 const ZEROS_BYTES: usize = 1024;
 
 impl Memory for Atomic<'_> {
+    #[inline]
+    fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
+        self.window.loan(offset, len)
+    }
+
     fn len(&self) -> u64 {
         self.window.len
     }

@@ -17,6 +17,7 @@ use core::ops::Range;
 use smoltcp::wire::EthernetAddress;
 
 use crate::device::{Capabilities, Device, Rx, Tx};
+use crate::memory::Loan;
 use crate::time::{Duration, Instant};
 use crate::wire::ethernet::{
     ARP_REQUEST_BYTES, HEADERS_BYTES, HeaderTemplate, emit_arp_request, parse_arp, parse_udp,
@@ -79,10 +80,32 @@ pub trait FrameTx {
 
     /// Hands all queued frames to the medium.
     fn flush(&mut self);
+
+    /// Whether frames can end with bytes that are sent from where they lie.
+    #[inline(always)]
+    fn borrows(&self) -> bool {
+        false
+    }
+
+    /// As [`FrameTx::push`], of a frame that ends with the bytes of `loan`; see
+    /// [`Tx::push_borrowed`].
+    fn push_borrowed(&mut self, bytes: usize, loan: &Loan, ticket: u8) -> Option<&mut [u8]> {
+        let _ = (bytes, loan, ticket);
+        None
+    }
+
+    /// See [`Tx::returned`].
+    #[inline(always)]
+    fn returned(&mut self) -> Option<(u8, u32)> {
+        None
+    }
 }
 
 /// Header templates that are kept. A power of two.
 const TEMPLATES: usize = 64;
+
+/// Headers of peers, by the last bits of address and port.
+type Templates = [Option<(SocketAddrV4, EthernetAddress, HeaderTemplate)>; TEMPLATES];
 
 /// The datagrams of a burst: frame, sender and place in the frame.
 type Burst = heapless::Vec<(usize, SocketAddrV4, Range<usize>), FRAMES_A_BURST>;
@@ -130,7 +153,7 @@ pub struct EthernetPort<D> {
     /// The burst's datagrams: frame, sender and place.
     datagrams: Burst,
     /// Headers of the peers last sent to, by the last bits of address and port.
-    templates: [Option<(SocketAddrV4, EthernetAddress, HeaderTemplate)>; TEMPLATES],
+    templates: Templates,
     /// Takes what is for neighbours that are not known yet.
     nowhere: [u8; DATAGRAM_BYTES_MAX],
     unresolved: u64,
@@ -294,7 +317,7 @@ pub struct PortTx<'a, D: FrameDevice + 'a> {
     driver: D::Tx<'a>,
     address: &'a PortAddress,
     neighbours: &'a Neighbours,
-    templates: &'a mut [Option<(SocketAddrV4, EthernetAddress, HeaderTemplate)>; TEMPLATES],
+    templates: &'a mut Templates,
     nowhere: &'a mut [u8; DATAGRAM_BYTES_MAX],
     unresolved: &'a mut u64,
     wanted: &'a mut Option<Ipv4Addr>,
@@ -309,21 +332,55 @@ impl<D: FrameDevice> Tx for PortTx<'_, D> {
             return Some(&mut self.nowhere[..bytes]);
         };
         let frame = self.driver.push(HEADERS_BYTES + bytes)?;
-        let place = (u32::from(*peer.ip()) as usize ^ usize::from(peer.port())) % TEMPLATES;
-        let template = match &self.templates[place] {
-            Some((to, at, template)) if *to == peer && *at == hardware => template,
-            _ => {
-                let source = EthernetAddress(self.address.hardware);
-                let ours = self.address.address;
-                let template = HeaderTemplate::new(source, ours, hardware, peer);
-                &self.templates[place].insert((peer, hardware, template)).2
-            }
-        };
-        template.emit(frame, bytes);
+        template_of(self.templates, self.address, peer, hardware).emit(frame, bytes);
         Some(&mut frame[HEADERS_BYTES..])
     }
 
     fn flush(&mut self) {
         self.driver.flush();
     }
+
+    #[inline]
+    fn borrows(&self, peer: SocketAddrV4) -> bool {
+        // What goes nowhere is copied: then nothing has to come back.
+        self.driver.borrows() && self.neighbours.find(self.address.next_hop(*peer.ip())).is_some()
+    }
+
+    fn push_borrowed(
+        &mut self,
+        peer: SocketAddrV4,
+        bytes: usize,
+        loan: &Loan,
+        ticket: u8,
+    ) -> Option<&mut [u8]> {
+        let hardware = self.neighbours.find(self.address.next_hop(*peer.ip()))?;
+        let frame = self.driver.push_borrowed(HEADERS_BYTES + bytes, loan, ticket)?;
+        let template = template_of(self.templates, self.address, peer, hardware);
+        template.emit(frame, bytes + loan.bytes());
+        Some(&mut frame[HEADERS_BYTES..])
+    }
+
+    #[inline]
+    fn returned(&mut self) -> Option<(u8, u32)> {
+        self.driver.returned()
+    }
+}
+
+/// The headers of datagrams to `peer`, whose neighbour is at `hardware`.
+#[inline]
+fn template_of<'t>(
+    templates: &'t mut Templates,
+    address: &PortAddress,
+    peer: SocketAddrV4,
+    hardware: EthernetAddress,
+) -> &'t HeaderTemplate {
+    let place = (u32::from(*peer.ip()) as usize ^ usize::from(peer.port())) % TEMPLATES;
+    let known = &mut templates[place];
+    let fits = matches!(known, Some((to, at, _)) if *to == peer && *at == hardware);
+    if !fits {
+        let source = EthernetAddress(address.hardware);
+        let template = HeaderTemplate::new(source, address.address, hardware, peer);
+        *known = Some((peer, hardware, template));
+    }
+    &known.as_ref().expect("there now").2
 }

@@ -8,7 +8,7 @@ use crate::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
-use crate::memory::Memory;
+use crate::memory::{Loan, Memory};
 use crate::store::{HolderId, Limits, PAGE_BYTES, PinId, RegionId, StageId, Store};
 use crate::time::Instant;
 use crate::wire::memory_op::{
@@ -427,6 +427,11 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         let read = self.store.read_pin(PinId::from_raw(source.0), offset.into(), out);
         debug_assert!(read.is_ok(), "a source is pinned until it is released");
+    }
+
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
+        self.store.pin_loan(PinId::from_raw(source.0), offset.into(), bytes)
     }
 
     fn release(&mut self, source: Source) {

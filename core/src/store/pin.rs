@@ -10,6 +10,7 @@ use super::layout::{PAGE_BYTES, PAGE_SHIFT};
 use super::records::{entry, pin as field, region};
 use super::region::check_range;
 use super::{Memory, Store};
+use crate::memory::Loan;
 
 impl<M: Memory> Store<M> {
     /// Keeps `len` bytes at `offset` of a region as they are now. Constant work.
@@ -96,6 +97,23 @@ impl<M: Memory> Store<M> {
         let in_page = start & (PAGE_BYTES - 1);
         let place = self.locate(version, start >> PAGE_SHIFT).map(|frame| frame + in_page);
         self.sound(Ok((place, (len - offset).min(PAGE_BYTES - in_page))))
+    }
+
+    /// Lends `bytes` bytes from `offset` of a pinned range to a device, if they lie together in
+    /// memory that can be lent. They stay as they are while the range is pinned: to be unpinned
+    /// when the device has given them back.
+    #[inline]
+    pub fn pin_loan(&self, pin: PinId, offset: u64, bytes: u32) -> Option<Loan> {
+        let (place, here) = self.pin_place(pin, offset).ok()?;
+        let (first, mut together) = (place?, here);
+        while together < bytes.into() {
+            let (place, here) = self.pin_place(pin, offset + together).ok()?;
+            if place? != first + together {
+                return None;
+            }
+            together += here;
+        }
+        self.mem.loan(first, bytes)
     }
 
     /// Lets a pinned range go. Constant work.

@@ -194,6 +194,15 @@ impl Header {
     pub fn emit(&self, datagram: &mut [u8], crc: Crc32c) {
         let (bytes, payload) =
             datagram.split_first_chunk_mut::<HEADER_BYTES>().expect("room for the header");
+        self.emit_apart(bytes, payload, crc);
+    }
+
+    /// As [`Header::emit`], of a payload that lies elsewhere.
+    ///
+    /// # Panics
+    /// As [`Header::emit`].
+    #[inline(always)]
+    pub fn emit_apart(&self, bytes: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
         assert_eq!(payload.len(), usize::from(self.payload), "payload length as the header says");
         bytes[0] = PROTOCOL_VERSION;
         bytes[1] = self.kind as u8;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx, Work};
+use dmrpc_core::memory::Loan;
 use dmrpc_cxl::{Pool, PoolDevice};
 use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
 use dmrpc_host::idle::Wait;
@@ -221,6 +222,27 @@ impl Tx for AnyTx<'_> {
     #[inline]
     fn flush(&mut self) {
         either!(AnyTx, self, tx => tx.flush());
+    }
+
+    #[inline]
+    fn borrows(&self, peer: SocketAddrV4) -> bool {
+        either!(AnyTx, self, tx => tx.borrows(peer))
+    }
+
+    #[inline]
+    fn push_borrowed(
+        &mut self,
+        peer: SocketAddrV4,
+        bytes: usize,
+        loan: &Loan,
+        ticket: u8,
+    ) -> Option<&mut [u8]> {
+        either!(AnyTx, self, tx => tx.push_borrowed(peer, bytes, loan, ticket))
+    }
+
+    #[inline]
+    fn returned(&mut self) -> Option<(u8, u32)> {
+        either!(AnyTx, self, tx => tx.returned())
     }
 }
 

@@ -12,7 +12,7 @@ mod device;
 mod driver;
 mod links;
 
-pub use args::{DriverArgs, DriverKind};
+pub use args::{DriverArgs, DriverKind, ZeroCopyTransmit};
 pub use device::{AnyDevice, AnyRx, AnyTx};
 pub use driver::{Driver, DriverError};
 pub use links::{LinkKind, LocalLinks};

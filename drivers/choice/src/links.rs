@@ -80,6 +80,7 @@ fn child_flags(child: usize, args: &DriverArgs, vdevs: &[String]) -> Vec<String>
     for vdev in vdevs {
         flags.extend(["--dpdk-vdev", vdev].map(str::to_owned));
     }
+    flags.extend(["--zero-copy-transmit", args.zero_copy_transmit.name()].map(str::to_owned));
     if args.dpdk_no_huge {
         let memory = args.dpdk_memory.to_string();
         flags.extend(["--dpdk-no-huge", "--dpdk-memory", &memory].map(str::to_owned));

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dmrpc_core::device::{Device, Rx, Tx};
+use dmrpc_core::memory::{Memory, Plain};
 
 use crate::traffic::{
     collect, expect, flush, pattern, payload, queue, quiet, receive, send, until,
@@ -86,6 +87,52 @@ pub fn every_size_arrives_whole<H: Harness>(harness: &mut H) {
         let sent = payload(bytes, bytes);
         send(harness, &mut a, at_b, &sent);
         expect(&collect(harness, &mut b, 1)[0], at_a, &sent);
+    }
+}
+
+/// Datagrams that end with lent bytes arrive like others, between others, and each loan comes back
+/// once. Devices that copy have nothing to show.
+pub fn what_is_lent_arrives_and_comes_back<H: Harness>(harness: &mut H) {
+    let ((mut a, at_a), (mut b, at_b)) = pair(harness);
+    // A device may have to learn where its peer is before it borrows for it.
+    send(harness, &mut a, at_b, b"hello");
+    collect(harness, &mut b, 1);
+    send(harness, &mut b, at_a, b"hello");
+    collect(harness, &mut a, 1);
+    if !a.split().1.borrows(at_b) {
+        return;
+    }
+    let bytes_max = a.capabilities().datagram_bytes_max;
+    let words = Box::leak(vec![0; bytes_max.div_ceil(8) + 1].into_boxed_slice());
+    let memory = Plain::lasting(words);
+    for round in 0..50 {
+        let whole = bytes_max - round * 7 % 600;
+        let sent = payload(round, whole);
+        let (head, tail) = sent.split_at(48 + round % 13 * 2);
+        memory.write(round as u64 % 5, tail);
+        let loan = memory.loan(round as u64 % 5, tail.len() as u32).expect("it stays for ever");
+        until(harness, "room for a datagram", || {
+            let (_, mut tx) = a.split();
+            let pushed = tx.push_borrowed(at_b, head.len(), &loan, (round % 64) as u8);
+            pushed.map(|out| out.copy_from_slice(head))
+        });
+        queue(harness, &mut a, at_b, b"copied");
+        let mut came = Vec::new();
+        until(harness, "datagram with lent bytes", || {
+            // A device may take its time to read them.
+            flush(&mut a);
+            came.extend(receive(&mut b));
+            (came.len() >= 2).then_some(())
+        });
+        came.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
+        expect(&came[0], at_a, &sent);
+        expect(&came[1], at_a, b"copied");
+        let back = until(harness, "a loan that comes back", || {
+            flush(&mut a);
+            a.split().1.returned()
+        });
+        assert_eq!(back, ((round % 64) as u8, 1));
+        assert_eq!(a.split().1.returned(), None, "each comes back once");
     }
 }
 

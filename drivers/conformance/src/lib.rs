@@ -77,6 +77,7 @@ macro_rules! conformance {
             a_datagram_arrives_as_it_was_sent,
             a_burst_keeps_its_order,
             every_size_arrives_whole,
+            what_is_lent_arrives_and_comes_back,
             empty_datagrams_do_as_stated,
             a_full_queue_recovers,
             many_senders_reach_one_receiver,

@@ -12,6 +12,21 @@ uint16_t shim_headroom(void)
 	return RTE_PKTMBUF_HEADROOM;
 }
 
+uint64_t shim_several_pieces(void)
+{
+	return RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+}
+
+uint64_t shim_send_checksums(void)
+{
+	return RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+}
+
+uint64_t shim_receive_checksums(void)
+{
+	return RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+}
+
 #define TEXT_OF(number) #number
 #define RELEASE(year, month) TEXT_OF(year) "." TEXT_OF(month)
 
@@ -35,6 +50,8 @@ static inline void describe(const struct rte_mbuf *mbuf, struct shim_frame *fram
 	frame->data = rte_pktmbuf_mtod(mbuf, uint8_t *);
 	frame->bytes = mbuf->data_len;
 	frame->whole = mbuf->nb_segs == 1;
+	frame->bad = (mbuf->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD ||
+		     (mbuf->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_BAD;
 }
 
 uint16_t shim_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
@@ -68,20 +85,73 @@ int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **d
 	return 1;
 }
 
-struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool)
+static void give_back(void *address, void *returned)
+{
+	(void)address;
+	__atomic_fetch_add((uint32_t *)returned, 1, __ATOMIC_RELEASE);
+}
+
+void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
+	       uint16_t bytes, uint32_t *returned)
+{
+	/* The piece's own buffer is not used meanwhile: room for what keeps the account. */
+	struct rte_mbuf_ext_shared_info *shared = (void *)rte_mbuf_to_baddr(piece);
+
+	shared->free_cb = give_back;
+	shared->fcb_opaque = returned;
+	rte_mbuf_ext_refcnt_set(shared, 1);
+	rte_pktmbuf_attach_extbuf(piece, (void *)(uintptr_t)address, (rte_iova_t)(uintptr_t)address,
+				  bytes, shared);
+	piece->data_len = bytes;
+	piece->pkt_len = bytes;
+	head->next = piece;
+	head->nb_segs = 2;
+}
+
+/* Says how long a packet is whose first buffer has `bytes` bytes. */
+static inline void set_length(struct rte_mbuf *mbuf, uint32_t bytes)
 {
 	mbuf->data_len = (uint16_t)bytes;
 	mbuf->pkt_len = bytes;
-	return rte_pktmbuf_copy(mbuf, pool, 0, bytes);
+	if (mbuf->nb_segs > 1)
+		mbuf->pkt_len += mbuf->next->data_len;
+}
+
+struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool)
+{
+	set_length(mbuf, bytes);
+	return rte_pktmbuf_copy(mbuf, pool, 0, mbuf->pkt_len);
+}
+
+/* Asks the device for the checksums of a packet whose first buffer has `bytes` bytes, if it is a
+ * whole UDP datagram in IPv4 without options. */
+static inline void ask_for_checksums(struct rte_mbuf *mbuf, uint32_t bytes)
+{
+	struct rte_ether_hdr *ether = rte_pktmbuf_mtod(mbuf, struct rte_ether_hdr *);
+	struct rte_ipv4_hdr *ip = (void *)(ether + 1);
+	struct rte_udp_hdr *udp = (void *)(ip + 1);
+
+	if (bytes < sizeof(*ether) + sizeof(*ip) + sizeof(*udp) ||
+	    ether->ether_type != RTE_BE16(RTE_ETHER_TYPE_IPV4) || ip->version_ihl != 0x45 ||
+	    ip->next_proto_id != IPPROTO_UDP ||
+	    (ip->fragment_offset & ~RTE_BE16(RTE_IPV4_HDR_DF_FLAG)) != 0)
+		return;
+	mbuf->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_UDP_CKSUM;
+	mbuf->l2_len = sizeof(*ether);
+	mbuf->l3_len = sizeof(*ip);
+	mbuf->l4_len = sizeof(*udp);
+	ip->hdr_checksum = 0;
+	udp->dgram_cksum = rte_ipv4_phdr_cksum(ip, mbuf->ol_flags);
 }
 
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
-		   uint16_t count)
+		   uint16_t count, int checksums)
 {
-	for (uint16_t i = 0; i < count; i++) {
-		mbufs[i]->data_len = (uint16_t)bytes[i];
-		mbufs[i]->pkt_len = bytes[i];
-	}
+	if (checksums)
+		for (uint16_t i = 0; i < count; i++)
+			ask_for_checksums(mbufs[i], bytes[i]);
+	for (uint16_t i = 0; i < count; i++)
+		set_length(mbufs[i], bytes[i]);
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 

@@ -10,18 +10,29 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_flow.h>
+#include <rte_ip.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_udp.h>
 #include <rte_version.h>
+
+/* What a port offers that sends packets of several pieces. */
+uint64_t shim_several_pieces(void);
+
+/* What a port offers that computes the checksums of IPv4 and of UDP, and that checks them. */
+uint64_t shim_send_checksums(void);
+uint64_t shim_receive_checksums(void);
 
 /* Where the bytes of a packet lie. */
 struct shim_frame {
 	uint8_t *data;
 	uint32_t bytes;
 	/* Whether all of them lie there; else only the first `bytes` of the packet's first buffer. */
-	uint32_t whole;
+	uint16_t whole;
+	/* Whether the device found a checksum of IPv4's or UDP's that is wrong. */
+	uint16_t bad;
 };
 
 /* Room that every buffer keeps in front of a packet, in bytes. */
@@ -47,13 +58,20 @@ int shim_linearize(struct rte_mbuf *mbuf, struct shim_frame *frame);
 int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **data,
 		  uint16_t count);
 
-/* A copy of the first `bytes` bytes of a packet that is not sent yet; null if the pool is empty. */
+/* A copy, in one piece, of a packet that is not sent yet and has `bytes` bytes in its first buffer;
+ * null if the pool is empty. */
 struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool);
 
-/* Sends packets of the given lengths, which lie at the start of their buffers. Returns how many
- * the device took: those are its own from then on. */
+/* Has packet `head` go on with `bytes` bytes at `address`, by the empty buffer `piece`, until the
+ * device has no more use for them: then `*returned` grows by one, on whatever thread. */
+void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
+	       uint16_t bytes, uint32_t *returned);
+
+/* Sends packets of the given lengths, which lie at the start of their buffers; what was lent comes
+ * after that. With `checksums` the device is asked for those of UDP datagrams. Returns how many the
+ * device took: those are its own from then on. */
 uint16_t shim_send(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, const uint32_t *bytes,
-		   uint16_t count);
+		   uint16_t count, int checksums);
 
 /* Has a port lead UDP datagrams from an IPv4 address and a port, both in network byte order, to one
  * of its queues. Returns 0, or a negative errno with the driver's explanation, which may be null. */

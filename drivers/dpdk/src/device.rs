@@ -47,6 +47,7 @@ impl DpdkStats {
         each("device_bursts", self.receive.bursts);
         each("device_packets", self.receive.packets);
         each("device_scattered", self.receive.scattered);
+        each("device_bad_checksums", self.receive.bad_checksums);
         each("device_sends", self.send.bursts);
         each("device_sent", self.send.packets);
         each("device_blocked", self.send.blocked);

@@ -71,6 +71,13 @@ pub enum DpdkError {
         /// How many the port has.
         most: u16,
     },
+    /// The port cannot send bytes from where they lie.
+    CopiesOnly {
+        /// The port.
+        port: String,
+        /// Its driver.
+        driver: String,
+    },
     /// Longer frames were asked for than the port takes.
     FrameSize {
         /// The port.
@@ -136,6 +143,7 @@ impl DpdkError {
                 | Self::Twice { .. }
                 | Self::NeedsHugePages { .. }
                 | Self::FrameSize { .. }
+                | Self::CopiesOnly { .. }
         )
     }
 }
@@ -201,6 +209,11 @@ impl fmt::Display for DpdkError {
                 f,
                 "{port} has {most} queue pairs, {asked} are needed: name at most {most} cores, or \
                  give the device more (net_af_packet's argument qpairs={asked})"
+            ),
+            Self::CopiesOnly { port, driver } => write!(
+                f,
+                "{port} ({driver}) cannot send from the pool: leave --zero-copy-transmit out, or \
+                 give --zero-copy-transmit off"
             ),
             Self::FrameSize { port, asked, most } => write!(
                 f,

@@ -21,6 +21,7 @@ mod eal;
 mod error;
 mod flows;
 mod links;
+mod loans;
 #[allow(unsafe_code)]
 mod log;
 mod macs;
@@ -34,5 +35,6 @@ pub use device::{DpdkDevice, DpdkStats};
 pub use eal::{Eal, EalConfig};
 pub use error::DpdkError;
 pub use links::Links;
+pub use loans::ZeroCopyTransmit;
 pub use port::{Port, PortConfig};
 pub use queue::{BURST_MAX, QueuePair, ReceiveStats, SEND_QUEUE, SendStats};

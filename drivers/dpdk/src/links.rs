@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use dmrpc_core::device::RECEIVE_QUEUE;
+use dmrpc_core::memory::Loan;
 use dmrpc_core::port::{FrameCapabilities, FrameDevice, FrameRx, FrameTx};
 
 use crate::error::DpdkError;
@@ -95,13 +96,14 @@ impl Links {
     /// What was counted on the way in, over all links.
     pub fn receive_stats(&self) -> ReceiveStats {
         let mut sum = ReceiveStats::default();
-        for ReceiveStats { looks, bursts, packets, scattered } in
+        for ReceiveStats { looks, bursts, packets, scattered, bad_checksums } in
             self.receive.receivers.iter().map(|receiver| receiver.stats)
         {
             sum.looks += looks;
             sum.bursts += bursts;
             sum.packets += packets;
             sum.scattered += scattered;
+            sum.bad_checksums += bad_checksums;
         }
         sum
     }
@@ -202,20 +204,23 @@ pub struct LinksTx<'a> {
 impl FrameTx for LinksTx<'_> {
     #[inline]
     fn push(&mut self, bytes: usize) -> Option<&mut [u8]> {
-        // A full hand-over leaves at once: its bytes are still in the cache, and the other end can
-        // begin with them. Several links need to look at the receiver's address first.
-        let Send { targets, queue, early } = &mut *self.state;
-        if *early + queue.len() >= SEND_QUEUE {
-            return None;
-        }
-        if queue.len() == SEND_BURST_MAX
-            && let [only] = &mut targets[..]
-        {
-            let sent = send_all(queue, only, 0, SEND_BURST_MAX);
-            queue.forget(sent);
-            *early += sent;
-        }
-        queue.push(bytes)
+        self.make_room()?.push(bytes)
+    }
+
+    #[inline]
+    fn borrows(&self) -> bool {
+        self.state.targets.iter().all(|target| target.port.borrows())
+    }
+
+    #[inline]
+    fn push_borrowed(&mut self, bytes: usize, loan: &Loan, ticket: u8) -> Option<&mut [u8]> {
+        self.make_room()?.push_borrowed(bytes, loan, ticket)
+    }
+
+    #[inline]
+    fn returned(&mut self) -> Option<(u8, u32)> {
+        let Send { targets, queue, .. } = &mut *self.state;
+        queue.returned(targets)
     }
 
     #[inline]
@@ -251,6 +256,25 @@ fn send_all(queue: &mut SendQueue, target: &mut Target, from: usize, to: usize) 
 }
 
 impl LinksTx<'_> {
+    /// The queue, if there is room in it.
+    #[inline(always)]
+    fn make_room(&mut self) -> Option<&mut SendQueue> {
+        // A full hand-over leaves at once: its bytes are still in the cache, and the other end can
+        // begin with them. Several links need to look at the receiver's address first.
+        let Send { targets, queue, early } = &mut *self.state;
+        if *early + queue.len() >= SEND_QUEUE {
+            return None;
+        }
+        if queue.len() == SEND_BURST_MAX
+            && let [only] = &mut targets[..]
+        {
+            let sent = send_all(queue, only, 0, SEND_BURST_MAX);
+            queue.forget(sent);
+            *early += sent;
+        }
+        Some(queue)
+    }
+
     /// Hands runs of frames for one link to it.
     fn flush_to_many(&mut self) {
         let Send { targets, queue, .. } = &mut *self.state;

@@ -13,6 +13,7 @@ use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
 use crate::error::DpdkError;
+use crate::loans::{self, TICKETS, ZeroCopyTransmit};
 use crate::macs::Mac;
 use crate::queue::{BURST_MAX, QueuePair, SEND_QUEUE};
 use crate::{log, sys};
@@ -27,6 +28,10 @@ pub struct PortConfig {
     /// Length of the rings of each queue pair, where the port lets us choose. For `net_memif` the
     /// argument `rsize` of the virtual device says it.
     pub ring: u16,
+    /// Whether checksums of IPv4 and UDP are left to the port, as far as it offers that.
+    pub checksum_offload: bool,
+    /// Whether packets may end with bytes that are sent from where they lie.
+    pub zero_copy_transmit: ZeroCopyTransmit,
     /// How long to wait for the link, and for what is at its other end. `None` does not wait: the
     /// listening side of a `net_memif` link has none before the other side comes.
     pub link_timeout: Option<Duration>,
@@ -39,6 +44,8 @@ impl Default for PortConfig {
             queues: 1,
             frame_bytes_max: 1514,
             ring: 1024,
+            checksum_offload: true,
+            zero_copy_transmit: ZeroCopyTransmit::Auto,
             link_timeout: Some(Duration::from_secs(5)),
         }
     }
@@ -74,6 +81,11 @@ pub struct Port {
     /// Where its device is.
     network: Option<Arc<Network>>,
     started: AtomicBool,
+    /// It computes the checksums of what is sent.
+    sums_up: bool,
+    borrows: AtomicBool,
+    /// Loans that each queue pair has given back, by ticket.
+    returned: Vec<[AtomicU32; TICKETS]>,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
     pools: Vec<sys::Pool>,
@@ -107,7 +119,11 @@ impl Port {
             return Err(DpdkError::Queues { port, asked, most });
         }
         check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let conf = port_conf(&driver, &info, config);
+        let borrows = loans::borrows(name, &driver, &info, config.zero_copy_transmit)?;
+        let mut conf = port_conf(&driver, &info, config);
+        if borrows {
+            conf.txmode.offloads |= sys::several_pieces();
+        }
         sys::configure(id, config.queues, &conf).map_err(failed("configuring"))?;
 
         let socket = sys::socket(id);
@@ -124,6 +140,9 @@ impl Port {
             interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
             started: AtomicBool::new(false),
+            sums_up: conf.txmode.offloads & sys::send_checksums() == sys::send_checksums(),
+            borrows: AtomicBool::new(borrows),
+            returned: (0..config.queues).map(|_| [const { AtomicU32::new(0) }; TICKETS]).collect(),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
         };
@@ -190,6 +209,26 @@ impl Port {
         // The kernel's end of a tap is brought up when the port is there.
         let interface = self.interface.filter(|_| self.driver != "net_tap");
         sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
+    }
+
+    /// Whether it computes the checksums of IPv4 and UDP of what is sent.
+    pub fn sums_up(&self) -> bool {
+        self.sums_up
+    }
+
+    /// Whether packets may end with bytes that are sent from where they lie.
+    pub fn borrows(&self) -> bool {
+        self.borrows.load(Ordering::Relaxed)
+    }
+
+    /// For good: something that was lent has not come back to its lender.
+    pub(crate) fn stop_borrowing(&self) {
+        self.borrows.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts of loans that came back from queue pair `queue`.
+    pub(crate) fn returned(&self, queue: u16) -> &[AtomicU32; TICKETS] {
+        &self.returned[usize::from(queue)]
     }
 
     /// Whether it is memory that two processes share.
@@ -375,6 +414,10 @@ fn port_conf(
 ) -> dpdk::rte_eth_conf {
     let mut conf = dpdk::rte_eth_conf::default();
     conf.rxmode.mtu = mtu(driver, info, config.frame_bytes_max);
+    if config.checksum_offload {
+        conf.rxmode.offloads = info.rx_offload_capa & sys::receive_checksums();
+        conf.txmode.offloads = info.tx_offload_capa & sys::send_checksums();
+    }
     if config.queues > 1 {
         sys::spread(&mut conf, info);
     }

@@ -7,8 +7,10 @@ use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
+use dmrpc_core::memory::Loan;
 use dpdk_sys as dpdk;
 
+use crate::loans::Loans;
 use crate::port::Port;
 
 /// Most packets that one receive hands over.
@@ -35,6 +37,8 @@ pub struct ReceiveStats {
     pub packets: u64,
     /// Packets dropped because they lay in several buffers and had no room in one.
     pub scattered: u64,
+    /// Packets dropped because the device found a checksum of IPv4's or UDP's that is wrong.
+    pub bad_checksums: u64,
 }
 
 /// What was counted on the way out.
@@ -90,7 +94,7 @@ unsafe impl Send for Receiver {}
 impl Receiver {
     /// The receiving half of `pair`. One at a time, for as long as `pair` is kept.
     pub(crate) fn new(pair: &QueuePair) -> Self {
-        let none = dpdk::shim_frame { data: ptr::null_mut(), bytes: 0, whole: 0 };
+        let none = dpdk::shim_frame { data: ptr::null_mut(), bytes: 0, whole: 0, bad: 0 };
         Self {
             port: Arc::clone(&pair.port),
             queue: pair.queue,
@@ -133,28 +137,31 @@ impl Receiver {
             return 0;
         }
         self.received = usize::from(count);
-        if self.frames[..self.received].iter().any(|frame| frame.whole == 0) {
-            self.join_pieces();
+        if self.frames[..self.received].iter().any(|frame| frame.whole == 0 || frame.bad != 0) {
+            self.sort_out();
         }
         self.stats.bursts += 1;
         self.stats.packets += self.received as u64;
         self.received
     }
 
-    /// Makes packets of several buffers one piece, and drops those that do not fit one.
+    /// Makes packets of several buffers one piece, and drops those that do not fit one, or whose
+    /// checksums are wrong.
     #[cold]
-    fn join_pieces(&mut self) {
+    fn sort_out(&mut self) {
         let mut kept = 0;
         for index in 0..self.received {
             let (mut mbuf, mut frame) = (self.mbufs[index], self.frames[index]);
+            let bad = frame.bad != 0;
             // SAFETY: `mbuf` is a packet of this burst, and only ours.
             let whole =
                 frame.whole != 0 || unsafe { dpdk::shim_linearize(mbuf, &raw mut frame) } != 0;
-            if whole {
+            if whole && !bad {
                 (self.mbufs[kept], self.frames[kept]) = (mbuf, frame);
                 kept += 1;
             } else {
-                self.stats.scattered += 1;
+                self.stats.scattered += u64::from(!whole && !bad);
+                self.stats.bad_checksums += u64::from(bad);
                 // SAFETY: `mbuf` is a packet of this burst, and is not kept.
                 unsafe { dpdk::rte_pktmbuf_free_bulk(&raw mut mbuf, 1) };
             }
@@ -183,7 +190,7 @@ impl Drop for Receiver {
 
 /// The sending half of a queue pair: where packets go.
 pub(crate) struct Target {
-    port: Arc<Port>,
+    pub(crate) port: Arc<Port>,
     queue: u16,
     pub(crate) stats: SendStats,
     /// Packets dropped because the device took no more.
@@ -212,6 +219,7 @@ pub(crate) struct SendQueue {
     spare: [*mut dpdk::rte_mbuf; REFILL],
     spare_data: [*mut u8; REFILL],
     spare_count: usize,
+    loans: Loans,
 }
 
 // SAFETY: as for `Receiver`.
@@ -230,7 +238,66 @@ impl SendQueue {
             spare: [ptr::null_mut(); REFILL],
             spare_data: [ptr::null_mut(); REFILL],
             spare_count: 0,
+            loans: Loans::new(Arc::clone(&pair.port), pair.queue),
         }
+    }
+
+    /// Queues a packet that ends with the bytes of `loan`, and returns the `bytes` bytes before;
+    /// `None` without room.
+    ///
+    /// # Panics
+    /// If it is longer than the port's longest frame, or `bytes` is odd.
+    #[inline]
+    pub(crate) fn push_borrowed(
+        &mut self,
+        bytes: usize,
+        loan: &Loan,
+        ticket: u8,
+    ) -> Option<&mut [u8]> {
+        let (most, whole) = (self.port.frame_bytes_max(), bytes + loan.bytes());
+        assert!(whole <= most, "a frame of {whole} bytes, at most {most}");
+        assert!(bytes.is_multiple_of(2), "{bytes} bytes before a loan: an even number is wanted");
+        if self.count == SEND_QUEUE || (self.spare_count == 0 && !self.refill()) {
+            return None;
+        }
+        self.spare_count -= 1;
+        let piece = self.spare[self.spare_count];
+        if self.spare_count == 0 && !self.refill() {
+            (self.spare[0], self.spare_count) = (piece, 1);
+            return None;
+        }
+        self.spare_count -= 1;
+        let head = self.spare[self.spare_count];
+        let data = self.spare_data[self.spare_count];
+        let returned = self.loans.lent(ticket);
+        // SAFETY: two empty buffers of ours; the bytes stay where and as they are until they are
+        // given back, and the count lives as long as the port, which outlives its packets.
+        unsafe {
+            let (address, length) = (loan.address().as_ptr(), loan.bytes() as u16);
+            dpdk::shim_lend(head, piece, address, length, returned.as_ptr());
+        }
+        self.mbufs[self.count] = head;
+        self.data[self.count] = data;
+        self.bytes[self.count] = bytes as u32;
+        self.count += 1;
+        // SAFETY: an empty buffer of ours with room for the port's longest frame, initialised when
+        // the pool was made.
+        Some(unsafe { slice::from_raw_parts_mut(data, bytes) })
+    }
+
+    /// Loans that came back, of one ticket: which, and how many. Asks `targets` now and then for
+    /// what they have sent and not given back.
+    #[inline]
+    pub(crate) fn returned(&mut self, targets: &[Target]) -> Option<(u8, u32)> {
+        let returned = self.loans.returned();
+        if returned.is_none() && self.loans.is_time_to_ask() {
+            for target in targets {
+                // SAFETY: a queue that is set up and only ours. Ports that keep nothing say that
+                // they cannot do it, and all of them that there was nothing.
+                unsafe { dpdk::rte_eth_tx_done_cleanup(target.port.id(), target.queue, 0) };
+            }
+        }
+        returned
     }
 
     /// Packets queued.
@@ -300,6 +367,7 @@ impl SendQueue {
                 self.mbufs.as_mut_ptr().add(from),
                 self.bytes.as_ptr().add(from),
                 (to - from) as u16,
+                target.port.sums_up().into(),
             )
         };
         let taken = usize::from(taken);
@@ -325,7 +393,8 @@ impl SendQueue {
             }
             let bytes = self.bytes[index];
             let (id, queue) = (target.port.id(), target.queue);
-            let taken = dpdk::shim_send(id, queue, &raw mut copy, &raw const bytes, 1);
+            let sums_up = target.port.sums_up().into();
+            let taken = dpdk::shim_send(id, queue, &raw mut copy, &raw const bytes, 1, sums_up);
             if taken == 0 {
                 dpdk::rte_pktmbuf_free_bulk(&raw mut copy, 1);
             }

@@ -13,6 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
+/// What a port offers that sends packets of several pieces.
+pub(crate) fn several_pieces() -> u64 {
+    // SAFETY: returns a constant.
+    unsafe { dpdk::shim_several_pieces() }
+}
+
+/// What a port offers that computes the checksums of IPv4 and UDP.
+pub(crate) fn send_checksums() -> u64 {
+    // SAFETY: returns a constant.
+    unsafe { dpdk::shim_send_checksums() }
+}
+
+/// What a port offers that checks them.
+pub(crate) fn receive_checksums() -> u64 {
+    // SAFETY: returns a constant.
+    unsafe { dpdk::shim_receive_checksums() }
+}
+
 /// The error number that a negative result stands for.
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }

@@ -8,6 +8,7 @@ use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
+use dmrpc_core::memory::Loan;
 use dmrpc_core::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -201,6 +202,11 @@ impl<H: Host> Host for Sampled<H> {
     #[inline]
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         self.host.supply(source, offset, out);
+    }
+
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
+        self.host.lend(source, offset, bytes)
     }
 
     #[inline]

@@ -10,6 +10,7 @@
 //! - [`random`]: the generator behind it.
 #![forbid(unsafe_code)]
 
+pub mod borrowing;
 pub mod cluster;
 pub mod effects;
 pub mod faults;

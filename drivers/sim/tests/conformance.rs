@@ -40,6 +40,43 @@ mod memory {
     dmrpc_conformance::conformance_allocations!(Wire);
 }
 
+mod borrowing {
+    use dmrpc_conformance::{Harness, ZeroSize};
+    use dmrpc_sim::borrowing::{Borrowing, Keeping};
+    use dmrpc_sim::memory::{MemoryDevice, pair};
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    const BURSTS: usize = 64;
+
+    struct Late;
+
+    impl Harness for Late {
+        type Device = Borrowing<MemoryDevice>;
+
+        fn open(&mut self, count: usize) -> Vec<(Borrowing<MemoryDevice>, SocketAddrV4)> {
+            let address = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4000);
+            let (a, b) = pair(address(1), address(2), 1472, BURSTS);
+            let keeping = Keeping { read_after_max: 3, return_after_max: 9, lose_one_in: 0 };
+            let late = |device| Borrowing::new(device, keeping, 1);
+            [(late(a), address(1)), (late(b), address(2))].into_iter().take(count).collect()
+        }
+
+        fn devices_max(&self) -> usize {
+            2
+        }
+
+        fn depth(&self) -> usize {
+            BURSTS
+        }
+
+        fn zero_size(&self) -> ZeroSize {
+            ZeroSize::Delivered
+        }
+    }
+
+    dmrpc_conformance::conformance!(Late);
+}
+
 mod network {
     use dmrpc_conformance::{Harness, ZeroSize};
     use dmrpc_core::time::Duration;

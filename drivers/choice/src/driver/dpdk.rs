@@ -11,7 +11,7 @@ use dmrpc_host::affinity::available_cores;
 use dmrpc_host::steer::{Lane, Lanes};
 
 use super::DriverError;
-use crate::args::DriverArgs;
+use crate::args::{DriverArgs, ZeroCopyTransmit};
 
 /// Ports where nobody listens by convention: the first of them is given where none is asked for.
 const EPHEMERAL: u16 = 49_152;
@@ -40,6 +40,12 @@ impl Ports {
             queues,
             frame_bytes_max: datagram_bytes + HEADERS_BYTES,
             ring: args.dpdk_ring,
+            checksum_offload: true,
+            zero_copy_transmit: match args.zero_copy_transmit {
+                ZeroCopyTransmit::Auto => dmrpc_dpdk::ZeroCopyTransmit::Auto,
+                ZeroCopyTransmit::On => dmrpc_dpdk::ZeroCopyTransmit::On,
+                ZeroCopyTransmit::Off => dmrpc_dpdk::ZeroCopyTransmit::Off,
+            },
             link_timeout: Some(Duration::from_nanos(args.dpdk_link_wait.0.as_nanos())),
         };
         let mut ports = Vec::new();

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dmrpc_conformance::{Harness, ZeroSize};
-use dmrpc_dpdk::{DpdkDevice, Port, PortConfig, SEND_QUEUE};
+use dmrpc_dpdk::{DpdkDevice, Port, PortConfig, SEND_QUEUE, ZeroCopyTransmit};
 
 use super::common;
 
@@ -28,7 +28,14 @@ pub(crate) fn ip(line: &str) {
 
 pub(crate) fn open(vdev: &str) -> Arc<Port> {
     let name = common::eal().add_vdev(vdev).expect(vdev);
-    Port::open(common::eal(), &name, &PortConfig::default()).expect(vdev)
+    // Those that can send what is lent do so in all checks.
+    let lends = !vdev.starts_with("net_af_xdp");
+    let zero_copy_transmit = if lends { ZeroCopyTransmit::On } else { ZeroCopyTransmit::Off };
+    let config = PortConfig { zero_copy_transmit, ..PortConfig::default() };
+    let port = Port::open(common::eal(), &name, &config).expect(vdev);
+    assert_eq!(port.borrows(), lends);
+    assert_eq!(port.sums_up(), vdev.starts_with("net_tap"), "the others offer no checksums");
+    port
 }
 
 /// What the two devices are made of.
@@ -40,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn ports(self) -> [Arc<Port>; 2] {
+    pub(crate) fn ports(self) -> [Arc<Port>; 2] {
         if let Self::Tap = self {
             ip("link add bridge0 type bridge forward_delay 0");
             ip("link set bridge0 up");
@@ -121,6 +128,7 @@ macro_rules! conformance_in_namespace {
             a_datagram_arrives_as_it_was_sent,
             a_burst_keeps_its_order,
             every_size_arrives_whole,
+            what_is_lent_arrives_and_comes_back,
             empty_datagrams_do_as_stated,
             a_full_queue_recovers,
             many_senders_reach_one_receiver,

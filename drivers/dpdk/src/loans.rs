@@ -1,0 +1,126 @@
+//! What a queue pair's device has of others' memory: bytes that packets are sent from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dpdk_sys as dpdk;
+
+use crate::error::DpdkError;
+use crate::port::Port;
+use crate::sys;
+
+/// Names that loans can have.
+pub(crate) const TICKETS: usize = 64;
+/// Looks for loans without any after which a port is asked to give back what it has sent.
+const LOOKS_A_CLEANUP: u32 = 64;
+
+/// Whether packets may end with bytes that are sent from where they lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopyTransmit {
+    /// Where it was found to be faster.
+    #[default]
+    Auto,
+    /// Yes, or the port is refused.
+    On,
+    /// No.
+    Off,
+}
+
+/// Whether packets of a port may end with bytes that are sent from where they lie. Not so for ports
+/// that read memory by themselves, for which it would have to be mapped.
+pub(crate) fn borrows(
+    name: &str,
+    driver: &str,
+    info: &dpdk::rte_eth_dev_info,
+    asked: ZeroCopyTransmit,
+) -> Result<bool, DpdkError> {
+    let copies = matches!(driver, "net_memif" | "net_af_packet" | "net_tap");
+    let can = copies && info.tx_offload_capa & sys::several_pieces() != 0;
+    match asked {
+        ZeroCopyTransmit::On if !can => {
+            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: driver.to_owned() })
+        }
+        ZeroCopyTransmit::On => Ok(true),
+        ZeroCopyTransmit::Auto => Ok(can && pays_to_borrow(driver)),
+        ZeroCopyTransmit::Off => Ok(false),
+    }
+}
+
+/// Drivers over which lending was found to be faster than copying.
+fn pays_to_borrow(driver: &str) -> bool {
+    driver == "net_memif"
+}
+
+/// What the device has of others' memory, by ticket.
+pub(crate) struct Loans {
+    port: Arc<Port>,
+    queue: u16,
+    /// Lent so far, and given back as far as our user knows.
+    lent: [u32; TICKETS],
+    known: [u32; TICKETS],
+    /// Tickets of which something is out, a bit each.
+    out: u64,
+    /// Looks in a row that found nothing.
+    looks: u32,
+}
+
+impl Loans {
+    /// Nothing is lent yet by queue pair `queue` of `port`.
+    pub(crate) fn new(port: Arc<Port>, queue: u16) -> Self {
+        let known =
+            std::array::from_fn(|ticket| port.returned(queue)[ticket].load(Ordering::Acquire));
+        Self { port, queue, lent: known, known, out: 0, looks: 0 }
+    }
+
+    /// One more loan of `ticket`: returns where it is counted when it comes back.
+    #[inline]
+    pub(crate) fn lent(&mut self, ticket: u8) -> &AtomicU32 {
+        let index = usize::from(ticket);
+        self.lent[index] = self.lent[index].wrapping_add(1);
+        self.out |= 1 << index;
+        &self.port.returned(self.queue)[index]
+    }
+
+    /// Loans that came back, of one ticket: which, and how many.
+    #[inline]
+    pub(crate) fn returned(&mut self) -> Option<(u8, u32)> {
+        let mut out = self.out;
+        while out != 0 {
+            let index = out.trailing_zeros() as usize;
+            out &= out - 1;
+            let now = self.port.returned(self.queue)[index].load(Ordering::Acquire);
+            let count = now.wrapping_sub(self.known[index]);
+            if count == 0 {
+                continue;
+            }
+            self.known[index] = now;
+            if now == self.lent[index] {
+                self.out &= !(1 << index);
+            }
+            self.looks = 0;
+            return Some((index as u8, count));
+        }
+        None
+    }
+
+    /// Whether so many looks have found nothing, though something is out, that the device may be
+    /// idle and keep what it has sent.
+    #[inline]
+    pub(crate) fn is_time_to_ask(&mut self) -> bool {
+        self.looks += u32::from(self.out != 0);
+        let idle = self.looks >= LOOKS_A_CLEANUP;
+        if idle {
+            self.looks = 0;
+        }
+        idle
+    }
+}
+
+impl Drop for Loans {
+    fn drop(&mut self) {
+        // What comes back later would be counted for the next user of the queue.
+        if self.out != 0 {
+            self.port.stop_borrowing();
+        }
+    }
+}
