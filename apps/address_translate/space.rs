@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use dmrpc_core::store::{Config, FRAME_ABSENT, Layout, Limits, PAGE_BYTES, PinId, Store};
+use dmrpc_core::store::{Config, FRAME_ABSENT, Layout, Limits, PAGE_BYTES, PinId, Pinned, Store};
 use dmrpc_host::clock::Clock;
 use rustc_hash::FxHashMap;
 
@@ -20,6 +20,9 @@ const BATCH_RANGES: u64 = 64;
 
 /// The frames of a range.
 type Frames = [u32; RANGE_PAGES as usize];
+
+/// The first pages of what is looked up in a batch.
+type Drawn = [u64; BATCH_PAGES as usize + 1];
 
 /// What is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,23 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Nanoseconds a lookup of pages drawn before. But for ranges as such, each waits for what was
+/// found at the one before.
+#[inline(always)]
+fn time(op: Op, pages: &Drawn, clock: &Clock, mut look: impl FnMut(u64) -> u32) -> f64 {
+    let depends = if op == Op::Range { 0 } else { u32::MAX };
+    let pages = &pages[..op.lookups() as usize + 1];
+    let mut found = 0;
+    let start = clock.now();
+    for pair in pages.windows(2) {
+        // No frame has this bit set: it is always the first of the two.
+        found = look(pair[((found & depends) >> 30 & 1) as usize]);
+    }
+    let span = clock.now().since(start);
+    black_box(found);
+    span.as_nanos() as f64 / op.lookups() as f64
+}
+
 impl<'m> Space<'m> {
     /// Fills a space of `bytes` bytes page by page, in both translations.
     pub(crate) fn new(memory: &'m mut [u64], bytes: u64, seed: u64) -> Result<Self, Failure> {
@@ -142,8 +162,8 @@ impl<'m> Space<'m> {
 
     /// The frames of a range, by the store.
     #[inline(always)]
-    fn range_in_store(&self, page: u64, frames: &mut Frames) {
-        if self.store.pin_frames(self.pin, page, frames).is_err() {
+    fn range_in_store(pinned: &Pinned<'_, Index<'_>>, page: u64, frames: &mut Frames) {
+        if pinned.frames(page, frames).is_err() {
             frames.fill(FRAME_ABSENT);
         }
     }
@@ -162,61 +182,39 @@ impl<'m> Space<'m> {
         }
     }
 
-    /// Looks up pages drawn before.
-    #[inline(always)]
-    fn batch(&mut self, op: Op, clock: &Clock, look: impl Fn(&Self, u64) -> u32) -> f64 {
-        match op {
-            Op::Page | Op::RangeAfter => self.batch_from(op, clock, u32::MAX, look),
-            Op::Range => self.batch_from(op, clock, 0, look),
-        }
-    }
-
-    /// The same; where the next lookup begins depends on these bits of what the last one found.
-    #[inline(always)]
-    fn batch_from(
-        &mut self,
-        op: Op,
-        clock: &Clock,
-        depends: u32,
-        look: impl Fn(&Self, u64) -> u32,
-    ) -> f64 {
+    /// Pages to look up, and one more.
+    fn draw(&mut self, op: Op) -> Drawn {
         let starts = self.starts(op);
         let mut pages = [0; BATCH_PAGES as usize + 1];
         pages.fill_with(|| self.page_at_random(starts));
-        let pages = &pages[..op.lookups() as usize + 1];
-        let mut found = 0;
-        let start = clock.now();
-        for pair in pages.windows(2) {
-            // No frame has this bit set: it is always the first of the two.
-            found = look(self, pair[((found & depends) >> 30 & 1) as usize]);
-        }
-        let span = clock.now().since(start);
-        black_box(found);
-        span.as_nanos() as f64 / op.lookups() as f64
+        pages
     }
 
     /// Nanoseconds a lookup in the store: a batch.
     pub(crate) fn by_store(&mut self, op: Op, clock: &Clock) -> f64 {
-        match op {
-            Op::Page => self.batch(op, clock, Self::page_in_store),
-            Op::Range | Op::RangeAfter => self.batch(op, clock, |space, page| {
-                let mut frames = [0; RANGE_PAGES as usize];
-                space.range_in_store(page, &mut frames);
-                black_box(&frames)[RANGE_PAGES as usize - 1]
-            }),
+        let pages = self.draw(op);
+        if op == Op::Page {
+            return time(op, &pages, clock, |page| self.page_in_store(page));
         }
+        let pinned = self.store.pinned(self.pin).expect("the pin is there as long as the space");
+        let mut frames = [0; RANGE_PAGES as usize];
+        time(op, &pages, clock, |page| {
+            Self::range_in_store(&pinned, page, &mut frames);
+            black_box(&frames)[RANGE_PAGES as usize - 1]
+        })
     }
 
     /// Nanoseconds a lookup in the map: a batch.
     pub(crate) fn by_map(&mut self, op: Op, clock: &Clock) -> f64 {
-        match op {
-            Op::Page => self.batch(op, clock, Self::page_in_map),
-            Op::Range | Op::RangeAfter => self.batch(op, clock, |space, page| {
-                let mut frames = [0; RANGE_PAGES as usize];
-                space.range_in_map(page, &mut frames);
-                black_box(&frames)[RANGE_PAGES as usize - 1]
-            }),
+        let pages = self.draw(op);
+        if op == Op::Page {
+            return time(op, &pages, clock, |page| self.page_in_map(page));
         }
+        let mut frames = [0; RANGE_PAGES as usize];
+        time(op, &pages, clock, |page| {
+            self.range_in_map(page, &mut frames);
+            black_box(&frames)[RANGE_PAGES as usize - 1]
+        })
     }
 
     /// Whether both find the same, at `count` places.
@@ -230,7 +228,7 @@ impl<'m> Space<'m> {
                     (ours[0], theirs[0]) = (self.page_in_store(page), self.page_in_map(page));
                 }
                 Op::Range | Op::RangeAfter => {
-                    self.range_in_store(page, &mut ours);
+                    Self::range_in_store(&self.store.pinned(self.pin)?, page, &mut ours);
                     self.range_in_map(page, &mut theirs);
                 }
             }

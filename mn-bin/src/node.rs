@@ -43,6 +43,10 @@ use crate::shared::SharedPool;
 
 /// Frames by which a pool that does not fit is made smaller: 1 MiB.
 const FRAMES_A_STEP: u32 = 256;
+/// Bytes of a pin's record.
+const PIN_BYTES: u64 = 64;
+/// Most pins that a store can name.
+const PINS_LIMIT: u64 = 1 << 24;
 /// Polls between two looks at signals and the report's time.
 const POLLS_A_LOOK: u32 = 256;
 
@@ -54,6 +58,8 @@ struct Common<'a> {
     limits: Limits,
     /// Writes of several packets that may come in at a time.
     stages: usize,
+    /// Who has detached what, of all cores.
+    detached: (Vec<Detachment>, Vec<DetachedAccount>),
     signals: Signals,
     /// Set when a loop ended: the others follow.
     stop: AtomicBool,
@@ -104,6 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         identity: Identity { memory_node: place.memory_node, incarnation: life, key },
         limits: limits(options),
         stages: config.stages as usize,
+        detached: detached(&config),
         signals,
         stop: AtomicBool::new(false),
         dumps: AtomicU32::new(0),
@@ -182,6 +189,7 @@ fn serve_shared<M: Memory>(
         identity: shared.identity(),
         limits: limits(options),
         stages,
+        detached: detached(store.config()),
         signals,
         stop: AtomicBool::new(false),
         dumps: AtomicU32::new(0),
@@ -255,8 +263,6 @@ fn poll_loop<M: Memory>(
     let mut holders = vec![SessionHolder::default(); options.sessions];
     let mut transfers = vec![Transfer::default(); common.stages];
     let config = *store.config();
-    let mut detachments = vec![Detachment::default(); config.entries as usize];
-    let mut accounts = vec![DetachedAccount::default(); config.holders as usize];
     let Common { identity, limits, .. } = *common;
     let mut node = MemoryNode::new(store, identity, limits, &mut holders, &mut transfers);
     if let Some(staged) = options.session_staged {
@@ -268,8 +274,8 @@ fn poll_loop<M: Memory>(
     node.bound_transfers(writes as usize);
     node.bound_detached(Detachments::new(
         options.session_detached.unwrap_or(most(config.detached_max)),
-        &mut detachments,
-        &mut accounts,
+        &common.detached.0,
+        &common.detached.1,
     ));
     if common.hands_out {
         node.hand_out_places();
@@ -323,13 +329,23 @@ fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreC
     // A session that ended keeps its holder until its grace is over.
     let sessions = options.sessions as u32 * participants;
     config.holders = config.holders.max(2 * sessions);
-    // Sharing takes tables of its own, which the frames make room for.
+    // Each slot may have an answer that is a pin; but pins take no more than a sixteenth of a pool.
+    let pins_max = (pool_bytes / (16 * PIN_BYTES)).min(PINS_LIMIT);
+    let pins = (u64::from(sessions) * u64::from(options.slots)).min(pins_max);
+    config.pins = config.pins.max(pins as u32);
+    // What was added, and tables for sharing, the frames make room for.
     let fits =
         |config: &StoreConfig| Layout::new(config).is_ok_and(|layout| layout.bytes() <= pool_bytes);
-    while participants > 1 && config.frames > FRAMES_A_STEP && !fits(&config) {
+    while config.frames > FRAMES_A_STEP && !fits(&config) {
         config.frames -= FRAMES_A_STEP;
     }
     config
+}
+
+/// Who has detached what, of all cores: a place for each reference and each holder.
+fn detached(config: &StoreConfig) -> (Vec<Detachment>, Vec<DetachedAccount>) {
+    let references = (0..config.entries).map(|_| Detachment::default()).collect();
+    (references, (0..config.holders).map(|_| DetachedAccount::default()).collect())
 }
 
 /// What one session may have.
@@ -430,4 +446,23 @@ fn core_counts(polls: &PollCounts, handlers: &HandlerTime) -> [(&'static str, u6
 /// Nanoseconds since 1970: larger at each start of the node.
 pub(crate) fn wall_clock_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |span| span.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn each_slot_has_a_pin_where_the_pool_has_room_and_every_pool_fits() {
+        let options = Options::parse_from(["dmrpc-mn", "--sessions", "100", "--slots", "32"]);
+        assert!(store_config(&options, 256 << 20, 1).pins >= 3_200);
+        assert!(store_config(&options, 256 << 20, 2).pins >= 6_400);
+        for (bytes, participants) in [(2 << 20, 1), (8 << 20, 1), (64 << 20, 2), (1 << 30, 4)] {
+            let config = store_config(&options, bytes, participants);
+            assert!(u64::from(config.pins) * PIN_BYTES <= bytes / 8, "{config:?}");
+            assert!(Layout::new(&config).is_ok_and(|layout| layout.bytes() <= bytes), "{config:?}");
+        }
+    }
 }

@@ -34,8 +34,9 @@ pub(crate) fn table(rows: &[Row]) -> Option<String> {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {cost} | {} | {} | {quartiles} | {} | {bar} | {verdict} |",
+            "| `{}`{} | {} | {} | {cost} | {} | {} | {quartiles} | {} | {bar} | {verdict} |",
             row.op,
+            if row.driver == "udp" { " over UDP" } else { "" },
             ByteSize(row.size_bytes),
             row.concurrency,
             micros(row.p99_ns),

@@ -21,7 +21,57 @@ const LEAF: usize = FAN_OUT as usize;
 /// Bytes of a leaf.
 const LEAF_BYTES: usize = NODE_BYTES as usize;
 
+/// A pinned range that was looked up once, for finding the frames of many parts of it.
+#[derive(Debug)]
+pub struct Pinned<'s, M> {
+    store: &'s Store<M>,
+    /// What the version's tree begins with, which does not change while it is pinned.
+    root: Root,
+    /// The tree's page that holds the range's first byte.
+    first: u64,
+    /// Bytes of the pages that hold the range.
+    bytes: u64,
+}
+
+/// The top of a version's tree.
+#[derive(Debug, Clone, Copy)]
+struct Root {
+    version_at: u64,
+    link: u32,
+    depth: u32,
+}
+
+impl<M: Memory> Pinned<'_, M> {
+    /// As [`Store::pin_frames`] of this pin.
+    ///
+    /// # Errors
+    /// As there, but for [`super::Error::Stale`].
+    #[inline]
+    pub fn frames(&self, page: u64, frames: &mut [u32]) -> Result<()> {
+        let wanted = (frames.len() as u64).saturating_mul(PAGE_BYTES);
+        check_range(page.saturating_mul(PAGE_BYTES), wanted, self.bytes)?;
+        self.store.fill_frames(self.root, self.first + page, frames);
+        self.store.sound(Ok(()))
+    }
+}
+
 impl<M: Memory> Store<M> {
+    /// Looks a pinned range up. As long as the result is there, the pin is.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`]; [`super::Error::Corrupt`] if its record makes no sense.
+    #[inline]
+    pub fn pinned(&self, pin: PinId) -> Result<Pinned<'_, M>> {
+        let at = self.pin_at(pin)?;
+        let len = self.mem.load_u64(at + field::LEN);
+        let base = self.in_tree(self.mem.load_u64(at + field::BASE), 0, len)?;
+        let bytes = ((base & (PAGE_BYTES - 1)) + len).next_multiple_of(PAGE_BYTES);
+        let version_at = self.version_at(self.mem.load_u32(at + field::VERSION));
+        let link = self.mem.load_u32(version_at + version::ROOT);
+        let root = Root { version_at, link, depth: self.depth(version_at) };
+        self.sound(Ok(Pinned { store: self, root, first: base >> PAGE_SHIFT, bytes }))
+    }
+
     /// Fills `frames` with the numbers of the frames of a pinned range, page by page from number
     /// `page` on, 0 being the page that holds the range's first byte. Frame `n` begins `n` pages
     /// behind [`Layout::frame_base`](super::Layout::frame_base); [`FRAME_ABSENT`] is a page never
@@ -32,26 +82,17 @@ impl<M: Memory> Store<M> {
     /// [`super::Error::Range`]; [`super::Error::Corrupt`] if a link leads out of the pool.
     #[inline]
     pub fn pin_frames(&self, pin: PinId, page: u64, frames: &mut [u32]) -> Result<()> {
-        let at = self.pin_at(pin)?;
-        let len = self.mem.load_u64(at + field::LEN);
-        let base = self.in_tree(self.mem.load_u64(at + field::BASE), 0, len)?;
-        let bytes = ((base & (PAGE_BYTES - 1)) + len).next_multiple_of(PAGE_BYTES);
-        let wanted = (frames.len() as u64).saturating_mul(PAGE_BYTES);
-        check_range(page.saturating_mul(PAGE_BYTES), wanted, bytes)?;
-        let first = (base >> PAGE_SHIFT) + page;
-        let version_at = self.version_at(self.mem.load_u32(at + field::VERSION));
-        self.fill_frames(version_at, first, frames);
-        self.sound(Ok(()))
+        self.pinned(pin)?.frames(page, frames)
     }
 
     /// The same without checks, `page` counted from the start of the version's tree.
     #[inline(always)]
-    fn fill_frames(&self, version_at: u64, mut page: u64, frames: &mut [u32]) {
+    fn fill_frames(&self, root: Root, mut page: u64, frames: &mut [u32]) {
         let skip = position(page, 1) as usize;
         let mut outside = 0;
         for part in frames.chunks_mut(LEAF) {
             let last = page + part.len() as u64 - 1;
-            let leaves = self.leaves(version_at, page, last);
+            let leaves = self.leaves(root, page, last);
             outside |= match (leaves, <&mut [u32; LEAF]>::try_from(&mut *part)) {
                 ((Leaf::Node(first), Leaf::Node(last)), Ok(part))
                     if first == last || first + NODE_BYTES == last =>
@@ -72,12 +113,11 @@ impl<M: Memory> Store<M> {
 
     /// The leaves above two pages, most often by one way down to the node above both.
     #[inline(always)]
-    fn leaves(&self, version_at: u64, first: u64, last: u64) -> (Leaf, Leaf) {
-        let mut level = self.depth(version_at);
+    fn leaves(&self, root: Root, first: u64, last: u64) -> (Leaf, Leaf) {
+        let Root { version_at, mut link, depth: mut level } = root;
         if level < 2 || (first ^ last) >> (2 * FAN_OUT_SHIFT) != 0 {
             return (self.leaf(version_at, first), self.leaf(version_at, last));
         }
-        let mut link = self.mem.load_u32(version_at + version::ROOT);
         while level > 2 {
             let Some(node) = link.checked_sub(1) else { return (Leaf::Absent, Leaf::Absent) };
             link = self.mem.load_u32(self.slot(node, first, level));

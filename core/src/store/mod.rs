@@ -71,7 +71,7 @@ mod version;
 pub use backlog::{BACKLOG_MAX, Backlog};
 pub use check::Fault;
 pub use error::{Error, FormatError, Object, Resource, Result};
-pub use frames::FRAME_ABSENT;
+pub use frames::{FRAME_ABSENT, Pinned};
 pub use holder::Limits;
 pub use ids::{EntryId, HolderId, PinId, RegionId, StageId};
 pub use layout::{Config, Layout, PAGE_BYTES, REGION_BYTES_MAX};

@@ -30,9 +30,9 @@ fn detach(pair: &mut Pair, session: SessionId, reference: Ref) -> Result<(), Ref
 fn detached_references_of_a_session_are_bounded() {
     let config = pool();
     let mut pair = Pair::new(config);
-    let references = vec![Detachment::default(); config.entries as usize].leak();
-    let holders = vec![DetachedAccount::default(); config.holders as usize].leak();
-    pair.node.bound_detached(Detachments::new(3, references, holders));
+    let references: Vec<_> = (0..config.entries).map(|_| Detachment::default()).collect();
+    let holders: Vec<_> = (0..config.holders).map(|_| DetachedAccount::default()).collect();
+    pair.node.bound_detached(Detachments::new(3, references.leak(), holders.leak()));
     let (greedy, modest) = (pair.connect(), pair.connect());
     let region = pair.alloc(greedy, PAGE as u64);
     let made: Vec<Ref> = (0..4).map(|_| pair.create_ref(greedy, region, PAGE as u64)).collect();
