@@ -32,7 +32,7 @@ impl LocalPool {
         let config =
             PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
         let mut pool = make(bytes, &config, args).map_err(DriverError::from)?;
-        args.driver.slow_down(&mut pool);
+        args.driver.set_up(&mut pool);
         let pool = Arc::new(pool);
         let told = (args.driver.coherence == Mode::Flush).then_some(OWN);
         let driver = Driver::of_pool(Arc::clone(&pool), told);

@@ -48,7 +48,7 @@ impl SharedPool {
     /// Maps what is at `path`; makes a pool of it if it is blank, not there, or to be made anew.
     pub(crate) fn open(options: &Options, path: &Path, memory_node: u32) -> Result<Self, Error> {
         let mut pool = Self::pool(options, path, memory_node)?;
-        options.driver.slow_down(&mut pool);
+        options.driver.set_up(&mut pool);
         // What its participants were told by an earlier memory node, they would go on using.
         if pool.geometry().mode == Mode::Flush && pool.store_memory().load_u64(0) != 0 {
             pool.must_be_unused(OWN).map_err(|error| pool_error(error.into()))?;

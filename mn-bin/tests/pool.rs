@@ -179,7 +179,8 @@ fn what_a_lost_host_held_is_free_once_an_operator_confirms_it() {
     let held = store.stats().frames.in_use;
     assert!(held >= LOST_BYTES / 4096);
 
-    let node = Serving::start(&path, &["--lease", "1s"]);
+    refused(&path, &[], "--coherent-hosts");
+    let node = Serving::start(&path, &["--lease", "1s", "--coherent-hosts"]);
     // Long past the lease, nothing of it is anybody else's.
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(store.stats().frames.in_use, held);

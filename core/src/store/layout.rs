@@ -3,6 +3,7 @@
 use super::error::{FormatError, Resource};
 use super::ids::INDEX_LIMIT;
 use super::records::{self, Table, count, entry, participant, tagged};
+use crate::memory::Memory;
 
 /// Bytes of a page and of the frame that holds it.
 pub const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
@@ -141,6 +142,15 @@ impl Layout {
     pub fn new(config: &Config) -> Result<Self, FormatError> {
         config.validate()?;
         Ok(Self::sum(config))
+    }
+
+    /// The layout of the store that is in `memory`.
+    ///
+    /// # Errors
+    /// [`FormatError::Foreign`] if there is none, [`FormatError::TooSmall`],
+    /// [`FormatError::Limit`].
+    pub fn of(memory: &impl Memory) -> Result<Self, FormatError> {
+        super::participant::read_layout(memory)
     }
 
     /// Bytes that a pool of this layout needs.

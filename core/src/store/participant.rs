@@ -146,7 +146,7 @@ impl<M: Memory> Store<M> {
     }
 }
 
-fn read_layout(mem: &impl Memory) -> Result<Layout> {
+pub(super) fn read_layout(mem: &impl Memory) -> Result<Layout> {
     check_size(mem, SUPERBLOCK_BYTES)?;
     let found = mem.load_u64(superblock::MAGIC);
     if found != MAGIC {

@@ -223,7 +223,9 @@ impl<M: Memory> Store<M> {
     }
 
     /// One step of freeing the tree of a version that nobody can see any more: its next node, or
-    /// the frame of a region of one page. What is not its own is somebody else's still.
+    /// the frame of a region of one page. What is not its own is somebody else's still. The walk
+    /// goes from the last page to the first (pages are counted from the end here), because free
+    /// frames are stacks: a region that is written later gets them in order, in one run.
     fn walk_step(&mut self, at: u64) {
         let threshold = self.mem.load_u64(at + field::THRESHOLD);
         let mut level = self.depth(at);
@@ -268,8 +270,8 @@ impl<M: Memory> Store<M> {
         }
     }
 
-    /// The next node below `node`, from the position of `page` on, that is the version's own:
-    /// the place of its link, its index, and how many positions were skipped.
+    /// The next node below `node`, from the position of `page` on, counted from the end, that is
+    /// the version's own: the place of its link, its index, and how many positions were skipped.
     fn next_own_child(
         &self,
         node: u32,
@@ -279,7 +281,7 @@ impl<M: Memory> Store<M> {
     ) -> Option<(u64, u32, u64)> {
         let first = super::tree::position(page, level);
         for position in first..u64::from(FAN_OUT) {
-            let slot = self.node_at(node) + 4 * position;
+            let slot = self.node_at(node) + 4 * (u64::from(FAN_OUT) - 1 - position);
             if let Some(child) = self.mem.load_u32(slot).checked_sub(1)
                 && self.node_stamp(child) > threshold
             {

@@ -38,6 +38,12 @@ pub struct DriverArgs {
     #[arg(long, global = true, value_name = "MODE", default_value_t = Mode::Coherent)]
     pub coherence: Mode,
 
+    /// Let participants of several hosts use a pool in coherent mode: its memory keeps them
+    /// coherent, atomics included (CXL 3 with back-invalidation). Otherwise they lose each other's
+    /// updates.
+    #[arg(long, global = true)]
+    pub coherent_hosts: bool,
+
     /// Make loads from the pool take this many nanoseconds, to see what slower memory would do.
     #[arg(long, global = true, value_name = "NS",
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -136,8 +142,11 @@ impl DriverArgs {
         self.driver.unwrap_or(usual)
     }
 
-    /// Makes `pool` as slow as the flags say.
-    pub fn slow_down(&self, pool: &mut Pool) {
+    /// Makes `pool` as slow, and as coherent, as the flags say.
+    pub fn set_up(&self, pool: &mut Pool) {
+        if self.coherent_hosts {
+            pool.declare_coherent_hosts();
+        }
         if let Some(nanos) = self.cxl_latency_ns {
             pool.slow_down(Duration::from_nanos(nanos));
         }

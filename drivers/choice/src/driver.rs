@@ -155,7 +155,8 @@ impl Driver {
                 let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
                 let mapping = Mapping::open(path).map_err(OpenError::from)?;
                 let mut pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
-                args.slow_down(&mut pool);
+                args.set_up(&mut pool);
+                pool.protect();
                 Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
             }
             DriverKind::Udp => match args.first_of_dpdk() {

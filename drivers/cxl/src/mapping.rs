@@ -291,6 +291,18 @@ impl Mapping {
         self.delay = Some(Delay::calibrated(&memory, latency));
     }
 
+    /// Where the writable mapping begins.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> usize {
+        self.region.base().addr().get()
+    }
+
+    /// Lets the kernel refuse writes through this mapping to the whole pages among `bytes` bytes at
+    /// `offset`; false where it cannot.
+    pub(crate) fn protect(&self, offset: u64, bytes: u64) -> bool {
+        self.region.protect(offset as usize, bytes as usize)
+    }
+
     /// The `bytes` bytes from `offset` on as slices where they are.
     ///
     /// # Panics

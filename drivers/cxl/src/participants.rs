@@ -9,9 +9,8 @@
 //! [`process`](crate::process). One of another host can be silent, but silence is no death: its
 //! slot, and what it holds, stay until an operator who knows confirms it (see `lost`).
 
+mod error;
 mod lost;
-
-use std::fmt;
 
 use dmrpc_core::memory::Memory;
 use dmrpc_core::time::{Duration, Instant};
@@ -19,6 +18,8 @@ use dmrpc_core::time::{Duration, Instant};
 use crate::mapping::PoolMemory;
 use crate::process::{Fate, Observed, ProcessId};
 use crate::superblock::{Geometry, Mode};
+
+pub use error::AttachError;
 
 /// Bytes of a slot: two cache lines, each with a writer of its own.
 pub(crate) const SLOT_BYTES: u64 = 128;
@@ -205,62 +206,6 @@ impl Table {
         Some(live)
     }
 }
-
-/// Why nobody could attach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachError {
-    /// All slots are taken.
-    Full {
-        /// How many there are.
-        slots: u32,
-    },
-    /// The slot asked for is somebody's.
-    Taken {
-        /// The slot.
-        index: u32,
-        /// Whose.
-        pid: u32,
-        /// Whether that process is known to be gone, so that the memory node will free the slot.
-        gone: bool,
-    },
-    /// There is no such slot.
-    NoSlot {
-        /// The slot asked for.
-        index: u32,
-        /// How many there are.
-        slots: u32,
-    },
-    /// Without atomics between hosts each participant has to be told its slot.
-    SlotNeeded,
-}
-
-impl fmt::Display for AttachError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full { slots } => write!(
-                f,
-                "all {slots} participants' slots of the pool are taken; end a participant, or \
-                 format a pool with more"
-            ),
-            Self::Taken { index, pid, gone: false } => {
-                write!(f, "participant {index} of the pool is process {pid}; give another number")
-            }
-            Self::Taken { index, pid, gone: true } => write!(
-                f,
-                "participant {index} of the pool was process {pid}, which is gone; its memory \
-                 node has to recover what it left: start dmrpc-mn, or give another number"
-            ),
-            Self::NoSlot { index, slots } => {
-                write!(f, "the pool has no participant {index}: give 0 to {}", slots - 1)
-            }
-            Self::SlotNeeded => {
-                f.write_str("a pool in flush mode needs the participant's number to be given")
-            }
-        }
-    }
-}
-
-impl std::error::Error for AttachError {}
 
 /// A place in a pool, given up when dropped.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ use crate::process::ProcessId;
 use crate::ring;
 use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
 
+mod protected;
+
 /// Datagrams that a ring holds unless another number is asked for.
 pub const RING_SLOTS: u16 = 64;
 
@@ -225,6 +227,8 @@ pub struct Pool {
     mapping: Mapping,
     memory: PoolMemory,
     geometry: Geometry,
+    /// Whether somebody said that the memory is coherent between hosts.
+    spans_hosts: bool,
 }
 
 impl Pool {
@@ -298,7 +302,7 @@ impl Pool {
         memory.fill_zero(geometry.store_offset, SUPERBLOCK_BYTES);
         memory.flush(0, geometry.store_offset + SUPERBLOCK_BYTES);
         geometry.write(&memory);
-        Ok(Self { mapping, memory, geometry })
+        Ok(Self { mapping, memory, geometry, spans_hosts: false })
     }
 
     /// Opens the pool that is in a mapping. Writes nothing.
@@ -326,7 +330,7 @@ impl Pool {
             let found = geometry.mode;
             return Err(PoolError::OtherMode { path: path(), found, wanted: mode });
         }
-        Ok(Self { mapping, memory, geometry })
+        Ok(Self { mapping, memory, geometry, spans_hosts: false })
     }
 
     /// Whether `mapping` is blank: no pool, and nothing else.
@@ -385,12 +389,34 @@ impl Pool {
         in_use(&self.mapping, self.table().anybody_but(Some(own), false))
     }
 
+    /// Declares that the memory is coherent between hosts (CXL 3 with back-invalidation), which
+    /// nothing here can find out for certain: in coherent mode, participants of several hosts are
+    /// refused otherwise.
+    pub fn declare_coherent_hosts(&mut self) {
+        self.spans_hosts = true;
+    }
+
     /// Becomes a participant: number `index`, or any but 0, which is the memory node's.
     ///
     /// # Errors
     /// [`AttachError`].
     pub fn attach(&self, index: Option<u32>, incarnation: u64) -> Result<Participant, AttachError> {
-        Participant::attach(self.table(), index, incarnation)
+        self.must_be_of_this_host()?;
+        let participant = Participant::attach(self.table(), index, incarnation)?;
+        // Of two hosts that attach at once, one at least sees the other.
+        self.must_be_of_this_host().map(|()| participant)
+    }
+
+    /// Hosts lose each other's updates, unless somebody said that theirs do not.
+    fn must_be_of_this_host(&self) -> Result<(), AttachError> {
+        if self.spans_hosts || self.geometry.mode == Mode::Flush {
+            return Ok(());
+        }
+        self.memory.fence();
+        match self.table().anybody_elsewhere() {
+            Some((index, host)) => Err(AttachError::OtherHost { index, host }),
+            None => Ok(()),
+        }
     }
 
     /// As [`Pool::attach`] to a given slot, after whoever had it and is known to be dead, or has

@@ -90,6 +90,26 @@ impl Region {
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, libc::MADV_HUGEPAGE) };
     }
 
+    /// Lets the kernel refuse writes through this mapping to the whole pages among `bytes` bytes at
+    /// `offset`. False where it cannot: within larger pages than the machine's.
+    ///
+    /// # Panics
+    /// If the part is not within the mapping.
+    pub(crate) fn protect(&self, offset: usize, bytes: usize) -> bool {
+        const PAGE_BYTES: usize = 4096;
+        assert!(offset <= self.bytes && bytes <= self.bytes - offset, "a part beyond the pool");
+        let start = offset.next_multiple_of(PAGE_BYTES);
+        let length = (offset + bytes) / PAGE_BYTES * PAGE_BYTES;
+        let Some(length) = length.checked_sub(start).filter(|length| *length > 0) else {
+            return false;
+        };
+        // SAFETY: within the live mapping, and no reference into it is ever made for writing there:
+        // a write to it was a mistake before, and ends the process now.
+        unsafe {
+            libc::mprotect(self.base.add(start).as_ptr().cast(), length, libc::PROT_READ) == 0
+        }
+    }
+
     /// Binds the mapping's pages to a NUMA node; those that are there already move.
     pub(crate) fn bind_to_node(&self, node: u32) -> io::Result<()> {
         const MPOL_BIND: c_ulong = 2;

@@ -216,6 +216,27 @@ fn make_foreign(pool: &Pool, index: u32) {
 }
 
 #[test]
+fn another_host_is_refused_in_coherent_mode_unless_that_was_declared() {
+    let path = Path::new("hosts");
+    let mut pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let far = pool.attach(Some(5), 1).expect("free");
+    make_foreign(&pool, 5);
+    let error = pool.attach(None, 1).expect_err("another host's");
+    assert_eq!(error, AttachError::OtherHost { index: 5, host: 0xF0F0 });
+    assert!(error.to_string().contains("--coherent-hosts"), "{error}");
+    let error = pool.attach(Some(2), 1).expect_err("another host's");
+    assert_eq!(error, AttachError::OtherHost { index: 5, host: 0xF0F0 });
+    pool.declare_coherent_hosts();
+    pool.attach(None, 1).expect("it was declared");
+    drop(far);
+    let path = Path::new("hosts-flush");
+    let pool = format(&path, Mode::Flush, Overwrite::Unused).expect("room");
+    let _far = pool.attach(Some(5), 1).expect("free");
+    make_foreign(&pool, 5);
+    pool.attach(Some(1), 1).expect("nothing there relies on coherence");
+}
+
+#[test]
 fn a_host_that_is_silent_is_not_dead_before_somebody_confirms_it() {
     let path = Path::new("silent");
     let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
@@ -246,7 +267,8 @@ fn a_host_that_is_silent_is_not_dead_before_somebody_confirms_it() {
 #[test]
 fn a_dead_formatter_and_its_pool_are_no_obstacle() {
     let path = Path::new("forced");
-    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let mut pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    pool.declare_coherent_hosts();
     let far = pool.attach(Some(2), 1).expect("free");
     make_foreign(&pool, 2);
     let taken = pool.take_over(2, 9).expect_err("it may live");

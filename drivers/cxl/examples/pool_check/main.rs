@@ -5,6 +5,7 @@
 
 mod alone;
 mod held;
+mod refused;
 mod talk;
 mod two_hosts;
 
@@ -26,15 +27,24 @@ pub(crate) fn pass(what: &str) {
     println!("PASS {what}");
 }
 
-const USAGE: &str = "usage: pool_check alone PATH | first PATH MODE | second PATH MODE";
+const USAGE: &str = "usage: pool_check alone PATH
+       pool_check first|second PATH flush
+       pool_check first|second PATH coherent [declared]
+where declared says that hosts are coherent";
 
 fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["alone", path] => alone::run(&PathBuf::from(path)),
-        ["first", path, mode] => two_hosts::first(&PathBuf::from(path), mode.parse::<Mode>()?),
-        ["second", path, mode] => two_hosts::second(&PathBuf::from(path), mode.parse::<Mode>()?),
+        ["first", path, "coherent"] => refused::first(&PathBuf::from(path)),
+        ["second", path, "coherent"] => refused::second(&PathBuf::from(path)),
+        ["first", path, mode] | ["first", path, mode, "declared"] => {
+            two_hosts::first(&PathBuf::from(path), mode.parse::<Mode>()?)
+        }
+        ["second", path, mode] | ["second", path, mode, "declared"] => {
+            two_hosts::second(&PathBuf::from(path), mode.parse::<Mode>()?)
+        }
         _ => Err(USAGE.into()),
     }
 }

@@ -91,7 +91,9 @@ fn add_together(pool: &Pool) {
 pub(crate) fn first(path: &Path, mode: Mode) -> Result<(), Failure> {
     let force = Overwrite::Anything;
     let mapping = Mapping::open(path)?;
-    let pool = Pool::format(mapping, mode, &CONFIG, (incarnation(), [7; 2]), force)?;
+    let mut pool = Pool::format(mapping, mode, &CONFIG, (incarnation(), [7; 2]), force)?;
+    // Asked for by name in coherent mode.
+    pool.declare_coherent_hosts();
     let words = Words::of(&pool);
     for at in [words.counter(), words.stage(0), words.stage(1)] {
         store(&pool, at, 0);
@@ -163,7 +165,10 @@ pub(crate) fn second(path: &Path, mode: Mode) -> Result<(), Failure> {
     // The other host formats it meanwhile, or has to give up this one's former life.
     let (pool, mut own) = loop {
         let opened = Pool::open(Mapping::open(path)?, mode);
-        let attached = opened.map(|pool| (pool.attach(Some(1), incarnation()), pool));
+        let attached = opened.map(|mut pool| {
+            pool.declare_coherent_hosts();
+            (pool.attach(Some(1), incarnation()), pool)
+        });
         if let Ok((Ok(own), pool)) = attached {
             break (pool, own);
         }

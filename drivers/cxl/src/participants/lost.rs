@@ -31,6 +31,16 @@ impl Table {
         is_there.then(|| self.load(index, field::HOST))
     }
 
+    /// A participant of another host than this, and that host.
+    pub(crate) fn anybody_elsewhere(&self) -> Option<(u32, u64)> {
+        let own = crate::process::own_host();
+        (0..self.slots).find_map(|index| {
+            let host = self.host_of(index)?;
+            // Who is joining has not said yet, and looks for itself afterwards.
+            (host != own && host != 0).then_some((index, host))
+        })
+    }
+
     /// The slots of a host's participants that are not given up.
     pub(crate) fn slots_of(&self, host: u64) -> Vec<u32> {
         (0..self.slots).filter(|index| self.host_of(*index) == Some(host)).collect()
