@@ -86,7 +86,8 @@ impl Loans {
     }
 
     /// Seals and queues a packet whose payload, `bytes` bytes from `offset` of `source`, the device
-    /// takes from where it lies, if it borrows for `peer`. Returns whether there was room; `None` if it has to be copied.
+    /// takes from where it lies, if it borrows for `peer`. Returns whether there was room; `None`
+    /// if it has to be copied.
     #[inline]
     pub(super) fn lend<T: Tx, H: Host>(
         &mut self,
