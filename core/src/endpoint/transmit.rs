@@ -66,7 +66,8 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let start = number * payload_bytes;
     let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
-    if let Some(source) = outgoing.source()
+    if io.tx.borrows(peer)
+        && let Some(source) = outgoing.source()
         && start >= inline
         && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
     {
