@@ -23,6 +23,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod aes128;
 pub mod crc32c;
 pub mod device;
 pub mod endpoint;

@@ -211,7 +211,7 @@ pub(super) fn is_authentic(
 }
 
 /// The same for the header as it came, of a packet that says that it is tagged if its session's
-/// are, and that begins as the session's usual packets do. Without tags none can be right.
+/// are. Without tags none can be right.
 #[inline(always)]
 pub(super) fn is_tagged(
     keys: &Option<Keys<'_>>,
@@ -219,7 +219,7 @@ pub(super) fn is_tagged(
     header: &[u8; HEADER_BYTES],
 ) -> bool {
     match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged_usual(binding, header),
+        (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged(binding, header),
         _ => false,
     }
 }

@@ -339,12 +339,6 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
-        if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>()
-            && bytes[1] == REQUEST
-            && self.straight_repetition(now, io, peer, bytes, payload)
-        {
-            return;
-        }
         if datagram.get(1).is_some_and(|kind| kind & SEALED != 0) {
             return self.sealed_packet(now, io, peer, datagram);
         }

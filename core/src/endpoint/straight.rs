@@ -14,6 +14,7 @@ use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
+use super::tag;
 use super::transmit::{Io, Line, Whole, send_whole, session_flags};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -21,7 +22,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, SEALED, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -30,8 +31,8 @@ pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Tem
     Template::new(&Header { flags: session_flags(features), ..header })
 }
 
-/// How the usual packets of `kind` begin that come in from `peer` for session `local`: where they
-/// are encrypted, once they are opened, so that no other packet is taken for one.
+/// How the usual packets of `kind` begin that come in from `peer` for session `local`: as none does
+/// that is looked at here, where they are encrypted.
 pub(super) fn straight(
     kind: Kind,
     local: SessionId,
@@ -69,8 +70,8 @@ enum Fault {
     Tag,
 }
 
-/// Verifies a packet's checksum and tag. The usual packet, by its flags, has its payload under the
-/// checksum and no tag.
+/// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
+/// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
 #[inline(always)]
 fn verify(
     crc: Crc32c,
@@ -78,30 +79,47 @@ fn verify(
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
+    slot: u64,
 ) -> Result<(), Fault> {
-    if bytes[2] != CHECKED {
-        return verify_unusual(crc, keys, guard, bytes, payload);
+    if bytes[2] & CHECKED == 0 {
+        return verify_unchecked(crc, keys, guard, bytes);
     }
-    // Nothing covers a tag in a session without: it must be zero.
-    let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
-    if sound { Ok(()) } else { Err(Fault::Checksum) }
+    if crc.packet(bytes, payload) != u32_at(bytes, 44) {
+        return Err(Fault::Checksum);
+    }
+    if bytes[2] == CHECKED {
+        // Nothing covers a tag in a session without: it must be zero.
+        return if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) };
+    }
+    let whole = tag::Whole { slot, bytes: payload.len() };
+    if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
 }
 
+/// Whether a whole message has its tag.
+#[inline(always)]
+fn has_tag(
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    bytes: &[u8; HEADER_BYTES],
+    whole: tag::Whole,
+) -> bool {
+    match (guard, keys) {
+        (Some(Guard::Tags(binding)), Some(keys)) => {
+            keys.tags.is_tagged_whole(binding, bytes, whole)
+        }
+        _ => false,
+    }
+}
+
+/// The same where the checksum leaves the payload out.
 #[inline(never)]
-fn verify_unusual(
+fn verify_unchecked(
     crc: Crc32c,
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
-    payload: &[u8],
 ) -> Result<(), Fault> {
-    if bytes[1] & SEALED != 0 {
-        // It would not be here unless it had been opened.
-        return Ok(());
-    }
-    let checked = bytes[2] & CHECKED != 0;
-    let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
-    if check != u32_at(bytes, 44) {
+    if crc.header(bytes) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
@@ -136,8 +154,11 @@ impl Endpoint<'_> {
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
+        if request <= slot.request {
+            return self.repetition(now, io, index, peer, (bytes, payload));
+        }
         let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
-        if request <= slot.request || !rests || slot.outgoing.source().is_some() {
+        if !rests || slot.outgoing.source().is_some() {
             return false;
         }
         let head_bytes = u16_at(bytes, 42).into();
@@ -145,7 +166,7 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
-        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number) {
             self.faulty(fault);
             return true;
         }
@@ -183,27 +204,20 @@ impl Endpoint<'_> {
         true
     }
 
-    /// A request that has been seen before: an old one is dropped, and one whose answer is kept is
-    /// answered again. Returns false, and has done nothing, if it is neither.
-    #[inline(always)]
-    pub(super) fn straight_repetition<T: Tx, H: Host>(
+    /// A request in one packet that has been seen before: an old one is dropped, and one whose
+    /// answer is kept is answered again. Returns false, and has done nothing, if it is neither.
+    #[inline(never)]
+    fn repetition<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
+        index: usize,
         peer: SocketAddrV4,
-        bytes: &[u8; HEADER_BYTES],
-        payload: &[u8],
+        (bytes, payload): (&[u8; HEADER_BYTES], &[u8]),
     ) -> bool {
-        let first = u64_at(bytes, 0);
-        let session_index = (first >> 32) as usize;
-        let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
-        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
-        let number = slot_of_whole(bytes, payload);
-        if came != session.straight || session.waiting != 0 || number >= session.slots.into() {
-            return false;
-        }
-        let index = (session_index << self.slot_shift) + number as usize;
+        let session = &mut self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
+        let number = (index & ((1 << self.slot_shift) - 1)) as u64;
         let request = u64_at(bytes, 24);
         let kept = slot.state == ServeState::Answered
             && slot.outgoing.source().is_none()
@@ -212,7 +226,7 @@ impl Endpoint<'_> {
         if request > slot.request || request == slot.request && !kept {
             return false;
         }
-        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number) {
             self.faulty(fault);
             return true;
         }
@@ -269,7 +283,7 @@ impl Endpoint<'_> {
         {
             return false;
         }
-        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload) {
+        if let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number) {
             self.faulty(fault);
             return true;
         }

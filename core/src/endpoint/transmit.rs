@@ -66,7 +66,8 @@ pub(super) fn send_packet<T: Tx, H: Host>(
     let start = number * payload_bytes;
     let bytes = payload_bytes.min(header.message - start);
     let inline = u32::from(outgoing.inline_bytes);
-    if let Some(source) = outgoing.source()
+    if io.tx.borrows(peer)
+        && let Some(source) = outgoing.source()
         && start >= inline
         && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
     {
@@ -365,6 +366,7 @@ pub(super) struct Whole {
 }
 
 /// What a session's packets of one kind are made with.
+#[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
     pub(super) crc: Crc32c,
     pub(super) keys: &'a Option<Keys<'a>>,
@@ -383,8 +385,21 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    if !line.template.is_usual() {
-        return send_whole_unusual(tx, line, (request, slot), whole, outgoing);
+    if !line.template.is_checked() {
+        // One by one, so that nothing is put together for it where it is not called.
+        let Line { crc, keys, guard, peer, template } = *line;
+        return send_whole_unusual(
+            tx,
+            crc,
+            keys,
+            guard,
+            peer,
+            template,
+            request,
+            slot as u16,
+            whole,
+            outgoing,
+        );
     }
     let bytes = usize::from(whole.bytes);
     // Before the device is asked, so that it is known to both how long the packet can be.
@@ -393,32 +408,44 @@ pub(super) fn send_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    seal_checked(header, payload, line.crc);
+    let check = seal_checked(header, payload, line.crc);
+    if !line.template.is_usual()
+        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
+    {
+        keys.tags.put_whole(binding, header, check);
+    }
     outgoing.short = Short::Sent;
     true
 }
 
-/// The same for a packet that has a tag, or is encrypted, or whose payload is not covered.
+/// The same for a packet that is encrypted, or whose payload is not covered.
+#[cold]
 #[inline(never)]
+#[expect(clippy::too_many_arguments, reason = "a struct of them would be made on the usual way")]
 fn send_whole_unusual<T: Tx>(
     tx: &mut T,
-    line: &Line<'_>,
-    (request, slot): (u64, usize),
+    crc: Crc32c,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    peer: SocketAddrV4,
+    template: &Template,
+    request: u64,
+    slot: u16,
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
     let bytes = usize::from(whole.bytes);
     let from = &outgoing.inline[..bytes];
-    let seal = Seal::new(line.crc, line.keys, line.guard);
-    let Some(datagram) = tx.push(line.peer, HEADER_BYTES + bytes + seal.trailer()) else {
+    let seal = Seal::new(crc, keys, guard);
+    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
         return false;
     };
     let (header, rest) = datagram.split_first_chunk_mut().expect("room for a header");
     let payload = &mut rest[..bytes];
     copy_short(payload, from);
-    line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    seal_by_flags(header, payload, line.crc);
-    seal.finish_usual(datagram);
+    template.put_whole(header, bytes, request, slot, whole.head);
+    seal_by_flags(header, payload, crc);
+    seal.finish(datagram);
     outgoing.short = Short::Sent;
     true
 }

@@ -32,7 +32,7 @@ impl Straight {
         (u128::from(self.first) | u128::from(self.second) << 64).to_le()
     }
 
-    /// The same of packets that came encrypted.
+    /// The same of packets that come encrypted.
     pub(crate) fn sealed(self) -> Self {
         Self { first: self.first | u64::from(SEALED) << 8, ..self }
     }
@@ -59,6 +59,12 @@ impl Template {
         let header = Header { payload: 0, ..*header };
         header.emit(&mut bytes, Crc32c::detect());
         Self(array_at(&bytes, 0))
+    }
+
+    /// Whether its packets have their payload under the checksum.
+    #[inline(always)]
+    pub(crate) fn is_checked(&self) -> bool {
+        self.0[2] & CHECKED != 0
     }
 
     /// Whether its packets have their payload under the checksum, and no tag.
@@ -91,11 +97,12 @@ impl Template {
     }
 }
 
-/// Seals a header and a payload with the checksum of both.
+/// Seals a header and a payload with the checksum of both, which is returned.
 #[inline(always)]
-pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
     let check = crc.packet(header, payload);
     put(header, CHECK_AT, check.to_le_bytes());
+    check
 }
 
 /// Seals a header, and its payload if the flags say so.

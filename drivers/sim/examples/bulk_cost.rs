@@ -4,16 +4,19 @@
 //! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]
 //! [--auth] [--encrypt]` prints one line: `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
 //! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them;
+//! `--parts` compares, in turns, what each safeguard takes of the rate without any;
 //! `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
 //! where it came in, instead of copying it to a buffer.
 //!
 //! For instructions a packet, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the packets: what happens once cancels out.
 
+mod parts;
+
 use dmrpc_host as _;
+use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
@@ -24,7 +27,6 @@ use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Limits, Store};
 use dmrpc_core::time::Instant;
-use dmrpc_core::wire::control::Features;
 use dmrpc_core::wire::memory_op::{
     RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
 };
@@ -44,6 +46,9 @@ const PAGE_BYTES: u64 = 4096;
 const SLOTS: u16 = 16;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
 const STEP_NS: u64 = 2_000;
+
+/// Messages of a turn of `--parts`.
+const MESSAGES_A_TURN: u64 = 16;
 
 /// A program with a buffer for each call.
 struct Program {
@@ -108,22 +113,16 @@ struct World {
     nanos: u64,
 }
 
-fn endpoint(incarnation: u64) -> Endpoint<'static> {
+fn endpoint(incarnation: u64, parts: Parts) -> Endpoint<'static> {
     let mut config =
         Config { slots_per_session: SLOTS, ..Config::new(incarnation, DATAGRAM_BYTES) };
-    if flag("--no-integrity") {
-        config.features -= Features::PAYLOAD_CHECK;
-    }
-    if flag("--auth") || flag("--encrypt") {
-        config.key = Some(Key::new(b"for measurements only").expect("long enough"));
-    }
-    config.encrypt = flag("--encrypt");
+    parts.apply(&mut config);
     let size = StorageSize::new(1, 1, SLOTS.into());
     storage::endpoint(config, size, Instant::ZERO).expect("the defaults work")
 }
 
 impl World {
-    fn new(in_flight: usize, bytes: usize) -> Self {
+    fn new(in_flight: usize, bytes: usize, parts: Parts) -> Self {
         let pool = vec![0; POOL_BYTES as usize / 8].leak();
         let config = StoreConfig::for_pool_bytes(POOL_BYTES);
         let store = Store::format(Plain::new(pool), &config).expect("a pool");
@@ -139,7 +138,7 @@ impl World {
             region: 0,
             ended: Vec::new(),
         };
-        let (mut client, server) = (endpoint(1), endpoint(2));
+        let (mut client, server) = (endpoint(1, parts), endpoint(2, parts));
         let session = client.connect(Instant::ZERO, SERVER).expect("a session");
         let mut world =
             Self { client, client_device, program, server, server_device, node, session, nanos: 0 };
@@ -246,7 +245,20 @@ fn main() {
         eprintln!("1 to 8 in flight, of 1 B to 8 MiB each");
         std::process::exit(2);
     }
-    let mut world = World::new(in_flight as usize, bytes as usize);
+    if flag("--parts") {
+        let make = |parts| {
+            let mut world = World::new(in_flight as usize, bytes as usize, parts);
+            let region = world.prepare(bytes);
+            (world, region)
+        };
+        let work = |(world, region): &mut (World, RegionOperand)| {
+            let started = std::time::Instant::now();
+            world.run(*region, MESSAGES_A_TURN, in_flight as usize, bytes);
+            (MESSAGES_A_TURN * bytes * 8) as f64 / started.elapsed().as_secs_f64() / 1e9
+        };
+        return parts::compare("Gbit/s", make, work);
+    }
+    let mut world = World::new(in_flight as usize, bytes as usize, Parts::of_flags(flag));
     let region = world.prepare(bytes);
     let started = std::time::Instant::now();
     world.run(region, messages, in_flight as usize, bytes);

@@ -7,17 +7,19 @@
 //! are tagged; `--encrypt` has them encrypted with what comes of one; `--no-integrity` leaves
 //! payloads out of the checksum; `--no-leases` makes leases and keep-alives longer than any run;
 //! `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
-//! the rate is compared with that of 64, in turns.
+//! the rate is compared with that of 64, in turns. `--parts` compares, in turns, what each of these
+//! safeguards takes of the rate without any, each alone and all together.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
 
+mod parts;
+
 use dmrpc_host::table::table;
+use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
-use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
@@ -26,8 +28,7 @@ use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry, WaitEntries};
-use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::Features;
+use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
 
@@ -39,6 +40,8 @@ const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000)
 const FEW_SESSIONS: usize = 64;
 /// Blocks of a comparison, measured in turns.
 const BLOCKS: u64 = 21;
+/// Calls of a turn of `--parts`.
+const CALLS_A_TURN: u64 = 40_000;
 /// Calls that are known before they are made, with many sessions.
 const AHEAD: usize = 8;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
@@ -91,24 +94,11 @@ struct Node {
 }
 
 impl Node {
-    fn new(incarnation: u64, device: MemoryDevice, sessions: usize) -> Self {
+    fn new(incarnation: u64, device: MemoryDevice, sessions: usize, parts: Parts) -> Self {
         // One of two slots is for calls within calls.
         let slots_per_session = if sessions == 1 { 64 } else { 2 };
         let mut config = Config { slots_per_session, ..Config::new(incarnation, DATAGRAM_BYTES) };
-        config.encrypt = flag("--encrypt");
-        if flag("--auth") || config.encrypt {
-            config.key = Some(Key::new(b"for measurements only").expect("long enough"));
-        }
-        if flag("--no-integrity") {
-            config.features -= Features::PAYLOAD_CHECK;
-        }
-        if flag("--no-leases") {
-            let long = Duration::from_secs(86_400);
-            (config.keep_alive, config.suspect_after, config.lease) = (long, long, long);
-        }
-        if flag("--no-congestion") {
-            config.congestion = Congestion::None;
-        }
+        parts.apply(&mut config);
         let size = StorageSize::new(sessions, sessions, config.slots_per_session.into());
         let storage = Storage {
             client_sessions: table(ClientSession::EMPTY, size.client_sessions).leak(),
@@ -158,9 +148,9 @@ struct World {
 }
 
 impl World {
-    fn new(sessions: usize) -> Self {
+    fn new(sessions: usize, parts: Parts) -> Self {
         let (a, b) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
-        let (client, server) = (Node::new(1, a, sessions), Node::new(2, b, sessions));
+        let (client, server) = (Node::new(1, a, sessions, parts), Node::new(2, b, sessions, parts));
         let mut world = Self { client, server, sessions: Vec::new(), nanos: 0 };
         for number in 0..sessions {
             let now = world.tick();
@@ -230,7 +220,12 @@ impl World {
 fn main() {
     let (calls, in_flight) = (number("--calls", 5_000_000), number("--in-flight", 32));
     let sessions = number("--sessions", 1) as usize;
-    let mut world = World::new(sessions);
+    let parts = Parts::of_flags(flag);
+    if flag("--parts") {
+        let work = |world: &mut World| CALLS_A_TURN as f64 / world.run(CALLS_A_TURN, in_flight);
+        return parts::compare("calls a second", |parts| World::new(1, parts), work);
+    }
+    let mut world = World::new(sessions, parts);
     let seconds = world.run(calls, in_flight);
     let rate = calls as f64 / seconds;
     print!("calls={calls} in_flight={in_flight} seconds={seconds:.6} calls_per_s={rate:.0}");
@@ -242,7 +237,7 @@ fn main() {
 
 /// The rate against that with few sessions, in turns: the median of the ratios.
 fn against_few(many: &mut World, calls: u64, in_flight: u64) -> String {
-    let mut few = World::new(FEW_SESSIONS);
+    let mut few = World::new(FEW_SESSIONS, Parts::of_flags(flag));
     few.run(calls / BLOCKS, in_flight);
     let mut ratios: Vec<f64> = (0..BLOCKS)
         .map(|_| few.run(calls / BLOCKS, in_flight) / many.run(calls / BLOCKS, in_flight))

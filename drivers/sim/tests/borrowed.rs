@@ -5,6 +5,7 @@ use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::device::Device;
+use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{
     Admission, Body, Closed, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
@@ -152,15 +153,24 @@ struct World {
     now: Instant,
 }
 
-fn endpoint(incarnation: u64) -> Endpoint<'static> {
-    let config = Config { slots_per_session: SLOTS, ..Config::new(incarnation, DATAGRAM_BYTES) };
+fn endpoint(incarnation: u64, encrypt: bool) -> Endpoint<'static> {
+    let config = Config {
+        slots_per_session: SLOTS,
+        key: encrypt.then(|| Key::new(&[7; 32]).expect("long enough")),
+        encrypt,
+        ..Config::new(incarnation, DATAGRAM_BYTES)
+    };
     let size = StorageSize::new(1, 1, SLOTS.into());
-    Endpoint::new(config, storage::take(size), Instant::ZERO).expect("the defaults work")
+    storage::endpoint(config, size, Instant::ZERO).expect("a configuration that works")
 }
 
 impl World {
-    /// A region of pages that are all ones is there.
     fn new(keeping: Keeping, seed: u64) -> Self {
+        Self::with_encryption(keeping, seed, false)
+    }
+
+    /// A region of pages that are all ones is there.
+    fn with_encryption(keeping: Keeping, seed: u64, encrypt: bool) -> Self {
         let pool = vec![0; POOL_BYTES as usize / 8].leak();
         let config = StoreConfig::for_pool_bytes(POOL_BYTES);
         let store = Store::format(Plain::lasting(pool), &config).expect("a pool");
@@ -169,7 +179,7 @@ impl World {
         let transfers = vec![Transfer::default(); usize::from(SLOTS)].leak();
         let node = MemoryNode::new(store, identity, Limits::NONE, holders, transfers);
         let (client_device, server_device) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
-        let (mut client, server) = (endpoint(1), endpoint(2));
+        let (mut client, server) = (endpoint(1, encrypt), endpoint(2, encrypt));
         let session = client.connect(Instant::ZERO, SERVER).expect("a session");
         let reads = vec![vec![0; REGION_BYTES]; READS];
         let mut world = Self {
@@ -374,6 +384,16 @@ fn devices_may_go_while_they_have_something() {
     storage::give_back(server.into_storage());
     let store = watched.node.store();
     store.check(&mut vec![0; store.check_scratch_bytes()]).expect("a sound store");
+}
+
+/// What is encrypted is not what lies in the pool.
+#[test]
+fn packets_of_encrypted_sessions_are_copied() {
+    let mut world = World::with_encryption(QUICK, 5, true);
+    world.read(0);
+    world.finish();
+    assert!(world.program.reads[0].iter().all(|byte| *byte == 1));
+    assert_eq!((world.watched.loans, world.server_device.loans()), (0, 0));
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! What each safeguard costs: the same work with all of them off, with each alone, and with all on,
+//! in turns, so that whatever else the machine does hits all of them alike.
+
+use dmrpc_core::endpoint::Config;
+use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::congestion::Congestion;
+use dmrpc_core::time::Duration;
+use dmrpc_core::wire::control::Features;
+
+/// Turns that each has, an odd number.
+const TURNS: usize = 41;
+
+/// Which safeguards are on.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) auth: bool,
+    pub(crate) encrypt: bool,
+    pub(crate) integrity: bool,
+    pub(crate) leases: bool,
+    pub(crate) congestion: bool,
+}
+
+impl Parts {
+    /// What the command line asks for.
+    pub(crate) fn of_flags(flag: impl Fn(&str) -> bool) -> Self {
+        Self {
+            auth: flag("--auth"),
+            encrypt: flag("--encrypt"),
+            integrity: !flag("--no-integrity"),
+            leases: !flag("--no-leases"),
+            congestion: !flag("--no-congestion"),
+        }
+    }
+
+    /// Sets an endpoint up so.
+    pub(crate) fn apply(self, config: &mut Config) {
+        config.encrypt = self.encrypt;
+        if self.auth || self.encrypt {
+            config.key = Some(Key::new(b"for measurements only").expect("long enough"));
+        }
+        if !self.integrity {
+            config.features -= Features::PAYLOAD_CHECK;
+        }
+        if !self.leases {
+            let long = Duration::from_secs(86_400);
+            (config.keep_alive, config.suspect_after, config.lease) = (long, long, long);
+        }
+        if !self.congestion {
+            config.congestion = Congestion::None;
+        }
+    }
+}
+
+const OFF: Parts =
+    Parts { auth: false, encrypt: false, integrity: false, leases: false, congestion: false };
+const DEFAULT: Parts = Parts { integrity: true, leases: true, congestion: true, ..OFF };
+
+/// All that are compared, the one that they are compared with first.
+const ROWS: [(&str, Parts); 8] = [
+    ("all off", OFF),
+    ("payload check", Parts { integrity: true, ..OFF }),
+    ("leases", Parts { leases: true, ..OFF }),
+    ("congestion control", Parts { congestion: true, ..OFF }),
+    ("tags", Parts { auth: true, ..OFF }),
+    ("the default", DEFAULT),
+    ("all on", Parts { auth: true, ..DEFAULT }),
+    ("encryption", Parts { encrypt: true, ..DEFAULT }),
+];
+
+/// Prints a line for each: the median rate of `work`, in `unit`, and how much of the rate with all
+/// off it takes, turn by turn (median and quartiles).
+pub(crate) fn compare<W>(unit: &str, make: impl Fn(Parts) -> W, work: impl Fn(&mut W) -> f64) {
+    let mut worlds = ROWS.map(|(_, parts)| make(parts));
+    let mut rates = ROWS.map(|_| Vec::with_capacity(TURNS));
+    // The first turn warms up.
+    for turn in 0..=TURNS {
+        for (world, rates) in worlds.iter_mut().zip(&mut rates) {
+            let rate = work(world);
+            if turn > 0 {
+                rates.push(rate);
+            }
+        }
+    }
+    for ((name, _), of_row) in ROWS.iter().zip(&rates) {
+        let taken = of_row.iter().zip(&rates[0]).map(|(rate, off)| 100.0 * (1.0 - rate / off));
+        let (taken, rate) = (sorted(taken.collect()), sorted(of_row.clone()));
+        let at = |values: &[f64], quarter: usize| values[(TURNS - 1) * quarter / 4];
+        println!(
+            "{name:<20} {:>12.2} {unit}, {:>5.1} % less ({:.1} to {:.1})",
+            at(&rate, 2),
+            at(&taken, 2),
+            at(&taken, 1),
+            at(&taken, 3)
+        );
+    }
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
