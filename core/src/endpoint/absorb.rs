@@ -56,7 +56,9 @@ impl Endpoint<'_> {
         let granted = self.config.window_packets.min(UNASKED_PACKETS).into();
         let (message, head) = (header.message, header.head);
         slot.incoming = Incoming::new(message, head, payload_bytes, granted, Some(sink));
-        self.traffic.begins(false);
+        let number = self.slot_number(index);
+        let arriving = &mut self.server_sessions[index >> self.slot_shift].arriving;
+        self.traffic.begins(arriving, number, false);
         self.part_of_request(now, io, index, header, payload);
     }
 
@@ -195,12 +197,19 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let window = arriving_window(&self.config, self.traffic, &session.control);
+        let of = (session.arriving, (index & ((1 << self.slot_shift) - 1)) as u32);
+        let window = arriving_window(&self.config, self.traffic, &session.control, of);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
-            self.traffic.arriving -= 1;
+            self.traffic.ends(&mut session.arriving, of.1);
+            let next = session.arriving.next(self.traffic.share(self.config.arriving_packets));
             slot.state = ServeState::Waiting;
             self.execute_absorbed(now, io, index);
+            if let Some(next) = next {
+                // It has its turn now.
+                let first = index - of.1 as usize;
+                self.acknowledge_request(now, io, first + next as usize, Flags::empty());
+            }
         } else if gap || wants_grant {
             self.acknowledge_request(now, io, index, Flags::empty());
         }
@@ -264,7 +273,8 @@ impl Endpoint<'_> {
         ack.request = slot.request;
         if slot.state == ServeState::Receiving {
             ack.packet = incoming.receiving.contiguous as u16;
-            let window = arriving_window(&self.config, self.traffic, &session.control);
+            let of = (session.arriving, ack.slot.into());
+            let window = arriving_window(&self.config, self.traffic, &session.control, of);
             ack.grant = incoming.grant(now, window);
             let seal = Seal::new(self.crc, &self.keys, &session.guard);
             send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());

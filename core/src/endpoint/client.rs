@@ -104,7 +104,9 @@ impl Endpoint<'_> {
             slot.outgoing.stop();
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
-            self.traffic.begins(may_be_long(sink_room, payload_bytes));
+            let arriving = &mut self.client_sessions[index >> self.slot_shift].arriving;
+            let expected = may_be_long(sink_room, payload_bytes);
+            self.traffic.begins(arriving, header.slot.into(), expected);
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
             self.counters.malformed += 1;
@@ -137,7 +139,8 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let window = arriving_window(&self.config, self.traffic, &session.control);
+        let of = (session.arriving, header.slot.into());
+        let window = arriving_window(&self.config, self.traffic, &session.control, of);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
             self.end_of_response(now, io, index, header.flags.contains(Flags::HOLDS));
@@ -156,6 +159,13 @@ impl Endpoint<'_> {
     ) {
         let call = self.end_call(io, index);
         self.settle_call(now, index, holds);
+        let arriving = self.client_sessions[index >> self.slot_shift].arriving;
+        let next = arriving.next(self.traffic.share(self.config.arriving_packets));
+        if let Some(next) = next {
+            // It has its turn now.
+            let first = index - usize::from(call.slot);
+            self.acknowledge_response(now, io, first + next as usize, Flags::empty());
+        }
         let slot = &self.client_slots[index];
         let Incoming { head, message, sink, .. } = slot.incoming;
         let sink = sink.expect("a longer answer has a sink");
@@ -184,7 +194,8 @@ impl Endpoint<'_> {
         let payload_bytes = self.client_sessions[session_index].payload_bytes;
         let awaited = may_be_long(slot.take_sink(), payload_bytes);
         if slot.state == CallState::Answering {
-            self.traffic.arriving -= 1;
+            let arriving = &mut self.client_sessions[session_index].arriving;
+            self.traffic.ends(arriving, number.into());
         } else if awaited {
             self.traffic.expected -= 1;
         }
@@ -284,7 +295,8 @@ impl Endpoint<'_> {
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
-        let window = arriving_window(&self.config, self.traffic, &session.control);
+        let of = (session.arriving, ack.slot.into());
+        let window = arriving_window(&self.config, self.traffic, &session.control, of);
         ack.grant = incoming.grant(now, window);
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send_ack(io.tx, seal, session.peer, ack, incoming.receiving.beyond());

@@ -5,7 +5,7 @@ use core::net::SocketAddrV4;
 use super::Endpoint;
 use super::auth::{Guard, Parties};
 use super::cipher::SessionCipher;
-use super::congestion::Control;
+use super::congestion::{Arriving, Control};
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
 use super::straight::{straight, template};
@@ -282,6 +282,7 @@ impl Endpoint<'_> {
             guard: keyed.map(|(guard, _)| guard),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
             control: Control::new(self.config.congestion),
+            arriving: Arriving::NONE,
             reordering: Reordering::NONE,
             waiting: 0,
             last_heard: now,

@@ -444,6 +444,11 @@ impl<'m> Endpoint<'m> {
         }
     }
 
+    /// Number of a slot in its session.
+    fn slot_number(&self, index: usize) -> u32 {
+        (index & ((1 << self.slot_shift) - 1)) as u32
+    }
+
     fn client_session_timer_id(&self, session: usize) -> u32 {
         (self.client_slots.len() + session) as u32
     }

@@ -3,7 +3,7 @@
 use core::net::SocketAddrV4;
 
 use super::config::Config;
-use super::congestion::{Control, Controller, Traffic};
+use super::congestion::{Arriving, Control, Controller, Traffic};
 use super::host::Sink;
 use super::table::{Window, packets};
 use super::transmit::{Seal, send};
@@ -29,10 +29,16 @@ pub(super) fn is_part(header: &Header, payload: usize, payload_bytes: u32) -> bo
     start < message && payload as u32 == payload_bytes.min(message - start)
 }
 
-/// How far the sender of one message may go, to an endpoint that `traffic` comes to.
+/// How far the sender of the message of `slot` may go, to an endpoint that `traffic` comes to, of
+/// whose session `arriving` comes in.
 #[inline]
-pub(super) fn arriving_window(config: &Config, traffic: Traffic, control: &Control) -> Window {
-    let share = traffic.share(config.arriving_packets).min(control.window());
+pub(super) fn arriving_window(
+    config: &Config,
+    traffic: Traffic,
+    control: &Control,
+    (arriving, slot): (Arriving, u32),
+) -> Window {
+    let share = arriving.share(slot, traffic.share(config.arriving_packets)).min(control.window());
     Window { packets: config.window_packets.into(), share }
 }
 

@@ -150,7 +150,11 @@ impl Endpoint<'_> {
             ServeState::Idle | ServeState::Answered | ServeState::Refused => {}
             ServeState::Executing => self.tell_cancelled(io, index),
             state @ (ServeState::Receiving | ServeState::Waiting) => {
-                self.traffic.arriving -= u32::from(state == ServeState::Receiving);
+                if state == ServeState::Receiving {
+                    let number = self.slot_number(index);
+                    let session = &mut self.server_sessions[index >> self.slot_shift];
+                    self.traffic.ends(&mut session.arriving, number);
+                }
                 if let Some(sink) = self.server_slots[index].incoming.sink.take() {
                     io.host.abandon(sink);
                 }

@@ -3,7 +3,7 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::auth::Guard;
-use super::congestion::Control;
+use super::congestion::{Arriving, Control};
 use super::host::{SessionId, Sink};
 use super::outgoing::Outgoing;
 use super::parts::Incoming;
@@ -147,6 +147,8 @@ pub struct ClientSession {
     pub(super) cookie: u64,
     /// How much of its answers may be under way.
     pub(super) control: Control,
+    /// What comes in of it.
+    pub(super) arriving: Arriving,
     /// How its requests' packets are reordered on their way.
     pub(super) reordering: Reordering,
     /// Bit `i`: the last call of slot `i` has ended in doubt, and the slot is not free before the
@@ -177,6 +179,7 @@ impl ClientSession {
         refused: false,
         rtt: Rtt::new(Duration::from_millis(5)),
         control: Control::None,
+        arriving: Arriving::NONE,
         reordering: Reordering::NONE,
         free: 0,
         free_count: 0,
@@ -346,6 +349,8 @@ pub struct ServerSession {
     pub(super) secret: [u8; 16],
     /// How much of its requests may be under way.
     pub(super) control: Control,
+    /// What comes in of it.
+    pub(super) arriving: Arriving,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
 }
@@ -369,6 +374,7 @@ impl ServerSession {
         guard: None,
         secret: [0; 16],
         control: Control::None,
+        arriving: Arriving::NONE,
         reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,

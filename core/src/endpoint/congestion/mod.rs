@@ -5,8 +5,10 @@
 //! long a grant takes to bring packets, and leaves to a [`Controller`] a session. Messages of a
 //! few packets are sent unasked and touch none of this.
 
+mod arriving;
 mod swift;
 
+pub(super) use arriving::Arriving;
 pub(super) use swift::Swift;
 
 use crate::time::{Duration, Instant};
@@ -97,31 +99,36 @@ impl Controller for Control {
 /// What is coming to an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    /// Messages of several packets that have begun to come in.
-    pub(super) arriving: u32,
+    /// Sessions of which messages of several packets have begun to come in.
+    pub(super) sessions: u32,
     /// Calls under way whose answers, which have not begun, may have several packets.
     pub(super) expected: u32,
 }
 
 impl Traffic {
-    /// A message begins to come in; it may be an answer that was expected.
-    pub(super) fn begins(&mut self, expected: bool) {
-        self.arriving += 1;
+    /// The message of `slot` begins to come in; it may be an answer that was expected.
+    pub(super) fn begins(&mut self, arriving: &mut Arriving, slot: u32, expected: bool) {
+        self.sessions += u32::from(arriving.begin(slot));
         self.expected -= u32::from(expected);
     }
 
-    /// How many packets of one message may be under way, where `packets` of all may be. Answers
+    /// The message of `slot` comes in no more.
+    pub(super) fn ends(&mut self, arriving: &mut Arriving, slot: u32) {
+        self.sessions -= u32::from(arriving.end(slot));
+    }
+
+    /// How many packets of one session may be under way, where `packets` of all may be. Answers
     /// that are expected bring a packet each unasked, but may be far off: they take up half of it
     /// at most.
     pub(super) fn share(&self, packets: u32) -> u32 {
-        share(packets - self.expected.min(packets / 2), self.arriving)
+        share(packets - self.expected.min(packets / 2), self.sessions)
     }
 }
 
-/// The share of one of `messages` messages in `packets` packets under way.
-pub(super) fn share(packets: u32, messages: u32) -> u32 {
+/// The share of one of so many in `packets` packets under way.
+pub(super) fn share(packets: u32, sharers: u32) -> u32 {
     // Alone, and for most calls, without a division.
-    if messages <= 1 { packets } else { (packets / messages).max(1) }
+    if sharers <= 1 { packets } else { (packets / sharers).max(1) }
 }
 
 #[cfg(test)]

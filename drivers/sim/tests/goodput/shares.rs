@@ -97,3 +97,32 @@ fn shares_are_equal_whoever_asks_for_more() {
     println!("1, 1, 2, 4, 16 and 60 reads of 256 KiB at a time: Jain {index:.4} of {bytes:?}");
     assert!(index >= 0.95, "Jain's index {index:.4}: {bytes:?}");
 }
+
+/// Sixteen servers answer one client: a session with sixty long answers at a time has as much of
+/// the client's link as each of fifteen with one.
+#[test]
+fn what_comes_in_is_shared_by_session() {
+    let mut world = World::linked(
+        Fabric::new(7, FabricConfig::FAST),
+        17,
+        &std::array::from_fn::<_, 16, _>(|server| (0, server + 1)),
+        |config| config.slots_per_session = 64,
+    );
+    let (bytes, end) = (MIB, world.fabric.now() + Duration::from_millis(60));
+    for session in 0..16 {
+        let calls = if session == 0 { 60 } else { 1 };
+        (0..calls).for_each(|_| world.read(session, bytes, session as u64));
+    }
+    let mut got = [0.0; 16];
+    while world.step(end) {
+        for ended in world.ended() {
+            got[ended.token as usize] += ended.bytes as f64;
+            world.read(ended.token as usize, bytes, ended.token);
+        }
+    }
+    let (least, most) = got.iter().fold((f64::MAX, 0.0f64), |(a, b), x| (a.min(*x), b.max(*x)));
+    let index = jain(&got);
+    println!("60 answers at a time beside 15 sessions with one: Jain {index:.4}, {got:?}");
+    assert!(least >= 0.9 * most, "{got:?}");
+    assert!(index >= 0.99, "Jain's index {index:.4}");
+}
