@@ -81,15 +81,16 @@ fn verify(
     payload: &[u8],
     slot: u64,
 ) -> Result<(), Fault> {
+    if bytes[2] == CHECKED {
+        // Nothing covers a tag in a session without: it must be zero.
+        let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
+        return if sound { Ok(()) } else { Err(Fault::Checksum) };
+    }
     if bytes[2] & CHECKED == 0 {
         return verify_unchecked(crc, keys, guard, bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
-    }
-    if bytes[2] == CHECKED {
-        // Nothing covers a tag in a session without: it must be zero.
-        return if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) };
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
     if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }

@@ -409,9 +409,7 @@ pub(super) fn send_whole<T: Tx>(
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     let check = seal_checked(header, payload, line.crc);
-    if !line.template.is_usual()
-        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
-    {
+    if let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys) {
         keys.tags.put_whole(binding, header, check);
     }
     outgoing.short = Short::Sent;

@@ -67,12 +67,6 @@ impl Template {
         self.0[2] & CHECKED != 0
     }
 
-    /// Whether its packets have their payload under the checksum, and no tag.
-    #[inline(always)]
-    pub(crate) fn is_usual(&self) -> bool {
-        self.0[2] == CHECKED
-    }
-
     /// All that its packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
         u128::from_ne_bytes(self.0)
@@ -141,7 +135,7 @@ mod tests {
             template.put_whole(header, payload.len(), request, slot, head);
             seal_by_flags(header, payload, crc);
             prop_assert_eq!(*header, wanted);
-            if template.is_usual() {
+            if template.is_checked() {
                 header[CHECK_AT..].fill(0);
                 seal_checked(header, payload, crc);
                 prop_assert_eq!(*header, wanted);
