@@ -253,8 +253,8 @@ impl<H: Host> Host for Traced<'_, H> {
     }
 
     #[inline]
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
-        self.host.lend(source, offset, bytes)
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        self.host.lend(source, offset, least, most)
     }
 
     #[inline]

@@ -263,11 +263,12 @@ pub trait Host {
     /// be asked for again until the source is released.
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]);
 
-    /// Lends the `bytes` bytes of an outgoing body that start at `offset`, where they can be sent
-    /// from the place that they lie in: until the source is released they stay as they are.
+    /// Lends bytes of an outgoing body from `offset` on, where they can be sent from the place that
+    /// they lie in: until the source is released they stay as they are. At least `least` and at
+    /// most `most`, all within the body: as many as lie together.
     #[inline]
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
-        let _ = (source, offset, bytes);
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        let _ = (source, offset, least, most);
         None
     }
 

@@ -2,13 +2,13 @@
 //!
 //! A source is released when its message is over *and* its device has given back all of it.
 
-use core::net::SocketAddrV4;
-
 use super::Endpoint;
 use super::host::{Host, Source};
-use super::transmit::{Io, Seal};
+use super::transmit::Io;
+use super::turn::PacketOf;
 use crate::device::Tx;
-use crate::wire::packet::{HEADER_BYTES, Header};
+use crate::memory::Loan;
+use crate::wire::packet::HEADER_BYTES;
 
 /// Sources that may be lent at a time; others are copied. Half of the pins of the smallest pool: a
 /// device that gives nothing back does not use them up.
@@ -25,6 +25,43 @@ struct Entry {
     out: u32,
     /// The message is over: the last loan that comes back releases the source.
     over: bool,
+}
+
+/// Bytes of a source that lie together, of which packets of a turn are parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    ticket: u8,
+    /// Where in the source it begins.
+    from: u32,
+    loan: Loan,
+}
+
+impl Stretch {
+    /// The `bytes` bytes from `offset` of `source`, with the number that its loans have; of
+    /// `stretch` if it has them, else of another that takes its place, of `most` bytes at most.
+    /// `None` if they have to be copied.
+    #[inline]
+    pub(super) fn part<H: Host>(
+        stretch: &mut Option<Self>,
+        loans: &mut Loans,
+        host: &mut H,
+        source: Source,
+        (offset, bytes, most): (u32, u32, u32),
+    ) -> Option<(u8, Loan)> {
+        if bytes < LENT_BYTES_MIN {
+            return None;
+        }
+        if let Some(Self { ticket, from, loan }) = stretch
+            && let Some(at) = offset.checked_sub(*from)
+            && let Some(part) = loan.part(at, bytes)
+        {
+            return Some((*ticket, part));
+        }
+        let loan = host.lend(source, offset, bytes, most)?;
+        let ticket = loans.ticket(source)?;
+        *stretch = Some(Self { ticket, from: offset, loan });
+        Some((ticket, loan.part(0, bytes)?))
+    }
 }
 
 /// All that is lent.
@@ -85,32 +122,23 @@ impl Loans {
         self.entries[usize::from(ticket)].out += 1;
     }
 
-    /// Seals and queues a packet whose payload, `bytes` bytes from `offset` of `source`, the device
-    /// takes from where it lies, if it borrows for `peer`. Returns whether there was room; `None`
-    /// if it has to be copied.
+    /// Seals and queues a packet whose payload is `loan`, of `ticket`. Returns whether there was
+    /// room.
     #[inline]
-    pub(super) fn lend<T: Tx, H: Host>(
+    pub(super) fn send<T: Tx>(
         &mut self,
-        io: &mut Io<'_, T, H>,
-        seal: Seal<'_>,
-        (peer, mut header): (SocketAddrV4, Header),
-        (source, offset, bytes): (Source, u32, u32),
-    ) -> Option<bool> {
-        // What is encrypted is not what lies there.
-        if bytes < LENT_BYTES_MIN || seal.trailer() > 0 {
-            return None;
-        }
-        let loan = io.host.lend(source, offset, bytes)?;
-        let ticket = self.ticket(source)?;
-        let Some(datagram) = io.tx.push_borrowed(peer, HEADER_BYTES, &loan, ticket) else {
-            return Some(false);
+        tx: &mut T,
+        packet: &PacketOf<'_>,
+        (ticket, loan): (u8, Loan),
+    ) -> bool {
+        let Some(datagram) = tx.push_borrowed(packet.peer, HEADER_BYTES, &loan, ticket) else {
+            return false;
         };
-        let front = datagram.first_chunk_mut().expect("room for a header");
-        header.payload = bytes as u16;
-        loan.look(|payload| header.emit_apart(front, payload, seal.crc));
-        seal.finish(front);
+        let header = datagram.first_chunk_mut().expect("room for a header");
+        loan.look(|payload| packet.put(header, payload));
+        packet.seal.finish(header);
         self.lent(ticket);
-        Some(true)
+        true
     }
 
     /// The message that `source` belongs to is over. Returns whether it may be released now.

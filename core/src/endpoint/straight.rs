@@ -22,7 +22,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -57,6 +57,36 @@ pub(super) fn address_of(word: u64) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from((word as u32).to_ne_bytes()), (word >> 32) as u16)
 }
 
+/// How a packet of a longer message begins, and where it comes from.
+pub(super) struct Came {
+    first: u64,
+    second: u64,
+    peer: u64,
+}
+
+impl Came {
+    #[inline(always)]
+    pub(super) fn new(bytes: &[u8; HEADER_BYTES], peer: SocketAddrV4) -> Self {
+        Self { first: u64_at(bytes, 0), second: u64_at(bytes, 8), peer: word_of(peer) }
+    }
+
+    /// The index of the session that it names.
+    #[inline(always)]
+    pub(super) fn session(&self) -> usize {
+        (self.first >> 32) as usize
+    }
+
+    /// Whether it begins as the usual packets of a session do, but for what the other end may hold
+    /// of the answer, and for what may be sent unasked.
+    #[inline(always)]
+    pub(super) fn fits(&self, straight: &Straight) -> bool {
+        const HOLDS: u64 = (Flags::HOLDS.bits() as u64) << 16;
+        self.first & !HOLDS == straight.first
+            && self.second as u32 == straight.second as u32
+            && self.peer == straight.peer
+    }
+}
+
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
 #[inline(always)]
@@ -65,7 +95,7 @@ fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
 }
 
 /// What is wrong with a packet that fits its session.
-enum Fault {
+pub(super) enum Fault {
     Checksum,
     Tag,
 }
@@ -94,6 +124,27 @@ fn verify(
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
     if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
+}
+
+/// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
+#[inline(always)]
+pub(super) fn verify_part(
+    crc: Crc32c,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
+    if bytes[2] & CHECKED == 0 {
+        return verify_unchecked(crc, keys, guard, bytes);
+    }
+    if crc.packet(bytes, payload) != u32_at(bytes, 44) {
+        return Err(Fault::Checksum);
+    }
+    if u64_at(bytes, 0) & TAGGED != 0 {
+        return if is_tagged(keys, guard, bytes) { Ok(()) } else { Err(Fault::Tag) };
+    }
+    if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
 }
 
 /// Whether a whole message has its tag.
@@ -311,7 +362,7 @@ impl Endpoint<'_> {
     }
 
     #[cold]
-    fn faulty(&mut self, fault: Fault) {
+    pub(super) fn faulty(&mut self, fault: Fault) {
         match fault {
             Fault::Checksum => self.counters.bad_checksum += 1,
             Fault::Tag => self.counters.bad_tag += 1,

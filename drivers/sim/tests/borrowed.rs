@@ -121,8 +121,8 @@ impl Host for Watched {
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         self.node.supply(source, offset, out);
     }
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
-        let loan = self.node.lend(source, offset, bytes)?;
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        let loan = self.node.lend(source, offset, least, most)?;
         self.loans += 1;
         if !self.lent.contains(&source) {
             self.lent.push(source);

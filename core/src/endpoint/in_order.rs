@@ -1,0 +1,137 @@
+//! The straight lines of long messages: a packet that is next in its message, neither the first nor
+//! the last, with nothing missing.
+//!
+//! As in [`super::straight`], whatever is not exactly as expected goes the long way round,
+//! untouched.
+
+use core::net::SocketAddrV4;
+
+use super::Endpoint;
+use super::congestion::Controller;
+use super::host::Host;
+use super::parts::{Next, arriving_window};
+use super::straight::{Came, verify_part};
+use super::table::{CallState, ServeState};
+use super::transmit::Io;
+use crate::device::Tx;
+use crate::time::Instant;
+use crate::wire::bytes::{u16_at, u64_at};
+use crate::wire::packet::{Flags, HEADER_BYTES, REQUEST, RESPONSE};
+
+impl Endpoint<'_> {
+    /// Takes in a packet that is next in its message. Returns false, and has done nothing, if it is
+    /// not that.
+    #[inline(always)]
+    pub(super) fn next_in_order<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        datagram: &[u8],
+    ) -> bool {
+        let Some((bytes, payload)) = datagram.split_first_chunk() else { return false };
+        match bytes[1] {
+            REQUEST => self.next_of_request(now, io, peer, bytes, payload),
+            RESPONSE => self.next_of_response(now, io, peer, bytes, payload),
+            _ => false,
+        }
+    }
+
+    /// Takes in a packet that is next in an answer. Returns false, and has done nothing, if it is
+    /// not that.
+    fn next_of_response<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let came = Came::new(bytes, peer);
+        let Some(session) = self.client_sessions.get_mut(came.session()) else { return false };
+        let number = u16_at(bytes, 32);
+        if !came.fits(&session.straight) || number >= session.slots {
+            return false;
+        }
+        let index = (came.session() << self.slot_shift) + usize::from(number);
+        let Some(slot) = self.client_slots.get_mut(index) else { return false };
+        if slot.state != CallState::Answering || slot.request != u64_at(bytes, 24) {
+            return false;
+        }
+        let incoming = &mut slot.incoming;
+        let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
+            return false;
+        };
+        if let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload) {
+            self.faulty(fault);
+            return true;
+        }
+        session.last_heard = now;
+        slot.backoff = 0;
+        slot.due = (now + session.rtt.timeout()).min(slot.deadline);
+        let Next { sink, offset } = next;
+        if let Some(delay) = incoming.take_next(now) {
+            session.control.on_delay(now, delay);
+        }
+        let looks = incoming.is_time_to_grant();
+        io.host.absorb(sink, offset, payload);
+        if looks {
+            let of = (session.arriving, number.into());
+            let window = arriving_window(&self.config, self.traffic, &session.control, of);
+            if incoming.wants_grant(window) {
+                self.acknowledge_response(now, io, index, Flags::empty());
+            } else {
+                incoming.look_later(window);
+            }
+        }
+        true
+    }
+
+    /// Takes in a packet that is next in a request. Returns false, and has done nothing, if it is
+    /// not that.
+    fn next_of_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+        bytes: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> bool {
+        let came = Came::new(bytes, peer);
+        let Some(session) = self.server_sessions.get_mut(came.session()) else { return false };
+        let number = u16_at(bytes, 32);
+        if !came.fits(&session.straight) || number >= session.slots || session.waiting != 0 {
+            return false;
+        }
+        let index = (came.session() << self.slot_shift) + usize::from(number);
+        let Some(slot) = self.server_slots.get_mut(index) else { return false };
+        if slot.state != ServeState::Receiving || slot.request != u64_at(bytes, 24) {
+            return false;
+        }
+        let incoming = &mut slot.incoming;
+        let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
+            return false;
+        };
+        if let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload) {
+            self.faulty(fault);
+            return true;
+        }
+        session.last_heard = now;
+        let Next { sink, offset } = next;
+        if let Some(delay) = incoming.take_next(now) {
+            session.control.on_delay(now, delay);
+        }
+        let looks = incoming.is_time_to_grant();
+        io.host.absorb(sink, offset, payload);
+        if looks {
+            let of = (session.arriving, number.into());
+            let window = arriving_window(&self.config, self.traffic, &session.control, of);
+            if incoming.wants_grant(window) {
+                self.acknowledge_request(now, io, index, Flags::empty());
+            } else {
+                incoming.look_later(window);
+            }
+        }
+        true
+    }
+}
