@@ -241,6 +241,15 @@ pub trait Host {
     /// Bytes of an incoming body, each exactly once, in any order.
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]);
 
+    /// Where `bytes` bytes of an incoming body from `offset` on belong, for an endpoint that copies
+    /// them there while it checks them, instead of calling [`Host::absorb`]. If they turn out to be
+    /// wrong, they are written again when they come again.
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        let _ = (sink, offset, bytes);
+        None
+    }
+
     /// The rest of an incoming request will not come: forget it. The sink of a call is not
     /// abandoned: the call's completion ends it.
     fn abandon(&mut self, sink: Sink);

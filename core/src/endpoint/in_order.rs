@@ -7,16 +7,18 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::auth::{Guard, Keys};
 use super::congestion::Controller;
 use super::host::Host;
 use super::parts::{Next, arriving_window};
-use super::straight::{Came, verify_part};
+use super::straight::{Came, Fault, has_tag_of_part, verify_part};
 use super::table::{CallState, ServeState};
 use super::transmit::Io;
+use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
-use crate::wire::bytes::{u16_at, u64_at};
-use crate::wire::packet::{Flags, HEADER_BYTES, REQUEST, RESPONSE};
+use crate::wire::bytes::{u16_at, u32_at, u64_at};
+use crate::wire::packet::{CHECK_AT, CHECKED, Flags, HEADER_BYTES, REQUEST, RESPONSE};
 
 impl Endpoint<'_> {
     /// Takes in a packet that is next in its message. Returns false, and has done nothing, if it is
@@ -62,20 +64,18 @@ impl Endpoint<'_> {
         let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
             return false;
         };
-        if let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload) {
+        let by = (self.crc, &self.keys, &session.guard);
+        if let Err(fault) = take_in(by, bytes, payload, io.host, next) {
             self.faulty(fault);
             return true;
         }
         session.last_heard = now;
         slot.backoff = 0;
         slot.due = (now + session.rtt.timeout()).min(slot.deadline);
-        let Next { sink, offset } = next;
         if let Some(delay) = incoming.take_next(now) {
             session.control.on_delay(now, delay);
         }
-        let looks = incoming.is_time_to_grant();
-        io.host.absorb(sink, offset, payload);
-        if looks {
+        if incoming.is_time_to_grant() {
             let of = (session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
@@ -112,18 +112,16 @@ impl Endpoint<'_> {
         let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
             return false;
         };
-        if let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload) {
+        let by = (self.crc, &self.keys, &session.guard);
+        if let Err(fault) = take_in(by, bytes, payload, io.host, next) {
             self.faulty(fault);
             return true;
         }
         session.last_heard = now;
-        let Next { sink, offset } = next;
         if let Some(delay) = incoming.take_next(now) {
             session.control.on_delay(now, delay);
         }
-        let looks = incoming.is_time_to_grant();
-        io.host.absorb(sink, offset, payload);
-        if looks {
+        if incoming.is_time_to_grant() {
             let of = (session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
@@ -134,4 +132,27 @@ impl Endpoint<'_> {
         }
         true
     }
+}
+
+/// Verifies checksum and tag of a packet that is next in its message, and hands its payload to the
+/// host, in one pass over it where the host tells the place. A packet with the right tag may be
+/// wrong all the same; then it has changed only bytes that are still to come.
+#[inline(always)]
+fn take_in<H: Host>(
+    (crc, keys, guard): (Crc32c, &Option<Keys<'_>>, &Option<Guard>),
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+    host: &mut H,
+    Next { sink, offset }: Next,
+) -> Result<(), Fault> {
+    if bytes[2] & CHECKED != 0
+        && has_tag_of_part(keys, guard, bytes)
+        && let Some(place) = host.place(sink, offset, payload.len() as u32)
+    {
+        let right = crc.packet_copying(bytes, payload, place) == u32_at(bytes, CHECK_AT);
+        return if right { Ok(()) } else { Err(Fault::Checksum) };
+    }
+    verify_part(crc, keys, guard, bytes, payload)?;
+    host.absorb(sink, offset, payload);
+    Ok(())
 }

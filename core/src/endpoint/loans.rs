@@ -30,37 +30,33 @@ struct Entry {
 /// Bytes of a source that lie together, of which packets of a turn are parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    ticket: u8,
     /// Where in the source it begins.
     from: u32,
     loan: Loan,
 }
 
 impl Stretch {
-    /// The `bytes` bytes from `offset` of `source`, with the number that its loans have; of
-    /// `stretch` if it has them, else of another that takes its place, of `most` bytes at most.
-    /// `None` if they have to be copied.
+    /// The `bytes` bytes from `offset` of `source`: of `stretch` if it has them, else of another
+    /// that takes its place, of `most` bytes at most. `None` if the host has to supply them.
     #[inline]
     pub(super) fn part<H: Host>(
         stretch: &mut Option<Self>,
-        loans: &mut Loans,
         host: &mut H,
         source: Source,
         (offset, bytes, most): (u32, u32, u32),
-    ) -> Option<(u8, Loan)> {
+    ) -> Option<Loan> {
         if bytes < LENT_BYTES_MIN {
             return None;
         }
-        if let Some(Self { ticket, from, loan }) = stretch
+        if let Some(Self { from, loan }) = stretch
             && let Some(at) = offset.checked_sub(*from)
             && let Some(part) = loan.part(at, bytes)
         {
-            return Some((*ticket, part));
+            return Some(part);
         }
         let loan = host.lend(source, offset, bytes, most)?;
-        let ticket = loans.ticket(source)?;
-        *stretch = Some(Self { ticket, from: offset, loan });
-        Some((ticket, loan.part(0, bytes)?))
+        *stretch = Some(Self { from: offset, loan });
+        loan.part(0, bytes)
     }
 }
 
@@ -101,7 +97,7 @@ impl Loans {
 
     /// The number that loans of `source` have; `None` if too many sources are lent already.
     #[inline]
-    fn ticket(&mut self, source: Source) -> Option<u8> {
+    pub(super) fn ticket(&mut self, source: Source) -> Option<u8> {
         if !self.is_of(self.last, source) {
             self.last = match self.find(source) {
                 Some(index) => index,

@@ -8,8 +8,9 @@ use super::outgoing::Outgoing;
 use super::seal::Seal;
 use super::transmit::Io;
 use crate::device::Tx;
+use crate::memory::Loan;
 use crate::wire::packet::{HEADER_BYTES, Header};
-use crate::wire::template::{Part, seal_by_flags};
+use crate::wire::template::{Part, seal_by_flags, seal_copying};
 
 /// Packets that one message may send before the next of its session has its turn.
 const PACKETS_A_TURN: u32 = 8;
@@ -47,25 +48,30 @@ pub(super) fn several<T: Tx, H: Host>(
     let common = Common { seal, peer, part };
     let inline = u32::from(outgoing.inline_bytes);
     // What is encrypted is not what lies there.
-    let lends = seal.trailer() == 0 && outgoing.source().is_some() && io.tx.borrows(peer);
+    let lends = seal.trailer() == 0 && outgoing.source().is_some();
+    let borrows = lends && io.tx.borrows(peer);
     let mut stretch = None;
     let (mut packets, mut again) = (0, 0);
     while packets < PACKETS_A_TURN {
         let Some(number) = outgoing.due() else { break };
         let start = number * payload_bytes;
         let bytes = payload_bytes.min(message - start);
+        let packet = common.of(number);
         let lent = match outgoing.source() {
             Some(source) if lends && start >= inline => {
                 let packets = outgoing.in_a_row(number).min(PACKETS_A_TURN - packets);
                 let most = (packets * payload_bytes).clamp(bytes, message - start);
                 let range = (start - inline, bytes, most);
-                Stretch::part(&mut stretch, loans, io.host, source, range)
+                Stretch::part(&mut stretch, io.host, source, range).map(|loan| (source, loan))
             }
             _ => None,
         };
         let sent = match lent {
-            Some((ticket, loan)) => loans.send(io.tx, &common.of(number), (ticket, loan)),
-            None => copied(io, &common.of(number), outgoing, start, bytes),
+            Some((source, loan)) if borrows && let Some(ticket) = loans.ticket(source) => {
+                loans.send(io.tx, &packet, (ticket, loan))
+            }
+            Some((_, loan)) => copied_from(io.tx, &packet, &loan),
+            None => copied(io, &packet, outgoing, start, bytes),
         };
         if !sent {
             return Turn { packets, again, full: true, more: true };
@@ -99,6 +105,19 @@ impl PacketOf<'_> {
         self.part.put(header, self.number as u16, payload.len() as u16);
         seal_by_flags(header, payload, self.seal.crc);
     }
+}
+
+/// Queues a packet whose payload is copied from `loan`. Returns whether there was room.
+#[inline]
+fn copied_from<T: Tx>(tx: &mut T, packet: &PacketOf<'_>, loan: &Loan) -> bool {
+    let Some(datagram) = tx.push(packet.peer, HEADER_BYTES + loan.bytes()) else {
+        return false;
+    };
+    let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+    packet.part.put(header, packet.number as u16, payload.len() as u16);
+    loan.look(|bytes| seal_copying(header, bytes, payload, packet.seal.crc));
+    packet.seal.finish(datagram);
+    true
 }
 
 /// Queues a packet of `bytes` bytes from `start` of its message, which are copied into it. Returns

@@ -142,6 +142,23 @@ pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc
     put(header, CHECK_AT, check.to_le_bytes());
 }
 
+/// The same for a payload that is copied from `from` to `to` on the way.
+#[inline(always)]
+pub(crate) fn seal_copying(
+    header: &mut [u8; HEADER_BYTES],
+    from: &[u8],
+    to: &mut [u8],
+    crc: Crc32c,
+) {
+    let check = if header[2] & CHECKED != 0 {
+        crc.packet_copying(header, from, to)
+    } else {
+        to.copy_from_slice(from);
+        crc.header(header)
+    };
+    put(header, CHECK_AT, check.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -170,6 +170,11 @@ impl<H: Host> Host for Sampled<H> {
         self.host.absorb(sink, offset, bytes);
     }
 
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        self.host.place(sink, offset, bytes)
+    }
+
     fn abandon(&mut self, sink: Sink) {
         self.host.abandon(sink);
     }
