@@ -254,6 +254,16 @@ impl Host for PollHost<'_, '_> {
         }
     }
 
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        if source.0 == USER {
+            // Pieces of several arguments.
+            return None;
+        }
+        let whole = self.state.pool.look(source.0 as u16);
+        whole.get(offset as usize..)?.get(..bytes as usize)
+    }
+
     fn release(&mut self, source: Source) {
         if source.0 != USER {
             self.state.release_buffer(source.0 as u16);

@@ -228,6 +228,11 @@ impl<H: Host> Host for Traced<'_, H> {
         self.host.place(sink, offset, bytes)
     }
 
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        self.host.look(source, offset, bytes)
+    }
+
     fn abandon(&mut self, sink: Sink) {
         self.host.abandon(sink);
     }

@@ -272,6 +272,14 @@ pub trait Host {
     /// be asked for again until the source is released.
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]);
 
+    /// The `bytes` bytes of an outgoing body from `offset` on, where they lie together, for an
+    /// endpoint that copies them while it sums them up, instead of calling [`Host::supply`].
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        let _ = (source, offset, bytes);
+        None
+    }
+
     /// Lends bytes of an outgoing body from `offset` on, where they can be sent from the place that
     /// they lie in: until the source is released they stay as they are. At least `least` and at
     /// most `most`, all within the body: as many as lie together.

@@ -1,5 +1,5 @@
-//! The straight lines of long messages: a packet that is next in its message, neither the first nor
-//! the last, with nothing missing.
+//! The straight lines of long messages: a packet that is next in its message, not the first, with
+//! nothing missing.
 //!
 //! As in [`super::straight`], whatever is not exactly as expected goes the long way round,
 //! untouched.
@@ -11,7 +11,7 @@ use super::auth::{Guard, Keys};
 use super::congestion::Controller;
 use super::host::Host;
 use super::parts::{Next, arriving_window};
-use super::straight::{Came, Fault, has_tag_of_part, verify_part};
+use super::straight::{Came, Fault, HOLDS, has_tag_of_part, verify_part};
 use super::table::{CallState, ServeState};
 use super::transmit::Io;
 use crate::crc32c::Crc32c;
@@ -64,6 +64,7 @@ impl Endpoint<'_> {
         let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
             return false;
         };
+        let last = next.last;
         let by = (self.crc, &self.keys, &session.guard);
         if let Err(fault) = take_in(by, bytes, payload, io.host, next) {
             self.faulty(fault);
@@ -75,7 +76,10 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.take_next(now) {
             session.control.on_delay(now, delay);
         }
-        if incoming.is_time_to_grant() {
+        if last {
+            let holds = u64_at(bytes, 0) & HOLDS != 0;
+            self.end_of_response(now, io, index, holds);
+        } else if incoming.is_time_to_grant() {
             let of = (session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
@@ -112,6 +116,10 @@ impl Endpoint<'_> {
         let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
             return false;
         };
+        if next.last {
+            // It may have to wait for others, and is executed.
+            return false;
+        }
         let by = (self.crc, &self.keys, &session.guard);
         if let Err(fault) = take_in(by, bytes, payload, io.host, next) {
             self.faulty(fault);
@@ -143,7 +151,7 @@ fn take_in<H: Host>(
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
     host: &mut H,
-    Next { sink, offset }: Next,
+    Next { sink, offset, .. }: Next,
 ) -> Result<(), Fault> {
     if bytes[2] & CHECKED != 0
         && has_tag_of_part(keys, guard, bytes)

@@ -76,6 +76,8 @@ pub(super) struct Next {
     pub(super) sink: Sink,
     /// In the body.
     pub(super) offset: u32,
+    /// It is the last.
+    pub(super) last: bool,
 }
 
 /// A message on its way in.
@@ -157,7 +159,7 @@ impl Incoming {
     }
 
     /// What comes next, if a packet with this header and payload is that: all before it are here,
-    /// and it is not the last. `slot` is its field for the slot.
+    /// and it is not the first. `slot` is its field for the slot.
     #[inline(always)]
     pub(super) fn next(
         &self,
@@ -167,16 +169,19 @@ impl Incoming {
         payload: &[u8],
     ) -> Option<Next> {
         let number = self.receiving.contiguous;
-        let lengths =
-            u64::from(slot) | u64::from(payload_bytes) << 16 | u64::from(self.message) << 32;
+        if number == 0 || number >= self.packets {
+            return None;
+        }
+        let start = number * payload_bytes;
+        let bytes = payload_bytes.min(self.message - start);
+        let lengths = u64::from(slot) | u64::from(bytes) << 16 | u64::from(self.message) << 32;
         let usual = u64_at(header, 32) == lengths
             && u32_at(header, 40) == number | u32::from(self.head) << 16
-            && payload.len() as u64 == u64::from(payload_bytes)
-            && self.receiving.received == number
-            && number != 0
-            && number + 1 < self.packets;
+            && payload.len() as u64 == u64::from(bytes)
+            && self.receiving.received == number;
         let sink = self.sink.filter(|_| usual)?;
-        Some(Next { sink, offset: number * payload_bytes - u32::from(self.head) })
+        let last = number + 1 == self.packets;
+        Some(Next { sink, offset: start - u32::from(self.head), last })
     }
 
     /// What comes next is here. Returns how long its grant took, if that is to be known.

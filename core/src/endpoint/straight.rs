@@ -57,6 +57,9 @@ pub(super) fn address_of(word: u64) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from((word as u32).to_ne_bytes()), (word >> 32) as u16)
 }
 
+/// What a header's first word says if the other end holds something of the answer.
+pub(super) const HOLDS: u64 = (Flags::HOLDS.bits() as u64) << 16;
+
 /// How a packet of a longer message begins, and where it comes from.
 pub(super) struct Came {
     first: u64,
@@ -80,7 +83,6 @@ impl Came {
     /// of the answer, and for what may be sent unasked.
     #[inline(always)]
     pub(super) fn fits(&self, straight: &Straight) -> bool {
-        const HOLDS: u64 = (Flags::HOLDS.bits() as u64) << 16;
         self.first & !HOLDS == straight.first
             && self.second as u32 == straight.second as u32
             && self.peer == straight.peer

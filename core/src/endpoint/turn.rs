@@ -136,6 +136,15 @@ fn copied<T: Tx, H: Host>(
     };
     let (header, payload) = datagram[..length].split_first_chunk_mut().expect("room for a header");
     let inline = u32::from(outgoing.inline_bytes);
+    if start >= inline
+        && let Some(source) = outgoing.source()
+        && let Some(from) = io.host.look(source, start - inline, bytes)
+    {
+        packet.part.put(header, packet.number as u16, bytes as u16);
+        seal_copying(header, from, payload, packet.seal.crc);
+        packet.seal.finish(datagram);
+        return true;
+    }
     let here = inline.saturating_sub(start).min(bytes) as usize;
     let (inline_part, rest) = payload.split_at_mut(here);
     // Most packets of a long message have none of it.

@@ -97,6 +97,10 @@ impl Host for Program {
         let buffer = &self.buffers[source.0 as usize];
         out.copy_from_slice(&buffer[offset as usize..][..out.len()]);
     }
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        Some(&self.buffers[source.0 as usize][offset as usize..][..bytes as usize])
+    }
     fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("an answer");
