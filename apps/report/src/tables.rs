@@ -17,8 +17,8 @@ pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String
     let mut text = String::from(
         "# Results\n\n\
          Made by `ci/bench` (all rows, 25 minutes; `--only NAMES` some of them); do not edit by \
-         hand. Each file `*.jsonl` has a header line (commit, machine, versions, command) and a row \
-         a line, as the programs print them with `--json`. All processes ran on one machine, the \
+         hand. Each file `*.jsonl` has a header line (commit, machine, versions, command) and a \
+         row a line, as the programs print them with `--json`. All processes ran on one machine, the \
          client pinned to one core and its server to another, over loopback UDP where the name \
          does not say another driver. Other records: `instructions.txt` (`ci/instructions`), \
          `simulation.txt` (`ci/sim`), `fuzz.txt` (`ci/fuzz`), `reclamation.txt` \
