@@ -18,11 +18,11 @@ pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String
         "# Results\n\n\
          Made by `ci/bench` (all rows, 25 minutes; `--only NAMES` some of them); do not edit by \
          hand. Each file `*.jsonl` has a header line (commit, machine, versions, command) and a \
-         row a line, as the programs print them with `--json`. All processes ran on one machine, the \
-         client pinned to one core and its server to another, over loopback UDP where the name \
-         does not say another driver. Other records: `instructions.txt` (`ci/instructions`), \
-         `simulation.txt` (`ci/sim`), `fuzz.txt` (`ci/fuzz`), `reclamation.txt` \
-         (`ci/reclamation --record`).\n\n\
+         row a line, as the programs print them with `--json`. All processes ran on one machine, \
+         the client pinned to one core and its server to another, over loopback UDP where the \
+         name does not say another driver. Other records: `instructions.txt` \
+         (`ci/instructions`), `simulation.txt` (`ci/sim`), `fuzz.txt` (`ci/fuzz`), \
+         `reclamation.txt` (`ci/reclamation --record`).\n\n\
          The machine is shared and noisy, so absolute figures differ from day to day. Ratios are \
          taken block by block, ours and the bare device's in turns: the median, and the quartiles \
          in brackets. The bare device carries the same datagrams, on the same cores, in the same \
