@@ -81,8 +81,8 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether a hello with this nonce, of the same incarnation, is of the same life: lives are told
-    /// apart also where a configuration, or a clock's reading, was used twice.
+    /// Whether a hello with this nonce, of the same incarnation, is of the same life: lives are
+    /// told apart also where a configuration, or a clock's reading, was used twice.
     pub fn is_same_life(&self, nonce: u64) -> bool {
         (self.nonce ^ nonce) >> 32 == 0
     }
