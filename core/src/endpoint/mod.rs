@@ -15,9 +15,9 @@
 //!   share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
-//! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `turn`: several of a long message; `seal`: what is put on each; `outgoing`: a message on its way;
-//!   `queue`: whose turn it is;
+//! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
+//! - `transmit`: packets out; `turn`: several of a long message; `seal`: what is put on each;
+//!   `unusual`: such as few are; `outgoing`: a message on its way; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod accept;
 mod ahead;
 pub mod auth;
 mod bits;
@@ -66,6 +67,7 @@ pub mod table;
 mod tag;
 mod transmit;
 mod turn;
+mod unusual;
 pub mod view;
 mod waits;
 mod wheel;
