@@ -116,8 +116,8 @@ impl Part {
         }
     }
 
-    /// Writes the header of packet `number`, of `bytes` bytes, but for checksum and tag. Whole words
-    /// are written, so that whoever sums them up need not wait.
+    /// Writes the header of packet `number`, of `bytes` bytes, but for checksum and tag. Whole
+    /// words are written, so that whoever sums them up need not wait.
     #[inline(always)]
     pub(crate) fn put(&self, header: &mut [u8; HEADER_BYTES], number: u16, bytes: u16) {
         put(header, 0, self.first);
