@@ -80,7 +80,7 @@ fn reference(node: &mut Node<'_>) -> Ref {
 }
 
 fn regions(node: &Node<'_>) -> u64 {
-    node.store().stats().regions.in_use.into()
+    node.store().stats().regions.in_use
 }
 
 fn question(offset: u64, length: u64, with_pen: bool) -> Question {
