@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys;
 
-/// How long somebody may be inside before the gate is taken to be empty: a burst takes microseconds,
-/// and a thread that was interrupted there milliseconds.
+/// How long somebody may be inside before the gate is taken to be empty: a burst takes some
+/// microseconds, and a thread that was interrupted there milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
