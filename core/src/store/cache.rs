@@ -7,7 +7,7 @@
 
 use super::Store;
 use super::records::{BATCH, LINK, STAMPED, Table, participant as field, stamp, version};
-use super::redo::value;
+use super::redo::{Change, value};
 use crate::memory::Memory;
 
 /// A link and a number of things behind it, in one word.
@@ -27,7 +27,70 @@ impl Chain {
     }
 }
 
+/// A free record that an operation is about to take.
+#[derive(Clone, Copy)]
+pub(super) struct Free {
+    /// Which.
+    pub(super) index: u32,
+    /// Where it is.
+    pub(super) at: u64,
+    /// What takes it out of the cache.
+    pub(super) taking: Change,
+}
+
 impl<M: Memory> Store<M> {
+    /// The next free record of a table without stamps, and how to take it out of the cache, which
+    /// is left to the caller; [`Store::require`] came first.
+    #[inline(always)]
+    pub(super) fn next_free(&mut self, table: Table) -> Free {
+        let cache = self.cache(table);
+        let word = self.line(cache).load_u64(field::ACTIVE);
+        let active = Chain::of(word);
+        if active.count == 0 {
+            return self.next_free_behind(table);
+        }
+        self.first_of(table, word, active)
+    }
+
+    /// How to take the first record of `chain`, where the loose ones were `before`.
+    #[inline(always)]
+    fn first_of(&self, table: Table, before: u64, chain: Chain) -> Free {
+        let index = self.bounded(chain.link.wrapping_sub(1), table.limit);
+        let at = table.at(index);
+        let rest = Chain { link: self.line(at).load_u32(LINK), count: chain.count - 1 };
+        let taking = Change::u64(self.cache(table) + field::ACTIVE, before, rest.word());
+        Free { index, at, taking }
+    }
+
+    /// The same where no loose records are left.
+    #[cold]
+    fn next_free_behind(&mut self, table: Table) -> Free {
+        let cache = self.cache(table);
+        let before = self.mem.load_u64(cache + field::ACTIVE);
+        if let Some(link) = self.take_full(table) {
+            return self.first_of(table, before, Chain { link, count: table.batch });
+        }
+        let word = self.mem.load_u64(cache + field::FRESH);
+        let (index, rest) = self.first_fresh(table);
+        let taking = Change::u64(cache + field::FRESH, word, rest.word());
+        Free { index, at: table.at(index), taking }
+    }
+
+    /// Prepares a record without a stamp, which its owner gives back, for the cache; what puts it
+    /// there is left to the caller.
+    #[inline(always)]
+    pub(super) fn next_put(&mut self, table: Table, index: u32) -> Change {
+        let cache = self.cache(table) + field::ACTIVE;
+        let before = self.line(self.cache(table)).load_u64(field::ACTIVE);
+        let mut active = Chain::of(before);
+        if active.count >= table.batch {
+            self.put_full(table, active.link);
+            active = Chain { link: 0, count: 0 };
+        }
+        self.line(table.at(index)).store_u32(LINK, active.link);
+        Change::u64(cache, before, Chain { link: index + 1, count: active.count + 1 }.word())
+    }
+
     #[inline(always)]
     pub(super) fn cache(&self, table: Table) -> u64 {
         self.caches + field::CACHES + table.id * field::CACHE_BYTES
@@ -106,15 +169,20 @@ impl<M: Memory> Store<M> {
     /// # Panics
     /// If there is none, where memory is not shared: callers check with [`Store::stock`] first.
     fn take_fresh(&mut self, table: Table) -> u32 {
-        let at = self.cache(table) + field::FRESH;
-        let fresh = Chain::of(self.mem.load_u64(at));
+        let (index, rest) = self.first_fresh(table);
+        self.set_u64(self.cache(table) + field::FRESH, rest.word());
+        index
+    }
+
+    /// A record that was never used, and those behind it.
+    fn first_fresh(&self, table: Table) -> (u32, Chain) {
+        let fresh = Chain::of(self.mem.load_u64(self.cache(table) + field::FRESH));
         if fresh.link >= fresh.count || fresh.link >= table.limit {
             assert!(self.mem.shared(), "a table of {} was overdrawn", table.limit);
             self.corrupt.set(true);
-            return table.limit;
+            return (table.limit, fresh);
         }
-        self.set_u64(at, Chain { link: fresh.link + 1, ..fresh }.word());
-        fresh.link
+        (fresh.link, Chain { link: fresh.link + 1, ..fresh })
     }
 
     /// Puts a free record into the cache.
@@ -136,6 +204,7 @@ impl<M: Memory> Store<M> {
         self.set_u64(cache + field::ACTIVE, active.word());
     }
 
+    #[cold]
     fn put_full(&mut self, table: Table, link: u32) {
         let at = self.cache(table) + field::FULL;
         let full = Chain::of(self.mem.load_u64(at));
@@ -164,7 +233,7 @@ impl<M: Memory> Store<M> {
     /// Between operations only.
     #[inline(always)]
     pub(super) fn stock(&mut self, table: Table, count: u64) -> bool {
-        let active = self.mem.load_u64(self.cache(table) + field::ACTIVE) >> 32;
+        let active = self.line(self.cache(table)).load_u64(field::ACTIVE) >> 32;
         active >= count || self.refill(table, count)
     }
 

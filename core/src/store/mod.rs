@@ -80,7 +80,7 @@ pub use reclaim::{RECLAIM_UNITS_A_POLL, STEP_UNITS_MAX};
 pub use stage::STAGE_BYTES_MAX;
 pub use stats::{HolderUsage, Stats, Usage};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Record};
 use core::cell::Cell;
 
 /// A handle on a page store in a pool of memory: one participant's.
@@ -126,6 +126,12 @@ impl<M: Memory> Store<M> {
     /// The memory under the store: for sending what [`Store::pin_place`] found from where it is.
     pub fn memory(&self) -> &M {
         &self.mem
+    }
+
+    /// The line at `at` of the pool.
+    #[inline(always)]
+    fn line(&self, at: u64) -> Record<'_, M> {
+        Record::new(&self.mem, at)
     }
 
     /// Which participant this handle is.

@@ -7,6 +7,11 @@
 //! *decides*: recovery undoes the log of an operation that was not decided, and forgets the log
 //! of one that was. Operations that have no shared word are decided when their log is forgotten.
 //!
+//! Operations that know at once which words they change log them together
+//! ([`Store::decide_all`]): all old values, then one store of the progress word, which counts them
+//! and says that the operation is deciding, then the changes. Whoever dies among these is undone,
+//! for the shared word has not its name yet; to undo what was not done yet changes nothing.
+//!
 //! Whether a compare-and-swap of a dead participant succeeded must be known although others go
 //! on changing the word. So a shared word names who changed it last, and with which operation;
 //! and whoever overwrites the name of another first marks that one's redo line as decided.
@@ -31,7 +36,8 @@ pub(super) mod phase {
     pub(crate) const MASK: u64 = 3;
 }
 
-/// How to tell whether the shared word of an operation was changed.
+/// How to tell whether the shared word of an operation was changed: in the low bits of where it
+/// is.
 pub(super) mod kind {
     /// It has the participant and the operation's number, or had.
     pub(crate) const TAGGED: u64 = 0;
@@ -41,6 +47,38 @@ pub(super) mod kind {
     pub(crate) const PUSHED: u64 = 2;
     /// It is not any more.
     pub(crate) const REMOVED: u64 = 3;
+    /// All of these.
+    pub(crate) const MASK: u64 = 7;
+}
+
+/// A word that only this participant writes, before and after an operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    /// Where it is, as the log has it: odd for 8 bytes.
+    logged: u64,
+    old: u64,
+    new: u64,
+}
+
+impl Change {
+    /// Of 4 bytes at `at`.
+    #[inline(always)]
+    pub(super) const fn u32(at: u64, old: u32, new: u32) -> Self {
+        Self { logged: at, old: old as u64, new: new as u64 }
+    }
+
+    /// Of 8 bytes at `at`.
+    #[inline(always)]
+    pub(super) const fn u64(at: u64, old: u64, new: u64) -> Self {
+        Self { logged: at | 1, old, new }
+    }
+}
+
+/// A shared word: where it is, and what it was when it was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared {
+    pub(super) at: u64,
+    pub(super) word: u64,
 }
 
 /// A progress word: the operation's number, the words it has logged, and its phase.
@@ -128,12 +166,14 @@ impl<M: Memory> Store<M> {
         self.progress(phase::OPEN);
     }
 
+    #[inline(always)]
     fn begin(&mut self) {
         self.open = true;
         self.logged = 0;
         self.next_sequence();
     }
 
+    #[inline(always)]
     fn next_sequence(&mut self) {
         self.sequence += 1;
         if self.sequence & tagged::SEQUENCE == 0 {
@@ -141,9 +181,10 @@ impl<M: Memory> Store<M> {
         }
     }
 
+    #[inline(always)]
     fn progress(&self, phase: u64) {
         let word = Progress::new(self.sequence, self.logged, phase);
-        self.mem.store_u64(self.area + field::PROGRESS, word.0);
+        self.line(self.area + field::PROGRESS).store_u64(0, word.0);
     }
 
     /// Ends the operation: what it changed stays.
@@ -185,10 +226,34 @@ impl<M: Memory> Store<M> {
 
     /// Announces that `target` is about to be changed, and how to tell.
     fn announce_target(&mut self, target: u64, kind: u64, new: u64) {
-        self.mem.store_u64(self.area + field::TARGET, target);
-        self.mem.store_u64(self.area + field::KIND, kind);
+        self.mem.store_u64(self.area + field::TARGET, target | kind);
         self.mem.store_u64(self.area + field::NEW, new);
         self.progress(phase::DECIDING);
+    }
+
+    /// Changes words of this participant's, whatever happens to the operation.
+    #[inline(always)]
+    fn apply<const N: usize>(&self, changes: &[Change; N]) {
+        for change in changes {
+            if change.logged & 1 == 0 {
+                self.mem.store_u32(change.logged, change.new as u32);
+            } else {
+                self.mem.store_u64(change.logged & !1, change.new);
+            }
+        }
+    }
+
+    /// Changes words of this participant's, in an operation that may go on.
+    #[inline(always)]
+    pub(super) fn set_all<const N: usize>(&mut self, changes: [Change; N]) {
+        if self.mem.shared() {
+            for change in changes {
+                self.log(change.logged, change.old);
+                self.apply(&[change]);
+            }
+        } else {
+            self.apply(&changes);
+        }
     }
 
     /// Changes the value of a shared word in one step, last in the operation, which is decided
@@ -200,38 +265,80 @@ impl<M: Memory> Store<M> {
         target: u64,
         change: impl Fn(&Self, u64) -> Option<u64>,
     ) -> Option<Decided> {
-        if !self.mem.shared() {
-            let before = self.mem.load_u64(target);
-            let after = change(self, before)?;
-            self.mem.store_u64(target, after);
-            return Some(Decided { before, after });
-        }
-        self.decide_shared(target, change)
+        let word = self.mem.load_u64(target);
+        self.decide_all([], Shared { at: target, word }, change)
     }
 
-    fn decide_shared(
+    /// The same, and before it changes words of this participant's.
+    #[inline(always)]
+    pub(super) fn decide_all<const N: usize>(
         &mut self,
-        target: u64,
+        changes: [Change; N],
+        target: Shared,
         change: impl Fn(&Self, u64) -> Option<u64>,
     ) -> Option<Decided> {
-        if !self.open {
-            self.begin();
+        let Shared { at, mut word } = target;
+        if !self.mem.shared() {
+            self.apply(&changes);
+            let before = word;
+            let after = change(self, before)?;
+            self.mem.store_u64(at, after);
+            return Some(Decided { before, after });
         }
-        let mut word = self.mem.load_u64(target);
-        // Our own name of an earlier life of the counter must not pass for this operation's.
-        while word & !tagged::VALUE == tag(self.me, self.sequence) {
-            self.next_sequence();
-        }
-        self.announce_target(target, kind::TAGGED, 0);
+        self.announce(&changes, target);
+        self.apply(&changes);
         loop {
             let before = value(word);
             let after = change(self, before)?;
-            self.help(target, word);
+            let name = word & !tagged::VALUE;
+            if name != 0 && (name >> tagged::WHO_SHIFT) as u32 != self.me {
+                self.help(at, word);
+            }
             let new = tag(self.me, self.sequence) | value(after);
-            match self.mem.compare_exchange_u64(target, word, new) {
+            match self.mem.compare_exchange_u64(at, word, new) {
                 Ok(_) => return Some(Decided { before, after }),
                 Err(other) => word = other,
             }
+        }
+    }
+
+    /// Logs words that are about to be changed, and says that a change of `target` decides.
+    #[inline(always)]
+    fn announce<const N: usize>(&mut self, changes: &[Change; N], target: Shared) {
+        if !self.open {
+            self.begin();
+        }
+        // Our own name of an earlier life of the counter must not pass for this operation's.
+        while target.word & !tagged::VALUE == tag(self.me, self.sequence) {
+            self.next_sequence();
+        }
+        self.log_all(changes);
+        let progress = Progress::new(self.sequence, self.logged, phase::DECIDING);
+        let line = self.line(self.area + field::PROGRESS);
+        line.store_u64(field::TARGET - field::PROGRESS, target.at | kind::TAGGED);
+        line.store_u64(0, progress.0);
+    }
+
+    /// Logs words, which are counted by the next store of the progress word.
+    #[inline(always)]
+    fn log_all<const N: usize>(&mut self, changes: &[Change; N]) {
+        const { assert!(N <= LOG_LINE, "more than are in a line of the log") };
+        if self.logged == 0 {
+            let line = self.line(self.area + field::LOG);
+            for (position, change) in changes.iter().enumerate() {
+                line.store_u64(16 * position as u64, change.logged);
+                line.store_u64(16 * position as u64 + 8, change.old);
+            }
+            self.logged = N as u64;
+        } else {
+            self.log_more(changes);
+        }
+    }
+
+    #[cold]
+    fn log_more(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.log(change.logged, change.old);
         }
     }
 
@@ -285,11 +392,9 @@ impl<M: Memory> Store<M> {
     }
 
     /// Marks the operation of whoever is named in `word` as decided, before that is overwritten.
+    #[cold]
     fn help(&self, target: u64, word: u64) {
         let who = (word >> tagged::WHO_SHIFT) as u32;
-        if who == self.me || word & !tagged::VALUE == 0 {
-            return;
-        }
         if who >= self.lay.config.participants {
             self.corrupt.set(true);
             return;
@@ -318,8 +423,7 @@ impl<M: Memory> Store<M> {
     /// Marks a line if it still speaks of `target`, and `target` still is `word`.
     #[cold]
     fn mark_decided(&self, area: u64, progress: Progress, kind: u64, target: u64, word: u64) {
-        if self.mem.load_u64(area + field::TARGET) == target
-            && self.mem.load_u64(area + field::KIND) == kind
+        if self.mem.load_u64(area + field::TARGET) == target | kind
             && self.mem.load_u64(area + field::PROGRESS) == progress.0
             && self.mem.load_u64(target) == word
         {
@@ -333,7 +437,7 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn begin_posting(&self, version: u32) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + field::POSTING, version.wrapping_add(1));
+            self.posting(version.wrapping_add(1));
         }
     }
 
@@ -341,8 +445,14 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn end_posting(&self) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + field::POSTING, 0);
+            self.posting(0);
         }
+    }
+
+    #[inline(always)]
+    fn posting(&self, link: u32) {
+        let line = self.line(self.area + field::PROGRESS);
+        line.store_u32(field::POSTING - field::PROGRESS, link);
     }
 
     /// Puts a record on a stack that only the reclaimer takes from.
@@ -359,3 +469,6 @@ impl<M: Memory> Store<M> {
 }
 
 const _: () = assert!(phase::DECIDED == phase::DECIDING | 1);
+/// Words in a line of the log.
+const LOG_LINE: usize = 4;
+const _: () = assert!(field::LOG.is_multiple_of(64) && field::PROGRESS.is_multiple_of(64));

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dmrpc_core::memory::{Atomic, Memory};
+use dmrpc_core::memory::{Atomic, LineWords, Memory};
 use dmrpc_core::time::Duration;
 
 use crate::direct::Direct;
@@ -346,6 +346,14 @@ impl Clone for PoolMemory {
 }
 
 impl Memory for PoolMemory {
+    #[inline(always)]
+    fn line(&self, offset: u64) -> Option<LineWords<'_>> {
+        match &self.delay {
+            None => self.memory.line(offset),
+            Some(_) => None,
+        }
+    }
+
     #[inline(always)]
     fn len(&self) -> u64 {
         self.memory.len()
