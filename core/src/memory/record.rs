@@ -12,6 +12,15 @@ pub struct Record<'m, M> {
     words: Option<LineWords<'m>>,
 }
 
+impl<M> Clone for Record<'_, M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Record<'_, M> {}
+
 impl<'m, M: Memory> Record<'m, M> {
     /// The line at `offset`, a multiple of [`LINE_BYTES`](super::LINE_BYTES).
     ///
@@ -20,6 +29,12 @@ impl<'m, M: Memory> Record<'m, M> {
     #[inline(always)]
     pub fn new(memory: &'m M, offset: u64) -> Self {
         Self { memory, offset, words: memory.line(offset) }
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// As [`Memory::load_u32`], of the 4 bytes at `at` of the line.

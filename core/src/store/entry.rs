@@ -3,6 +3,7 @@
 //! A reference is an entry with one owner at most and one hold on the version it was made of.
 //! Making or mapping one touches its record, a region's, a holder's and one count, at any size.
 
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{EntryId, HolderId, RegionId};
 use super::participant::RECLAIMER;
@@ -10,7 +11,6 @@ use super::records::{
     STATE_BITS, STATE_FREE, STATE_LEAVING, STATE_LIVE, WORD, entry as field, holder, participant,
     region,
 };
-use super::redo::Change;
 use super::region::check_range;
 use super::{Memory, Store};
 
@@ -27,29 +27,35 @@ pub(super) enum End {
 pub(super) struct Word(pub(super) u64);
 
 impl Word {
+    #[inline(always)]
     const fn new(generation: u64, owner: u64, end: u64, state: u64) -> Self {
         let generation = generation << field::GENERATION_SHIFT;
         Self(generation | owner << field::OWNER_SHIFT | end << field::END_SHIFT | state)
     }
 
+    #[inline(always)]
     pub(super) const fn generation(self) -> u64 {
         self.0 >> field::GENERATION_SHIFT
     }
 
+    #[inline(always)]
     pub(super) const fn state(self) -> u64 {
         self.0 & field::STATE
     }
 
+    #[inline(always)]
     const fn end(self) -> u64 {
         (self.0 & field::END) >> field::END_SHIFT
     }
 
     /// The link of the owner, or who made it nobody's.
+    #[inline(always)]
     pub(super) const fn owner(self) -> u64 {
         self.0 >> field::OWNER_SHIFT & field::OWNER
     }
 
     /// The index of the owner, if there is one.
+    #[inline(always)]
     pub(super) const fn holder(self) -> Option<u32> {
         match self.owner() {
             0 | field::NOBODY.. => None,
@@ -58,10 +64,12 @@ impl Word {
     }
 
     /// The same reference in another state, or of another owner.
+    #[inline(always)]
     const fn with(self, owner: u64, state: u64) -> Self {
         Self::new(self.generation(), owner, self.end(), state)
     }
 
+    #[inline(always)]
     const fn is_live(self, generation: u64) -> bool {
         self.generation() == generation && self.state() == STATE_LIVE
     }
@@ -89,14 +97,14 @@ impl<M: Memory> Store<M> {
         self.require(self.lay.entries, Resource::Entries)?;
         let count = self.check_hold(version)?;
         let free = self.next_free(self.lay.entries);
-        let entry = self.line(free.at);
+        let entry = free.line;
         let old = Word(entry.load_u64(WORD));
         let generation = old.generation().max(1);
         entry.store_u64(field::BASE, base);
         entry.store_u64(field::LEN, len);
         entry.store_u32(field::VERSION, version);
         let new = Word::new(generation, u64::from(holder.index()) + 1, old.end(), STATE_LIVE);
-        let live = Change::u64(free.at + WORD, old.0, new.0);
+        let live = Change::u64(entry, WORD, old.0, new.0);
         if !self.hold([free.taking, live, counted], count, |_| true) {
             return Err(self.out_of_holds(version));
         }
@@ -108,14 +116,14 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Quota`].
     #[inline(always)]
-    fn check_entry_quota(&self, holder_at: u64) -> Result<Change> {
+    fn check_entry_quota(&self, holder_at: u64) -> Result<Change<'_, M>> {
         let holder = self.line(holder_at);
         let (limit, count) =
             (holder.load_u32(holder::ENTRIES_MAX), holder.load_u32(holder::ENTRY_COUNT));
         if count >= limit {
             self.check_entries_left(holder_at, limit.into())?;
         }
-        Ok(Change::u32(holder_at + holder::ENTRY_COUNT, count, count.wrapping_add(1)))
+        Ok(Change::u32(holder, holder::ENTRY_COUNT, count, count.wrapping_add(1)))
     }
 
     #[cold]
@@ -395,17 +403,18 @@ impl<M: Memory> Store<M> {
         let (word, version) = (Word(entry.load_u64(WORD)), entry.load_u32(field::VERSION));
         let generation = word.generation() + 1;
         let free = Word::new(generation, 0, end as u64, STATE_FREE);
-        let ended = Change::u64(at + WORD, word.0, free.0);
+        let ended = Change::u64(entry, WORD, word.0, free.0);
         let last = if generation > field::GENERATION_MAX {
             self.retiring(table)
         } else {
-            self.next_put(table, index)
+            self.next_put(table, (index, entry))
         };
         match word.holder() {
             Some(owner) => {
-                let count_at = self.at(self.lay.holders, owner) + holder::ENTRY_COUNT;
-                let count = self.mem.load_u32(count_at);
-                let counted = Change::u32(count_at, count, count.wrapping_sub(1));
+                let holder = self.line(self.at(self.lay.holders, owner));
+                let count = holder.load_u32(holder::ENTRY_COUNT);
+                let less = count.wrapping_sub(1);
+                let counted = Change::u32(holder, holder::ENTRY_COUNT, count, less);
                 self.release_all([counted, ended, last], version);
             }
             None => self.release_all([ended, last], version),

@@ -42,6 +42,7 @@
 
 mod backlog;
 mod cache;
+mod change;
 mod check;
 mod dead;
 mod entry;
@@ -99,11 +100,11 @@ pub struct Store<M> {
     /// Where the caches are that it takes from: its own, but for recovery.
     caches: u64,
     /// The number of the operation that runs, or ran last.
-    sequence: u64,
+    sequence: Cell<u64>,
     /// Whether an operation runs that has logged something.
-    open: bool,
+    open: Cell<bool>,
     /// Words that it has logged.
-    logged: u64,
+    logged: Cell<u64>,
     /// Whether something made no sense.
     corrupt: Cell<bool>,
     /// The queue that reclamation served last.

@@ -51,12 +51,12 @@ impl<M: Memory> Store<M> {
         self.require(self.lay.pins, Resource::Pins)?;
         let count = self.check_hold(version)?;
         let free = self.next_free(self.lay.pins);
-        let pin = self.line(free.at);
+        let pin = free.line;
         pin.store_u32(field::VERSION, version);
         pin.store_u64(field::BASE, base);
         pin.store_u64(field::LEN, len);
         pin.store_u32(field::PARTICIPANT, self.me);
-        let (live, generation) = self.enlivening(free);
+        let (live, generation) = self.enlivening(&free);
         if !self.hold([free.taking, live], count, valid) {
             return Err(self.out_of_holds(version));
         }

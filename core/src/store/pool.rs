@@ -4,13 +4,14 @@
 //! touching it, and what was given back comes first. Nothing here trusts bytes above the mark.
 
 use super::cache::Free;
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::GENERATION_MAX;
 use super::layout::{NODE_SHIFT, PAGE_SHIFT};
 use super::records::{
     STATE_BITS, STATE_FREE, STATE_LIVE, Table, WORD, participant, stamp, version,
 };
-use super::redo::{Change, value};
+use super::redo::value;
 use super::{Memory, Store};
 
 /// The last generation of a record with an identifier of one word, and the free word after it.
@@ -63,7 +64,7 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Pending`] if there may soon be one, else [`Error::OutOf`].
     #[inline]
-    pub(super) fn require(&mut self, table: Table, what: Resource) -> Result<()> {
+    pub(super) fn require(&self, table: Table, what: Resource) -> Result<()> {
         if self.stock(table, 1) { Ok(()) } else { Err(self.shortage(table, 1, what)) }
     }
 
@@ -154,11 +155,11 @@ impl<M: Memory> Store<M> {
 
     /// How a record that is about to be taken becomes live, when it is filled; its generation.
     #[inline(always)]
-    pub(super) fn enlivening(&self, free: Free) -> (Change, u64) {
-        let word = self.line(free.at).load_u64(WORD);
+    pub(super) fn enlivening<'m>(&self, free: &Free<'m, M>) -> (Change<'m, M>, u64) {
+        let word = free.line.load_u64(WORD);
         let generation = (word >> STATE_BITS).max(1);
         let live = generation << STATE_BITS | STATE_LIVE;
-        (Change::u64(free.at + WORD, word, live), generation)
+        (Change::u64(free.line, WORD, word, live), generation)
     }
 
     /// Makes a record live, now that it is filled; its generation.
@@ -171,14 +172,17 @@ impl<M: Memory> Store<M> {
 
     /// How a record is given back under its next generation, or retired after its last.
     #[inline(always)]
-    pub(super) fn ending(&mut self, table: Table, index: u32) -> [Change; 2] {
+    pub(super) fn ending(&self, table: Table, index: u32) -> [Change<'_, M>; 2] {
         let index = self.bounded(index, table.limit);
-        let at = table.at(index);
-        let word = self.line(at).load_u64(WORD);
+        let line = self.line(table.at(index));
+        let word = line.load_u64(WORD);
         let free = ((word >> STATE_BITS) + 1) << STATE_BITS | STATE_FREE;
-        let last =
-            if free >= WORD_RETIRED { self.retiring(table) } else { self.next_put(table, index) };
-        [Change::u64(at + WORD, word, free), last]
+        let last = if free >= WORD_RETIRED {
+            self.retiring(table)
+        } else {
+            self.next_put(table, (index, line))
+        };
+        [Change::u64(line, WORD, word, free), last]
     }
 
     /// Gives a record back under its next generation, or retires it after its last.
@@ -189,10 +193,10 @@ impl<M: Memory> Store<M> {
 
     /// How a record whose generations are used up is counted.
     #[cold]
-    pub(super) fn retiring(&self, table: Table) -> Change {
-        let at = self.cache(table) + participant::RETIRED;
-        let retired = self.mem.load_u64(at);
-        Change::u64(at, retired, retired.wrapping_add(1))
+    pub(super) fn retiring(&self, table: Table) -> Change<'_, M> {
+        let cache = self.line(self.cache(table));
+        let retired = cache.load_u64(participant::RETIRED);
+        Change::u64(cache, participant::RETIRED, retired, retired.wrapping_add(1))
     }
 
     /// Where the live record that an identifier names is.

@@ -51,36 +51,6 @@ pub(super) mod kind {
     pub(crate) const MASK: u64 = 7;
 }
 
-/// A word that only this participant writes, before and after an operation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Change {
-    /// Where it is, as the log has it: odd for 8 bytes.
-    logged: u64,
-    old: u64,
-    new: u64,
-}
-
-impl Change {
-    /// Of 4 bytes at `at`.
-    #[inline(always)]
-    pub(super) const fn u32(at: u64, old: u32, new: u32) -> Self {
-        Self { logged: at, old: old as u64, new: new as u64 }
-    }
-
-    /// Of 8 bytes at `at`.
-    #[inline(always)]
-    pub(super) const fn u64(at: u64, old: u64, new: u64) -> Self {
-        Self { logged: at | 1, old, new }
-    }
-}
-
-/// A shared word: where it is, and what it was when it was looked at.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shared {
-    pub(super) at: u64,
-    pub(super) word: u64,
-}
-
 /// A progress word: the operation's number, the words it has logged, and its phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress(pub(super) u64);
@@ -88,29 +58,35 @@ pub(super) struct Progress(pub(super) u64);
 impl Progress {
     const LOGGED_BITS: u32 = 14;
 
-    const fn new(sequence: u64, logged: u64, phase: u64) -> Self {
+    #[inline(always)]
+    pub(super) const fn new(sequence: u64, logged: u64, phase: u64) -> Self {
         Self(sequence << (Self::LOGGED_BITS + 2) | logged << 2 | phase)
     }
 
+    #[inline(always)]
     pub(super) const fn sequence(self) -> u64 {
         self.0 >> (Self::LOGGED_BITS + 2)
     }
 
+    #[inline(always)]
     pub(super) const fn logged(self) -> u64 {
         (self.0 >> 2) & ((1 << Self::LOGGED_BITS) - 1)
     }
 
     /// The same when nothing runs any more.
+    #[inline(always)]
     pub(super) const fn idle(self) -> Self {
         Self::new(self.sequence(), 0, phase::IDLE)
     }
 
+    #[inline(always)]
     pub(super) const fn phase(self) -> u64 {
         self.0 & phase::MASK
     }
 }
 
 /// The name in a shared word of operation `sequence` of participant `who`.
+#[inline(always)]
 pub(super) const fn tag(who: u32, sequence: u64) -> u64 {
     (who as u64) << tagged::WHO_SHIFT | (sequence & tagged::SEQUENCE) << tagged::VALUE_BITS
 }
@@ -131,7 +107,7 @@ pub(super) struct Decided {
 impl<M: Memory> Store<M> {
     /// Changes 4 bytes that only this participant writes.
     #[inline(always)]
-    pub(super) fn set_u32(&mut self, at: u64, value: u32) {
+    pub(super) fn set_u32(&self, at: u64, value: u32) {
         if self.mem.shared() {
             let old = self.mem.load_u32(at);
             self.log(at, old.into());
@@ -141,7 +117,7 @@ impl<M: Memory> Store<M> {
 
     /// Changes 8 bytes that only this participant writes.
     #[inline(always)]
-    pub(super) fn set_u64(&mut self, at: u64, value: u64) {
+    pub(super) fn set_u64(&self, at: u64, value: u64) {
         if self.mem.shared() {
             let old = self.mem.load_u64(at);
             self.log(at | 1, old);
@@ -150,60 +126,61 @@ impl<M: Memory> Store<M> {
     }
 
     /// Notes what a word was; the place is odd for 8 bytes.
-    fn log(&mut self, at: u64, old: u64) {
-        if !self.open {
+    pub(super) fn log(&self, at: u64, old: u64) {
+        if !self.open.get() {
             self.begin();
         }
-        if self.logged >= field::LOG_MAX {
+        if self.logged.get() >= field::LOG_MAX {
             // No operation on a sound pool has so many words.
             self.corrupt.set(true);
             return;
         }
-        let entry = self.area + field::LOG + 16 * self.logged;
+        let entry = self.area + field::LOG + 16 * self.logged.get();
         self.mem.store_u64(entry, at);
         self.mem.store_u64(entry + 8, old);
-        self.logged += 1;
+        self.logged.set(self.logged.get() + 1);
         self.progress(phase::OPEN);
     }
 
     #[inline(always)]
-    fn begin(&mut self) {
-        self.open = true;
-        self.logged = 0;
+    pub(super) fn begin(&self) {
+        self.open.set(true);
+        self.logged.set(0);
         self.next_sequence();
     }
 
     #[inline(always)]
-    fn next_sequence(&mut self) {
-        self.sequence += 1;
-        if self.sequence & tagged::SEQUENCE == 0 {
-            self.sequence += 1;
+    pub(super) fn next_sequence(&self) {
+        let mut next = self.sequence.get() + 1;
+        if next & tagged::SEQUENCE == 0 {
+            next += 1;
         }
+        self.sequence.set(next);
     }
 
     #[inline(always)]
     fn progress(&self, phase: u64) {
-        let word = Progress::new(self.sequence, self.logged, phase);
+        let word = Progress::new(self.sequence.get(), self.logged.get(), phase);
         self.line(self.area + field::PROGRESS).store_u64(0, word.0);
     }
 
     /// Ends the operation: what it changed stays.
     #[inline(always)]
-    pub(super) fn close(&mut self) {
-        if self.mem.shared() && self.open {
-            self.open = false;
-            self.logged = 0;
+    pub(super) fn close(&self) {
+        if self.mem.shared() && self.open.get() {
+            self.open.set(false);
+            self.logged.set(0);
             self.progress(phase::IDLE);
         }
     }
 
     /// Ends the operation as if it had not begun. Only where memory is shared: elsewhere all that
     /// could refuse is checked before.
-    pub(super) fn undo(&mut self) {
-        if self.open {
-            self.undo_log(self.area, self.logged);
-            self.open = false;
-            self.logged = 0;
+    pub(super) fn undo(&self) {
+        if self.open.get() {
+            self.undo_log(self.area, self.logged.get());
+            self.open.set(false);
+            self.logged.set(0);
             self.progress(phase::IDLE);
         }
     }
@@ -225,121 +202,10 @@ impl<M: Memory> Store<M> {
     }
 
     /// Announces that `target` is about to be changed, and how to tell.
-    fn announce_target(&mut self, target: u64, kind: u64, new: u64) {
+    fn announce_target(&self, target: u64, kind: u64, new: u64) {
         self.mem.store_u64(self.area + field::TARGET, target | kind);
         self.mem.store_u64(self.area + field::NEW, new);
         self.progress(phase::DECIDING);
-    }
-
-    /// Changes words of this participant's, whatever happens to the operation.
-    #[inline(always)]
-    fn apply<const N: usize>(&self, changes: &[Change; N]) {
-        for change in changes {
-            if change.logged & 1 == 0 {
-                self.mem.store_u32(change.logged, change.new as u32);
-            } else {
-                self.mem.store_u64(change.logged & !1, change.new);
-            }
-        }
-    }
-
-    /// Changes words of this participant's, in an operation that may go on.
-    #[inline(always)]
-    pub(super) fn set_all<const N: usize>(&mut self, changes: [Change; N]) {
-        if self.mem.shared() {
-            for change in changes {
-                self.log(change.logged, change.old);
-                self.apply(&[change]);
-            }
-        } else {
-            self.apply(&changes);
-        }
-    }
-
-    /// Changes the value of a shared word in one step, last in the operation, which is decided
-    /// by it. `change` may be asked several times, as others change the word; if it has no
-    /// answer, nothing is changed, and the operation must be undone.
-    #[inline(always)]
-    pub(super) fn decide(
-        &mut self,
-        target: u64,
-        change: impl Fn(&Self, u64) -> Option<u64>,
-    ) -> Option<Decided> {
-        let word = self.mem.load_u64(target);
-        self.decide_all([], Shared { at: target, word }, change)
-    }
-
-    /// The same, and before it changes words of this participant's.
-    #[inline(always)]
-    pub(super) fn decide_all<const N: usize>(
-        &mut self,
-        changes: [Change; N],
-        target: Shared,
-        change: impl Fn(&Self, u64) -> Option<u64>,
-    ) -> Option<Decided> {
-        let Shared { at, mut word } = target;
-        if !self.mem.shared() {
-            self.apply(&changes);
-            let before = word;
-            let after = change(self, before)?;
-            self.mem.store_u64(at, after);
-            return Some(Decided { before, after });
-        }
-        self.announce(&changes, target);
-        self.apply(&changes);
-        loop {
-            let before = value(word);
-            let after = change(self, before)?;
-            let name = word & !tagged::VALUE;
-            if name != 0 && (name >> tagged::WHO_SHIFT) as u32 != self.me {
-                self.help(at, word);
-            }
-            let new = tag(self.me, self.sequence) | value(after);
-            match self.mem.compare_exchange_u64(at, word, new) {
-                Ok(_) => return Some(Decided { before, after }),
-                Err(other) => word = other,
-            }
-        }
-    }
-
-    /// Logs words that are about to be changed, and says that a change of `target` decides.
-    #[inline(always)]
-    fn announce<const N: usize>(&mut self, changes: &[Change; N], target: Shared) {
-        if !self.open {
-            self.begin();
-        }
-        // Our own name of an earlier life of the counter must not pass for this operation's.
-        while target.word & !tagged::VALUE == tag(self.me, self.sequence) {
-            self.next_sequence();
-        }
-        self.log_all(changes);
-        let progress = Progress::new(self.sequence, self.logged, phase::DECIDING);
-        let line = self.line(self.area + field::PROGRESS);
-        line.store_u64(field::TARGET - field::PROGRESS, target.at | kind::TAGGED);
-        line.store_u64(0, progress.0);
-    }
-
-    /// Logs words, which are counted by the next store of the progress word.
-    #[inline(always)]
-    fn log_all<const N: usize>(&mut self, changes: &[Change; N]) {
-        const { assert!(N <= LOG_LINE, "more than are in a line of the log") };
-        if self.logged == 0 {
-            let line = self.line(self.area + field::LOG);
-            for (position, change) in changes.iter().enumerate() {
-                line.store_u64(16 * position as u64, change.logged);
-                line.store_u64(16 * position as u64 + 8, change.old);
-            }
-            self.logged = N as u64;
-        } else {
-            self.log_more(changes);
-        }
-    }
-
-    #[cold]
-    fn log_more(&mut self, changes: &[Change]) {
-        for change in changes {
-            self.log(change.logged, change.old);
-        }
     }
 
     /// Changes flags in a shared word without deciding anything: the name in it stays.
@@ -369,7 +235,7 @@ impl<M: Memory> Store<M> {
         helped: Option<u32>,
     ) -> bool {
         if self.mem.shared() {
-            if !self.open {
+            if !self.open.get() {
                 self.begin();
             }
             self.announce_target(target, kind::WORD, new);
@@ -384,7 +250,7 @@ impl<M: Memory> Store<M> {
     /// which `child` becomes or ceases to be a part.
     pub(super) fn announce_list(&mut self, target: u64, kind: u64, child: u32) {
         if self.mem.shared() {
-            if !self.open {
+            if !self.open.get() {
                 self.begin();
             }
             self.announce_target(target, kind, child.into());
@@ -393,7 +259,7 @@ impl<M: Memory> Store<M> {
 
     /// Marks the operation of whoever is named in `word` as decided, before that is overwritten.
     #[cold]
-    fn help(&self, target: u64, word: u64) {
+    pub(super) fn help(&self, target: u64, word: u64) {
         let who = (word >> tagged::WHO_SHIFT) as u32;
         if who >= self.lay.config.participants {
             self.corrupt.set(true);
@@ -469,6 +335,3 @@ impl<M: Memory> Store<M> {
 }
 
 const _: () = assert!(phase::DECIDED == phase::DECIDING | 1);
-/// Words in a line of the log.
-const LOG_LINE: usize = 4;
-const _: () = assert!(field::LOG.is_multiple_of(64) && field::PROGRESS.is_multiple_of(64));

@@ -1,10 +1,10 @@
 //! Regions: `alloc`, `free`, `read`, `write`.
 
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{HolderId, RegionId};
 use super::layout::{FAN_OUT_SHIFT, PAGE_SHIFT, REGION_BYTES_MAX};
 use super::records::{holder, region as field, version};
-use super::redo::Change;
 use super::tree::{Need, Piece};
 use super::{Memory, Store};
 
@@ -77,7 +77,7 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
     #[inline(always)]
-    pub(super) fn check_region(&mut self, holder_at: u64) -> Result<u32> {
+    pub(super) fn check_region(&self, holder_at: u64) -> Result<u32> {
         let holder = self.line(holder_at);
         let count = holder.load_u32(holder::REGION_COUNT);
         let limit = holder.load_u32(holder::REGIONS_MAX);
@@ -94,14 +94,14 @@ impl<M: Memory> Store<M> {
     /// business.
     #[inline(always)]
     pub(super) fn next_region(
-        &mut self,
+        &self,
         (holder, count): (HolderId, u32),
         version: u32,
         (base, len): (u64, u64),
         writable: bool,
-    ) -> (RegionId, [Change; 3]) {
+    ) -> (RegionId, [Change<'_, M>; 3]) {
         let free = self.next_free(self.lay.regions);
-        let region = self.line(free.at);
+        let region = free.line;
         region.store_u32(field::HOLDER, holder.index());
         region.store_u64(field::BASE, base);
         region.store_u64(field::LEN, len);
@@ -110,9 +110,9 @@ impl<M: Memory> Store<M> {
         region.store_u32(field::FRAMES, 0);
         region.store_u32(field::NODES, 0);
         region.store_u64(field::CHARGED, 0);
-        let (live, generation) = self.enlivening(free);
-        let count_at = self.lay.holders.at(holder.index()) + holder::REGION_COUNT;
-        let counted = Change::u32(count_at, count, count.wrapping_add(1));
+        let (live, generation) = self.enlivening(&free);
+        let holder = self.line(self.lay.holders.at(holder.index()));
+        let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_add(1));
         (RegionId::new(free.index, generation), [free.taking, counted, live])
     }
 
@@ -136,8 +136,9 @@ impl<M: Memory> Store<M> {
         if charged != 0 || frames | nodes != 0 {
             self.give_back(holder_at, charged, (frames, nodes));
         }
-        let count = self.line(holder_at).load_u32(holder::REGION_COUNT);
-        let counted = Change::u32(holder_at + holder::REGION_COUNT, count, count.wrapping_sub(1));
+        let holder = self.line(holder_at);
+        let count = holder.load_u32(holder::REGION_COUNT);
+        let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_sub(1));
         let [ended, put] = self.ending(self.lay.regions, index);
         self.release_all([counted, ended, put], version);
     }

@@ -1,8 +1,9 @@
 //! Versions: the root of a tree, the number under which things in it are made, and one count.
 
+use super::change::{Change, Shared};
 use super::error::{Error, Resource, Result};
 use super::records::{LINK, count, participant, region, stamp, superblock, version as field};
-use super::redo::{Change, Shared, kind, tag, value};
+use super::redo::{kind, tag, value};
 use super::{Memory, Store};
 
 /// The value of a version's count word: its holds and flags.
@@ -34,11 +35,13 @@ impl Count {
         self.0 & (count::HOLDS | count::FORKED) == 1 | count::FORKED
     }
 
+    #[inline(always)]
     pub(super) const fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
     /// With the flag that sends it to the reclaimer, if that should look at it.
+    #[inline(always)]
     const fn considered(self) -> Self {
         let wanted = self.dead() || self.mergeable();
         if wanted { Self(self.0 | count::QUEUED) } else { self }
@@ -64,18 +67,17 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::OutOf`] holds.
     #[inline(always)]
-    pub(super) fn check_hold(&self, version: u32) -> Result<Shared> {
+    pub(super) fn check_hold(&self, version: u32) -> Result<Shared<'_, M>> {
         let count = self.shared_count(version);
-        if Count(value(count.word)).holds() < self.lay.config.holds_max {
+        if Count(count.value()).holds() < self.lay.config.holds_max {
             return Ok(count);
         }
         Err(self.out_of_holds(version))
     }
 
     #[inline(always)]
-    fn shared_count(&self, version: u32) -> Shared {
-        let at = self.version_at(version);
-        Shared { at: at + field::COUNT, word: self.line(at).load_u64(field::COUNT) }
+    fn shared_count(&self, version: u32) -> Shared<'_, M> {
+        Shared::new(self.line(self.version_at(version)), field::COUNT)
     }
 
     #[cold]
@@ -89,9 +91,9 @@ impl<M: Memory> Store<M> {
     /// undone. The count is what [`Store::check_hold`] found.
     #[inline(always)]
     pub(super) fn hold<const N: usize>(
-        &mut self,
-        changes: [Change; N],
-        count: Shared,
+        &self,
+        changes: [Change<'_, M>; N],
+        count: Shared<'_, M>,
         valid: impl Fn(&Self) -> bool,
     ) -> bool {
         let decided = self.decide_all(changes, count, |store, word| {
@@ -113,7 +115,7 @@ impl<M: Memory> Store<M> {
 
     /// The same, and before it changes words of this participant's.
     #[inline(always)]
-    pub(super) fn release_all<const N: usize>(&mut self, changes: [Change; N], version: u32) {
+    pub(super) fn release_all<const N: usize>(&self, changes: [Change<'_, M>; N], version: u32) {
         self.begin_posting(version);
         let count = self.shared_count(version);
         let decided = self.decide_all(changes, count, |_, word| {
@@ -203,7 +205,7 @@ impl<M: Memory> Store<M> {
         self.mem.store_u32(at + field::DEPTH, depth);
         self.mem.fill_zero(at + field::PARENT, field::END - field::PARENT);
         // The name makes late changes of an earlier life's count fail.
-        let name = if self.mem.shared() { tag(self.me, self.sequence) } else { 0 };
+        let name = if self.mem.shared() { tag(self.me, self.sequence.get()) } else { 0 };
         self.mem.store_u64(at + field::COUNT, name | 1);
         version
     }
