@@ -238,9 +238,11 @@ impl Secret {
         hasher.finish()
     }
 
-    /// The nonce of a session, as its client.
+    /// The nonce of a session, as its client. Half of it is the same for all sessions.
     pub(super) fn client_nonce(&self, session: SessionId) -> u64 {
-        self.hash(b'c', &[session.index.into(), session.generation.into()])
+        let life = self.hash(b'l', &[]) & !u64::from(u32::MAX);
+        let hash = self.hash(b'c', &[session.index.into(), session.generation.into()]);
+        life | hash & u64::from(u32::MAX)
     }
 
     /// The nonce of a session, as its server.

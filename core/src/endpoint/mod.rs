@@ -14,7 +14,7 @@
 //!   `straight`: the usual case of both; `parts`: what both share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
-//! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
+//! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
 //!   `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod accept;
 mod ahead;
 pub mod auth;
 mod bits;
