@@ -339,8 +339,7 @@ pub struct PoolMemory {
 impl Clone for PoolMemory {
     fn clone(&self) -> Self {
         let memory = self.region.memory_unbound(self.offset, self.memory.len() as usize);
-        let (region, delay) = (Arc::clone(&self.region), self.delay.clone());
-        Self { memory, offset: self.offset, region, delay }
+        Self { memory, region: Arc::clone(&self.region), delay: self.delay.clone(), ..*self }
     }
 }
 
