@@ -81,7 +81,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
-use cipher::{CipherRoom, SessionCipher};
+use cipher::CipherRoom;
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
@@ -240,7 +240,7 @@ impl<'m> Endpoint<'m> {
         };
         let mut room = self.keys.and_then(|keys| keys.ciphers);
         if let Some(room) = &mut room {
-            room.sessions.fill(SessionCipher::EMPTY);
+            room.sessions.forget();
         }
         (storage, room)
     }

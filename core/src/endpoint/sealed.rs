@@ -39,8 +39,8 @@ impl Endpoint<'_> {
         };
         let keys = self.keys.as_mut().expect("a session that encrypts has keys");
         let ciphers = keys.ciphers.as_mut().expect("a session that encrypts has a cipher");
-        let cipher = &mut ciphers.sessions[place as usize];
-        let (length, farewell) = match cipher.open(datagram, ciphers.packet) {
+        let opened = ciphers.sessions.open(place as usize, datagram, ciphers.packet);
+        let (length, farewell) = match opened {
             Ok(opened) => opened,
             Err(why) => return self.unopened(why),
         };
