@@ -4,8 +4,8 @@
 //! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]
 //! [--auth] [--encrypt [--portable]]` prints one line:
 //! `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
-//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them as programs
-//! do or, with `--portable`, as the core does by itself;
+//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them as
+//! programs do or, with `--portable`, as the core does by itself;
 //! `--parts` compares, in turns, what each safeguard takes of the rate without any;
 //! `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
 //! where it came in, instead of copying it to a buffer.
