@@ -321,8 +321,8 @@ impl<'m> Endpoint<'m> {
     ) {
         if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() {
             let done = match bytes[1] {
-                REQUEST => self.straight_request(now, io, peer, bytes, payload),
-                RESPONSE => self.straight_response(now, io, peer, bytes, payload),
+                REQUEST => self.straight_request::<false, T, H>(now, io, peer, bytes, payload),
+                RESPONSE => self.straight_response::<false, T, H>(now, io, peer, bytes, payload),
                 _ => false,
             };
             if done {

@@ -49,10 +49,16 @@ impl<'a> Seal<'a> {
         Self { crc, by: By::Nothing }
     }
 
+    /// Whether it encrypts, and so needs no checksum.
+    #[inline(always)]
+    pub(super) fn encrypts(self) -> bool {
+        matches!(self.by, By::Cipher(..))
+    }
+
     /// Bytes that it takes behind a packet.
     #[inline(always)]
     pub(super) fn trailer(self) -> usize {
-        if let By::Cipher(..) = self.by { SEAL_BYTES } else { 0 }
+        if self.encrypts() { SEAL_BYTES } else { 0 }
     }
 
     /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session

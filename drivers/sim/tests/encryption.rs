@@ -17,9 +17,11 @@ use dmrpc_core::wire::message::Status;
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEALED};
 use dmrpc_host::cipher::FastKey;
 use dmrpc_sim::cluster::Clock;
+use dmrpc_sim::effects::Fault;
 use dmrpc_sim::faults::Faults;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::storage;
+use dmrpc_sim::watched::Watched;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const OK: End = End::Answered(Status::OK);
@@ -393,6 +395,29 @@ fn ends_with_different_ciphers_understand_each_other() {
         world.settle();
     }
     storage::encrypt_by::<PortableKey>();
+}
+
+/// Faults that hit encrypted packets which were needed are counted, if the keys tell what is in
+/// them, and only then.
+#[test]
+fn what_faults_do_to_encrypted_packets_is_counted() {
+    let effects = || {
+        let faults = Faults { loss: 50_000, duplicate: 50_000, corrupt: 200_000, ..Faults::NONE };
+        let mut world = world_of(faults, [1; 2], [true; 2]);
+        for _ in 0..20 {
+            call(&mut world, LONG);
+        }
+        let effects: BTreeMap<_, _> = network(&world).effects().into_iter().collect();
+        [Fault::Loss, Fault::Duplicate, Fault::BitFlip].map(|fault| effects[&fault])
+    };
+    // Greetings, which are not encrypted, may be lost too.
+    let unwatched = effects();
+    storage::encrypt_by::<Watched<PortableKey>>();
+    let watched = effects();
+    storage::encrypt_by::<PortableKey>();
+    for (watched, unwatched) in watched.into_iter().zip(unwatched) {
+        assert!(unwatched < 4 && watched > 7, "{watched} {unwatched}");
+    }
 }
 
 #[test]
