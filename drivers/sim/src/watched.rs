@@ -9,8 +9,8 @@ use dmrpc_core::wire::packet::{HEADER_BYTES, SEAL_BYTES, TAG_AT};
 
 /// Bytes of a header that are encrypted: those behind the packet's number.
 const HIDDEN_BYTES: usize = HEADER_BYTES - TAG_AT - 8;
-/// Packets that were sealed and not sent yet, at most; there is never more than one at a time unless
-/// something else than this crate's network sends them.
+/// Packets that were sealed and not sent yet, at most; there is never more than one at a time
+/// unless something else than this crate's network sends them.
 const SEALED_MAX: usize = 1 << 10;
 
 thread_local! {
