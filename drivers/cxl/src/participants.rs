@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// A participant, but `own`, whose process is not known to be gone, if there is one. With
-    /// `sure`, only one that is known to live.
+    /// `sure`, only one of this host.
     pub(crate) fn anybody_but(&self, own: Option<u32>, sure: bool) -> Option<(u32, ProcessId)> {
         (0..self.slots).filter(|index| Some(*index) != own).find_map(|index| {
             let word = self.word(index)?;
@@ -163,7 +163,7 @@ impl Table {
             }
             let id = self.process(index, word);
             match Observed::new(id).fate() {
-                Fate::Alive => Some((index, id)),
+                Fate::Alive | Fate::Unseen => Some((index, id)),
                 Fate::Unknown if !sure => Some((index, id)),
                 Fate::Unknown | Fate::Gone => None,
             }
@@ -380,8 +380,8 @@ impl Watch {
                 return Some(Event::Joined { index, pid: word.pid });
             }
         }
-        match known.process.as_ref()?.fate() {
-            Fate::Alive => None,
+        match known.process.as_mut()?.fate() {
+            Fate::Alive | Fate::Unseen => None,
             Fate::Gone => self.declare_dead(index, word),
             Fate::Unknown => self.listen(index, now),
         }
