@@ -1,17 +1,20 @@
 //! The pool of `--local cxl`: memory without a path, gone with this program whatever happens.
 
 use std::cell::Cell;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dmrpc_choice::{Driver, DriverError};
+use dmrpc_choice::{AnyDevice, Driver, DriverError};
+use dmrpc_cxl::participants::AttachError;
 use dmrpc_cxl::pool::Overwrite;
 use dmrpc_cxl::{Mapping, Mode, OpenError, Pool, PoolConfig};
 
 use crate::args::Args;
 use crate::error::AppError;
 
-/// The participant that this program is in flush mode; the memory node is 0.
+/// The participant that this program is in flush mode; its further endpoints are those after it.
+/// The memory node is 0.
 const OWN: u32 = 1;
 /// The pool is whole huge pages.
 const UNIT_BYTES: u64 = 2 << 20;
@@ -19,30 +22,44 @@ const UNIT_BYTES: u64 = 2 << 20;
 /// A pool that this program made.
 pub(crate) struct LocalPool {
     pool: Arc<Pool>,
-    driver: Driver,
+    /// What opens devices of this program: one for any participant, or one for each number that is
+    /// this program's.
+    drivers: Vec<Driver>,
     latency_ns: Option<u64>,
     /// The participant that the next child is, where each has to be told.
     next: Cell<u32>,
 }
 
 impl LocalPool {
-    /// Makes a pool of the size that the flags ask for, rings included.
-    pub(crate) fn make(args: &Args) -> Result<Self, AppError> {
+    /// Makes a pool of the size that the flags ask for, rings included, for a program with so many
+    /// endpoints at a time.
+    pub(crate) fn make(args: &Args, endpoints: usize) -> Result<Self, AppError> {
         let bytes = args.pool_size.0.next_multiple_of(UNIT_BYTES);
         let config =
             PoolConfig { datagram_bytes: args.datagram_bytes() as u32, ..PoolConfig::default() };
         let mut pool = make(bytes, &config, args).map_err(DriverError::from)?;
         args.driver.set_up(&mut pool);
         let pool = Arc::new(pool);
-        let told = (args.driver.coherence == Mode::Flush).then_some(OWN);
-        let driver = Driver::of_pool(Arc::clone(&pool), told);
+        let next = OWN + endpoints as u32;
+        let driver = |told| Driver::of_pool(Arc::clone(&pool), told);
+        let drivers = match args.driver.coherence {
+            Mode::Flush => (OWN..next).map(|index| driver(Some(index))).collect(),
+            Mode::Coherent => vec![driver(None)],
+        };
         let latency_ns = args.driver.cxl_latency_ns;
-        Ok(Self { pool, driver, latency_ns, next: Cell::new(OWN + 1) })
+        Ok(Self { pool, drivers, latency_ns, next: Cell::new(next) })
     }
 
-    /// What opens devices of this program.
-    pub(crate) fn driver(&self) -> &Driver {
-        &self.driver
+    /// Opens a device of this program: as the first of its numbers that is not in use.
+    pub(crate) fn device(&self, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
+        let (last, others) = self.drivers.split_last().expect("one for any participant at least");
+        for driver in others {
+            match driver.device(0, bind) {
+                Err(DriverError::Pool(OpenError::Attach(AttachError::Taken { .. }))) => {}
+                opened => return opened,
+            }
+        }
+        last.device(0, bind)
     }
 
     /// Frees the slots of clients that this program has closed: what a memory node does otherwise.

@@ -97,9 +97,9 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
     let local = device.local_addr();
     pin(args)?;
     let node = Node::new(device, local, &config)?;
-    let service = node.serve(|_, incoming| async move {
+    let service = node.serve_sync(|call| {
         // What cannot be answered answers for itself: the caller sees a failure.
-        let _ = incoming.echo();
+        let _ = call.echo();
     });
     ready(node.local_addr())?;
     service.run(stop);

@@ -178,7 +178,7 @@ impl Servers {
             network: match args.local {
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
-                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args)?),
+                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args, endpoints(needed))?),
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
         };
@@ -275,7 +275,7 @@ impl Servers {
                 if !self.children.iter().any(|child| child.server == Server::MemoryNode) {
                     pool.free_left();
                 }
-                Ok(pool.driver().device(0, bind)?)
+                Ok(pool.device(bind)?)
             }
             Network::Links(links) => {
                 let children = self.children.iter().enumerate();

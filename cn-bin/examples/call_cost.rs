@@ -1,8 +1,8 @@
 //! What a 32 B call through the library costs, both ends together: two nodes of one thread over a
 //! wire in memory, a service that echoes, the payload check on.
 //!
-//! `call_cost --calls N [--in-flight K]` prints one line:
-//! `calls=N in_flight=K seconds=S calls_per_s=R`.
+//! `call_cost --calls N [--in-flight K] [--sync]` prints one line:
+//! `calls=N in_flight=K seconds=S calls_per_s=R`. With `--sync` the service's handler never waits.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
@@ -100,18 +100,36 @@ fn number(name: &str, default: u64) -> u64 {
     })
 }
 
+/// Serves, and runs `work` with a step of the service.
+fn with_service(server: &Node<Wire>, is_sync: bool, work: impl FnOnce(&dyn Fn())) {
+    if is_sync {
+        let service = server.serve_sync(|call| {
+            let _ = call.echo();
+        });
+        // It answers while it is polled.
+        return work(&|| {
+            service.step();
+        });
+    }
+    let service = server.serve(|_, incoming| async move {
+        let _ = incoming.echo();
+    });
+    work(&|| {
+        service.step();
+        // What has just come in is answered.
+        service.step();
+    });
+}
+
 fn main() {
     let (calls, in_flight) = (number("--calls", 2_000_000), number("--in-flight", 32));
     let (a, b) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
     let (client, server) = (node(a, CLIENT), node(b, SERVER));
-    let service = server.serve(|_, incoming| async move {
-        let _ = incoming.echo();
-    });
-    let serve = || {
-        service.step();
-        // What has just come in is answered.
-        service.step();
-    };
+    let is_sync = std::env::args().any(|arg| arg == "--sync");
+    with_service(&server, is_sync, |serve| measure(&client, serve, (calls, in_flight)));
+}
+
+fn measure(client: &Node<Wire>, serve: &dyn Fn(), (calls, in_flight): (u64, u64)) {
     let mut connect = std::pin::pin!(client.connect_async(SERVER));
     let mut context = Context::from_waker(Waker::noop());
     let peer = loop {
@@ -122,7 +140,7 @@ fn main() {
         serve();
     };
     let start = std::time::Instant::now();
-    run(&client, peer, serve, (calls, in_flight));
+    run(client, peer, serve, (calls, in_flight));
     let seconds = start.elapsed().as_secs_f64();
     let rate = calls as f64 / seconds;
     println!("calls={calls} in_flight={in_flight} seconds={seconds:.6} calls_per_s={rate:.0}");

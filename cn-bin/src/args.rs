@@ -57,6 +57,23 @@ pub(crate) fn shortest(table: &[ArgEntry]) -> &[ArgEntry] {
     }
 }
 
+/// The arguments of a message with a table of `entries` and `body`.
+pub(crate) fn listed<'b>(
+    entries: impl Iterator<Item = ArgEntry>,
+    body: &'b [u8],
+) -> impl Iterator<Item = Arg<'b>> {
+    let mut rest = body;
+    entries.map(move |entry| match entry {
+        ArgEntry::Ref(reference) => Arg::Ref(reference),
+        ArgEntry::Inline { bytes } => {
+            // A table that claims more than there is gets what there is.
+            let (bytes, later) = rest.split_at((bytes as usize).min(rest.len()));
+            rest = later;
+            Arg::Inline(bytes)
+        }
+    })
+}
+
 pub(crate) fn too_large(bytes: usize) -> Error {
     Error::MessageTooLarge { bytes }
 }

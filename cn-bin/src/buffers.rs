@@ -82,7 +82,7 @@ impl Pool {
     }
 
     #[inline]
-    fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
+    pub(crate) fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
         let place = self.places.get_mut(usize::from(index))?;
         match std::mem::replace(place, Place::Out) {
             Place::Here(bytes) => Some(bytes),
@@ -91,7 +91,7 @@ impl Pool {
     }
 
     #[inline]
-    fn put(&mut self, index: u16, bytes: Box<[u8]>) {
+    pub(crate) fn put(&mut self, index: u16, bytes: Box<[u8]>) {
         self.places[usize::from(index)] = Place::Here(bytes);
     }
 }

@@ -201,6 +201,11 @@ impl Host for PollHost<'_, '_> {
             reply.head(Status::UNKNOWN_METHOD, &[], &[]);
             return Outcome::Replied;
         }
+        if self.state.sync.is_there()
+            && let Some(outcome) = self.state.serve_sync(head, &body, reply)
+        {
+            return outcome;
+        }
         let mut bytes_in = 0;
         let put = self.state.inbox.put(head, |request| {
             (request.body_bytes, request.absorbed) = match body {

@@ -10,7 +10,7 @@ use dmrpc_core::wire::message::{
 };
 use dmrpc_core::wire::reference::Ref;
 
-use crate::args::{Arg, parts_bytes, shortest, table};
+use crate::args::{Arg, listed, parts_bytes, shortest, table};
 use crate::buffers::Buffer;
 use crate::error::Error;
 use crate::hosting::copy_parts;
@@ -84,20 +84,10 @@ impl<'n, D: Device> IncomingCall<'n, D> {
 
     /// The arguments in order. Inline bytes are where they arrived: nothing is copied.
     pub fn args(&self) -> impl Iterator<Item = Arg<'_>> {
-        let mut rest = self.body();
+        let body = self.body();
         let table = &self.request().arguments;
-        let alone = table.is_empty() && !rest.is_empty();
-        let body = alone.then_some(Arg::Inline(rest));
-        let listed = table.iter().map(move |entry| match entry {
-            ArgEntry::Ref(reference) => Arg::Ref(*reference),
-            ArgEntry::Inline { bytes } => {
-                // A table that claims more than there is gets what there is.
-                let (bytes, later) = rest.split_at((*bytes as usize).min(rest.len()));
-                rest = later;
-                Arg::Inline(bytes)
-            }
-        });
-        body.into_iter().chain(listed)
+        let alone = table.is_empty() && !body.is_empty();
+        alone.then_some(Arg::Inline(body)).into_iter().chain(listed(table.iter().copied(), body))
     }
 
     /// One argument.
@@ -258,7 +248,7 @@ impl<'n, D: Device> IncomingCall<'n, D> {
 }
 
 /// Whether an answer needs no buffer.
-fn fits_head(results: &[ArgEntry], total: usize) -> bool {
+pub(crate) fn fits_head(results: &[ArgEntry], total: usize) -> bool {
     RESPONSE_HEADER_BYTES + arguments_bytes(results) + total <= HEAD_BYTES_MAX
 }
 

@@ -59,7 +59,9 @@
 //!   ([`Node::call_async`], with [`Node::block_on`] as all the executor there is).
 //! - [`memory`]: regions and references, in the same three ways.
 //! - [`zero_copy`]: bytes of a pool that this process maps, where they are.
-//! - [`Service`]: requests as tasks, each the future that a handler makes of its request.
+//! - [`Service`]: requests as tasks, each the future that a handler makes of its request; or, by
+//!   handlers that never wait, answered within the poll that brings them ([`Node::serve_sync`],
+//!   [`Service::with_sync`]).
 //! - [`Node::pass`] and [`IncomingCall::fetch`]: by value or by reference, as size suggests.
 //! - [`directory`]: from a reference to the address of its memory node.
 //! - [`handle`]: a node's operations for threads that are not its own.
@@ -98,6 +100,7 @@ pub mod statistics;
 #[allow(unsafe_code)]
 mod storage;
 mod sync;
+mod sync_call;
 mod visit;
 pub mod zero_copy;
 
@@ -120,8 +123,9 @@ pub use node::Node;
 pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};
 pub use replies::LentReply;
-pub use serve::{Context, Service};
+pub use serve::{Context, Service, Unserved};
 pub use statistics::{Operation, Statistics};
+pub use sync_call::SyncCall;
 pub use visit::Visit;
 
 /// The README's programs compile: this puts them among the documentation's tests.

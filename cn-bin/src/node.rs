@@ -236,6 +236,9 @@ impl<D: Device> Node<D> {
             }
             Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
         };
+        if state.sync.has_run() {
+            self.end_sync(&mut state, now);
+        }
         let worked = !polled.is_idle();
         polls.count(now, polled, worked);
         if state.peers.has_bereft {
@@ -245,6 +248,17 @@ impl<D: Device> Node<D> {
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
         (worked, now, again_at)
+    }
+
+    /// Counts the steps of handlers that ran in a poll that began at `start`, and lets the panic of
+    /// one go on, whose caller has its answer.
+    #[inline(never)]
+    fn end_sync(&self, state: &mut State, start: Instant) {
+        let span_ns = self.clock.now().since(start).as_nanos();
+        let State { sync, served, .. } = state;
+        if let Some(panic) = sync.end_poll(served, span_ns) {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     /// A session with `address` that is open or being opened, if there is one.

@@ -1,13 +1,13 @@
 //! Serving: requests become tasks, each the future that a handler makes of its request.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::net::SocketAddrV4;
 use std::pin::Pin;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::time::Instant;
-use dmrpc_core::wire::message::{Method, TraceId};
+use dmrpc_core::wire::message::{Method, Status, TraceId};
 use dmrpc_host::idle::Wait;
 
 use crate::args::Arg;
@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::peers::Peer;
 use crate::pending::Reply;
 use crate::statistics::SLOW_STEP_NS;
+use crate::sync_call::SyncCall;
 
 /// What a handler works with: the node, and what calls made for its request inherit from it.
 pub struct Context<'n, D> {
@@ -146,6 +147,46 @@ impl<D: Device> Node<D> {
     }
 }
 
+/// What becomes of a request that is left to nobody.
+fn unserved<'n, D: Device>(context: Context<'n, D>, call: IncomingCall<'n, D>) -> Ready<()> {
+    context.node.state.borrow_mut().served.unknown += 1;
+    // A status alone fits every message.
+    let _ = call.reply(Status::UNKNOWN_METHOD, &[]);
+    ready(())
+}
+
+/// The `async` handler of a service that has none.
+pub type Unserved<'n, D> = fn(Context<'n, D>, IncomingCall<'n, D>) -> Ready<()>;
+
+impl<D: Device> Node<D> {
+    /// Serves requests with `handler`, which never waits, within the polls that bring them, while
+    /// the value returned is there: see [`Service::with_sync`]. A request that it leaves to others
+    /// is answered with [`Status::UNKNOWN_METHOD`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use dmrpc_cn::{Node, NodeConfig, Status};
+    ///
+    /// let node = Node::open_udp(&NodeConfig::at("127.0.0.1:7500".parse()?))?;
+    /// let service = node.serve_sync(|call| {
+    ///     let sum: u64 = call.body().iter().map(|byte| u64::from(*byte)).sum();
+    ///     // Cannot fail: eight bytes fit every answer.
+    ///     let _ = call.reply_with(Status::OK, 8, |out| out.copy_from_slice(&sum.to_le_bytes()));
+    /// });
+    /// service.run(|| false);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Node::serve`].
+    pub fn serve_sync(
+        &self,
+        handler: impl Fn(SyncCall<'_, '_>) + 'static,
+    ) -> Service<'_, D, Unserved<'_, D>, Ready<()>> {
+        self.serve(unserved as Unserved<'_, D>).with_sync(handler)
+    }
+}
+
 impl<'n, D, H, F> Service<'n, D, H, F>
 where
     D: Device,
@@ -157,6 +198,23 @@ where
     #[must_use]
     pub fn keep_cancelled(mut self) -> Self {
         self.keep_cancelled = true;
+        self
+    }
+
+    /// Gives each request first to `handler`, within the poll that brings it: the request's bytes
+    /// are where they arrived, and the answer is made where it is sent from and leaves in the same
+    /// poll, which makes the shortest round trip. It answers with one of the `reply` methods of
+    /// [`SyncCall`], or leaves the request to the service's `async` handler by [`SyncCall::defer`]:
+    /// whatever has to wait for something, or takes longer than others can wait.
+    ///
+    /// It runs in each poll of the node's, also those of a blocking call of the node's own, and in
+    /// the order in which requests arrive; it takes none of `NodeConfig::tasks`. If it panics, the
+    /// request is answered with [`Status::NESTED_FAILED`], and the panic goes on from the method
+    /// that polled. The node itself is in use meanwhile: its methods panic when `handler` calls
+    /// them.
+    #[must_use]
+    pub fn with_sync(self, handler: impl Fn(SyncCall<'_, '_>) + 'static) -> Self {
+        self.node.state.borrow_mut().sync.set(handler);
         self
     }
 
@@ -254,7 +312,11 @@ impl<D: Device, H, F> Drop for Service<'_, D, H, F> {
                 self.node.state.borrow_mut().inbox.task_ended(index as u16);
             }
         }
-        self.node.state.borrow_mut().inbox.open = false;
+        {
+            let mut state = self.node.state.borrow_mut();
+            state.inbox.open = false;
+            state.sync.clear();
+        }
         // Requests that nobody served: their callers are told.
         loop {
             let taken = self.node.state.borrow_mut().inbox.take();

@@ -8,6 +8,7 @@ use crate::peers::Peers;
 use crate::pending::{PendingTable, Place, Ticket};
 use crate::replies::Replies;
 use crate::statistics::{Operation, OperationCount, ServedCount};
+use crate::sync_call::SyncService;
 
 /// Which tasks are to be polled: a bit for each.
 pub(crate) struct Flags {
@@ -68,6 +69,7 @@ pub(crate) struct State {
     pub(crate) peers: Peers,
     pub(crate) order: Box<Order>,
     pub(crate) inbox: Inbox,
+    pub(crate) sync: SyncService,
     /// Tasks that can go on. The root task's bit is the last.
     pub(crate) ready: Flags,
     /// Tasks that wait for room of any kind, or for a session; and whether there are any.
@@ -86,6 +88,7 @@ impl State {
             peers: Peers::new(config.client_sessions),
             order: Box::new(Order::new()),
             inbox: Inbox::new(config.tasks, datagram_bytes),
+            sync: SyncService::default(),
             ready: Flags::new(config.tasks + 1),
             waiting: Flags::new(config.tasks + 1),
             anyone_waits: false,

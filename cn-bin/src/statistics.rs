@@ -109,9 +109,10 @@ pub struct ServedCount {
     pub bytes_out: u64,
     /// Requests cancelled while a handler was at work.
     pub cancelled: u64,
-    /// Steps of handlers: from one `await` to the next.
+    /// Steps of handlers: from one `await` to the next, or a run of one that never waits.
     pub steps: u64,
-    /// Time spent in them, in nanoseconds.
+    /// Time spent in them, in nanoseconds. Of those that never wait, the time of the polls that
+    /// they ran in, each of which counts as one long step.
     pub step_ns: u64,
     /// The longest, in nanoseconds.
     pub step_ns_max: u64,

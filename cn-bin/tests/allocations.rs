@@ -67,6 +67,12 @@ fn everything(
     });
     assert_eq!(allocations_of_this_thread() - before, 0, "the service allocated");
     drop(service);
+    let service = node.serve_sync(|call| call.echo().expect("an echo"));
+    let before = allocations_of_this_thread();
+    node.call(node.peer_at(me).expect("open"), Method(1), &[Arg::Inline(bytes)], out)
+        .expect("an echo");
+    assert_eq!(allocations_of_this_thread() - before, 0, "a handler that never waits allocated");
+    drop(service);
     for address in [addresses.0, addresses.1, me] {
         node.disconnect(node.peer_at(address).expect("open"));
     }
@@ -84,7 +90,7 @@ fn nothing_allocates_after_start() {
         let before = allocations_of_this_thread();
         everything(&node, addresses, &bytes, &mut out);
         // Starting a service allocates the places for its futures: one each, and their table.
-        let places = node.config().tasks as u64 + 1;
+        let places = 2 * (node.config().tasks as u64 + 1);
         assert_eq!(allocations_of_this_thread() - before, places);
     }
 }

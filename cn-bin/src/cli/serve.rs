@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use dmrpc_choice::AnyDevice;
 use dmrpc_cn::{
-    Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig,
+    Arg, BufferClass, ClusterDirectory, Context, IncomingCall, Instant, Node, NodeConfig, SyncCall,
 };
 use dmrpc_core::wire::message::DEPTH_MAX;
 use dmrpc_host::events;
@@ -56,32 +56,37 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     // Threads inherit their parent's core, so only now.
     place.pin()?;
     let room = serve.answer_size.as_usize();
-    let service = node.serve(|context, call| answer(context, call, serve.forward_to, room));
     defmt::info!("serving on port {=u16}", node.local_addr().port());
     dmrpc_host::cli::announce(format_args!("ready {}", node.local_addr()));
     let mut watch = Watch::new(&node, serve, reporter);
-    service.run(|| {
+    let stop = || {
         watch.look(&node, signals);
         signals.stop_requested()
-    });
-    drop(service);
+    };
+    match serve.forward_to {
+        None => node.serve_sync(echo).run(stop),
+        Some(address) => {
+            node.serve(|context, call| pass_on(context, call, address, room)).run(stop);
+        }
+    }
     drop(log);
     Ok(())
 }
 
-/// Answers one request: by itself, or by what the next service answers.
-async fn answer(
+/// Answers a request by itself.
+fn echo(call: SyncCall<'_, '_>) {
+    if let Err(error) = call.echo() {
+        defmt::warn!("no echo: {}", defmt::Display2Format(&error));
+    }
+}
+
+/// Answers a request by what the service at `address` answers.
+async fn pass_on(
     context: Context<'_, AnyDevice>,
     call: IncomingCall<'_, AnyDevice>,
-    forward_to: Option<SocketAddrV4>,
+    address: SocketAddrV4,
     room: usize,
 ) {
-    let Some(address) = forward_to else {
-        if let Err(error) = call.echo() {
-            defmt::warn!("no echo: {}", defmt::Display2Format(&error));
-        }
-        return;
-    };
     // Dropped without a reply, the request is answered with `NESTED_FAILED`.
     if let Err(Failed) = forward(&context, call, address, room).await {
         defmt::warn!("not forwarded to port {=u16}", address.port());
