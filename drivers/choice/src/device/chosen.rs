@@ -6,7 +6,7 @@ use std::time::Duration;
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx, Work};
 use dmrpc_core::memory::Loan;
 use dmrpc_cxl::PoolDevice;
-use dmrpc_host::idle::Wait;
+use dmrpc_host::idle::{Doorbell, Wait};
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
 
 type PoolRx<'a> = <PoolDevice as Device>::Rx<'a>;
@@ -192,5 +192,9 @@ impl Tx for ChosenTx<'_> {
 impl Wait for Chosen {
     fn wait(&self, timeout: Duration) -> bool {
         either!(Chosen, self, device => Wait::wait(device, timeout))
+    }
+
+    fn wait_with(&self, doorbell: &Doorbell, timeout: Duration) -> bool {
+        either!(Chosen, self, device => Wait::wait_with(device, doorbell, timeout))
     }
 }
