@@ -85,10 +85,10 @@ impl<D> Node<D> {
         let Some(pens) = pens.as_mut() else { return };
         let page = place.map(|place| place & !(PAGE_BYTES - 1));
         let viewed = pens.views.views.iter_mut().find(|viewed| viewed.of == of);
-        if let Some(viewed) = viewed.filter(|viewed| viewed.out != page) {
-            if let Some(before) = std::mem::replace(&mut viewed.out, page) {
-                pens.pens.give_back(before, PAGE_BYTES);
-            }
+        if let Some(viewed) = viewed.filter(|viewed| viewed.out != page)
+            && let Some(before) = std::mem::replace(&mut viewed.out, page)
+        {
+            pens.pens.give_back(before, PAGE_BYTES);
         }
     }
 
