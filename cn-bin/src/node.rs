@@ -60,6 +60,9 @@ pub struct Node<D> {
     /// Pages of a pool in flush mode that this process reads and writes itself. Dropped first:
     /// what was written is written back before the pool's place is given up.
     pub(crate) pens: RefCell<Option<PoolPens>>,
+    /// The store of a pool that this process maps. Given up before the device, whose end lets the
+    /// memory node take back what this participant held.
+    pub(crate) shared: RefCell<Option<LocalMemory>>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -76,8 +79,6 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
     ring: Cell<Option<&'static Ring>>,
-    /// The store of a pool that this process maps.
-    pub(crate) shared: RefCell<Option<LocalMemory>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
