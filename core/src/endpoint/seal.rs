@@ -66,6 +66,18 @@ impl<'a> Seal<'a> {
             By::Cipher(cipher) => cipher.seal(datagram),
         }
     }
+
+    /// The same for a message of one packet, whose header begins as its session's usual ones do.
+    #[inline(always)]
+    pub(super) fn finish_whole(self, datagram: &mut [u8]) {
+        match self.by {
+            By::Nothing => {}
+            By::Tag(keys, binding) => {
+                keys.put_usual(binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::Cipher(cipher) => cipher.seal(datagram),
+        }
+    }
 }
 
 /// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.
