@@ -57,6 +57,9 @@ pub(crate) type RestWithBell<D> = fn(&mut Idle, &D, &Doorbell, Rest);
 /// which every blocking method does: a node that is not polled for longer than the lease (10 s)
 /// loses its sessions.
 pub struct Node<D> {
+    /// The store of a pool that this process maps. Given up before the device, whose end lets the
+    /// memory node take back what this participant held.
+    pub(crate) shared: RefCell<Option<LocalMemory>>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -73,14 +76,13 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
     ring: Cell<Option<&'static Ring>>,
-    /// The store of a pool that this process maps.
-    pub(crate) shared: RefCell<Option<LocalMemory>>,
     /// Pages of a pool in flush mode that this process reads and writes itself.
     pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
-    /// Whether mappings that slices were made of are to be given back.
-    pub(crate) unmaps: Cell<bool>,
+    /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
+    /// that slices were made of, or to go on with operations that have several stages.
+    pub(crate) chores: Cell<bool>,
     clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
     burst_at: Cell<Option<Instant>>,
@@ -149,7 +151,7 @@ impl<D: Device> Node<D> {
             shared: RefCell::new(None),
             pens: RefCell::new(None),
             lends: Cell::new(false),
-            unmaps: Cell::new(false),
+            chores: Cell::new(false),
             clock,
             burst_at: Cell::new(None),
             local,
@@ -166,8 +168,7 @@ impl<D: Device> Node<D> {
     /// of its store, instead of asking the memory node that looks after it, whose address is that
     /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
     /// node goes on running them, since counts need an owner there, but not what moves bytes: that
-    /// is done here, on pages that it told the place of. (Begun ones of `put`, `take` and
-    /// `read_ref` travel as messages.)
+    /// is done here, on pages that it told the place of.
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
@@ -180,7 +181,7 @@ impl<D: Device> Node<D> {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         } else {
-            *self.pens.borrow_mut() = Some(PoolPens::new(pool));
+            *self.pens.borrow_mut() = Some(PoolPens::new(pool, self.config.calls));
         }
         Ok(())
     }
@@ -220,8 +221,8 @@ impl<D: Device> Node<D> {
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
     pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
-        if self.unmaps.get() {
-            self.unmap_lent();
+        if self.chores.get() {
+            self.do_chores();
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -248,6 +249,13 @@ impl<D: Device> Node<D> {
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
         (worked, now, again_at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn do_chores(&self) {
+        let is_left = self.unmap_lent() | self.go_on_staged();
+        self.chores.set(is_left);
     }
 
     /// Counts the steps of handlers that ran in a poll that began at `start`, and lets the panic of
@@ -320,6 +328,11 @@ impl<D: Device> Node<D> {
         state.peers.end(peer);
         let mut host = PollHost { state: &mut state, user: None };
         endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
+        drop((core, state));
+        if self.chores.get() {
+            // What has several stages ends with its message.
+            self.do_chores();
+        }
     }
 
     /// Ends all sessions in which this node makes calls, as [`Node::disconnect`] does: to be called

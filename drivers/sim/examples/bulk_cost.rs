@@ -2,8 +2,10 @@
 //! thread over a wire in memory, 1 MiB read or written at a time at random pages of a region.
 //!
 //! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]
-//! [--auth] [--encrypt]` prints one line: `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
-//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them;
+//! [--auth] [--encrypt [--portable]]` prints one line:
+//! `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
+//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them as
+//! programs do or, with `--portable`, as the core does by itself;
 //! `--parts` compares, in turns, what each safeguard takes of the rate without any;
 //! `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
 //! where it came in, instead of copying it to a buffer.
@@ -13,7 +15,7 @@
 
 mod parts;
 
-use dmrpc_host as _;
+use dmrpc_host::cipher::FastKey;
 use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -241,6 +243,9 @@ fn flag(name: &str) -> bool {
 }
 
 fn main() {
+    if !flag("--portable") {
+        storage::encrypt_by::<FastKey>();
+    }
     let messages = number("--messages", 2_000);
     let (in_flight, bytes) = (number("--in-flight", 4), number("--bytes", 1 << 20));
     if !(1..=8).contains(&in_flight) || !(1..=REGION_BYTES / 2).contains(&bytes) {
@@ -258,7 +263,7 @@ fn main() {
             world.run(*region, MESSAGES_A_TURN, in_flight as usize, bytes);
             (MESSAGES_A_TURN * bytes * 8) as f64 / started.elapsed().as_secs_f64() / 1e9
         };
-        let mut worlds = parts::for_each(make);
+        let mut worlds = parts::ROWS.map(|(_, parts)| make(parts));
         return parts::compare("Gbit/s", TURNS, |row, _| work(&mut worlds[row]));
     }
     let mut world = World::new(in_flight as usize, bytes as usize, Parts::of_flags(flag));

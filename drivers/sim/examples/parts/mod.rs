@@ -53,7 +53,7 @@ const OFF: Parts =
 const DEFAULT: Parts = Parts { integrity: true, leases: true, congestion: true, ..OFF };
 
 /// All that are compared, the one that they are compared with first.
-const ROWS: [(&str, Parts); 8] = [
+pub(crate) const ROWS: [(&str, Parts); 8] = [
     ("all off", OFF),
     ("payload check", Parts { integrity: true, ..OFF }),
     ("leases", Parts { leases: true, ..OFF }),
@@ -64,14 +64,9 @@ const ROWS: [(&str, Parts); 8] = [
     ("encryption", Parts { encrypt: true, ..DEFAULT }),
 ];
 
-/// A world for each, for [`compare`].
-pub(crate) fn for_each<W>(make: impl Fn(Parts) -> W) -> [W; ROWS.len()] {
-    ROWS.map(|(_, parts)| make(parts))
-}
-
 /// Prints a line for each: the median rate that `rate_of` finds for that row, in `unit`, and how
-/// much of the rate with all off it takes, turn by turn (median and quartiles), in so many turns: an
-/// odd number.
+/// much of the rate with all off it takes, turn by turn (median and quartiles), in so many turns,
+/// an odd number.
 pub(crate) fn compare(unit: &str, turns: usize, mut rate_of: impl FnMut(usize, Parts) -> f64) {
     let mut rates = ROWS.map(|_| Vec::with_capacity(turns));
     // The first turn warms up.
