@@ -189,6 +189,14 @@ impl Mapping {
     /// # Errors
     /// [`MapError`].
     pub fn create(path: &Path, bytes: u64) -> Result<(Self, bool), MapError> {
+        Self::create_on(path, bytes, None)
+    }
+
+    /// The same with the memory taken from a NUMA node, if one is named.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn create_on(path: &Path, bytes: u64, node: Option<u32>) -> Result<(Self, bool), MapError> {
         let is_new = !path.exists();
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -201,16 +209,19 @@ impl Mapping {
             if kind == Kind::Dax && found < bytes {
                 return Err(MapError::Size { path: path.into(), wanted: bytes, found });
             }
-            return Ok((Self::map(file, path, kind, found)?, false));
+            let mapping = Self::map(file, path, kind, found)?;
+            node.map_or(Ok(()), |node| mapping.move_to_node(node))?;
+            return Ok((mapping, false));
         }
         let made = kind_of(&file, path).and_then(|kind| {
             aligned(path, kind, bytes)?;
-            sys::reserve(&file, bytes).map_err(|source| MapError::Map {
-                path: path.into(),
-                bytes,
-                source,
-            })?;
-            Self::map(file, path, kind, bytes)
+            let map_error = |source| MapError::Map { path: path.into(), bytes, source };
+            file.set_len(bytes).map_err(map_error)?;
+            let mapping = Self::map(file, path, kind, bytes)?;
+            // Said before there are pages: each is taken from there at once.
+            node.map_or(Ok(()), |node| mapping.bind_to_node(node))?;
+            sys::reserve(&mapping.file, bytes).map_err(map_error)?;
+            Ok(mapping)
         });
         if made.is_err() {
             // An empty file left behind would be taken for a pool that is too small.
@@ -286,7 +297,7 @@ impl Mapping {
     }
 
     /// Makes loads of the memory that [`Mapping::memory`] gives from now on take `latency`.
-    pub(crate) fn slow_down(&mut self, latency: Duration) {
+    pub fn slow_down(&mut self, latency: Duration) {
         let memory = self.region.memory_unbound(0, 8);
         self.delay = Some(Delay::calibrated(&memory, latency));
     }
@@ -312,11 +323,17 @@ impl Mapping {
         Direct::new(read_only, writable, offset as usize, bytes as usize)
     }
 
-    /// Takes the memory's pages from NUMA node `node`.
+    /// Moves the memory's pages to NUMA node `node`, where those to come are taken from, too.
     ///
     /// # Errors
     /// [`MapError::Node`].
-    pub fn bind_to_node(&self, node: u32) -> Result<(), MapError> {
+    pub fn move_to_node(&self, node: u32) -> Result<(), MapError> {
+        // The kernel moves those that it finds in this process's page tables.
+        self.touch();
+        self.bind_to_node(node)
+    }
+
+    fn bind_to_node(&self, node: u32) -> Result<(), MapError> {
         self.region.bind_to_node(node).map_err(|source| MapError::Node { node, source })
     }
 
