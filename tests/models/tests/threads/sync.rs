@@ -53,6 +53,12 @@ macro_rules! atomic {
         #[derive(Debug)]
         pub(crate) struct $name(atomic::$name);
 
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new(Default::default())
+            }
+        }
+
         #[allow(dead_code, reason = "no type needs all of them")]
         impl $name {
             pub(crate) fn new(value: $value) -> Self {
