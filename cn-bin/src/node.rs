@@ -10,7 +10,7 @@ use dmrpc_core::store::FormatError;
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_cxl::device::participant_at;
-use dmrpc_cxl::{Mode, Pool};
+use dmrpc_cxl::{Mode, Participant, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
 use dmrpc_host::polls::PollMeter;
@@ -60,6 +60,8 @@ pub struct Node<D> {
     /// The store of a pool that this process maps. Given up before the device, whose end lets the
     /// memory node take back what this participant held.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
+    /// Where the memory node of that pool is reached.
+    shared_at: Cell<SocketAddrV4>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -149,6 +151,7 @@ impl<D: Device> Node<D> {
             rest: Cell::new(None),
             ring: Cell::new(None),
             shared: RefCell::new(None),
+            shared_at: Cell::new(POOL_ADDRESS),
             pens: RefCell::new(None),
             lends: Cell::new(false),
             chores: Cell::new(false),
@@ -178,11 +181,34 @@ impl<D: Device> Node<D> {
             return Err(FormatError::Attached { participant: index });
         }
         if pool.geometry().mode == Mode::Coherent {
-            let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
+            let shared = LocalMemory::attach(pool, index, self.config.client_sessions, None)?;
             *self.shared.borrow_mut() = Some(shared);
         } else {
             *self.pens.borrow_mut() = Some(PoolPens::new(pool, self.config.calls));
         }
+        Ok(())
+    }
+
+    /// As [`Node::share_pool`] for a node whose calls go by a network: the pool, in coherent mode,
+    /// is that of the memory node at `address`, and `place` this process's in it. It has to be that
+    /// memory node's own pool: references of another one are forgeries here.
+    ///
+    /// # Errors
+    /// As [`Node::share_pool`].
+    pub fn share_memory_of(
+        &self,
+        address: SocketAddrV4,
+        pool: &Arc<Pool>,
+        place: Participant,
+    ) -> Result<(), FormatError> {
+        let participant = place.index();
+        if self.shared.borrow().is_some() || pool.geometry().mode != Mode::Coherent {
+            return Err(FormatError::Attached { participant });
+        }
+        let sessions = self.config.client_sessions;
+        let shared = LocalMemory::attach(pool, participant, sessions, Some(place))?;
+        *self.shared.borrow_mut() = Some(shared);
+        self.shared_at.set(address);
         Ok(())
     }
 
@@ -403,7 +429,12 @@ fn poll_traced<D: Device>(
 impl<D> Node<D> {
     /// Whether operations on the memory at `address` are run in this process.
     pub fn shares(&self, address: SocketAddrV4) -> bool {
-        address == POOL_ADDRESS && self.shared.borrow().is_some()
+        address == self.shared_at.get() && self.shared.borrow().is_some()
+    }
+
+    /// Where the memory node of the pool is reached that is shared.
+    pub(crate) fn shared_at(&self) -> SocketAddrV4 {
+        self.shared_at.get()
     }
 
     /// The memory that `peer` looks after, if this process maps it: a borrow to be ended soon.
