@@ -128,11 +128,12 @@ fn a_pool_that_became_shorter_is_refused() {
     assert!(matches!(error, PoolError::TooSmall { needed: BYTES, .. }), "{error}");
 }
 
-/// What the kernel says of how the memory of a file is placed; `None` without NUMA.
+/// What the kernel says of how the mappings of a file are placed; `None` without NUMA.
 fn placement(path: &Path) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/numa_maps").ok()?;
     let name = path.0.to_str().expect("a plain name");
-    maps.lines().find(|line| line.contains(name)).map(str::to_owned)
+    let lines: Vec<_> = maps.lines().filter(|line| line.contains(name)).collect();
+    Some(lines.join("\n"))
 }
 
 /// A new pool's pages are taken from the node that was named, not moved there if the kernel finds
