@@ -6,7 +6,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::detached::{DetachedAccount, Detachment, Detachments};
-use crate::sync::{Without, leave_out};
+use crate::sync::{Without, leave_out_in_turns};
 
 /// Bits of a holder's index in its identifier.
 const INDEX_BITS: u32 = 24;
@@ -30,7 +30,7 @@ fn has_none(tables: &Tables, of: u64, detached: Option<u64>) -> bool {
 /// yet. The same place is another's then.
 fn hand_over(without: Without) -> impl Fn() + Send + Sync + 'static {
     move || {
-        leave_out(without);
+        leave_out_in_turns(without);
         let tables: Arc<Tables> = Arc::new(Tables::default());
         let theirs = Arc::clone(&tables);
         let maker = thread::spawn(move || {
@@ -52,7 +52,7 @@ fn hand_over(without: Without) -> impl Fn() + Send + Sync + 'static {
 /// over; the taker then makes another reference in that place.
 fn two_ends(without: Without) -> impl Fn() + Send + Sync + 'static {
     move || {
-        leave_out(without);
+        leave_out_in_turns(without);
         let tables: Arc<Tables> = Arc::new(Tables::default());
         Detachments::new(1, &tables.0, &tables.1).add(holder(0), life(1));
         let theirs = Arc::clone(&tables);
@@ -88,7 +88,7 @@ fn counting_rests_on_acquire_and_release() {
 /// One makes a reference, another takes it.
 fn quick(without: Without) -> impl Fn() + Send + Sync + 'static {
     move || {
-        leave_out(without);
+        leave_out_in_turns(without);
         let tables: Arc<Tables> = Arc::new(Tables::default());
         let theirs = Arc::clone(&tables);
         let maker = thread::spawn(move || {
