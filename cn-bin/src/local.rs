@@ -39,7 +39,7 @@ pub(crate) struct LocalMemory {
 }
 
 impl LocalMemory {
-    /// Becomes participant `index` of the store in `pool`, in a `place` that is kept, if it is given.
+    /// Becomes participant `index` of the store in `pool`. A `place` that is given is kept.
     pub(crate) fn attach(
         pool: &Arc<Pool>,
         index: u32,

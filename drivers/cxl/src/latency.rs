@@ -1,8 +1,8 @@
 //! Memory that is slower by a chosen number of nanoseconds, to see what a slower pool would do.
 //!
-//! A load from a line that was not lately used takes as long as was asked for: `PoolMemory` does the
-//! load and then waits for what is missing. Lately used lines are kept in a table of the size of
-//! a first-level cache; loads from those are not delayed, as they would not be on real hardware.
+//! A load from a line that was not lately used takes as long as was asked for: `PoolMemory` does
+//! the load and then waits for what is missing. Lately used lines are kept in a table of the size
+//! of a first-level cache; loads from those are not delayed, as they would not be on real hardware.
 //! Of a longer range the first new line takes the whole time and each further one an eighth of it,
 //! since processors keep several loads on their way. Stores are posted and cost nothing more; a
 //! compare-and-swap waits as a load does. A line that is looked at as a whole
