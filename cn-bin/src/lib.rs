@@ -118,7 +118,7 @@ pub use dmrpc_host::idle::IdleStrategy;
 pub use error::{ConnectError, Error};
 pub use handle::Handle;
 pub use incoming::IncomingCall;
-pub use memory::{Memory, OperationError, Region};
+pub use memory::{Memory, OperationError, OwnedRef, OwnedRegion, Region};
 pub use node::Node;
 pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};

@@ -79,7 +79,8 @@ pub struct Node<D> {
     pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
-    /// Whether mappings that slices were made of are to be given back.
+    /// Whether there is something to be given back: mappings that slices were made of, or what
+    /// guards have left.
     pub(crate) unmaps: Cell<bool>,
     clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
@@ -221,7 +222,7 @@ impl<D: Device> Node<D> {
     #[inline]
     pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
         if self.unmaps.get() {
-            self.unmap_lent();
+            self.give_back();
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -243,6 +244,9 @@ impl<D: Device> Node<D> {
         polls.count(now, polled, worked);
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
+        }
+        if !state.given_up.is_empty() {
+            self.unmaps.set(true);
         }
         let Core { endpoint, idle, .. } = &*core;
         // Only who is about to pause asks for how long.

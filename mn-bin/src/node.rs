@@ -366,6 +366,9 @@ fn endpoint_config(
     config.key = key::load(options.key_file.as_deref()).map_err(Error::Key)?;
     config.secret = random_secret().map_err(Error::Random)?;
     config.slots_per_session = options.slots;
+    let sessions = options.sessions as u32;
+    // As with memory: by default no address can take all that there is for all of them.
+    config.sessions_per_address = options.sessions_per_address.unwrap_or(sessions - sessions / 4);
     config.lease = options.lease.0;
     config.congestion = options.congestion;
     if options.no_payload_check {

@@ -92,13 +92,6 @@ impl<D: Device + Wait> Memory<'_, D> {
 }
 
 impl<D: Device> AsyncMemory<'_, D> {
-    async fn let_go(&self, region: Region) {
-        if !self.memory.begin_free(region) {
-            // It fails only if the session is over.
-            let _ = self.free(region).await;
-        }
-    }
-
     /// As [`Memory::read_ref_by_pen`].
     pub(super) async fn read_ref_by_pen(
         &self,
@@ -106,24 +99,23 @@ impl<D: Device> AsyncMemory<'_, D> {
         offset: u64,
         out: &mut [u8],
     ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).await.ok()?;
-        let read = self.read(mapped, offset, out).await;
-        self.let_go(mapped).await;
+        let mapped = self.own(self.map_ref(reference).await.ok()?);
+        let read = self.read(*mapped, offset, out).await;
         Some(read.map_err(part_of(Operation::ReadRef)))
     }
 
     /// As [`Memory::put_by_pen`].
     pub(super) async fn put_by_pen(&self, bytes: &[u8]) -> Option<Result<Ref, OperationError>> {
-        let region = self.alloc(bytes.len() as u64).await.ok()?;
-        let made = match self.write(region, 0, bytes).await {
-            Ok(()) => match self.run(&Request::refer_and_free(region), &[], 0).await {
+        let region = self.own(self.alloc(bytes.len() as u64).await.ok()?);
+        let made = match self.write(*region, 0, bytes).await {
+            Ok(()) => match self.run(&Request::refer_and_free(*region), &[], 0).await {
                 Ok(finished) => finished.reference(),
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
-        if made.is_err() {
-            self.let_go(region).await;
+        if made.is_ok() {
+            let _freed = region.keep();
         }
         Some(made.map_err(part_of(Operation::Put)))
     }
@@ -134,13 +126,13 @@ impl<D: Device> AsyncMemory<'_, D> {
         reference: &Ref,
         out: &mut [u8],
     ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).await.ok()?;
-        let taken = match self.read(mapped, 0, out).await {
-            Ok(()) => self.run(&Request::end_mapped(reference, mapped), &[], 0).await.map(drop),
+        let mapped = self.own(self.map_ref(reference).await.ok()?);
+        let taken = match self.read(*mapped, 0, out).await {
+            Ok(()) => self.run(&Request::end_mapped(reference, *mapped), &[], 0).await.map(drop),
             Err(error) => Err(error),
         };
-        if taken.is_err() {
-            self.let_go(mapped).await;
+        if taken.is_ok() {
+            let _freed = mapped.keep();
         }
         Some(taken.map_err(part_of(Operation::Take)))
     }

@@ -12,7 +12,7 @@ use super::{ALL_RIGHTS, Region};
 use crate::call::{CallOptions, Spec};
 use crate::error::Error;
 use crate::peers::Peer;
-use crate::statistics::Operation;
+use crate::statistics::{Makes, Operation};
 
 /// The first argument, which is the reference that a request is about.
 const ARGUMENT: RefOperand = RefOperand::Argument(0);
@@ -190,6 +190,10 @@ impl Request {
             parameters: emit_steps(&self.steps, &mut bytes.0),
             options,
         }
+    }
+
+    pub(crate) fn makes(&self) -> Makes {
+        self.operation.makes()
     }
 
     /// The error of a request that has no answer.

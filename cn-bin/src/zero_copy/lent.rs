@@ -43,20 +43,17 @@ impl<D> Node<D> {
 }
 
 impl<D: Device> Node<D> {
-    /// Gives mappings back whose slices are gone.
+    /// Gives mappings back whose slices are gone. Returns whether that was all of them.
     #[cold]
-    pub(crate) fn unmap_lent(&self) {
+    pub(crate) fn unmap_lent(&self) -> bool {
         loop {
             let ended = self.pens.borrow_mut().as_mut().and_then(|pens| pens.lent.ended.pop());
-            let Some(mapped) = ended else {
-                self.unmaps.set(false);
-                return;
-            };
+            let Some(mapped) = ended else { return true };
             if !self.memory(mapped.peer).begin_free(mapped) {
                 if let Some(pens) = self.pens.borrow_mut().as_mut() {
                     pens.lent.ended.push(mapped);
                 }
-                return;
+                return false;
             }
         }
     }

@@ -185,10 +185,10 @@ impl<'m> Keys<'m> {
         &self,
         client: SessionId,
         nonce: u64,
-        why: u8,
+        why: &[u8],
     ) -> [u8; PROOF_BYTES] {
         let [index, generation] = [client.index, client.generation].map(u32::to_le_bytes);
-        cmac(&self.handshake, &[b"r", &index, &generation, &nonce.to_le_bytes(), &[why]])
+        cmac(&self.handshake, &[b"r", &index, &generation, &nonce.to_le_bytes(), why])
     }
 }
 
@@ -248,6 +248,11 @@ impl Secret {
     /// The nonce of a session, as its server.
     pub(super) fn server_nonce(&self, session: SessionId) -> u64 {
         self.hash(b's', &[session.index.into(), session.generation.into()])
+    }
+
+    /// What the book of server sessions is ordered by.
+    pub(super) fn order(&self) -> u64 {
+        self.hash(b'o', &[])
     }
 
     /// A number that only who has seen the ping of it can know, and that names the session.

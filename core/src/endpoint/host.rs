@@ -188,6 +188,11 @@ pub enum Closed {
     PeerRestarted,
     /// The server has no session left to give.
     NoSessions,
+    /// The server gives an address no more sessions than this one has.
+    AddressFull {
+        /// How many that are.
+        bound: u32,
+    },
     /// The server knows a later life of this client.
     StaleIncarnation,
     /// No answer to the handshake in time.

@@ -326,6 +326,7 @@ impl Endpoint<'_> {
         session.open = false;
         session.straight = Straight::NEVER;
         let id = SessionId { index: index as u32, generation: session.generation };
+        self.book.strike(self.server_sessions, index);
         io.tell(now, Side::Server, id, SessionEvent::Closed(why));
     }
 }

@@ -16,7 +16,7 @@
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
-//!   `queue`: whose turn it is;
+//!   `queue`: whose turn it is; `book`: whose the server's sessions are;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -39,6 +39,7 @@ mod accept;
 mod ahead;
 pub mod auth;
 mod bits;
+mod book;
 mod call;
 pub mod cipher;
 mod client;
@@ -82,6 +83,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
+use book::Book;
 use cipher::{CipherRoom, SessionCipher};
 use congestion::Traffic;
 use core::net::SocketAddrV4;
@@ -137,6 +139,8 @@ pub struct Endpoint<'m> {
     client_slots: &'m mut [ClientSlot],
     server_sessions: &'m mut [ServerSession],
     server_slots: &'m mut [ServerSlot],
+    /// Whose the server sessions are.
+    book: Book,
 }
 
 /// One poll, for a device of any kind.
@@ -203,11 +207,13 @@ impl<'m> Endpoint<'m> {
         server_sessions.fill(ServerSession { generation, ..ServerSession::EMPTY });
         client_slots.fill(ClientSlot::EMPTY);
         server_slots.fill(ServerSlot::EMPTY);
+        let secret = Secret(config.secret);
+        let book = Book::new(server_sessions, secret.order());
         Ok(Self {
             config,
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
-            secret: Secret(config.secret),
+            secret,
             traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
@@ -221,6 +227,7 @@ impl<'m> Endpoint<'m> {
             client_slots,
             server_sessions,
             server_slots,
+            book,
         })
     }
 
