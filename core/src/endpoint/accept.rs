@@ -12,13 +12,32 @@ use super::table::{ServerSession, ServerSlot};
 use super::transmit::Io;
 use super::window::Reordering;
 use crate::device::Tx;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::control::{
     Challenge, Features, Hello, HelloAck, PROVED_BYTES, REFUSAL_PROVED_BYTES, Refusal,
 };
 use crate::wire::packet::{Header, Kind};
 
+/// A hello is some times the work of a good packet, so they are heeded no more often than this, in
+/// the long run: a flood of them takes at most about a sixth of a core from the calls of others.
+const HELLO_HEEDED_EVERY: Duration = Duration::from_micros(4);
+/// How far ahead of that they may come: 256 at once, for many clients that start together. Others
+/// are put off: they come again after [`HELLO_AGAIN_AFTER`](super::handshake::HELLO_AGAIN_AFTER).
+const HELLOS_AHEAD: Duration = Duration::from_micros(4 * 256);
+
 impl Endpoint<'_> {
+    /// Whether there is time for another hello.
+    fn has_time_for_hello(&mut self, now: Instant) -> bool {
+        let next = self.hello_heeded_at.max(now);
+        let heeded = next.since(now) < HELLOS_AHEAD;
+        if heeded {
+            self.hello_heeded_at = next + HELLO_HEEDED_EVERY;
+        } else {
+            self.counters.hellos_put_off += 1;
+        }
+        heeded
+    }
+
     /// Whether a hello may leave anything behind. If not, its sender is told what it lacks.
     fn is_welcome<T: Tx, H: Host>(
         &mut self,
@@ -59,6 +78,9 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         payload: &[u8],
     ) {
+        if !self.has_time_for_hello(now) {
+            return;
+        }
         let Ok(hello) = Hello::parse(payload) else {
             self.counters.malformed += 1;
             return;

@@ -125,6 +125,8 @@ pub struct Endpoint<'m> {
     traffic: Traffic,
     /// When a reset that proves nothing is looked at next.
     reset_heeded_at: Instant,
+    /// When a hello is heeded next, at a steady rate.
+    hello_heeded_at: Instant,
     /// Slots of a session, as a power of two.
     slot_shift: u32,
     /// The tables are too large for the processor's caches: fetch ahead.
@@ -216,6 +218,7 @@ impl<'m> Endpoint<'m> {
             secret,
             traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
+            hello_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),

@@ -144,7 +144,6 @@ impl World {
         for index in 0..rx.receive() {
             seen.push(rx.packet(index).1.to_vec());
         }
-        drop(rx);
         let (_, mut tx) = self.sender.split();
         for packet in seen {
             if packet[1] == Kind::Hello as u8 {
