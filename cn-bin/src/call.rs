@@ -351,7 +351,7 @@ impl<D: Device> Node<D> {
         let Some(entry) = state.pending.get(ticket) else { return };
         if entry.phase == Phase::Done {
             state.abandon(ticket);
-            self.unmaps.set(!state.given_up.is_empty() || self.unmaps.get());
+            self.chores.set(!state.given_up.is_empty() || self.chores.get());
             return;
         }
         entry.interest = Interest::Abandoned;

@@ -144,7 +144,7 @@ pub(crate) fn ended_here(
         Interest::Listed => state.pending.list(ticket.index),
         Interest::Task(task) => state.ready.set(task),
         Interest::Asking => {}
-        Interest::Abandoned => state.drop_call(ticket),
+        Interest::Abandoned => state.abandon(ticket),
     }
 }
 

@@ -79,9 +79,10 @@ pub struct Node<D> {
     pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
-    /// Whether there is something to be given back: mappings that slices were made of, or what
-    /// guards have left.
-    pub(crate) unmaps: Cell<bool>,
+    /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
+    /// that slices were made of, or what guards have left, or to go on with operations that have
+    /// several stages.
+    pub(crate) chores: Cell<bool>,
     clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
     burst_at: Cell<Option<Instant>>,
@@ -150,7 +151,7 @@ impl<D: Device> Node<D> {
             shared: RefCell::new(None),
             pens: RefCell::new(None),
             lends: Cell::new(false),
-            unmaps: Cell::new(false),
+            chores: Cell::new(false),
             clock,
             burst_at: Cell::new(None),
             local,
@@ -167,8 +168,7 @@ impl<D: Device> Node<D> {
     /// of its store, instead of asking the memory node that looks after it, whose address is that
     /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
     /// node goes on running them, since counts need an owner there, but not what moves bytes: that
-    /// is done here, on pages that it told the place of. (Begun ones of `put`, `take` and
-    /// `read_ref` travel as messages.)
+    /// is done here, on pages that it told the place of.
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
@@ -181,7 +181,7 @@ impl<D: Device> Node<D> {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         } else {
-            *self.pens.borrow_mut() = Some(PoolPens::new(pool));
+            *self.pens.borrow_mut() = Some(PoolPens::new(pool, self.config.calls));
         }
         Ok(())
     }
@@ -221,8 +221,8 @@ impl<D: Device> Node<D> {
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline]
     pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
-        if self.unmaps.get() {
-            self.give_back();
+        if self.chores.get() {
+            self.do_chores();
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -246,12 +246,19 @@ impl<D: Device> Node<D> {
             self.reopen_lost(&mut core, &mut state);
         }
         if !state.given_up.is_empty() {
-            self.unmaps.set(true);
+            self.chores.set(true);
         }
         let Core { endpoint, idle, .. } = &*core;
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
         (worked, now, again_at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn do_chores(&self) {
+        let is_left = self.unmap_lent() | self.go_on_staged() | self.give_back();
+        self.chores.set(is_left);
     }
 
     /// Counts the steps of handlers that ran in a poll that began at `start`, and lets the panic of
@@ -324,6 +331,11 @@ impl<D: Device> Node<D> {
         state.peers.end(peer);
         let mut host = PollHost { state: &mut state, user: None };
         endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
+        drop((core, state));
+        if self.chores.get() {
+            // What has several stages ends with its message.
+            self.do_chores();
+        }
     }
 
     /// Ends all sessions in which this node makes calls, as [`Node::disconnect`] does: to be called

@@ -172,15 +172,14 @@ impl<'n, D> AsyncMemory<'n, D> {
 impl<D> Node<D> {
     fn give_back_later(&self, unwanted: Unwanted) {
         self.state.borrow_mut().unwanted.push(unwanted);
-        self.unmaps.set(true);
+        self.chores.set(true);
     }
 }
 
 impl<D: Device> Node<D> {
     /// Begins to give back what nobody has any more. What cannot begin yet stays in the queue.
-    #[cold]
-    pub(crate) fn give_back(&self) {
-        let unmapped = self.unmap_lent();
+    /// Returns whether any is left.
+    pub(crate) fn give_back(&self) -> bool {
         loop {
             let ended = self.state.borrow_mut().given_up.pop();
             let Some(ticket) = ended else { break };
@@ -203,7 +202,7 @@ impl<D: Device> Node<D> {
                 Ok(()) | Err(_) => drop(self.state.borrow_mut().unwanted.swap_remove(at)),
             }
         }
-        self.unmaps.set(!unmapped || !self.state.borrow().unwanted.is_empty());
+        !self.state.borrow().unwanted.is_empty()
     }
 
     fn begin_giving_back(&self, unwanted: Unwanted) -> Result<(), Error> {

@@ -26,7 +26,7 @@ use super::host::{SessionId, Side};
 use super::tag::{Binding, TagKeys};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
-use crate::wire::packet::{Flags, HEADER_BYTES, Packet};
+use crate::wire::packet::{Flags, Packet};
 
 /// Shortest secret that a key is made from, in bytes.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -207,20 +207,6 @@ pub(super) fn is_authentic(
                 && keys.tags.is_tagged(&binding, packet.header_bytes())
         }
         _ => true,
-    }
-}
-
-/// The same for the header as it came, of a packet that says that it is tagged if its session's
-/// are. Without tags none can be right.
-#[inline(always)]
-pub(super) fn is_tagged(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    header: &[u8; HEADER_BYTES],
-) -> bool {
-    match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged(binding, header),
-        _ => false,
     }
 }
 

@@ -15,8 +15,9 @@
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
-//!   `queue`: whose turn it is; `book`: whose the server's sessions are;
+//! - `transmit`: packets out; `seal`: what is put on each; `unusual`: such as few are;
+//!   `outgoing`: a message on its way; `queue`: whose turn it is; `book`: whose the server's
+//!   sessions are;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -65,6 +66,7 @@ mod straight;
 pub mod table;
 mod tag;
 mod transmit;
+mod unusual;
 pub mod view;
 mod waits;
 mod wheel;
