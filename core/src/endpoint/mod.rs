@@ -462,14 +462,6 @@ impl<'m> Endpoint<'m> {
         (index & ((1 << self.slot_shift) - 1)) as u32
     }
 
-    fn client_session_timer_id(&self, session: usize) -> u32 {
-        (self.client_slots.len() + session) as u32
-    }
-
-    fn server_session_timer_id(&self, session: usize) -> u32 {
-        (self.client_slots.len() + self.client_sessions.len() + session) as u32
-    }
-
     /// The client session that a packet names, if it is from that session's peer.
     #[inline]
     fn client_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
