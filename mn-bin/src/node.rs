@@ -296,7 +296,8 @@ fn poll_loop<M: Memory>(
     let (storage, room) = memory.lend();
     let mut endpoint =
         Endpoint::encrypted(config, storage, room, clock.now()).map_err(Error::Endpoint)?;
-    let reporter = Reporter::start(options.json, core, &clock).map_err(Error::Thread)?;
+    let reporter =
+        Reporter::start(options.json, core, &clock, options.sessions).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = core {
         pin_to_core(core).map_err(Error::Cores)?;

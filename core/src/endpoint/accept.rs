@@ -196,7 +196,7 @@ impl Endpoint<'_> {
             *slot = ServerSlot::EMPTY;
             slot.outgoing.queued = queued;
         }
-        let event = SessionEvent::Accepted { incarnation: hello.incarnation };
+        let event = SessionEvent::Accepted { incarnation: hello.incarnation, peer };
         io.tell(now, Side::Server, server, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
         self.send_hello_ack(io, index);

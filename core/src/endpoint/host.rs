@@ -5,6 +5,8 @@
 //! that a memory node reads them out of its page frames and a client straight into its caller's
 //! buffer.
 
+use core::net::SocketAddrV4;
+
 use crate::memory::Loan;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
@@ -217,6 +219,8 @@ pub enum SessionEvent {
     Accepted {
         /// Which life of the client.
         incarnation: u64,
+        /// Where it is.
+        peer: SocketAddrV4,
     },
     /// Nothing heard for a while: calls fail fast until something is.
     Suspected,

@@ -28,6 +28,9 @@ pub struct SessionView {
     pub slots: u16,
     /// Slots whose call is under way: begun here, or received and not yet answered.
     pub busy: u16,
+    /// Slots with a message that is made of the host's bytes and kept for repetitions. At a memory
+    /// node each is an answer with a pin.
+    pub kept: u16,
 }
 
 impl Endpoint<'_> {
@@ -84,6 +87,7 @@ impl Endpoint<'_> {
                 last_heard: session.last_heard,
                 slots: session.slots,
                 busy: slots.iter().filter(|slot| !idle(slot.state)).count() as u16,
+                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }
@@ -105,6 +109,7 @@ impl Endpoint<'_> {
                 last_heard: session.last_heard,
                 slots: session.slots,
                 busy: slots.iter().filter(|slot| slot.state != CallState::Free).count() as u16,
+                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }
