@@ -111,9 +111,12 @@ mod tests {
 
     #[test]
     fn a_process_of_a_cluster_is_told_where_it_is() {
-        let text = "encrypt = true\n[[process]]\nname = 'mn'\nrole = 'mn'\naddress = '127.0.0.1:1'\n\
-                    [[process]]\nname = 'a'\nrole = 'cn'\naddress = '127.0.0.1:2'\n";
-        let cluster = Cluster::parse(text, Path::new("x")).expect("right");
+        let process = |role: &str, port| {
+            let address = format!("address = '127.0.0.1:{port}'");
+            format!("[[process]]\nname = '{role}'\nrole = '{role}'\n{address}\n")
+        };
+        let text = format!("encrypt = true\n{}{}", process("mn", 1), process("cn", 2));
+        let cluster = Cluster::parse(&text, Path::new("x")).expect("right");
         let config = NodeConfig::of_cluster(&cluster, 1).expect("a compute node");
         assert!(config.encrypt);
         assert_eq!(config.bind.port(), 2);

@@ -325,8 +325,8 @@ fn dump(json: bool, now: &Snapshot, sessions: &[Held]) -> String {
         for Held { session, usage } in sessions {
             let _ = writeln!(
                 text,
-                "  session {} of {} (incarnation {}): {} pages, {} regions, {} references, {} pins, \
-                 {} calls under way, heard of {} ms ago{}",
+                "  session {} of {} (incarnation {}): {} pages, {} regions, {} references, \
+                 {} pins, {} calls under way, heard of {} ms ago{}",
                 session.id.index,
                 session.peer,
                 session.incarnation,
