@@ -92,7 +92,6 @@ use book::Book;
 use cipher::CipherRoom;
 use congestion::Traffic;
 use core::net::SocketAddrV4;
-use host::SessionId;
 use loans::Loans;
 use queue::Ready;
 use table::{
@@ -492,12 +491,5 @@ impl<'m> Endpoint<'m> {
     #[inline]
     fn slot_index(&self, session: usize, slot: u16, slots: u16) -> Option<usize> {
         (slot < slots).then(|| (session << self.slot_shift) + usize::from(slot))
-    }
-
-    fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
-        self.client_sessions.get(id.index as usize).filter(|session| {
-            let over = matches!(session.state, ClientState::Free | ClientState::Leaving);
-            session.generation == id.generation && !over
-        })
     }
 }

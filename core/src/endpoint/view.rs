@@ -4,7 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::host::{SessionId, Side};
-use super::table::{CallState, ClientState, ServeState};
+use super::table::{CallState, ClientSession, ClientState, ServeState};
 use crate::time::Instant;
 
 /// A session of an endpoint.
@@ -34,6 +34,13 @@ pub struct SessionView {
 }
 
 impl Endpoint<'_> {
+    pub(super) fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
+        self.client_sessions.get(id.index as usize).filter(|session| {
+            let over = matches!(session.state, ClientState::Free | ClientState::Leaving);
+            session.generation == id.generation && !over
+        })
+    }
+
     /// Whether a client session is open and its peer is not suspected.
     pub fn is_up(&self, session: SessionId) -> bool {
         self.client_session(session).is_some_and(|session| session.state == ClientState::Up)
