@@ -96,6 +96,10 @@ fn a_core_tells_what_it_does() {
             (node.local_addr(), memory.alloc(8192).expect("room"))
         })
         .expect("some");
+    // Nobody has polled the first one meanwhile, so it may think that it is alone.
+    while !node.is_up(peer) {
+        node.step();
+    }
     let reference = node.memory(peer).put(b"held").expect("room");
     assert_eq!((region.length, reference.length), (8192, 4));
     let mut pages = String::new();
