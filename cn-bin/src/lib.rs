@@ -116,6 +116,7 @@ mod reconnect;
 mod replies;
 mod serve;
 mod setup;
+mod sharing;
 mod staged;
 mod state;
 pub mod statistics;
