@@ -92,6 +92,7 @@ pub mod pass;
 mod peers;
 mod pending;
 mod pens;
+mod polling;
 mod reconnect;
 mod replies;
 mod serve;

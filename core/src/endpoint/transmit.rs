@@ -16,7 +16,7 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
-use crate::wire::template::{Template, seal_by_flags, seal_checked};
+use crate::wire::template::{Template, seal_by_flags, seal_checked, seal_header};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -385,22 +385,31 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    if !line.template.is_checked() {
-        // One by one, so that nothing is put together for it where it is not called.
-        let Line { crc, keys, guard, peer, template } = *line;
-        return send_whole_unusual(
-            tx,
-            crc,
-            keys,
-            guard,
-            peer,
-            template,
-            request,
-            slot as u16,
-            whole,
-            outgoing,
-        );
+    if line.template.is_checked() {
+        return put_whole(tx, line, (request, slot), whole, outgoing, seal_checked);
     }
+    // Memory keeps bytes as they are: there this is the usual packet.
+    if line.guard.is_none() {
+        return put_whole(tx, line, (request, slot), whole, outgoing, |header, _, crc| {
+            seal_header(header, crc)
+        });
+    }
+    // One by one, so that nothing is put together for it where it is not called.
+    let Line { crc, keys, guard, peer, template } = *line;
+    let slot = slot as u16;
+    send_whole_unusual(tx, crc, keys, guard, peer, template, request, slot, whole, outgoing)
+}
+
+/// Puts a packet into the device, sealed by `seal`, which returns the checksum, and its tag.
+#[inline(always)]
+fn put_whole<T: Tx>(
+    tx: &mut T,
+    line: &Line<'_>,
+    (request, slot): (u64, usize),
+    whole: Whole,
+    outgoing: &mut Outgoing,
+    seal: impl FnOnce(&mut [u8; HEADER_BYTES], &[u8], Crc32c) -> u32,
+) -> bool {
     let bytes = usize::from(whole.bytes);
     // Before the device is asked, so that it is known to both how long the packet can be.
     let from = &outgoing.inline[..bytes];
@@ -408,7 +417,7 @@ pub(super) fn send_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    let check = seal_checked(header, payload, line.crc);
+    let check = seal(header, payload, line.crc);
     if let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys) {
         keys.tags.put_whole(binding, header, check);
     }
@@ -416,7 +425,7 @@ pub(super) fn send_whole<T: Tx>(
     true
 }
 
-/// The same for a packet that is encrypted, or whose payload is not covered.
+/// The same for a packet that is encrypted, or has a tag and a payload that is not covered.
 #[cold]
 #[inline(never)]
 #[expect(clippy::too_many_arguments, reason = "a struct of them would be made on the usual way")]
