@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::endpoint;
@@ -75,14 +76,14 @@ pub struct NodeConfig {
     pub value_threshold_bytes: usize,
     /// How long a call waits for its answer when its options do not say.
     pub deadline: Duration,
-    /// Which life of this node this is. Later lives need larger numbers; by default the wall
-    /// clock in nanoseconds, taken by [`NodeConfig::default`].
-    pub incarnation: u64,
+    /// Which life of this node this is: later lives need larger numbers. If not given, the wall
+    /// clock in nanoseconds when the node is opened, or one more than at the last such opening in
+    /// this process, if the clock has not gone on since. So one configuration may open many nodes.
+    pub incarnation: Option<u64>,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
             datagram_bytes: UdpConfig::LOOPBACK.datagram_bytes_max,
@@ -103,7 +104,7 @@ impl Default for NodeConfig {
             encrypt: false,
             value_threshold_bytes: crate::pass::VALUE_THRESHOLD_BYTES,
             deadline: Duration::from_millis(1500),
-            incarnation: now.as_nanos() as u64,
+            incarnation: None,
         }
     }
 }
@@ -176,10 +177,18 @@ impl NodeConfig {
             key: self.key,
             encrypt: self.encrypt,
             secret: random_secret().map_err(OpenError::Random)?,
-            ..endpoint::Config::new(self.incarnation, datagram_bytes)
+            ..endpoint::Config::new(self.incarnation.unwrap_or_else(next_life), datagram_bytes)
         };
         Ok(if through_memory { config.through_memory(RING_SLOTS) } else { config })
     }
+}
+
+/// A number for a life that begins now: greater than all that this process was given before.
+fn next_life() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let after = |last: u64| now.max(last.saturating_add(1));
+    after(LAST.update(Ordering::Relaxed, Ordering::Relaxed, after))
 }
 
 /// Why a node could not be opened.
@@ -245,6 +254,16 @@ mod tests {
     fn the_default_fits_64_mib() {
         let bytes = NodeConfig::default().memory_bytes();
         assert!(bytes < 64 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn each_opening_is_a_later_life() {
+        let config = NodeConfig::default();
+        let life = || config.endpoint(1472, false).expect("the defaults work").incarnation;
+        let lives: Vec<_> = (0..1000).map(|_| life()).collect();
+        assert!(lives.windows(2).all(|pair| pair[0] < pair[1]));
+        let config = NodeConfig { incarnation: Some(7), ..config };
+        assert_eq!(config.endpoint(1472, false).expect("the defaults work").incarnation, 7);
     }
 
     #[test]

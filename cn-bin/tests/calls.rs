@@ -50,6 +50,24 @@ fn echo_of_every_size() {
     assert_eq!(statistics.of(dmrpc_cn::Operation::Call).done, SIZES.len() as u64);
 }
 
+/// One configuration opens a node again and again on one port, and nobody says goodbye.
+#[test]
+fn each_opening_of_a_node_has_its_own_answers() {
+    let server = Server::echo();
+    let bind = node().local_addr();
+    let config = NodeConfig { bind, ..config() };
+    for life in 0..3 {
+        let node = Node::open_udp(&config).expect("the port is free again");
+        let peer = node.connect(server.address).expect("it runs");
+        for number in 0..20 {
+            let body = pattern(100, life * 100 + number);
+            let mut answer = [0; 100];
+            node.call(peer, Method(1), &[Arg::Inline(&body)], &mut answer).expect("an echo");
+            assert!(answer[..] == body[..], "call {number} of life {life} has its own answer");
+        }
+    }
+}
+
 #[test]
 fn calls_from_buffers_are_sent_from_where_they_lie() {
     let (server, node) = (Server::echo(), node());

@@ -299,7 +299,8 @@ fn run(seed: u64) -> (usize, usize) {
     let world = Rc::new(RefCell::new(World { network: network.clone(), server, nanos }));
     let device = network.open(CLIENT, DATAGRAM_BYTES);
     let device = Stepping { device, world: Rc::clone(&world) };
-    let config = NodeConfig { idle: IdleStrategy::Sleep, incarnation: 1, ..NodeConfig::default() };
+    let config =
+        NodeConfig { idle: IdleStrategy::Sleep, incarnation: Some(1), ..NodeConfig::default() };
     let node = Node::with_clock(device, CLIENT, &config, Clock::told_by(nanos)).expect("a node");
     let peer = (0..20).find_map(|_| node.connect(SERVER).ok()).expect("it is there");
     let options = CallOptions { deadline: Some(Duration::from_secs(2)), ..CallOptions::default() };

@@ -14,11 +14,12 @@ mod system {
     const VERSIONS: std::ops::Range<&str> = "22.11".."22.12";
 
     /// Everything that the driver calls: functions by name, with the types that they need.
-    const FUNCTIONS: [&str; 31] = [
+    const FUNCTIONS: [&str; 32] = [
         "rte_eal_init",
         "rte_eal_cleanup",
         "rte_eal_get_runtime_dir",
         "rte_eal_alarm_set",
+        "rte_dev_devargs",
         "rte_eal_hotplug_add",
         "rte_eal_hotplug_remove",
         "rte_openlog_stream",

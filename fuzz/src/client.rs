@@ -13,7 +13,7 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello, HelloAck, PROOF_BYTES};
+use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello, HelloAck};
 use dmrpc_core::wire::message::{Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 
@@ -109,8 +109,8 @@ struct World {
     crc: Crc32c,
     now: Instant,
     tokens: u64,
-    /// The client's names of its sessions, from its hellos.
-    hellos: Vec<(u32, u32, u64)>,
+    /// What the client has asked for.
+    hellos: Vec<Hello>,
     /// Requests seen: session, slot, number.
     requests: Vec<(u32, u16, u64)>,
 }
@@ -180,9 +180,8 @@ impl World {
         match header.kind {
             Kind::Hello => {
                 let hello = Hello::parse(&packet[HEADER_BYTES..]).expect("a hello");
-                let name = (hello.session, hello.generation, hello.incarnation);
-                if self.hellos.last() != Some(&name) {
-                    self.hellos.push(name);
+                if self.hellos.last() != Some(&hello) {
+                    self.hellos.push(hello);
                 }
             }
             Kind::Request => {
@@ -205,7 +204,8 @@ impl World {
 
     /// Answers the newest hello.
     fn greet(&mut self, slots: u16, window: u16, payload_bytes_max: u32) {
-        let Some((session, generation, incarnation)) = self.hellos.last().copied() else { return };
+        let Some(hello) = self.hellos.last().copied() else { return };
+        let Hello { session, generation, incarnation, .. } = hello;
         let ack = HelloAck {
             incarnation: 5,
             client_incarnation: incarnation,
@@ -218,7 +218,7 @@ impl World {
             features: Features::PAYLOAD_CHECK,
             lease_ms: 10_000,
             nonce: 1,
-            proof: [0; PROOF_BYTES],
+            proof: HelloAck::echo(hello.nonce),
         };
         let header = Header::new(Kind::HelloAck, session, generation);
         self.hands.inject_sealed(header, &ack.to_bytes(), self.crc);
@@ -262,7 +262,8 @@ impl World {
             count => self.requests[count - 1 - choices.below(count)],
         };
         let mut names = self.hellos.iter().rev();
-        let generation = names.find(|name| name.0 == session).map_or(0, |name| name.1);
+        let generation =
+            names.find(|name| name.session == session).map_or(0, |name| name.generation);
         Header { slot, request, ..Header::new(kind, session, generation) }
     }
 

@@ -1,9 +1,11 @@
-//! The bars that results are held against.
+//! The bars that results are held against; rows of some programs say theirs themselves
+//! (`pools.rs`).
 
 use std::fmt::Write;
 
 use dmrpc_host::size::ByteSize;
 
+use crate::pools;
 use crate::results::{Ratio, Results, Row};
 
 /// On which side of a bar a ratio has to be.
@@ -145,6 +147,9 @@ pub(crate) fn table(text: &mut String, results: &Results) {
             bar.to.text(),
             bar.limit.text(),
         );
+    }
+    for file in &results.files {
+        pools::bars(text, &file.name, &file.rows);
     }
     text.push('\n');
 }

@@ -18,13 +18,16 @@ struct Change {
 }
 
 impl Change {
-    /// Ratios to the bare device are compared where there are any, rates elsewhere.
+    /// Ratios are compared where there are any, rates elsewhere.
     fn of(before: &Row, now: &Row) -> Self {
-        let (what, before, now) = match (&before.ratio_to_raw, &now.ratio_to_raw) {
-            (Some(before), Some(now)) => ("ratio to the bare device", before.median, now.median),
-            _ => ("a second", before.ops_per_s, now.ops_per_s),
-        };
-        Self { what, before, now }
+        if let (Some(before), Some(now)) = (&before.ratio_to_raw, &now.ratio_to_raw) {
+            let (before, now) = (before.median, now.median);
+            return Self { what: "ratio to the bare device", before, now };
+        }
+        match (before.ratio, now.ratio) {
+            (Some(before), Some(now)) => Self { what: "ratio to its yardstick", before, now },
+            _ => Self { what: "a second", before: before.ops_per_s, now: now.ops_per_s },
+        }
     }
 
     fn ratio(&self) -> f64 {
@@ -39,7 +42,8 @@ pub(crate) fn table(before: &Results, now: &Results) -> String {
     for file in &now.files {
         let earlier = before.file(&file.name);
         // What stands beside another row is there for that one's ratio.
-        for row in file.rows.iter().filter(|row| !row.is_raw() && row.beside.is_none()) {
+        let is_rival = |row: &Row| row.beside.is_some() && row.bar.is_none();
+        for row in file.rows.iter().filter(|row| !row.is_raw() && !is_rival(row)) {
             let found = earlier
                 .and_then(|earlier| earlier.rows.iter().find(|earlier| earlier.key() == row.key()));
             let Some(earlier_row) = found else {
@@ -69,10 +73,14 @@ pub(crate) fn table(before: &Results, now: &Results) -> String {
             );
         }
     }
-    let commit = before.files.first().map_or("", |file| &file.header.commit);
+    let mut commits: Vec<_> =
+        before.files.iter().map(|file| format!("`{}`", file.header.commit)).collect();
+    commits.sort();
+    commits.dedup();
     let mut text = format!(
-        "## Since the results before\n\nThose of commit `{commit}`. {same} rows changed by less \
-         than a tenth, {new} are new.\n\n"
+        "## Since the results before\n\nThose of {}. {same} rows changed by less than a tenth, \
+         {new} are new.\n\n",
+        commits.join(", ")
     );
     if !lines.is_empty() {
         text += "| results | of | in flight | figure | before | now | now over before |\n\

@@ -1,12 +1,17 @@
 //! The line that a file of results begins with.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cores;
+use crate::results::{Error, HeaderLine};
+
 /// Where results come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Header {
     /// The commit that was measured; with a plus if files had changed since.
     pub(crate) commit: String,
@@ -26,6 +31,11 @@ pub(crate) struct Header {
     pub(crate) version: String,
     /// The command whose rows follow.
     pub(crate) command: String,
+    /// What a line of cache took from one core to another and back before the rows, in
+    /// nanoseconds.
+    pub(crate) line_before_ns: Option<u64>,
+    /// The same after them.
+    pub(crate) line_after_ns: Option<u64>,
 }
 
 /// The header of results of `command`, as a JSON line.
@@ -41,8 +51,25 @@ pub(crate) fn line(command: &[String]) -> String {
         rustc: output("rustc", &["--version"]),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: command.join(" "),
+        line_before_ns: cores::line_ns(),
+        line_after_ns: None,
     };
     serde_json::json!({ "header": header }).to_string()
+}
+
+/// Notes in the header of the file at `path` how far apart the cores are now, after its rows.
+///
+/// # Errors
+/// [`Error`]: the file cannot be read or written, or its first line is no header.
+pub(crate) fn finish(path: &Path) -> Result<(), Error> {
+    let owned = || path.to_owned();
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: owned(), source })?;
+    let (first, rows) = text.split_once('\n').unwrap_or((&text, ""));
+    let wrong = |source| Error::Line { path: owned(), line: 1, source };
+    let HeaderLine { mut header } = serde_json::from_str(first).map_err(wrong)?;
+    header.line_after_ns = cores::line_ns();
+    let text = format!("{}\n{rows}", serde_json::json!({ "header": header }));
+    fs::write(path, text).map_err(|source| Error::Write { path: owned(), source })
 }
 
 fn commit() -> String {

@@ -4,6 +4,7 @@
 mod bars;
 mod check;
 mod compare;
+mod cores;
 mod forks;
 mod header;
 mod instructions;
@@ -34,6 +35,11 @@ enum Job {
         /// The command whose rows follow.
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<String>,
+    },
+    /// Measure again how far apart the cores are, and note it in the header of a file of results.
+    Finish {
+        /// The file.
+        file: PathBuf,
     },
     /// Write README.md and plots beside the files of results in a folder.
     Report {
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
             println!("{}", header::line(&command));
             Ok(())
         }
+        Job::Finish { file } => header::finish(&file),
         Job::Report { folder, previous } => report(&folder, previous.as_deref()),
         Job::Instructions { committed, now } => instructions::check(&committed, &now),
         Job::Check { folder } => Results::load(&folder).and_then(|results| check::all(&results)),

@@ -1,4 +1,5 @@
-//! The table of `ci/cxl`: what pools cost beside their yardsticks, and what they should.
+//! The table of rows that say themselves what they should be: those of pools (`ci/cxl`), and of
+//! what happens in memory (`two_cores`, `at_random`).
 
 use std::fmt::Write;
 
@@ -13,8 +14,8 @@ pub(crate) fn table(rows: &[Row]) -> Option<String> {
     let mut text = String::from(
         "Each row beside its yardstick, measured in turns in the same run: the ratio is the median \
          over the blocks, with quartiles.\n\n\
-         | operation | size | in flight | median | 99 % | ratio | (quartiles) | to | should be | \
-         |\n|---|---|---|---|---|---|---|---|---|---|\n",
+         | operation | mode | size | in flight | median | 99 % | ratio | (quartiles) | to | should \
+         be | |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let cost = match row.instructions {
@@ -27,16 +28,13 @@ pub(crate) fn table(rows: &[Row]) -> Option<String> {
             _ => String::new(),
         };
         let bar = row.bar.as_deref().unwrap_or_default();
-        let verdict = match row.met {
-            _ if bar.is_empty() => "",
-            Some(true) => "met",
-            _ => "**missed**",
-        };
+        let verdict = verdict(row);
         let _ = writeln!(
             text,
-            "| `{}`{} | {} | {} | {cost} | {} | {} | {quartiles} | {} | {bar} | {verdict} |",
+            "| `{}`{} | {} | {} | {} | {cost} | {} | {} | {quartiles} | {} | {bar} | {verdict} |",
             row.op,
             if row.driver == "udp" { " over UDP" } else { "" },
+            row.mode.as_deref().unwrap_or_default(),
             ByteSize(row.size_bytes),
             row.concurrency,
             micros(row.p99_ns),
@@ -45,6 +43,36 @@ pub(crate) fn table(rows: &[Row]) -> Option<String> {
         );
     }
     Some(text)
+}
+
+/// Whether the bar of a row is met; nothing where it has none.
+fn verdict(row: &Row) -> &'static str {
+    match row.met {
+        _ if row.bar.as_deref().unwrap_or_default().is_empty() => "",
+        Some(true) => "met",
+        _ => "**missed**",
+    }
+}
+
+/// Lines of the table of all bars (`bars.rs`), for the rows of a file that have one.
+pub(crate) fn bars(text: &mut String, name: &str, rows: &[Row]) {
+    for row in rows.iter().filter(|row| !verdict(row).is_empty()) {
+        let quartiles = match (row.ratio_low, row.ratio_high) {
+            (Some(low), Some(high)) => format!(" ({low:.2}-{high:.2})"),
+            _ => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | `{}` {}, {} in flight | {} | {} | {:.2}{quartiles} | {} |",
+            row.op,
+            ByteSize(row.size_bytes),
+            row.concurrency,
+            row.beside.as_deref().unwrap_or_default(),
+            row.bar.as_deref().unwrap_or_default(),
+            row.ratio.unwrap_or(f64::NAN),
+            verdict(row)
+        );
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +93,8 @@ mod tests {
         let text = table(&[row(true), row(false)]).expect("there are bars");
         assert!(text.contains("| 2.25 |  |  | at most 2.5 | met |"), "{text}");
         assert!(text.contains("| at most 2.5 | **missed** |"), "{text}");
+        let mut all = String::new();
+        bars(&mut all, "cxl", &[row(true), Row::default()]);
+        assert_eq!(all, "| cxl | `rpc` 64B, 0 in flight |  | at most 2.5 | 2.25 | met |\n");
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Row {
     pub(crate) bar: Option<String>,
     pub(crate) met: Option<bool>,
     pub(crate) instructions: Option<u64>,
+    /// How a pool is shared: `coherent` or `flush`.
+    pub(crate) mode: Option<String>,
     /// Of the bare device: it did less than it can, so nothing may be compared with it.
     pub(crate) void: bool,
 }
@@ -147,8 +149,8 @@ impl std::error::Error for Error {}
 
 /// The first line of a file.
 #[derive(Deserialize)]
-struct HeaderLine {
-    header: Header,
+pub(crate) struct HeaderLine {
+    pub(crate) header: Header,
 }
 
 impl Results {
@@ -208,12 +210,16 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         assert!(matches!(Results::load(&folder), Err(Error::Empty { .. })));
         let header = crate::header::line(&["x".to_owned()]);
-        let row = r#"{"app":"rpc_test","op":"rpc","size_bytes":32,"concurrency":4,"count":9}"#;
         let path = folder.join("rpc_test.jsonl");
+        std::fs::write(&path, &header).expect("a temporary file");
+        crate::header::finish(&path).expect("a header");
+        let row = r#"{"app":"rpc_test","op":"rpc","size_bytes":32,"concurrency":4,"count":9}"#;
         std::fs::write(&path, format!("{header}\n{row}\n")).expect("a temporary file");
+        crate::header::finish(&path).expect("a header");
         let results = Results::load(&folder).expect("legal");
         let file = results.file("rpc_test").expect("there");
         assert_eq!(file.header.command, "x");
+        assert_eq!(file.header.line_before_ns.is_some(), file.header.line_after_ns.is_some());
         assert_eq!(file.rows[0].key(), ("rpc", "", 32, 4, None, None));
         assert_eq!(file.rows[0].count, 9);
         std::fs::write(&path, format!("{header}\n{row}\nnonsense\n")).expect("a temporary file");

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use dmrpc_host::size::ByteSize;
 
 use crate::bars;
+use crate::cores;
 use crate::forks;
 use crate::header::Header;
 use crate::plot::Plot;
@@ -15,21 +16,29 @@ use crate::results::{File, Ratio, Results, Row};
 pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String {
     let mut text = String::from(
         "# Results\n\n\
-         Made by `ci/bench`; do not edit by hand. Each file `*.jsonl` has a header line (commit, \
-         machine, versions, command) and a row a line, as the programs print them with `--json`. \
-         All processes ran on this one machine, the client pinned to one core and its server to \
-         another, over loopback UDP where the name does not say another driver. Instruction counts \
-         (`ci/instructions`) are in `instructions.txt`.\n\n\
+         Made by `ci/bench` (all rows, 25 minutes; `--only NAMES` some of them); do not edit by \
+         hand. Each file `*.jsonl` has a header line (commit, machine, versions, command) and a \
+         row a line, as the programs print them with `--json`. All processes ran on one machine, \
+         the client pinned to one core and its server to another, over loopback UDP where the \
+         name does not say another driver. Other records: `instructions.txt` \
+         (`ci/instructions`), `simulation.txt` (`ci/sim`), `fuzz.txt` (`ci/fuzz`), \
+         `reclamation.txt` (`ci/reclamation --record`).\n\n\
          The machine is shared and noisy, so absolute figures differ from day to day. Ratios are \
          taken block by block, ours and the bare device's in turns: the median, and the quartiles \
          in brackets. The bare device carries the same datagrams, on the same cores, in the same \
-         run, with no protocol.\n\n",
+         run, with no protocol.\n\n\
+         How far apart two cores of a rented machine are changes from minute to minute: *near*, \
+         they share a cache, and a line of it goes to and fro in 50 to 70 ns; *far*, it takes \
+         around 300 ns. What is bare gets slower by that, and what we add does not, so ratios \
+         are harder to meet while the cores are near. Each file says what it was before and after \
+         its rows.\n\n",
     );
     if let Some(file) = results.files.first() {
         machine(&mut text, &file.header);
     }
     bars::table(&mut text, results);
     text += changes;
+    origins(&mut text, results);
     for file in &results.files {
         section(&mut text, file, plots);
     }
@@ -38,13 +47,28 @@ pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String
 
 /// Writing to a string does not fail, so results of `write!` are dropped below.
 fn machine(text: &mut String, header: &Header) {
-    let Header { commit, date, processor, cores, memory_mib, kernel, rustc, .. } = header;
+    let Header { processor, cores, memory_mib, kernel, rustc, .. } = header;
     let _ = writeln!(
         text,
-        "| | |\n|---|---|\n| commit | `{commit}` |\n| day | {date} |\n| processor | {processor}, \
-         {cores} cores |\n| memory | {memory_mib} MiB |\n| kernel | {kernel} |\n| compiler | \
-         {rustc} |\n"
+        "| | |\n|---|---|\n| processor | {processor}, {cores} cores |\n| memory | {memory_mib} MiB \
+         |\n| kernel | {kernel} |\n| compiler | {rustc} |\n"
     );
+}
+
+/// Which commit each file is of, and how far apart the cores were.
+fn origins(text: &mut String, results: &Results) {
+    let _ = writeln!(
+        text,
+        "## Where the rows come from\n\n| results | commit | day | cores before | cores after \
+         |\n|---|---|---|---|---|"
+    );
+    for File { name, header, .. } in &results.files {
+        let (before, after) =
+            (cores::text(header.line_before_ns), cores::text(header.line_after_ns));
+        let Header { commit, date, .. } = header;
+        let _ = writeln!(text, "| {name} | `{commit}` | {date} | {before} | {after} |");
+    }
+    text.push('\n');
 }
 
 fn section(text: &mut String, file: &File, plots: &[Plot]) {

@@ -26,7 +26,7 @@ use super::host::{SessionId, Side};
 use super::tag::{Binding, TagKeys};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
-use crate::wire::packet::{Flags, HEADER_BYTES, Packet};
+use crate::wire::packet::{Flags, Packet};
 
 /// Shortest secret that a key is made from, in bytes.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -210,20 +210,6 @@ pub(super) fn is_authentic(
     }
 }
 
-/// The same for the header as it came, of a packet that says that it is tagged if its session's
-/// are. Without tags none can be right.
-#[inline(always)]
-pub(super) fn is_tagged(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    header: &[u8; HEADER_BYTES],
-) -> bool {
-    match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged(binding, header),
-        _ => false,
-    }
-}
-
 /// What only this life of this endpoint knows: the source of its cookies and nonces.
 #[derive(Clone, Copy)]
 pub(super) struct Secret(pub(super) [u8; 16]);
@@ -238,9 +224,11 @@ impl Secret {
         hasher.finish()
     }
 
-    /// The nonce of a session, as its client.
+    /// The nonce of a session, as its client. Half of it is the same for all sessions.
     pub(super) fn client_nonce(&self, session: SessionId) -> u64 {
-        self.hash(b'c', &[session.index.into(), session.generation.into()])
+        let life = self.hash(b'l', &[]) & !u64::from(u32::MAX);
+        let hash = self.hash(b'c', &[session.index.into(), session.generation.into()]);
+        life | hash & u64::from(u32::MAX)
     }
 
     /// The nonce of a session, as its server.

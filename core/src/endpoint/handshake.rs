@@ -1,22 +1,20 @@
-//! Sessions: how they are opened.
+//! Sessions: how they are asked for. How they are granted is in `accept`.
 
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Guard, Parties};
 use super::cipher::SessionCipher;
-use super::congestion::{Arriving, Control};
+use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
 use super::straight::{straight, template};
-use super::table::{ClientSession, ClientState, ServerSession, ServerSlot};
+use super::table::{ClientSession, ClientState};
 use super::transmit::{Io, Seal, send, session_flags};
-use super::window::Reordering;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{
-    Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, REFUSAL_BYTES, Refusal,
-    SLOTS_MAX,
+    Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, Refusal, SLOTS_MAX,
 };
 use crate::wire::packet::{Flags, Header, Kind};
 
@@ -26,11 +24,6 @@ pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The first `count` bits.
 fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
-}
-
-/// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
-fn is_later(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) as i32 > 0
 }
 
 impl Endpoint<'_> {
@@ -111,7 +104,7 @@ impl Endpoint<'_> {
     }
 
     /// Sends a packet of the handshake.
-    fn send_greeting<T: Tx, H: Host>(
+    pub(super) fn send_greeting<T: Tx, H: Host>(
         &self,
         io: &mut Io<'_, T, H>,
         peer: SocketAddrV4,
@@ -122,39 +115,6 @@ impl Endpoint<'_> {
         send(io.tx, Seal::plain(self.crc), peer, header, bytes.len(), |payload| {
             payload.copy_from_slice(bytes);
         });
-    }
-
-    /// Whether a hello may leave anything behind. If not, its sender is told what it lacks.
-    fn is_welcome<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        hello: &Hello,
-        payload: &[u8],
-    ) -> bool {
-        if !self.secret.knows(now, peer, hello) {
-            self.counters.challenges += 1;
-            let cookie = self.secret.fresh_cookie(now, peer, hello);
-            let challenge = Challenge { nonce: hello.nonce, cookie };
-            let header = Header::new(Kind::Challenge, hello.session, hello.generation);
-            self.send_greeting(io, peer, header, &challenge.to_bytes());
-            return false;
-        }
-        let shown = match &self.keys {
-            Some(keys) => keys.hello_proof(&payload[..PROVED_BYTES]) == hello.proof,
-            None => !hello.features.contains(Features::AUTHENTICATED),
-        };
-        if !shown {
-            self.counters.bad_tag += 1;
-            self.send_refusal(io, peer, hello, Refusal::NotAuthenticated);
-            return false;
-        }
-        let alike = hello.features.encrypts() == self.config.features.encrypts();
-        if !alike {
-            self.send_refusal(io, peer, hello, Refusal::Encryption);
-        }
-        alike
     }
 
     /// The server wants to see that we receive at our address.
@@ -184,167 +144,6 @@ impl Endpoint<'_> {
         session.last_asked = now;
         session.due = now + HELLO_AGAIN_AFTER;
         self.send_hello(io, index);
-    }
-
-    pub(super) fn on_hello<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        payload: &[u8],
-    ) {
-        let Ok(hello) = Hello::parse(payload) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        if !self.is_welcome(now, io, peer, &hello, payload) {
-            return;
-        }
-        let mut free = None;
-        for index in 0..self.server_sessions.len() {
-            let session = &self.server_sessions[index];
-            if !session.open {
-                free = free.or(Some(index));
-                continue;
-            }
-            if session.peer != peer {
-                continue;
-            }
-            if session.remote_incarnation > hello.incarnation {
-                return self.send_refusal(io, peer, &hello, Refusal::StaleIncarnation);
-            }
-            let same_life = session.remote_incarnation == hello.incarnation;
-            if same_life && session.remote.index != hello.session {
-                continue;
-            }
-            if same_life && session.remote.generation == hello.generation {
-                return self.send_hello_ack(io, index);
-            }
-            if same_life && is_later(session.remote.generation, hello.generation) {
-                // A late copy of the hello of an earlier use.
-                self.counters.stale += 1;
-                return;
-            }
-            // A later life of the client, or a later use of its session.
-            self.close_server(now, io, index, Closed::Superseded);
-            free = free.or(Some(index));
-        }
-        match free {
-            Some(index) => self.accept(now, io, index, peer, &hello),
-            None => self.send_refusal(io, peer, &hello, Refusal::NoSessions),
-        }
-    }
-
-    fn accept<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        peer: SocketAddrV4,
-        hello: &Hello,
-    ) {
-        let generation = self.server_sessions[index].generation.wrapping_add(1);
-        let remote = SessionId { index: hello.session, generation: hello.generation };
-        // Checks are left out only where neither end asks for them.
-        let features = hello.features | self.config.features;
-        let server = SessionId { index: index as u32, generation };
-        let parties = Parties {
-            client_incarnation: hello.incarnation,
-            client: remote,
-            client_nonce: hello.nonce,
-            server_incarnation: self.config.incarnation,
-            server,
-            server_nonce: self.secret.server_nonce(server),
-        };
-        let template = template(Kind::Response, remote, features);
-        let straight = straight(Kind::Request, server, features, peer);
-        let place = self.client_sessions.len() + index;
-        let begin = (straight.first_part(), template.first_part());
-        let keyed = self.keys.as_mut().map(|keys| {
-            let secret = keys.secret(&parties);
-            (keys.guard(secret, Side::Server, place, begin), secret)
-        });
-        self.server_sessions[index] = ServerSession {
-            open: true,
-            suspected: false,
-            generation,
-            peer,
-            remote,
-            remote_incarnation: hello.incarnation,
-            payload_bytes: hello.payload_bytes_max.min(self.config.payload_bytes_max),
-            remote_window: hello.window,
-            slots: hello.slots.min(self.config.slots_per_session),
-            features,
-            template,
-            straight,
-            // What is left in it of the last session finds nothing to send.
-            queue: self.server_sessions[index].queue,
-            guard: keyed.map(|(guard, _)| guard),
-            secret: keyed.map_or([0; 16], |(_, secret)| secret),
-            control: Control::new(self.config.congestion),
-            arriving: Arriving::NONE,
-            reordering: Reordering::NONE,
-            waiting: 0,
-            last_heard: now,
-        };
-        let first = index << self.slot_shift;
-        for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
-            let queued = slot.outgoing.queued;
-            *slot = ServerSlot::EMPTY;
-            slot.outgoing.queued = queued;
-        }
-        let event = SessionEvent::Accepted { incarnation: hello.incarnation };
-        io.tell(now, Side::Server, server, event);
-        self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
-        self.send_hello_ack(io, index);
-    }
-
-    fn send_hello_ack<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        let session = &self.server_sessions[index];
-        let id = SessionId { index: index as u32, generation: session.generation };
-        let ack = HelloAck {
-            incarnation: self.config.incarnation,
-            client_incarnation: session.remote_incarnation,
-            session: id.index,
-            generation: id.generation,
-            payload_bytes_max: session.payload_bytes,
-            slots: session.slots,
-            window: self.config.window_packets,
-            features: session.features,
-            lease_ms: (self.config.lease.as_nanos() / 1_000_000) as u32,
-            nonce: self.secret.server_nonce(id),
-            proof: [0; PROOF_BYTES],
-        };
-        let mut bytes = ack.to_bytes();
-        if let Some(keys) = &self.keys {
-            let proof = keys.ack_proof(&session.secret, &bytes[..PROVED_BYTES]);
-            bytes[PROVED_BYTES..].copy_from_slice(&proof);
-        }
-        let SessionId { index, generation } = session.remote;
-        self.send_greeting(
-            io,
-            session.peer,
-            Header::new(Kind::HelloAck, index, generation),
-            &bytes,
-        );
-    }
-
-    fn send_refusal<T: Tx, H: Host>(
-        &mut self,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        hello: &Hello,
-        refusal: Refusal,
-    ) {
-        let client = SessionId { index: hello.session, generation: hello.generation };
-        let mut bytes = [0; REFUSAL_BYTES];
-        bytes[0] = refusal as u8;
-        if let Some(keys) = &self.keys {
-            let proof = keys.refusal_proof(client, hello.nonce, refusal as u8);
-            bytes[1..].copy_from_slice(&proof);
-        }
-        let header = Header::new(Kind::Refuse, hello.session, hello.generation);
-        self.send_greeting(io, peer, header, &bytes);
     }
 
     /// The secret bytes of the session that a hello's answer grants: `Err` if the answer does not
@@ -392,8 +191,12 @@ impl Endpoint<'_> {
             return self.decline(io, peer, &ack, secret);
         };
         let slots_max = self.config.slots_per_session;
+        // With a key, the proof has shown that it answers this hello and no former life's.
+        let answers =
+            self.keys.is_some() || ack.proof == HelloAck::echo(self.secret.client_nonce(client));
         let session = &mut self.client_sessions[index];
         let ours = ack.client_incarnation == self.config.incarnation
+            && answers
             && ack.slots <= slots_max
             && ack.payload_bytes_max <= self.config.payload_bytes_max;
         let remote = SessionId { index: ack.session, generation: ack.generation };

@@ -14,9 +14,9 @@
 //!   `straight`: the usual case of both; `parts`: what both share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
-//! - `handshake`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `poll`: what a poll does, in which order; `transmit`: packets out; `seal`: what is put on each; `outgoing`: a message on its way;
-//!   `queue`: whose turn it is;
+//! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
+//! - `poll`: what a poll does, in which order; `transmit`: packets out; `seal`: what is put on each; `unusual`: such as few are;
+//!   `outgoing`: a message on its way; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod accept;
 mod ahead;
 pub mod auth;
 mod bits;
@@ -64,6 +65,7 @@ mod straight;
 pub mod table;
 mod tag;
 mod transmit;
+mod unusual;
 pub mod view;
 mod waits;
 mod wheel;

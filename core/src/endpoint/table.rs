@@ -342,6 +342,8 @@ pub struct ServerSession {
     /// The client's index and generation of the session.
     pub(super) remote: SessionId,
     pub(super) remote_incarnation: u64,
+    /// From its hello; half of it names the client's life.
+    pub(super) remote_nonce: u64,
     pub(super) features: Features,
     /// Slots with packets to send.
     pub(super) queue: Queue,
@@ -364,6 +366,7 @@ impl ServerSession {
         peer: NOWHERE,
         remote: SessionId { index: 0, generation: 0 },
         remote_incarnation: 0,
+        remote_nonce: 0,
         payload_bytes: 0,
         remote_window: 0,
         slots: 0,

@@ -11,12 +11,13 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
+use super::unusual::send_whole_unusual;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
-use crate::wire::template::{Template, seal_by_flags, seal_checked, seal_header};
+use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind};
+use crate::wire::template::{Template, seal_checked, seal_header};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -385,7 +386,7 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    if line.template.is_checked() {
+    if line.template.flags() & CHECKED != 0 {
         return put_whole(tx, line, (request, slot), whole, outgoing, seal_checked);
     }
     // Memory keeps bytes as they are: there this is the usual packet.
@@ -418,41 +419,12 @@ fn put_whole<T: Tx>(
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     let check = seal(header, payload, line.crc);
-    if let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys) {
+    // The flags say it, so that nothing else is looked at: the guard may be far from any cache.
+    if header[2] & !CHECKED != 0
+        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
+    {
         keys.tags.put_whole(binding, header, check);
     }
-    outgoing.short = Short::Sent;
-    true
-}
-
-/// The same for a packet that is encrypted, or has a tag and a payload that is not covered.
-#[cold]
-#[inline(never)]
-#[expect(clippy::too_many_arguments, reason = "a struct of them would be made on the usual way")]
-fn send_whole_unusual<T: Tx>(
-    tx: &mut T,
-    crc: Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    peer: SocketAddrV4,
-    template: &Template,
-    request: u64,
-    slot: u16,
-    whole: Whole,
-    outgoing: &mut Outgoing,
-) -> bool {
-    let bytes = usize::from(whole.bytes);
-    let from = &outgoing.inline[..bytes];
-    let seal = Seal::new(crc, keys, guard);
-    let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
-        return false;
-    };
-    let (header, rest) = datagram.split_first_chunk_mut().expect("room for a header");
-    let payload = &mut rest[..bytes];
-    copy_short(payload, from);
-    template.put_whole(header, bytes, request, slot, whole.head);
-    seal_by_flags(header, payload, crc);
-    seal.finish(datagram);
     outgoing.short = Short::Sent;
     true
 }

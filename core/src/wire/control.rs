@@ -42,7 +42,8 @@ pub struct Hello {
     pub window: u16,
     /// Features wanted.
     pub features: Features,
-    /// A number that the client has not used for another session.
+    /// A number that the client has not used for another session. Its upper half is the same for
+    /// all sessions of one life, and drawn at random: see [`Hello::is_same_life`].
     pub nonce: u64,
     /// What the server has answered a hello like this one with ([`Challenge`]); zero before.
     pub cookie: u64,
@@ -78,6 +79,12 @@ impl Hello {
         };
         check_limits(hello.slots, hello.window, hello.payload_bytes_max)?;
         Ok(hello)
+    }
+
+    /// Whether a hello with this nonce, of the same incarnation, is of the same life: lives are
+    /// told apart also where a configuration, or a clock's reading, was used twice.
+    pub fn is_same_life(&self, nonce: u64) -> bool {
+        (self.nonce ^ nonce) >> 32 == 0
     }
 
     /// The hello as bytes.
@@ -120,7 +127,8 @@ pub struct HelloAck {
     pub lease_ms: u32,
     /// A number that the server has not used for another session.
     pub nonce: u64,
-    /// Shows that the server has the key: covers the fields before. Zeros without a key.
+    /// Shows that the server has the key: covers the fields before, and the hello's nonce. Without
+    /// a key it is [`HelloAck::echo`] of that.
     pub proof: [u8; PROOF_BYTES],
 }
 
@@ -128,6 +136,11 @@ pub struct HelloAck {
 pub const HELLO_ACK_BYTES: usize = 64;
 
 impl HelloAck {
+    /// Shows, without a key, which hello is answered: the one with this nonce.
+    pub fn echo(nonce: u64) -> [u8; PROOF_BYTES] {
+        u128::from(nonce).to_le_bytes()
+    }
+
     /// Parses a hello's answer.
     ///
     /// # Errors

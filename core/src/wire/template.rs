@@ -61,10 +61,10 @@ impl Template {
         Self(array_at(&bytes, 0))
     }
 
-    /// Whether its packets have their payload under the checksum.
+    /// The flags of its packets, as far as templates have any.
     #[inline(always)]
-    pub(crate) fn is_checked(&self) -> bool {
-        self.0[2] & CHECKED != 0
+    pub(crate) fn flags(&self) -> u8 {
+        self.0[2]
     }
 
     /// All that its packets' headers have in front of the tag, as one block.
@@ -107,12 +107,13 @@ pub(crate) fn seal_header(header: &mut [u8; HEADER_BYTES], crc: Crc32c) -> u32 {
     check
 }
 
-/// Seals a header, and its payload if the flags say so.
+/// Seals a header, and its payload if the flags say so, with the checksum that is returned.
 #[inline(always)]
-pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
+pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
     let checked = header[2] & CHECKED != 0;
     let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
     put(header, CHECK_AT, check.to_le_bytes());
+    check
 }
 
 #[cfg(test)]
@@ -143,7 +144,7 @@ mod tests {
             template.put_whole(header, payload.len(), request, slot, head);
             seal_by_flags(header, payload, crc);
             prop_assert_eq!(*header, wanted);
-            if template.is_checked() {
+            if template.flags() & CHECKED != 0 {
                 header[CHECK_AT..].fill(0);
                 seal_checked(header, payload, crc);
             } else {

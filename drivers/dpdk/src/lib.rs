@@ -20,6 +20,7 @@ mod device;
 mod eal;
 mod error;
 mod flows;
+mod kind;
 mod links;
 mod loans;
 #[allow(unsafe_code)]
@@ -34,6 +35,7 @@ mod sys;
 pub use device::{DpdkDevice, DpdkStats};
 pub use eal::{Eal, EalConfig};
 pub use error::DpdkError;
+pub use kind::listens;
 pub use links::Links;
 pub use loans::ZeroCopyTransmit;
 pub use port::{Port, PortConfig};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dpdk_sys as dpdk;
 
 use crate::error::DpdkError;
+use crate::kind::Kind;
 use crate::port::Port;
 use crate::sys;
 
@@ -26,29 +27,22 @@ pub enum ZeroCopyTransmit {
     Off,
 }
 
-/// Whether packets of a port may end with bytes that are sent from where they lie. Not so for ports
-/// that read memory by themselves, for which it would have to be mapped.
+/// Whether packets of a port may end with bytes that are sent from where they lie.
 pub(crate) fn borrows(
     name: &str,
-    driver: &str,
+    kind: &Kind,
     info: &dpdk::rte_eth_dev_info,
     asked: ZeroCopyTransmit,
 ) -> Result<bool, DpdkError> {
-    let copies = matches!(driver, "net_memif" | "net_af_packet" | "net_tap");
-    let can = copies && info.tx_offload_capa & sys::several_pieces() != 0;
+    let can = kind.copies_what_it_sends() && info.tx_offload_capa & sys::several_pieces() != 0;
     match asked {
         ZeroCopyTransmit::On if !can => {
-            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: driver.to_owned() })
+            Err(DpdkError::CopiesOnly { port: name.to_owned(), driver: kind.to_string() })
         }
         ZeroCopyTransmit::On => Ok(true),
-        ZeroCopyTransmit::Auto => Ok(can && pays_to_borrow(driver)),
+        ZeroCopyTransmit::Auto => Ok(can && kind.pays_to_borrow()),
         ZeroCopyTransmit::Off => Ok(false),
     }
-}
-
-/// Drivers over which lending was found to be faster than copying.
-fn pays_to_borrow(driver: &str) -> bool {
-    driver == "net_memif"
 }
 
 /// What the device has of others' memory, by ticket.

@@ -2,17 +2,17 @@
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dmrpc_core::device::RECEIVE_QUEUE;
 use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
 use crate::eal::{Eal, c_string};
 use crate::error::DpdkError;
+use crate::kind::Kind;
 use crate::loans::{self, TICKETS, ZeroCopyTransmit};
 use crate::macs::Mac;
 use crate::queue::{BURST_MAX, QueuePair, SEND_QUEUE};
@@ -61,17 +61,13 @@ const HEADER_BYTES: usize = 14;
 const LINK_POLL: Duration = Duration::from_millis(5);
 /// How long a link may take to come up before it is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// Length of the rings of `net_memif` if nothing else is asked for.
-const MEMIF_RING: usize = 1024;
-/// Length of the rings that `net_af_xdp` shares with the kernel, whatever it is asked for.
-const AF_XDP_RING: u16 = 2048;
 
 /// A port that runs. Closed when dropped.
 #[derive(Debug)]
 pub struct Port {
     id: u16,
     name: String,
-    driver: String,
+    kind: Kind,
     frame_bytes_max: usize,
     receive_queue: usize,
     hardware: Mac,
@@ -80,7 +76,8 @@ pub struct Port {
     interface: Option<u32>,
     /// Where its device is.
     network: Option<Arc<Network>>,
-    started: AtomicBool,
+    /// Whether it runs. Starting and stopping are done under this lock: lanes share a port.
+    started: Mutex<bool>,
     /// It computes the checksums of what is sent.
     sums_up: bool,
     borrows: AtomicBool,
@@ -109,8 +106,8 @@ impl Port {
             }
         };
         let info = sys::info(id).map_err(failed("asking"))?;
-        let driver = sys::driver_name(&info);
-        if driver == "net_af_xdp" && !eal.has_huge_pages() {
+        let kind = Kind::new(&sys::driver_name(&info), &sys::arguments(&info));
+        if kind.needs_huge_pages() && !eal.has_huge_pages() {
             return Err(DpdkError::NeedsHugePages { port: name.to_owned() });
         }
         let most = info.max_rx_queues.min(info.max_tx_queues);
@@ -118,9 +115,9 @@ impl Port {
             let (port, asked) = (name.to_owned(), config.queues);
             return Err(DpdkError::Queues { port, asked, most });
         }
-        check_frame(name, &driver, &info, config.frame_bytes_max)?;
-        let borrows = loans::borrows(name, &driver, &info, config.zero_copy_transmit)?;
-        let mut conf = port_conf(&driver, &info, config);
+        check_frame(name, &kind, &info, config.frame_bytes_max)?;
+        let borrows = loans::borrows(name, &kind, &info, config.zero_copy_transmit)?;
+        let mut conf = port_conf(&kind, &info, config);
         if borrows {
             conf.txmode.offloads |= sys::several_pieces();
         }
@@ -132,14 +129,14 @@ impl Port {
         let mut port = Self {
             id,
             name: name.to_owned(),
-            receive_queue: receive_queue(&driver, receive_ring),
-            driver,
+            receive_queue: kind.receive_queue(receive_ring),
+            kind,
             frame_bytes_max: config.frame_bytes_max,
             hardware: [0; 6],
             socket,
             interface: Some(info.if_index).filter(|index| *index != 0),
             network: Network::current().ok().map(Arc::new),
-            started: AtomicBool::new(false),
+            started: Mutex::new(false),
             sums_up: conf.txmode.offloads & sys::send_checksums() == sys::send_checksums(),
             borrows: AtomicBool::new(borrows),
             returned: (0..config.queues).map(|_| [const { AtomicU32::new(0) }; TICKETS]).collect(),
@@ -148,13 +145,10 @@ impl Port {
         };
         for queue in 0..config.queues {
             let rings = (receive_ring, send_ring);
-            let held = match port.driver.as_str() {
-                // One ring each for the way there and the way back.
-                "net_af_xdp" => (2 * AF_XDP_RING, 2 * AF_XDP_RING),
-                _ => rings,
-            };
+            let kernels = port.kind.rings_of_kernel();
+            let held = kernels.map_or(rings, |ring| (2 * ring, 2 * ring));
             let pool = new_pool(eal, held, config.frame_bytes_max, socket)?;
-            if port.driver == "net_af_xdp" && pool.pieces() != 1 {
+            if kernels.is_some() && pool.pieces() != 1 {
                 return Err(DpdkError::Scattered {
                     port: port.name.clone(),
                     pieces: pool.pieces(),
@@ -164,8 +158,7 @@ impl Port {
             port.pools.push(pool);
         }
         port.hardware = sys::hardware_address(id).map_err(failed("asking"))?;
-        if port.driver == "net_tap" {
-            // The kernel has the port's own address, at the other end.
+        if port.kind.shares_its_address() {
             port.hardware[5] ^= 1;
         }
         port.bring_up(config.link_timeout)?;
@@ -193,7 +186,7 @@ impl Port {
             let port = self.name.clone();
             return Err(match result {
                 // A memif client is refused as long as nobody listens.
-                Err(source) if !self.is_memif() => {
+                Err(source) if !self.kind.is_memif() => {
                     DpdkError::Port { port, doing: "starting", source, said: log::take() }
                 }
                 _ => {
@@ -206,8 +199,7 @@ impl Port {
 
     /// Whether the port has a link. `net_af_packet` says so even when its interface is down.
     fn is_connected(&self) -> bool {
-        // The kernel's end of a tap is brought up when the port is there.
-        let interface = self.interface.filter(|_| self.driver != "net_tap");
+        let interface = self.interface.filter(|_| self.kind.is_an_interface());
         sys::link_is_up(self.id) && interface.is_none_or(sys::interface_runs)
     }
 
@@ -232,35 +224,44 @@ impl Port {
     }
 
     /// Whether it is memory that two processes share.
-    pub(crate) fn is_memif(&self) -> bool {
-        self.driver == "net_memif"
+    pub fn is_memif(&self) -> bool {
+        self.kind.is_memif()
     }
 
     fn start(&self) -> io::Result<()> {
-        if self.started.load(Ordering::Relaxed) {
-            return Ok(());
+        self.start_locked(&mut self.started.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn start_locked(&self, started: &mut bool) -> io::Result<()> {
+        if !*started {
+            sys::start_port(self.id, self.network.clone())?;
+            *started = true;
         }
-        sys::start_port(self.id, self.network.clone())?;
-        self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Looks after the link: one that was lost because its other end went away is asked for again.
-    /// Returns whether it is up. To be called now and then by the one thread that polls.
+    /// Looks after the link: one that was lost because its other end went away is asked for again,
+    /// by the end that connects, at its start. Returns whether it is up. Any thread that polls may
+    /// call it: queue pairs of a port that is stopped receive and send nothing.
     pub(crate) fn look_after(&self) -> bool {
         if sys::link_is_up(self.id) {
             return true;
         }
-        // Only memif's connecting side has to ask again, and it does so at its start. Other queue
-        // pairs of a port that is stopped receive and send nothing.
-        if self.is_memif() {
-            if self.started.swap(false, Ordering::Relaxed) {
-                let _ = sys::stop_port(self.id, self.network.clone());
-            }
-            let _ = self.start();
-            // What it says about a peer that is not there would only pile up.
-            log::take();
+        if !self.kind.connects() {
+            return false;
         }
+        // Another thread is at it.
+        let Ok(mut started) = self.started.try_lock() else { return false };
+        // It may have come up since.
+        if sys::link_is_up(self.id) {
+            return true;
+        }
+        if std::mem::take(&mut *started) {
+            let _ = sys::stop_port(self.id, self.network.clone());
+        }
+        let _ = self.start_locked(&mut started);
+        // What it says about a peer that is not there would only pile up.
+        log::take();
         false
     }
 
@@ -271,7 +272,7 @@ impl Port {
 
     /// The driver of the port, such as `net_memif`.
     pub fn driver(&self) -> &str {
-        &self.driver
+        self.kind.name()
     }
 
     /// The port's hardware address.
@@ -366,7 +367,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        if self.started.load(Ordering::Relaxed) {
+        if *self.started.get_mut().unwrap_or_else(PoisonError::into_inner) {
             let _ = sys::stop_port(self.id, self.network.clone());
         }
         sys::close_port(self.id, self.network.clone());
@@ -376,11 +377,6 @@ impl Drop for Port {
         }
         log::take();
     }
-}
-
-/// Whether a driver chains buffers for frames of any length, whatever it states as its limit.
-fn chains(driver: &str) -> bool {
-    driver == "net_memif"
 }
 
 /// The longest frame that a port states, in bytes.
@@ -394,11 +390,11 @@ fn longest_frame(info: &dpdk::rte_eth_dev_info) -> usize {
 
 fn check_frame(
     name: &str,
-    driver: &str,
+    kind: &Kind,
     info: &dpdk::rte_eth_dev_info,
     asked: usize,
 ) -> Result<(), DpdkError> {
-    let most = if chains(driver) { usize::from(u16::MAX) } else { longest_frame(info) };
+    let most = if kind.chains() { usize::from(u16::MAX) } else { longest_frame(info) };
     let most = most.min(usize::from(u16::MAX) - usize::from(crate::queue::headroom()));
     match asked <= most {
         true => Ok(()),
@@ -408,12 +404,12 @@ fn check_frame(
 
 /// How DPDK is to configure a port.
 fn port_conf(
-    driver: &str,
+    kind: &Kind,
     info: &dpdk::rte_eth_dev_info,
     config: &PortConfig,
 ) -> dpdk::rte_eth_conf {
     let mut conf = dpdk::rte_eth_conf::default();
-    conf.rxmode.mtu = mtu(driver, info, config.frame_bytes_max);
+    conf.rxmode.mtu = mtu(kind, info, config.frame_bytes_max);
     if config.checksum_offload {
         conf.rxmode.offloads = info.rx_offload_capa & sys::receive_checksums();
         conf.txmode.offloads = info.tx_offload_capa & sys::send_checksums();
@@ -425,23 +421,12 @@ fn port_conf(
 }
 
 /// The MTU to configure; 0 is the default.
-fn mtu(driver: &str, info: &dpdk::rte_eth_dev_info, frame_bytes_max: usize) -> u32 {
+fn mtu(kind: &Kind, info: &dpdk::rte_eth_dev_info, frame_bytes_max: usize) -> u32 {
     let usual = frame_bytes_max <= ETHERNET_FRAME_BYTES;
-    if usual || chains(driver) || info.max_mtu == 0 {
+    if usual || kind.chains() || info.max_mtu == 0 {
         return 0;
     }
     (frame_bytes_max - HEADER_BYTES) as u32
-}
-
-/// Frames that a receive ring of so many entries holds.
-fn receive_queue(driver: &str, ring: u16) -> usize {
-    match driver {
-        // What is in a socket's buffer, which no ring of ours says anything about.
-        "net_af_packet" | "net_tap" => RECEIVE_QUEUE,
-        // Its length is the argument `rsize`; a full one holds its sender up and loses nothing.
-        "net_memif" => MEMIF_RING,
-        _ => usize::from(ring),
-    }
 }
 
 fn clamp_ring(wanted: u16, limit: &dpdk::rte_eth_desc_lim) -> u16 {

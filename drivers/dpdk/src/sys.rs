@@ -158,6 +158,20 @@ pub(crate) fn driver_name(info: &dpdk::rte_eth_dev_info) -> String {
     unsafe { text(info.driver_name) }
 }
 
+/// The arguments that a port's device was made with, `key=value` with commas between; none if DPDK
+/// keeps none.
+pub(crate) fn arguments(info: &dpdk::rte_eth_dev_info) -> String {
+    if info.device.is_null() {
+        return String::new();
+    }
+    // SAFETY: the device of a port that is there is there, and so are its arguments, if any.
+    unsafe {
+        let arguments = dpdk::rte_dev_devargs(info.device).as_ref();
+        let given = arguments.map_or(std::ptr::null(), |given| given.__bindgen_anon_1.args);
+        if given.is_null() { String::new() } else { text(given) }
+    }
+}
+
 /// The NUMA node that a port is on, if it is on one.
 pub(crate) fn socket(port: u16) -> Option<u32> {
     // SAFETY: no memory is passed.

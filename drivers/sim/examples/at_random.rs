@@ -192,7 +192,8 @@ fn main() -> ExitCode {
         within &= difference <= LOADS_MAX;
         println!(
             "{{\"op\":\"{name}_at_random\",\"hot_ns\":{hot:.0},\"random_ns\":{spread:.0},\
-             \"load_ns\":{load:.1},\"loads\":{difference:.2}}}"
+             \"load_ns\":{load:.1},\"loads\":{difference:.2},\"calls\":{}}}",
+            blocks.max(1) * CALLS as usize
         );
     }
     assert_eq!(scene.world.references(), REFERENCES as u64, "as many as before");

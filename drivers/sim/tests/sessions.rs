@@ -6,9 +6,12 @@ mod common;
 
 use common::actor::Plan;
 use common::{DATAGRAM_BYTES, End, Work, World, address};
+use dmrpc_core::crc32c::Crc32c;
+use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{CallError, Closed, SessionEvent, Side};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::message::Status;
+use dmrpc_core::wire::packet::{Header, Kind};
 use dmrpc_sim::cluster::Clock;
 use dmrpc_sim::faults::Faults;
 
@@ -221,5 +224,76 @@ fn sizes_of_datagrams_are_agreed_on() {
     }
     world.finish(2);
     assert_eq!(world.oracle.borrow().answered_ok(), 2);
+    world.settle();
+}
+
+/// A client that starts again under the number of its former life is another one all the same: its
+/// calls are executed, and what its former life asked for is not what they get.
+#[test]
+fn a_reused_incarnation_is_another_life() {
+    for key in [None, Some(Key::new(&[1; 32]).expect("long enough"))] {
+        let mut world = World::with(3, Faults::NONE, 2, |_, config| {
+            config.key = key;
+            Clock::TRUE
+        });
+        world.peer(1).wanted.insert(0);
+        run(&mut world, MS(5));
+        // The former life has used its session's place more often than the next one will.
+        for _ in 0..3 {
+            let session = world.peer(1).sessions[&0];
+            let now = world.cluster.now(1);
+            let node = world.cluster.node(1);
+            node.endpoint.disconnect(now, &mut node.device, &mut node.actor, session);
+            run(&mut world, MS(50));
+        }
+        let before = world.peer(1).plan(Plan { body_bytes: 100, ..Plan::default() });
+        world.finish(5);
+        assert_eq!(world.oracle.borrow().end_of(before), Some(OK));
+        let incarnation = world.cluster.node(1).endpoint.config().incarnation;
+        world.restart_as(1, Clock::TRUE, |config| {
+            (config.incarnation, config.secret, config.key) = (incarnation, [9; 16], key);
+        });
+        let ids: Vec<_> = (0..20).map(|_| world.peer(1).plan(Plan::default())).collect();
+        world.finish(5);
+        for id in ids {
+            assert_eq!(world.oracle.borrow().end_of(id), Some(OK));
+        }
+        assert!(closed(&mut world, 0, Side::Server, Closed::Superseded));
+        world.settle();
+    }
+}
+
+/// The answer to a hello of a former life, late, under the same number and the same name of the
+/// session: it speaks of a session whose request numbers are used up.
+#[test]
+fn a_late_answer_to_a_former_life_opens_nothing() {
+    let mut world = World::new(3, Faults::NONE, 2);
+    world.cluster.network().record_from(Some(address(0)));
+    world.cluster.network().record(true);
+    world.peer(1).wanted.insert(0);
+    run(&mut world, MS(5));
+    let recorded = world.cluster.network().recorded();
+    world.cluster.network().record(false);
+    let is_ack = |bytes: &[u8]| {
+        Header::parse(bytes, Crc32c::detect()).is_ok_and(|header| header.kind == Kind::HelloAck)
+    };
+    let (from, to, ack) =
+        recorded.iter().find(|(_, _, bytes)| is_ack(bytes)).expect("its hello was answered");
+    let before = world.peer(1).plan(Plan { body_bytes: 100, ..Plan::default() });
+    world.finish(5);
+    assert_eq!(world.oracle.borrow().end_of(before), Some(OK));
+    let incarnation = world.cluster.node(1).endpoint.config().incarnation;
+    world.cluster.network().set_cut(address(1), address(0), true);
+    world.restart_as(1, Clock::TRUE, |config| {
+        (config.incarnation, config.secret) = (incarnation, [9; 16]);
+    });
+    let after = world.peer(1).plan(Plan { body_bytes: 100, ..Plan::default() });
+    run(&mut world, MS(1));
+    world.cluster.network().inject(*from, *to, ack);
+    run(&mut world, MS(1));
+    assert_eq!(world.cluster.node(1).endpoint.counters().stale, 1, "the name is the same");
+    world.cluster.network().set_cut(address(1), address(0), false);
+    world.finish(5);
+    assert_eq!(world.oracle.borrow().end_of(after), Some(OK));
     world.settle();
 }

@@ -57,14 +57,14 @@ impl Ports {
         }
         for text in &args.dpdk_vdev {
             let name = eal.add_vdev(text)?;
-            let link_timeout = config.link_timeout.filter(|_| !listens(text));
+            let link_timeout = config.link_timeout.filter(|_| !dmrpc_dpdk::listens(text));
             ports.push(Port::open(&eal, &name, &PortConfig { link_timeout, ..config })?);
         }
         if ports.is_empty() {
             return Err(DpdkError::NoPorts.into());
         }
         // Over memif the sender's queue pair of a number ends in ours of that number.
-        let chosen_by_senders = ports.iter().all(|port| port.driver() == "net_memif");
+        let chosen_by_senders = ports.iter().all(|port| port.is_memif());
         let steered = queues > 1 && !chosen_by_senders;
         let lanes = steered.then(|| Lanes::new(queues.into(), config.frame_bytes_max));
         let (prefix_bits, gateway) = (args.prefix_bits, args.gateway);
@@ -157,9 +157,4 @@ pub(crate) fn eal_config(args: &DriverArgs) -> EalConfig {
         memory_mib: (args.dpdk_memory.0 >> 20) as u32,
         cores: available_cores().unwrap_or_default(),
     }
-}
-
-/// Whether a virtual device is the side of a memif link that has no link before the other comes.
-fn listens(vdev: &str) -> bool {
-    vdev.starts_with("net_memif") && !vdev.split(',').any(|part| part == "role=client")
 }
