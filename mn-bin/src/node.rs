@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Config, Endpoint};
+use dmrpc_core::endpoint::{Config, Endpoint, Polled};
 use dmrpc_core::memory::{Atomic, Handed, Memory, Plain};
 use dmrpc_core::service::{
     CORE_COUNTS, DetachedAccount, Detachment, Detachments, Identity, MemoryNode, SessionHolder,
@@ -49,6 +49,8 @@ const PIN_BYTES: u64 = 64;
 const PINS_LIMIT: u64 = 1 << 24;
 /// Polls between two looks at signals and the report's time.
 const POLLS_A_LOOK: u32 = 256;
+/// Looks for packets in a row, in vain, before a poll.
+const LOOKS_A_POLL: u32 = 16;
 
 /// What all poll loops have in common.
 struct Common<'a> {
@@ -392,8 +394,13 @@ fn serve<M: Memory>(
     let mut dumps = 0;
     let mut meter = PollMeter::default();
     loop {
-        let now = clock.now();
-        let polled = endpoint.poll(now, device, node);
+        let (now, polled) = match spin(endpoint, device, node, (&idle, &mut meter, clock)) {
+            Some(found) => found,
+            None => {
+                let now = clock.now();
+                (now, endpoint.poll(now, device, node))
+            }
+        };
         let reclaimed = node.host.host.reclaim(now, RECLAIM_UNITS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         meter.count(now, polled, worked);
@@ -427,6 +434,29 @@ fn serve<M: Memory>(
         let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
         idle.after_poll(worked, now, deadline, device);
     }
+}
+
+/// Looks for packets a few times while there is nothing else to do, in a loop that never pauses:
+/// the shorter a look in vain, the sooner the next one finds what came meanwhile. `None` if nothing
+/// came, or there may be something else to do.
+#[inline]
+fn spin<M: Memory>(
+    endpoint: &mut Endpoint<'_>,
+    device: &mut AnyDevice,
+    node: &mut Served<'_, M>,
+    (idle, meter, clock): (&Idle, &mut PollMeter, &Clock),
+) -> Option<(Instant, Polled)> {
+    if !idle.is_busy() || !meter.is_resting() {
+        return None;
+    }
+    for _ in 0..LOOKS_A_POLL {
+        let found = endpoint.look(|| clock.now(), device, node);
+        if found.is_some() {
+            return found;
+        }
+        meter.count_empty();
+    }
+    None
 }
 
 /// What this core tells whoever asks for statistics.
