@@ -202,6 +202,10 @@ impl Endpoint<'_> {
         // The next call's first attempt.
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
+        let noted_later = tx.is_some();
+        if !noted_later {
+            note_time(now, session, slot, slot_number, call.deadline);
+        }
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,
@@ -241,9 +245,9 @@ impl Endpoint<'_> {
             let alone = self.ready.is_empty() && outgoing.short == Short::Unsent;
             alone && !outgoing.queued && leave(tx, self.crc, &self.keys, session, slot, slot_number)
         });
-        slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-        slot.due = (now + session.rtt.timeout()).min(slot.deadline);
-        session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
+        if noted_later {
+            note_time(now, session, slot, slot_number, call.deadline);
+        }
         let (request, due) = (slot.request, slot.due);
         if leaves {
             self.counters.packets_sent += 1;
@@ -300,6 +304,20 @@ impl Endpoint<'_> {
         // Numbers of one slot that are not settled are close together.
         settled.wrapping_sub(call.call) as i32 >= 0
     }
+}
+
+/// Notes when a call that begins must be over, when it is looked at next, and when it began.
+#[inline(always)]
+fn note_time(
+    now: Instant,
+    session: &mut ClientSession,
+    slot: &mut ClientSlot,
+    number: u16,
+    deadline: Option<Duration>,
+) {
+    slot.deadline = deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
+    slot.due = (now + session.rtt.timeout()).min(slot.deadline);
+    session.rtt.begin(number, slot.request >> ATTEMPT_BITS, now);
 }
 
 /// Sends a request that is one packet. Returns false if the device has no room.

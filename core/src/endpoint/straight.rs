@@ -86,10 +86,6 @@ fn verify(
         let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
         return if sound { Ok(()) } else { Err(Fault::Checksum) };
     }
-    if bytes[2] == 0 {
-        let sound = crc.header(bytes) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
-        return if sound { Ok(()) } else { Err(Fault::Checksum) };
-    }
     if bytes[2] & CHECKED == 0 {
         return verify_unchecked(crc, keys, guard, bytes);
     }

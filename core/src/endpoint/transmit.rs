@@ -17,7 +17,7 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind};
-use crate::wire::template::{Template, seal_checked, seal_header};
+use crate::wire::template::{Template, seal_checked};
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -386,31 +386,22 @@ pub(super) fn send_whole<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
-    if line.template.flags() & CHECKED != 0 {
-        return put_whole(tx, line, (request, slot), whole, outgoing, seal_checked);
+    if line.template.flags() & CHECKED == 0 {
+        // One by one, so that nothing is put together for it where it is not called.
+        let Line { crc, keys, guard, peer, template } = *line;
+        return send_whole_unusual(
+            tx,
+            crc,
+            keys,
+            guard,
+            peer,
+            template,
+            request,
+            slot as u16,
+            whole,
+            outgoing,
+        );
     }
-    // Memory keeps bytes as they are: there this is the usual packet.
-    if line.guard.is_none() {
-        return put_whole(tx, line, (request, slot), whole, outgoing, |header, _, crc| {
-            seal_header(header, crc)
-        });
-    }
-    // One by one, so that nothing is put together for it where it is not called.
-    let Line { crc, keys, guard, peer, template } = *line;
-    let slot = slot as u16;
-    send_whole_unusual(tx, crc, keys, guard, peer, template, request, slot, whole, outgoing)
-}
-
-/// Puts a packet into the device, sealed by `seal`, which returns the checksum, and its tag.
-#[inline(always)]
-fn put_whole<T: Tx>(
-    tx: &mut T,
-    line: &Line<'_>,
-    (request, slot): (u64, usize),
-    whole: Whole,
-    outgoing: &mut Outgoing,
-    seal: impl FnOnce(&mut [u8; HEADER_BYTES], &[u8], Crc32c) -> u32,
-) -> bool {
     let bytes = usize::from(whole.bytes);
     // Before the device is asked, so that it is known to both how long the packet can be.
     let from = &outgoing.inline[..bytes];
@@ -418,9 +409,9 @@ fn put_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    let check = seal(header, payload, line.crc);
+    let check = seal_checked(header, payload, line.crc);
     // The flags say it, so that nothing else is looked at: the guard may be far from any cache.
-    if header[2] & !CHECKED != 0
+    if header[2] != CHECKED
         && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
     {
         keys.tags.put_whole(binding, header, check);
