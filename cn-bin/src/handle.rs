@@ -30,13 +30,12 @@
 mod memory;
 
 use std::fmt;
-use std::os::fd::AsFd;
 use std::thread::Thread;
 use std::time::Duration as StdDuration;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::message::Method;
-use dmrpc_host::idle::{Doorbell, Idle, WaitBoth};
+use dmrpc_host::idle::{Doorbell, Idle, Wait, WaitBoth};
 use dmrpc_host::spsc::{self, Consumer, Producer};
 
 use crate::args::{Arg, entries, shortest};
@@ -186,12 +185,12 @@ pub struct Handle {
 }
 
 /// Idles on the device and the bell together.
-fn rest<D: AsFd>(idle: &mut Idle, device: &D, doorbell: &Doorbell, rest: Rest) {
+fn rest<D: Wait>(idle: &mut Idle, device: &D, doorbell: &Doorbell, rest: Rest) {
     let both = WaitBoth { device, doorbell };
     idle.after_poll(rest.worked, rest.now, rest.again_at, &both);
 }
 
-impl<D: Device + AsFd> Node<D> {
+impl<D: Device + Wait> Node<D> {
     /// Makes a handle. Allocates its rings: to be called at start.
     ///
     /// # Errors

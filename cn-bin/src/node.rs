@@ -80,8 +80,9 @@ pub struct Node<D> {
     pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
-    /// Whether mappings that slices were made of are to be given back.
-    pub(crate) unmaps: Cell<bool>,
+    /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
+    /// that slices were made of, or to go on with operations that have several stages.
+    pub(crate) chores: Cell<bool>,
     pub(crate) clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
     pub(crate) burst_at: Cell<Option<Instant>>,
@@ -151,7 +152,7 @@ impl<D: Device> Node<D> {
             shared: RefCell::new(None),
             pens: RefCell::new(None),
             lends: Cell::new(false),
-            unmaps: Cell::new(false),
+            chores: Cell::new(false),
             clock,
             burst_at: Cell::new(None),
             local,
@@ -168,8 +169,7 @@ impl<D: Device> Node<D> {
     /// of its store, instead of asking the memory node that looks after it, whose address is that
     /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
     /// node goes on running them, since counts need an owner there, but not what moves bytes: that
-    /// is done here, on pages that it told the place of. (Begun ones of `put`, `take` and
-    /// `read_ref` travel as messages.)
+    /// is done here, on pages that it told the place of.
     ///
     /// # Errors
     /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
@@ -182,7 +182,7 @@ impl<D: Device> Node<D> {
             let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
             *self.shared.borrow_mut() = Some(shared);
         } else {
-            *self.pens.borrow_mut() = Some(PoolPens::new(pool));
+            *self.pens.borrow_mut() = Some(PoolPens::new(pool, self.config.calls));
         }
         Ok(())
     }
@@ -272,6 +272,11 @@ impl<D: Device> Node<D> {
         state.peers.end(peer);
         let mut host = PollHost { state: &mut state, user: None };
         endpoint.with(|endpoint| endpoint.disconnect(now, device, &mut host, peer.session));
+        drop((core, state));
+        if self.chores.get() {
+            // What has several stages ends with its message.
+            self.do_chores();
+        }
     }
 
     /// Ends all sessions in which this node makes calls, as [`Node::disconnect`] does: to be called

@@ -15,16 +15,17 @@ use dmrpc_cxl::{Direct, Pool, PoolMemory};
 use dmrpc_host::idle::Wait;
 
 use crate::args::Arg;
-use crate::call::{Finished, Outgoing, Spec};
+use crate::call::{CallOptions, Finished, Outgoing, Spec};
 use crate::call_here::ended_here;
 use crate::error::Error;
 use crate::local::POOL_ADDRESS;
-use crate::memory::Region;
+use crate::memory::{Making, Region};
 use crate::node::Node;
 use crate::order::RegionKey;
 use crate::peers::Peer;
 use crate::pending::{Begin, Interest, Place, Reply, Ticket};
 use crate::replies::LentReply;
+use crate::staged::Staged;
 use crate::statistics::Operation;
 use crate::zero_copy::Lent;
 
@@ -36,11 +37,13 @@ const PAGES: usize = 4096;
 /// longest message takes.
 const QUESTIONS_MAX: usize = 2 * 2048 / PLACES_MAX;
 /// Bytes of the longest answer.
-const ANSWER_BYTES: usize = 8 * PLACES_MAX;
+pub(crate) const ANSWER_BYTES: usize = 8 * PLACES_MAX;
 
 /// What a participant of a pool in flush mode knows.
 pub(crate) struct PoolPens {
-    pens: Pens<'static, PoolMemory>,
+    pub(crate) pens: Pens<'static, PoolMemory>,
+    /// Operations that are between their stages.
+    pub(crate) staged: Vec<Staged>,
     /// Keeps the mapping.
     pool: Arc<Pool>,
     /// What slices were made of.
@@ -48,12 +51,14 @@ pub(crate) struct PoolPens {
 }
 
 impl PoolPens {
-    pub(crate) fn new(pool: &Arc<Pool>) -> Self {
+    pub(crate) fn new(pool: &Arc<Pool>, calls: usize) -> Self {
         // Some bytes for as long as the process lives: not worth a way to give them back.
         let regions = Box::leak(vec![KnownRegion::EMPTY; REGIONS].into_boxed_slice());
         let pages = Box::leak(vec![KnownPage::EMPTY; PAGES].into_boxed_slice());
         let pens = Pens::new(pool.store_memory(), regions, pages);
-        Self { pens, pool: Arc::clone(pool), lent: Lent::default() }
+        // Each has an entry among the calls.
+        let staged = Vec::with_capacity(calls);
+        Self { pens, staged, pool: Arc::clone(pool), lent: Lent::default() }
     }
 
     /// The store's bytes where they are.
@@ -220,21 +225,54 @@ fn asking<'s>(spec: &Spec<'_>, question: &'s [u8]) -> Spec<'s> {
     }
 }
 
-impl<D: Device> Node<D> {
+impl<D: Device + Wait> Node<D> {
+    /// Makes a region and learns where its pages are. None if the memory node says no: in other
+    /// words than those of the operation that this is for.
+    pub(crate) fn make_placed(
+        &self,
+        making: &Making,
+        options: CallOptions,
+    ) -> Result<Option<Region>, Error> {
+        let mut body = [0; ANSWER_BYTES];
+        let Finished { peer, reply, .. } = self.block(&making.spec(options), &[], &mut body)?;
+        Ok(self.learn_made(peer, (making.offset, making.length), &reply, &body))
+    }
+}
+
+impl<D> Node<D> {
+    /// Takes note of the region that an answer tells of, which has `length` bytes, and of the
+    /// places of its pages from that of `offset` on.
+    pub(crate) fn learn_made(
+        &self,
+        peer: Peer,
+        (offset, length): (u64, u64),
+        reply: &Reply,
+        body: &[u8],
+    ) -> Option<Region> {
+        let (numbers, _) = reply.parameters.as_chunks::<8>();
+        let (Status::OK, [_, _, name]) = (reply.status, numbers) else { return None };
+        let name = RegionName(u64::from_le_bytes(*name));
+        self.learn(region_of(peer, name), offset, reply, body);
+        Some(Region { peer, name, length })
+    }
+
     /// Takes note of an answer.
-    fn learn(&self, of: RegionOf, offset: u64, reply: &Reply, body: &[u8]) {
+    pub(crate) fn learn(&self, of: RegionOf, offset: u64, reply: &Reply, body: &[u8]) {
         let (numbers, _) = reply.parameters.as_chunks::<8>();
         let (words, _) = body[..reply.body_bytes.min(body.len())].as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        if let (Some(pens), [base, length]) = (self.pens.borrow_mut().as_mut(), numbers) {
+        if let (Some(pens), [base, length, ..]) = (self.pens.borrow_mut().as_mut(), numbers) {
             let extent = (u64::from_le_bytes(*base), u64::from_le_bytes(*length));
             pens.pens.learn(of, offset, extent, words);
         }
     }
+}
 
-    /// Does a read or a write that is begun, if this process may look at the pages, and keeps what
-    /// it came to under a ticket; `None` to leave it to the memory node. If places have to be asked
-    /// for, this waits for the answer: what is begun later must not come before.
+impl<D: Device> Node<D> {
+    /// Does a read or a write that is begun, or begins what has several stages, if this process may
+    /// look at the pages, and keeps what it came to under a ticket; `None` to leave it to the
+    /// memory node. If places of a region have to be asked for, this waits for the answer: what is
+    /// begun later must not come before.
     #[cold]
     #[inline(never)]
     pub(crate) fn begin_by_pen(
@@ -244,13 +282,16 @@ impl<D: Device> Node<D> {
         (place, room): (Place, u32),
         interest: Interest,
     ) -> Option<Result<Ticket, Error>> {
-        let region = spec.region?;
+        self.pens.borrow().as_ref()?;
+        let Some(region) = spec.region else {
+            return self.begin_staged(spec, outgoing, (place, room), interest);
+        };
         let is_write = match (spec.operation, place) {
             (Operation::Read, Place::Buffer(_)) if spec.length == u64::from(room) => false,
             (Operation::Write, Place::Nowhere) => true,
             _ => return None,
         };
-        if spec.length == 0 || self.pens.borrow().is_none() {
+        if spec.length == 0 {
             return None;
         }
         let of = region_of(spec.peer, region);

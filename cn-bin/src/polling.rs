@@ -25,8 +25,8 @@ impl<D: Device> Node<D> {
     /// Polls once; returns whether there was work, the time, and when to poll again in any case.
     #[inline(never)]
     pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
-        if self.unmaps.get() {
-            self.unmap_lent();
+        if self.chores.get() {
+            self.do_chores();
         }
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
@@ -51,7 +51,7 @@ impl<D: Device> Node<D> {
             let mut core = self.core.borrow_mut();
             let Core { endpoint, device, polls, looks, .. } = &mut *core;
             let is_due = *looks >= LOOKS_A_POLL || !polls.is_resting();
-            if is_due || self.ring.get().is_some() || self.unmaps.get() {
+            if is_due || self.ring.get().is_some() || self.chores.get() {
                 *looks = 0;
                 drop(core);
                 return self.poll_with(user).0;
@@ -94,6 +94,13 @@ impl<D: Device> Node<D> {
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
         (worked, now, again_at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn do_chores(&self) {
+        let is_left = self.unmap_lent() | self.go_on_staged();
+        self.chores.set(is_left);
     }
 
     /// Counts the steps of handlers that ran in a poll that began at `start`, and lets the panic of

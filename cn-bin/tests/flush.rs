@@ -3,47 +3,12 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use common::{Server, config, pattern};
+use common::flush::{PAGE, Shared, packets};
+use common::pattern;
 use dmrpc_cn::memory::{ALL_RIGHTS, Cause};
 use dmrpc_cn::statistics::Operation;
-use dmrpc_cn::{Memory, MemoryError, Node, NodeConfig};
-use dmrpc_cxl::pool::Overwrite;
-use dmrpc_cxl::{Mapping, Mode, Pool, PoolConfig, PoolDevice};
-
-const PAGE: usize = 4096;
-
-struct Shared {
-    pool: Arc<Pool>,
-    server: Server,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let mapping = Mapping::memfd("dmrpc-flush", 64 << 20).expect("memory");
-        let config = PoolConfig { participants: 4, ring_participants: 4, ..PoolConfig::default() };
-        let identity = (5, [6, 7]);
-        let pool = Pool::format(mapping, Mode::Flush, &config, identity, Overwrite::Unused);
-        let pool = Arc::new(pool.expect("room"));
-        let server = Server::pool_node(&pool);
-        Self { pool, server }
-    }
-
-    fn node(&self, index: u32) -> Node<PoolDevice> {
-        let participant = self.pool.attach(Some(index), 1).expect("free");
-        let device = PoolDevice::new(Arc::clone(&self.pool), participant).expect("rings");
-        let local = device.local_addr();
-        let node = Node::new(device, local, &NodeConfig { datagram_bytes: 4400, ..config() });
-        let node = node.expect("a node");
-        node.share_pool(&self.pool, index).expect("a pool");
-        node
-    }
-
-    fn memory<'n>(&self, node: &'n Node<PoolDevice>) -> Memory<'n, PoolDevice> {
-        node.memory(node.connect(self.server.address).expect("it serves"))
-    }
-}
+use dmrpc_cn::{MemoryError, Node};
+use dmrpc_cxl::PoolDevice;
 
 #[test]
 fn reads_and_writes_take_no_message_once_places_are_known() {
@@ -125,12 +90,6 @@ fn operations_of_all_kinds_mix() {
     let mut all = vec![0; 5000];
     assert_eq!(memory.take(&reference, &mut all).expect("its own"), 5000);
     assert!(all == pattern(5000, 2));
-}
-
-/// Packets that went to and from the memory node: at most a page's worth of bytes each.
-fn packets(node: &Node<PoolDevice>) -> u64 {
-    let endpoint = node.statistics().endpoint;
-    endpoint.packets_sent + endpoint.datagrams_received
 }
 
 #[test]

@@ -28,8 +28,12 @@ pub const QUESTION_BYTES: usize = 32;
 /// ```
 /// The answer has as parameters, u64 each, how far into its page the region begins, and the
 /// region's length; as its body a word for each page from that of the offset on: where it is, a
-/// multiple of [`PAGE_BYTES`] or 0 if it
-/// was never written, and 1 more with the pen.
+/// multiple of [`PAGE_BYTES`] or 0 if it was never written, and 1 more with the pen.
+///
+/// A question about region 0 is followed by one to three [steps](crate::wire::memory_op), of which
+/// the first makes the region that is asked about, and none moves bytes; references that they are
+/// about are the request's arguments. Then the range ends with the region, the answer has the
+/// region's name as third parameter, and all has its effect or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The region's name.
@@ -43,7 +47,14 @@ pub struct Question {
 }
 
 impl Question {
-    /// Parses a question; `None` if it is none.
+    /// Parses a question and what makes the region that it is about; `None` if it is none.
+    pub fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (question, making) = bytes.split_at_checked(QUESTION_BYTES)?;
+        let question = Self::parse(question)?;
+        (making.is_empty() || question.region == 0).then_some((question, making))
+    }
+
+    /// Parses a question alone; `None` if it is none.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; QUESTION_BYTES] = bytes.try_into().ok()?;
         let word = |at| u64_at(bytes, at);
@@ -314,5 +325,13 @@ mod tests {
         }
         assert_eq!(Question::parse(&[2; QUESTION_BYTES]), None);
         assert_eq!(Question::parse(&[0; 31]), None);
+        assert_eq!(Question::split(&[0; 31]), None);
+        let about = |region| {
+            let question = Question { region, offset: 0, length: 9, with_pen: false };
+            [&question.to_bytes()[..], &[1; 32]].concat()
+        };
+        let (question, making) = (about(0), [1; 32]);
+        assert_eq!(Question::split(&question).map(|(_, making)| making), Some(&making[..]));
+        assert_eq!(Question::split(&about(3)), None, "it is there already");
     }
 }

@@ -14,7 +14,7 @@ mod system {
     const VERSIONS: std::ops::Range<&str> = "22.11".."22.12";
 
     /// Everything that the driver calls: functions by name, with the types that they need.
-    const FUNCTIONS: [&str; 32] = [
+    const FUNCTIONS: [&str; 33] = [
         "rte_eal_init",
         "rte_eal_cleanup",
         "rte_eal_get_runtime_dir",
@@ -23,6 +23,7 @@ mod system {
         "rte_eal_hotplug_add",
         "rte_eal_hotplug_remove",
         "rte_openlog_stream",
+        "rte_log_set_level_pattern",
         "rte_version",
         "rte_thread_register",
         "rte_thread_unregister",
@@ -102,6 +103,7 @@ mod system {
             .allowlist_function("shim_.*")
             .allowlist_type("shim_.*")
             .allowlist_var("RTE_ETH_(TX|RX)_OFFLOAD_(IPV4_CKSUM|MULTI_SEGS|MBUF_FAST_FREE)")
+            .allowlist_var("RTE_LOG_DEBUG")
             .opaque_type("rte_mbuf")
             .opaque_type("rte_mempool")
             .opaque_type("_IO_FILE")

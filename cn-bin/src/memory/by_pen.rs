@@ -10,8 +10,8 @@ use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::Ref;
 use dmrpc_host::idle::Wait;
 
-use super::request::{Request, StepBytes};
-use super::{AsyncMemory, Memory, OperationError, Region};
+use super::request::{Making, Request, StepBytes};
+use super::{Memory, OperationError, Region};
 use crate::pending::Interest;
 use crate::statistics::Operation;
 
@@ -49,6 +49,11 @@ impl<D: Device + Wait> Memory<'_, D> {
         }
     }
 
+    /// The region that `making` makes; the error is of `request`, which that is for.
+    fn made(&self, making: &Making, request: &Request) -> Result<Option<Region>, OperationError> {
+        self.node.make_placed(making, self.options).map_err(|error| request.failed(error))
+    }
+
     /// As [`Memory::read_ref`]; `None` if that is to be done by a message.
     pub(super) fn read_ref_by_pen(
         &self,
@@ -56,7 +61,13 @@ impl<D: Device + Wait> Memory<'_, D> {
         offset: u64,
         out: &mut [u8],
     ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).ok()?;
+        let request = Request::read_ref(self.peer, reference, offset, out.len());
+        request.within(reference.length).ok()?;
+        let making = Making::map(self.peer, reference, (offset, out.len() as u64));
+        let mapped = match self.made(&making, &request) {
+            Ok(made) => made?,
+            Err(error) => return Some(Err(error)),
+        };
         let read = self.read(mapped, offset, out);
         self.let_go(mapped);
         Some(read.map_err(part_of(Operation::ReadRef)))
@@ -64,7 +75,11 @@ impl<D: Device + Wait> Memory<'_, D> {
 
     /// As [`Memory::put`]; `None` if that is to be done by a message.
     pub(super) fn put_by_pen(&self, bytes: &[u8]) -> Option<Result<Ref, OperationError>> {
-        let region = self.alloc(bytes.len() as u64).ok()?;
+        let request = Request::put(self.peer, bytes.len());
+        let region = match self.made(&Making::alloc(self.peer, bytes.len() as u64), &request) {
+            Ok(made) => made?,
+            Err(error) => return Some(Err(error)),
+        };
         let made = self
             .write(region, 0, bytes)
             .and_then(|()| self.run(&Request::refer_and_free(region), &[], &mut [])?.reference());
@@ -80,67 +95,23 @@ impl<D: Device + Wait> Memory<'_, D> {
         reference: &Ref,
         out: &mut [u8],
     ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).ok()?;
-        let taken = self.read(mapped, 0, out).and_then(|()| {
-            self.run(&Request::end_mapped(reference, mapped), &[], &mut []).map(drop)
-        });
-        if taken.is_err() {
+        let request = Request::take(self.peer, reference);
+        // Of what is short, all that can fail is in the first message.
+        let is_short = out.len() as u64 <= Making::TOLD_BYTES;
+        let making = match is_short {
+            true => Making::take(self.peer, reference),
+            false => Making::map(self.peer, reference, (0, out.len() as u64)),
+        };
+        let mapped = match self.made(&making, &request) {
+            Ok(made) => made?,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut taken = self.read(mapped, 0, out);
+        if !is_short && taken.is_ok() {
+            taken = self.run(&Request::end_mapped(reference, mapped), &[], &mut []).map(drop);
+        }
+        if is_short || taken.is_err() {
             self.let_go(mapped);
-        }
-        Some(taken.map_err(part_of(Operation::Take)))
-    }
-}
-
-impl<D: Device> AsyncMemory<'_, D> {
-    async fn let_go(&self, region: Region) {
-        if !self.memory.begin_free(region) {
-            // It fails only if the session is over.
-            let _ = self.free(region).await;
-        }
-    }
-
-    /// As [`Memory::read_ref_by_pen`].
-    pub(super) async fn read_ref_by_pen(
-        &self,
-        reference: &Ref,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).await.ok()?;
-        let read = self.read(mapped, offset, out).await;
-        self.let_go(mapped).await;
-        Some(read.map_err(part_of(Operation::ReadRef)))
-    }
-
-    /// As [`Memory::put_by_pen`].
-    pub(super) async fn put_by_pen(&self, bytes: &[u8]) -> Option<Result<Ref, OperationError>> {
-        let region = self.alloc(bytes.len() as u64).await.ok()?;
-        let made = match self.write(region, 0, bytes).await {
-            Ok(()) => match self.run(&Request::refer_and_free(region), &[], 0).await {
-                Ok(finished) => finished.reference(),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        if made.is_err() {
-            self.let_go(region).await;
-        }
-        Some(made.map_err(part_of(Operation::Put)))
-    }
-
-    /// As [`Memory::take_by_pen`].
-    pub(super) async fn take_by_pen(
-        &self,
-        reference: &Ref,
-        out: &mut [u8],
-    ) -> Option<Result<(), OperationError>> {
-        let mapped = self.map_ref(reference).await.ok()?;
-        let taken = match self.read(mapped, 0, out).await {
-            Ok(()) => self.run(&Request::end_mapped(reference, mapped), &[], 0).await.map(drop),
-            Err(error) => Err(error),
-        };
-        if taken.is_err() {
-            self.let_go(mapped).await;
         }
         Some(taken.map_err(part_of(Operation::Take)))
     }

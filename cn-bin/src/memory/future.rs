@@ -202,11 +202,6 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         if out.is_empty() {
             return self.read_once(&Request::read_ref(peer, reference, offset, 0), out).await;
         }
-        if self.memory.has_pens()
-            && let Some(read) = self.read_ref_by_pen(reference, offset, out).await
-        {
-            return read;
-        }
         if out.len() > MESSAGE_BODY_BYTES_MAX {
             Request::read_ref(peer, reference, offset, out.len()).within(reference.length)?;
         }
@@ -223,11 +218,6 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub async fn put(&self, bytes: &[u8]) -> Result<Ref, OperationError> {
-        if self.memory.has_pens()
-            && let Some(put) = self.put_by_pen(bytes).await
-        {
-            return put;
-        }
         if bytes.len() <= MESSAGE_BODY_BYTES_MAX {
             let request = Request::put(self.memory.peer, bytes.len());
             return self.run(&request, bytes, 0).await?.reference();
@@ -251,11 +241,6 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
     pub async fn take(&self, reference: &Ref, out: &mut [u8]) -> Result<usize, OperationError> {
         let request = Request::take(self.memory.peer, reference);
         let length = request.room(out.len())?;
-        if self.memory.has_pens()
-            && let Some(taken) = self.take_by_pen(reference, &mut out[..length]).await
-        {
-            return taken.map(|()| length);
-        }
         if length <= MESSAGE_BODY_BYTES_MAX {
             self.read_once(&request, &mut out[..length]).await?;
             return Ok(length);

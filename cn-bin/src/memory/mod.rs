@@ -29,7 +29,7 @@ use crate::call::{CallOptions, Finished};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::statistics::Operation;
-pub(crate) use request::{Request, StepBytes};
+pub(crate) use request::{Making, Request, StepBytes};
 
 /// Most bytes that one message carries: longer reads and writes travel as several.
 pub const MESSAGE_BODY_BYTES_MAX: usize = 8 << 20;

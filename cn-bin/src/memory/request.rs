@@ -1,5 +1,7 @@
 //! Requests to a memory node, as values.
 
+use dmrpc_core::pen::{PLACES_MAX, QUESTION_BYTES, Question};
+use dmrpc_core::store::PAGE_BYTES;
 use dmrpc_core::wire::memory_op::{
     self, MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step,
     emit_steps,
@@ -13,6 +15,9 @@ use crate::call::{CallOptions, Spec};
 use crate::error::Error;
 use crate::peers::Peer;
 use crate::statistics::Operation;
+
+/// Most bytes of a question for places with the steps that make the region.
+const MAKING_BYTES_MAX: usize = QUESTION_BYTES + 3 * STEP_BYTES;
 
 /// The first argument, which is the reference that a request is about.
 const ARGUMENT: RefOperand = RefOperand::Argument(0);
@@ -220,6 +225,76 @@ impl Request {
         match usize::try_from(self.length) {
             Ok(length) if length <= room => Ok(length),
             _ => Err(self.error(Cause::RoomTooSmall { room })),
+        }
+    }
+}
+
+/// A request that makes a region and asks where its first pages are, in one message: for those who
+/// move the bytes themselves.
+pub(crate) struct Making {
+    peer: Peer,
+    reference: Option<ArgEntry>,
+    /// Where the pages that are asked about begin, and the region's length, in bytes.
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    question: heapless::Vec<u8, MAKING_BYTES_MAX>,
+}
+
+impl Making {
+    /// Bytes whose places one answer tells, wherever in a page they begin.
+    pub(crate) const TOLD_BYTES: u64 = (PLACES_MAX as u64 - 1) * PAGE_BYTES;
+
+    /// About `bytes` bytes from `offset` on of a region of `length` bytes.
+    fn new(
+        peer: Peer,
+        (offset, bytes, length): (u64, u64, u64),
+        with_pen: bool,
+        steps: &[Step],
+    ) -> Self {
+        let question = Question { region: 0, offset, length: bytes, with_pen }.to_bytes();
+        let steps = steps.iter().flat_map(Step::to_bytes);
+        let question = question.into_iter().chain(steps).collect();
+        Self { peer, reference: None, offset, length, question }
+    }
+
+    /// A new region, to be written.
+    pub(crate) fn alloc(peer: Peer, length: u64) -> Self {
+        Self::new(peer, (0, length, length), true, &[Step::Alloc { length }])
+    }
+
+    /// What a reference refers to, of which `bytes` bytes from `offset` on are to be read.
+    pub(crate) fn map(peer: Peer, reference: &Ref, (offset, bytes): (u64, u64)) -> Self {
+        let steps = [Step::MapRef { reference: ARGUMENT }];
+        let making = Self::new(peer, (offset, bytes, reference.length), false, &steps);
+        Self { reference: Some(ArgEntry::Ref(*reference)), ..making }
+    }
+
+    /// The same, all of it, and the reference ends. What the answer does not tell the
+    /// place of might be lost with the session: for what is not longer than
+    /// [`Making::TOLD_BYTES`].
+    pub(crate) fn take(peer: Peer, reference: &Ref) -> Self {
+        let steps = [
+            Step::MapRef { reference: ARGUMENT },
+            Step::ClaimRef { reference: ARGUMENT },
+            Step::DropRef { reference: RefOperand::MadeBy(1) },
+        ];
+        let length = reference.length;
+        let making = Self::new(peer, (0, length, length), false, &steps);
+        Self { reference: Some(ArgEntry::Ref(*reference)), ..making }
+    }
+
+    /// The call.
+    pub(crate) fn spec(&self, options: CallOptions) -> Spec<'_> {
+        Spec {
+            peer: self.peer,
+            method: Method::PLACES,
+            operation: Operation::Call,
+            region: None,
+            offset: self.offset,
+            length: self.length,
+            arguments: self.reference.as_slice(),
+            parameters: &self.question,
+            options,
         }
     }
 }

@@ -37,26 +37,22 @@ impl<D> Node<D> {
         if let Some(pens) = self.pens.borrow_mut().as_mut() {
             pens.lent.count -= 1;
             pens.lent.ended.push(mapped);
-            self.unmaps.set(true);
+            self.chores.set(true);
         }
     }
 }
 
 impl<D: Device> Node<D> {
-    /// Gives mappings back whose slices are gone.
-    #[cold]
-    pub(crate) fn unmap_lent(&self) {
+    /// Gives mappings back whose slices are gone. Returns whether any are left.
+    pub(crate) fn unmap_lent(&self) -> bool {
         loop {
             let ended = self.pens.borrow_mut().as_mut().and_then(|pens| pens.lent.ended.pop());
-            let Some(mapped) = ended else {
-                self.unmaps.set(false);
-                return;
-            };
+            let Some(mapped) = ended else { return false };
             if !self.memory(mapped.peer).begin_free(mapped) {
                 if let Some(pens) = self.pens.borrow_mut().as_mut() {
                     pens.lent.ended.push(mapped);
                 }
-                return;
+                return true;
             }
         }
     }

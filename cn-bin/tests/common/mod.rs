@@ -1,6 +1,8 @@
 //! What the tests share: a memory node and services in threads of their own.
 #![allow(dead_code)]
 
+pub(crate) mod flush;
+
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

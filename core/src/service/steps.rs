@@ -4,7 +4,7 @@ use super::failure::{Failure, translate, with_size};
 use super::memory_node::{MemoryNode, Results};
 use crate::endpoint::host::{Reply, Source};
 use crate::memory::Memory;
-use crate::store::{EntryId, Error, HolderId, PinId, RegionId, StageId};
+use crate::store::{EntryId, Error, HolderId, PinId, RegionId, StageId, Store};
 use crate::time::Instant;
 use crate::wire::memory_op::{
     MemoryError, RefOperand, RegionName, RegionOperand, Resource, STEPS_MAX, Step, Steps,
@@ -103,6 +103,11 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
             self.steps = number as u8 + 1;
         }
         Ok(())
+    }
+
+    /// The page store.
+    pub(super) fn store(&mut self) -> &mut Store<M> {
+        &mut self.node.store
     }
 
     /// Whether the request has changed what was there before.

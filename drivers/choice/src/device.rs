@@ -8,7 +8,7 @@ use dmrpc_core::device::{Capabilities, Device, Rx, Tx, Work};
 use dmrpc_core::memory::Loan;
 use dmrpc_cxl::{Pool, PoolDevice};
 use dmrpc_host::captured::{Captured, CapturedRx, CapturedTx};
-use dmrpc_host::idle::Wait;
+use dmrpc_host::idle::{Doorbell, Wait};
 use dmrpc_udp::{UdpDevice, UdpRx, UdpTx};
 
 type PoolRx<'a> = <PoolDevice as Device>::Rx<'a>;
@@ -249,5 +249,9 @@ impl Tx for AnyTx<'_> {
 impl Wait for AnyDevice {
     fn wait(&self, timeout: Duration) -> bool {
         either!(AnyDevice, self, device => Wait::wait(device, timeout))
+    }
+
+    fn wait_with(&self, doorbell: &Doorbell, timeout: Duration) -> bool {
+        either!(AnyDevice, self, device => Wait::wait_with(device, doorbell, timeout))
     }
 }

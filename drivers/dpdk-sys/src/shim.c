@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "shim.h"
 
 #include <errno.h>
@@ -195,4 +196,21 @@ void shim_spread(struct rte_eth_conf *conf, uint64_t offers)
 		return;
 	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 	conf->rx_adv_conf.rss_conf.rss_hf = offers & kinds;
+}
+
+static ssize_t log_text(void *cookie, const char *text, size_t length)
+{
+	((shim_said)cookie)(text, length, (uint32_t)rte_log_cur_msg_loglevel());
+	return (ssize_t)length;
+}
+
+FILE *shim_open_log(shim_said said)
+{
+	cookie_io_functions_t functions = { .write = log_text };
+	FILE *stream = fopencookie((void *)said, "a", functions);
+
+	/* A text a call: the C library gathers what one print writes. */
+	if (stream != NULL)
+		setvbuf(stream, NULL, _IONBF, 0);
+	return stream;
 }

@@ -81,6 +81,12 @@ int shim_steer(uint16_t port, uint32_t address, uint16_t source_port, uint16_t q
 /* Asks for datagrams to be spread over the queues by their flow, as far as a port `offers` that. */
 void shim_spread(struct rte_eth_conf *conf, uint64_t offers);
 
+/* What is told of each text that DPDK logs, on the thread that logs it, with its level. */
+typedef void (*shim_said)(const char *text, size_t length, uint32_t level);
+
+/* A stream for DPDK's log that calls `said`; null if there is no memory. */
+FILE *shim_open_log(shim_said said);
+
 /* The NUMA node that a pool was asked to be on; -1 for any. */
 int shim_socket(const struct rte_mempool *pool);
 

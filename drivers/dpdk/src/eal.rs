@@ -62,6 +62,8 @@ impl Eal {
         let started = log::with_standard_files(|| sys::start(&texts));
         remove_runtime_folder();
         let said = log::take();
+        // After the flags for DPDK, which might say otherwise.
+        sys::hear_of_links();
         match started {
             Ok(()) => Ok(Self { no_huge: config.no_huge }),
             Err(source) => {

@@ -20,6 +20,7 @@ mod device;
 mod eal;
 mod error;
 mod flows;
+mod gate;
 mod kind;
 mod links;
 mod loans;

@@ -1,11 +1,12 @@
 //! What DPDK says, kept in memory for error messages instead of printed.
 
+use std::ffi::c_char;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use dpdk_sys::rte_openlog_stream;
+use crate::{gate, sys};
 
 /// Longest text that is taken over, in bytes.
 const TEXT_MAX: u64 = 64 << 10;
@@ -17,26 +18,53 @@ fn memory_file() -> Option<File> {
     // SAFETY: the name is a literal; a descriptor that is not negative is new and ours alone.
     unsafe {
         let fd = libc::memfd_create(c"dmrpc-dpdk-log".as_ptr(), libc::MFD_CLOEXEC);
-        (fd >= 0).then(|| File::from(OwnedFd::from_raw_fd(fd)))
+        if fd < 0 {
+            return None;
+        }
+        // What is written goes to the end, so that truncation is harmless.
+        libc::fcntl(fd, libc::F_SETFL, libc::O_APPEND);
+        Some(File::from(OwnedFd::from_raw_fd(fd)))
     }
 }
 
 /// Has DPDK write to memory from now on. Without it DPDK prints to standard error.
 pub(crate) fn capture() {
     let Some(file) = memory_file() else { return };
-    let Ok(theirs) = file.try_clone() else { return };
-    // SAFETY: the stream takes over a descriptor that is ours, is unbuffered so that nothing has
-    // to be flushed, appends so that truncation is harmless, and is never closed: DPDK has it for
-    // the life of the process.
-    unsafe {
-        let stream = libc::fdopen(theirs.into_raw_fd(), c"a".as_ptr());
-        if stream.is_null() {
-            return;
-        }
-        libc::setvbuf(stream, std::ptr::null_mut(), libc::_IONBF, 0);
-        rte_openlog_stream(stream.cast());
-    }
     *FILE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(file);
+    // SAFETY: DPDK calls `said` with a text that is there as long as the call; the stream is never
+    // closed, because DPDK has it for the life of the process.
+    unsafe {
+        let stream = dpdk_sys::shim_open_log(Some(said));
+        if !stream.is_null() {
+            dpdk_sys::rte_openlog_stream(stream);
+        }
+    }
+}
+
+/// Called for each text that DPDK logs, on the thread that does.
+///
+/// # Safety
+/// `text` is to `length` bytes.
+unsafe extern "C" fn said(text: *const c_char, length: usize, level: u32) {
+    // SAFETY: as promised by the caller.
+    let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) };
+    if level >= dpdk_sys::RTE_LOG_DEBUG {
+        if ends_a_link(&String::from_utf8_lossy(text)) {
+            gate::close();
+            sys::open_gate_later();
+        }
+        return;
+    }
+    if let Some(file) = FILE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).as_mut() {
+        let _ = file.write_all(text);
+    }
+}
+
+/// Whether it is what `net_memif` says before it takes a link down because of its peer, on the
+/// thread that will: the peer said that it goes (message 8 of memif's protocol), or is gone. It is
+/// the only sign that it gives in time.
+fn ends_a_link(text: &str) -> bool {
+    text.contains("Received msg type: 8.") || text.contains("Invalid message size")
 }
 
 /// Runs `work` while what is written to standard output and standard error goes to the same memory:
@@ -110,5 +138,12 @@ mod tests {
         let text = "EAL: a\nEAL: b\n\nEAL: b\n EAL: c \nEAL: d\n  --help   it: helps\nUsage\n";
         assert_eq!(one_line(text), "EAL: b; EAL: c; EAL: d");
         assert_eq!(one_line("\n"), "");
+    }
+
+    #[test]
+    fn the_end_of_a_link_is_known() {
+        assert!(ends_a_link("memif_msg_receive(): Invalid message size = 0\n"));
+        assert!(ends_a_link("memif_msg_receive(): Received msg type: 8.\n"));
+        assert!(!ends_a_link("memif_msg_receive(): Received msg type: 7.\n"));
     }
 }

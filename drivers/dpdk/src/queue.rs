@@ -10,6 +10,7 @@ use std::sync::Arc;
 use dmrpc_core::memory::Loan;
 use dpdk_sys as dpdk;
 
+use crate::gate::Pass;
 use crate::loans::Loans;
 use crate::port::Port;
 
@@ -84,6 +85,7 @@ pub(crate) struct Receiver {
     received: usize,
     mbufs: [*mut dpdk::rte_mbuf; BURST_MAX],
     frames: [dpdk::shim_frame; BURST_MAX],
+    pass: Pass,
     pub(crate) stats: ReceiveStats,
 }
 
@@ -101,6 +103,7 @@ impl Receiver {
             received: 0,
             mbufs: [ptr::null_mut(); BURST_MAX],
             frames: [none; BURST_MAX],
+            pass: Pass::new(),
             stats: ReceiveStats::default(),
         }
     }
@@ -121,17 +124,12 @@ impl Receiver {
     #[inline]
     pub(crate) fn receive(&mut self) -> usize {
         self.release();
+        let (id, queue) = (self.port.id(), self.queue);
+        let (mbufs, frames) = (self.mbufs.as_mut_ptr(), self.frames.as_mut_ptr());
         // SAFETY: both arrays have room for as many as are asked for; the queue is set up and only
         // ours, and a port that is stopped receives nothing.
-        let count = unsafe {
-            dpdk::shim_receive(
-                self.port.id(),
-                self.queue,
-                self.mbufs.as_mut_ptr(),
-                self.frames.as_mut_ptr(),
-                BURST_MAX as u16,
-            )
-        };
+        let burst = || unsafe { dpdk::shim_receive(id, queue, mbufs, frames, BURST_MAX as u16) };
+        let count = self.pass.through(burst);
         self.stats.looks += 1;
         if count == 0 {
             return 0;
@@ -195,13 +193,34 @@ pub(crate) struct Target {
     pub(crate) stats: SendStats,
     /// Packets dropped because the device took no more.
     pub(crate) dropped: u64,
+    pass: Pass,
 }
 
 impl Target {
     /// The sending half of `pair`. One at a time, for as long as `pair` is kept.
     pub(crate) fn new(pair: &QueuePair) -> Self {
         let port = Arc::clone(&pair.port);
-        Self { port, queue: pair.queue, stats: SendStats::default(), dropped: 0 }
+        let stats = SendStats::default();
+        Self { port, queue: pair.queue, stats, dropped: 0, pass: Pass::new() }
+    }
+
+    /// Hands packets that lie at `mbufs` to the device, `count` of them, with as many lengths at
+    /// `bytes`. Returns how many it took: those are its own.
+    ///
+    /// # Safety
+    /// The packets are the caller's, and both pointers are to as many.
+    #[inline]
+    unsafe fn hand_over(
+        &self,
+        mbufs: *mut *mut dpdk::rte_mbuf,
+        bytes: *const u32,
+        count: u16,
+    ) -> usize {
+        let sums_up = self.port.sums_up().into();
+        // SAFETY: as promised by the caller; the queue is set up and only ours.
+        let burst =
+            || unsafe { dpdk::shim_send(self.port.id(), self.queue, mbufs, bytes, count, sums_up) };
+        self.pass.through(burst).into()
     }
 }
 
@@ -294,7 +313,9 @@ impl SendQueue {
             for target in targets {
                 // SAFETY: a queue that is set up and only ours. Ports that keep nothing say that
                 // they cannot do it, and all of them that there was nothing.
-                unsafe { dpdk::rte_eth_tx_done_cleanup(target.port.id(), target.queue, 0) };
+                let ask =
+                    || unsafe { dpdk::rte_eth_tx_done_cleanup(target.port.id(), target.queue, 0) };
+                target.pass.through(ask);
             }
         }
         returned
@@ -361,16 +382,9 @@ impl SendQueue {
         // SAFETY: the range is of packets that are queued and ours; those that the device took are
         // its own, which the caller hears.
         let taken = unsafe {
-            dpdk::shim_send(
-                target.port.id(),
-                target.queue,
-                self.mbufs.as_mut_ptr().add(from),
-                self.bytes.as_ptr().add(from),
-                (to - from) as u16,
-                target.port.sums_up().into(),
-            )
+            let (mbufs, bytes) = (self.mbufs.as_mut_ptr().add(from), self.bytes.as_ptr().add(from));
+            target.hand_over(mbufs, bytes, (to - from) as u16)
         };
-        let taken = usize::from(taken);
         target.stats.bursts += 1;
         target.stats.packets += taken as u64;
         target.stats.blocked += u64::from(taken < to - from);
@@ -392,14 +406,12 @@ impl SendQueue {
                 return;
             }
             let bytes = self.bytes[index];
-            let (id, queue) = (target.port.id(), target.queue);
-            let sums_up = target.port.sums_up().into();
-            let taken = dpdk::shim_send(id, queue, &raw mut copy, &raw const bytes, 1, sums_up);
+            let taken = target.hand_over(&raw mut copy, &raw const bytes, 1);
             if taken == 0 {
                 dpdk::rte_pktmbuf_free_bulk(&raw mut copy, 1);
             }
             target.stats.bursts += 1;
-            target.stats.packets += u64::from(taken);
+            target.stats.packets += taken as u64;
         }
     }
 

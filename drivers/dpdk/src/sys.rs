@@ -9,9 +9,12 @@ use std::ptr;
 use std::ptr::NonNull;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
+
+use crate::gate;
 
 /// What a port offers that sends packets of several pieces.
 pub(crate) fn several_pieces() -> u64 {
@@ -312,6 +315,51 @@ fn on_control_thread(
     check(result.recv().map_err(|_| io::Error::other("DPDK's control thread is gone"))?)
 }
 
+/// Has `net_memif` log what happens to its links: `log.rs` looks for what closes the gate.
+pub(crate) fn hear_of_links() {
+    // SAFETY: the name is a literal.
+    unsafe { dpdk::rte_log_set_level_pattern(c"pmd.net.memif".as_ptr(), dpdk::RTE_LOG_DEBUG) };
+}
+
+/// Runs `work`, which may take a link's memory away, while nobody is inside the gate. For the
+/// control thread.
+fn behind_gate<R>(work: impl FnOnce() -> R) -> R {
+    gate::close();
+    let result = work();
+    gate::open();
+    result
+}
+
+/// Has the gate opened by the control thread once it is done with what it does now; at once if it
+/// cannot be asked to.
+pub(crate) fn open_gate_later() {
+    unsafe extern "C" fn open(_: *mut c_void) {
+        gate::open();
+    }
+    // SAFETY: the callback needs nothing.
+    if unsafe { dpdk::rte_eal_alarm_set(1, Some(open), ptr::null_mut()) } < 0 {
+        gate::open();
+    }
+}
+
+/// A fence in every thread of this process, as if each had one just now.
+pub(crate) fn fence_all_threads() {
+    let barrier = |command: c_int| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    };
+    let quick = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
+    if barrier(quick) {
+        return;
+    }
+    // The process has to say once that it will.
+    let registered = barrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && barrier(quick);
+    if !registered && !barrier(libc::MEMBARRIER_CMD_GLOBAL) {
+        // A kernel that refuses: stores leave a processor long before this is over.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Starts a port.
 pub(crate) fn start_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
@@ -323,7 +371,7 @@ pub(crate) fn start_port(port: u16, network: Option<Arc<Network>>) -> io::Result
 pub(crate) fn stop_port(port: u16, network: Option<Arc<Network>>) -> io::Result<()> {
     let _one = one_at_a_time();
     // SAFETY: no memory is passed.
-    on_control_thread(network, move || unsafe { dpdk::rte_eth_dev_stop(port) })
+    on_control_thread(network, move || behind_gate(|| unsafe { dpdk::rte_eth_dev_stop(port) }))
 }
 
 /// Ends a port.

@@ -90,11 +90,24 @@ pub trait Wait {
     /// Blocks until there may be something to do, or `timeout` is over. Returns whether there may
     /// be something.
     fn wait(&self, timeout: StdDuration) -> bool;
+
+    /// As [`Wait::wait`], with a bell that ends the wait, too. A device without a file descriptor,
+    /// which naps, naps for a millisecond at most: the poll after it looks whether somebody rang.
+    fn wait_with(&self, _doorbell: &Doorbell, timeout: StdDuration) -> bool {
+        self.wait(timeout.min(BELL_LOOK))
+    }
 }
+
+/// Longest wait during which a bell is not heard.
+const BELL_LOOK: StdDuration = StdDuration::from_millis(1);
 
 impl<T: AsFd> Wait for T {
     fn wait(&self, timeout: StdDuration) -> bool {
         sys::wait_readable([self.as_fd()], timeout)
+    }
+
+    fn wait_with(&self, doorbell: &Doorbell, timeout: StdDuration) -> bool {
+        sys::wait_readable([self.as_fd(), doorbell.0.event.as_fd()], timeout)
     }
 }
 
@@ -219,7 +232,7 @@ pub struct WaitBoth<'a, D> {
     pub doorbell: &'a Doorbell,
 }
 
-impl<D: AsFd> Wait for WaitBoth<'_, D> {
+impl<D: Wait> Wait for WaitBoth<'_, D> {
     fn announce(&self) {
         self.doorbell.announce();
     }
@@ -229,8 +242,7 @@ impl<D: AsFd> Wait for WaitBoth<'_, D> {
     }
 
     fn wait(&self, timeout: StdDuration) -> bool {
-        let files = [self.device.as_fd(), self.doorbell.0.event.as_fd()];
-        let ready = sys::wait_readable(files, timeout);
+        let ready = self.device.wait_with(self.doorbell, timeout);
         self.doorbell.silence();
         ready
     }
@@ -253,6 +265,25 @@ mod tests {
         }
         let error = "lazy".parse::<IdleStrategy>().expect_err("unknown").to_string();
         assert_eq!(error, "'lazy' is not an idle strategy: give busy, yield or sleep");
+    }
+
+    /// A device that naps, as pools do.
+    struct Napping;
+
+    impl Wait for Napping {
+        fn wait(&self, timeout: StdDuration) -> bool {
+            std::thread::sleep(timeout);
+            false
+        }
+    }
+
+    #[test]
+    fn a_bell_beside_a_device_that_naps_is_looked_for_soon() {
+        let bell = Doorbell::new().expect("a descriptor");
+        let both = WaitBoth { device: &Napping, doorbell: &bell };
+        let start = std::time::Instant::now();
+        assert!(!both.wait(StdDuration::from_secs(60)));
+        assert!(start.elapsed() < StdDuration::from_secs(5), "it slept through");
     }
 
     /// Polls until `idle` slept once; returns how long that took in all.
