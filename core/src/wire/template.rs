@@ -102,7 +102,8 @@ pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc:
 /// Seals a header whose payload is not covered.
 #[inline(always)]
 pub(crate) fn seal_header(header: &mut [u8; HEADER_BYTES], crc: Crc32c) {
-    put(header, CHECK_AT, crc.header(header).to_le_bytes());
+    let check = crc.header(header);
+    put(header, CHECK_AT, check.to_le_bytes());
 }
 
 /// Seals a header, and its payload if the flags say so, with the checksum that is returned.
