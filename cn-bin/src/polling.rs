@@ -98,7 +98,7 @@ impl<D: Device> Node<D> {
 
     #[cold]
     #[inline(never)]
-    fn do_chores(&self) {
+    pub(crate) fn do_chores(&self) {
         let is_left = self.unmap_lent() | self.go_on_staged();
         self.chores.set(is_left);
     }
