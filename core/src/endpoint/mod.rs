@@ -15,8 +15,8 @@
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `poll`: what a poll does, in which order; `transmit`: packets out; `seal`: what is put on each; `unusual`: such as few are;
-//!   `outgoing`: a message on its way; `queue`: whose turn it is;
+//! - `poll`: what a poll does, in which order; `transmit`: packets out; `seal`: what is put on
+//!   each; `unusual`: such as few are; `outgoing`: a message on its way; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
