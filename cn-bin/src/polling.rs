@@ -99,6 +99,11 @@ impl<D: Device> Node<D> {
     #[cold]
     #[inline(never)]
     pub(crate) fn do_chores(&self) {
+        loop {
+            let left = self.pens.borrow_mut().as_mut().and_then(|pens| pens.views.next_left());
+            let Some(peer) = left else { break };
+            self.say_goodbye(peer);
+        }
         let is_left = self.unmap_lent() | self.go_on_staged();
         self.chores.set(is_left);
     }

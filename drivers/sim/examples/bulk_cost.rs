@@ -76,6 +76,13 @@ impl Host for Program {
             buffer[offset as usize..][..bytes.len()].copy_from_slice(bytes);
         }
     }
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        if self.visits {
+            return None;
+        }
+        Some(&mut self.buffers[sink.0 as usize][offset as usize..][..bytes as usize])
+    }
     fn abandon(&mut self, _: Sink) {}
     fn request(
         &mut self,
@@ -91,6 +98,10 @@ impl Host for Program {
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         let buffer = &self.buffers[source.0 as usize];
         out.copy_from_slice(&buffer[offset as usize..][..out.len()]);
+    }
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        Some(&self.buffers[source.0 as usize][offset as usize..][..bytes as usize])
     }
     fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
@@ -127,7 +138,7 @@ impl World {
     fn new(in_flight: usize, bytes: usize, parts: Parts) -> Self {
         let pool = vec![0; POOL_BYTES as usize / 8].leak();
         let config = StoreConfig::for_pool_bytes(POOL_BYTES);
-        let store = Store::format(Plain::new(pool), &config).expect("a pool");
+        let store = Store::format(Plain::lasting(pool), &config).expect("a pool");
         let identity = Identity { memory_node: 1, incarnation: 1, key: RefKey([3; 16]) };
         let holders = vec![SessionHolder::default()].leak();
         let transfers = vec![Transfer::default(); usize::from(SLOTS)].leak();
