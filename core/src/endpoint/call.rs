@@ -243,7 +243,9 @@ impl Endpoint<'_> {
         let leaves = tx.is_some_and(|tx| {
             let outgoing = &slot.outgoing;
             let alone = self.ready.is_empty() && outgoing.short == Short::Unsent;
-            alone && !outgoing.queued && leave(tx, self.crc, &self.keys, session, slot, slot_number)
+            alone
+                && !outgoing.queued
+                && leave(tx, &self.crc, &self.keys, session, slot, slot_number)
         });
         if noted_later {
             note_time(now, session, slot, slot_number, call.deadline);
@@ -324,7 +326,7 @@ fn note_time(
 #[inline(always)]
 fn leave<T: Tx>(
     tx: &mut T,
-    crc: Crc32c,
+    crc: &Crc32c,
     keys: &Option<Keys<'_>>,
     session: &ClientSession,
     slot: &mut ClientSlot,

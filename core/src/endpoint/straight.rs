@@ -105,9 +105,10 @@ pub(super) enum Fault {
 
 /// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
 /// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
+// The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
 fn verify(
-    crc: Crc32c,
+    crc: &Crc32c,
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
@@ -120,7 +121,7 @@ fn verify(
         return if sound { Ok(()) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked(crc, keys, guard, bytes);
+        return verify_unchecked(*crc, keys, guard, bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
@@ -249,7 +250,8 @@ impl Endpoint<'_> {
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -269,7 +271,7 @@ impl Endpoint<'_> {
         match served {
             Served::Whole(whole) => {
                 let line = Line {
-                    crc: self.crc,
+                    crc: &self.crc,
                     keys: &self.keys,
                     guard: &session.guard,
                     peer,
@@ -311,7 +313,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -323,7 +326,7 @@ impl Endpoint<'_> {
         }
         self.counters.duplicates += 1;
         let line = Line {
-            crc: self.crc,
+            crc: &self.crc,
             keys: &self.keys,
             guard: &session.guard,
             peer,
@@ -370,7 +373,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;

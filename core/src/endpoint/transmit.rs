@@ -11,6 +11,7 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
+use super::tag;
 use super::turn::{Turn, several};
 use super::unusual::send_whole_unusual;
 use crate::crc32c::Crc32c;
@@ -164,7 +165,7 @@ impl Endpoint<'_> {
                 if outgoing.short == Short::Unsent {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
                     let line = Line {
-                        crc: self.crc,
+                        crc: &self.crc,
                         keys: &self.keys,
                         guard: &session.guard,
                         peer: address_of(session.straight.peer),
@@ -250,7 +251,7 @@ impl Endpoint<'_> {
         }
         let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
         let line = Line {
-            crc: self.crc,
+            crc: &self.crc,
             keys: &self.keys,
             guard: &session.guard,
             peer: session.peer,
@@ -317,7 +318,7 @@ pub(super) struct Whole {
 /// What a session's packets of one kind are made with.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
-    pub(super) crc: Crc32c,
+    pub(super) crc: &'a Crc32c,
     pub(super) keys: &'a Option<Keys<'a>>,
     pub(super) guard: &'a Option<Guard>,
     pub(super) peer: SocketAddrV4,
@@ -339,7 +340,7 @@ pub(super) fn send_whole<T: Tx>(
         let Line { crc, keys, guard, peer, template } = *line;
         return send_whole_unusual(
             tx,
-            crc,
+            *crc,
             keys,
             guard,
             peer,
@@ -362,7 +363,9 @@ pub(super) fn send_whole<T: Tx>(
     if header[2] != CHECKED
         && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
     {
-        keys.tags.put_whole(binding, header, check);
+        let sealed = u64::from(check) << 32 | u64::from(whole.head) << 16;
+        let whole = tag::Whole { slot: slot as u64, bytes };
+        keys.tags.put_whole(binding, header, request, whole, sealed);
     }
     outgoing.short = Short::Sent;
     true

@@ -128,7 +128,7 @@ impl Part {
 
 /// Seals a header and a payload with the checksum of both, which is returned.
 #[inline(always)]
-pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: &Crc32c) -> u32 {
     let check = crc.packet(header, payload);
     put(header, CHECK_AT, check.to_le_bytes());
     check
@@ -141,13 +141,12 @@ pub(crate) fn seal_header(header: &mut [u8; HEADER_BYTES], crc: Crc32c) {
     put(header, CHECK_AT, check.to_le_bytes());
 }
 
-/// Seals a header, and its payload if the flags say so, with the checksum that is returned.
+/// Seals a header, and its payload if the flags say so.
 #[inline(always)]
-pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
+pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
     let checked = header[2] & CHECKED != 0;
     let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
     put(header, CHECK_AT, check.to_le_bytes());
-    check
 }
 
 /// The same for a payload that is copied from `from` to `to` on the way.
@@ -197,7 +196,7 @@ mod tests {
             prop_assert_eq!(*header, wanted);
             if template.flags() & CHECKED != 0 {
                 header[CHECK_AT..].fill(0);
-                seal_checked(header, payload, crc);
+                seal_checked(header, payload, &crc);
             } else {
                 header[CHECK_AT..].fill(0);
                 seal_header(header, crc);

@@ -49,7 +49,9 @@ const SLOTS: u16 = 16;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
 const STEP_NS: u64 = 2_000;
 
-/// Messages of a turn of `--parts`.
+/// Turns of `--parts`.
+const TURNS: usize = 41;
+/// Messages of a turn.
 const MESSAGES_A_TURN: u64 = 16;
 
 /// A program with a buffer for each call.
@@ -272,7 +274,8 @@ fn main() {
             world.run(*region, MESSAGES_A_TURN, in_flight as usize, bytes);
             (MESSAGES_A_TURN * bytes * 8) as f64 / started.elapsed().as_secs_f64() / 1e9
         };
-        return parts::compare("Gbit/s", make, work);
+        let mut worlds = parts::ROWS.map(|(_, parts)| make(parts));
+        return parts::compare("Gbit/s", TURNS, |row, _| work(&mut worlds[row]));
     }
     let mut world = World::new(in_flight as usize, bytes as usize, Parts::of_flags(flag));
     let region = world.prepare(bytes);
