@@ -96,6 +96,7 @@ mod polling;
 mod reconnect;
 mod replies;
 mod serve;
+mod sharing;
 mod staged;
 mod state;
 pub mod statistics;

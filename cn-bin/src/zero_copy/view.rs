@@ -11,7 +11,6 @@ use dmrpc_host::idle::Wait;
 use super::failed;
 use super::place::Reserved;
 use crate::error::Error;
-use crate::local::POOL_ADDRESS;
 use crate::memory::{Cause, OperationError, Region};
 use crate::node::Node;
 use crate::pens::PoolPens;
@@ -146,7 +145,7 @@ impl<D: Device + Wait> View<'_, D> {
                     // It waits for memory that is being freed, by the memory node.
                     let now = self.node.now();
                     if now >= *end.get_or_insert(now + self.node.config.deadline) {
-                        let (address, method) = (POOL_ADDRESS, Method::MEMORY);
+                        let (address, method) = (self.node.shared_at(), Method::MEMORY);
                         let busy = Error::Call { address, method, error: CallError::Busy };
                         return Err(error(Cause::Call(busy)));
                     }

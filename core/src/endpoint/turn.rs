@@ -44,7 +44,7 @@ pub(super) fn several<T: Tx, H: Host>(
     payload_bytes: u32,
 ) -> Turn {
     let message = outgoing.message();
-    let part = Part::new(&Header { message, head: outgoing.head, ..header });
+    let part = Part::new(&Header { message, head: outgoing.head, ..header }, seal.crc);
     let common = Common { seal, peer, part };
     let inline = u32::from(outgoing.inline_bytes);
     // What is encrypted is not what lies there.
