@@ -82,7 +82,7 @@ pub struct Node<D> {
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
-    /// that slices were made of, or to go on with operations that have several stages.
+    /// of slices, or what guards have left, or to go on with operations of several stages.
     pub(crate) chores: Cell<bool>,
     pub(crate) clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.

@@ -90,6 +90,9 @@ impl<D: Device> Node<D> {
         if state.peers.has_bereft {
             self.reopen_lost(core, state);
         }
+        if !state.given_up.is_empty() {
+            self.chores.set(true);
+        }
         let Core { endpoint, idle, .. } = core;
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
@@ -104,7 +107,7 @@ impl<D: Device> Node<D> {
             let Some(peer) = left else { break };
             self.say_goodbye(peer);
         }
-        let is_left = self.unmap_lent() | self.go_on_staged();
+        let is_left = self.unmap_lent() | self.go_on_staged() | self.give_back();
         self.chores.set(is_left);
     }
 
