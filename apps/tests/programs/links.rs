@@ -18,11 +18,7 @@ const BRIEF: &str = "--dpdk-no-huge --seconds 0.05 --blocks 3 --warmup 20 --idle
 
 /// Whether this process may make networks; says so if not.
 fn may_have_networks() -> bool {
-    let made = Network::new();
-    if let Err(error) = &made {
-        eprintln!("skipped: network namespaces need root ({error})");
-    }
-    made.is_ok()
+    dmrpc_conformance::may(Network::new(), "network namespaces")
 }
 
 fn check(rows: &[Value], driver: &str, wanted: &[&str]) {
