@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dmrpc_core::endpoint;
 use dmrpc_core::endpoint::auth::Key;
-use dmrpc_core::endpoint::cipher::CipherRoom;
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::Features;
 use dmrpc_cxl::pool::RING_SLOTS;
+use dmrpc_host::cipher::room_bytes;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::key::random_secret;
 use dmrpc_udp::{BURST_MAX, UdpConfig, UdpError};
@@ -123,7 +123,7 @@ impl NodeConfig {
         let size = StorageSize::new(self.client_sessions, self.server_sessions, slots);
         size.bytes()
             // What encryption takes: a cipher a session, and a packet.
-            + if self.encrypt { CipherRoom::bytes(&size, self.datagram_bytes as u32) } else { 0 }
+            + if self.encrypt { room_bytes(&size, self.datagram_bytes as u32) } else { 0 }
             // The device's receive and send buffers.
             + (BURST_MAX + SEND_QUEUE) * self.datagram_bytes
             // Buffers for bodies.

@@ -57,6 +57,9 @@ pub(crate) type RestWithBell<D> = fn(&mut Idle, &D, &Doorbell, Rest);
 /// which every blocking method does: a node that is not polled for longer than the lease (10 s)
 /// loses its sessions.
 pub struct Node<D> {
+    /// The store of a pool that this process maps. Given up before the device, whose end lets the
+    /// memory node take back what this participant held.
+    pub(crate) shared: RefCell<Option<LocalMemory>>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -73,8 +76,6 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
     ring: Cell<Option<&'static Ring>>,
-    /// The store of a pool that this process maps.
-    pub(crate) shared: RefCell<Option<LocalMemory>>,
     /// Pages of a pool in flush mode that this process reads and writes itself.
     pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.

@@ -3,12 +3,13 @@
 //! An [`Endpoint`] borrows its tables. Here it borrows them from the value that holds it, which
 //! Rust's references cannot express, so this module keeps the tables behind raw pointers.
 
-use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
+use dmrpc_core::endpoint::cipher::CipherRoom;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use dmrpc_core::endpoint::{Config, ConfigError, Endpoint, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
+use dmrpc_host::cipher::{SessionCiphers, session_ciphers};
 use dmrpc_host::table::table;
 
 /// A boxed slice that is lent out as if for ever, until dropped.
@@ -55,7 +56,8 @@ struct Tables {
     server_sessions: Lent<ServerSession>,
     server_slots: Lent<ServerSlot>,
     timers: Lent<TimerEntry>,
-    ciphers: Lent<SessionCipher>,
+    /// One table.
+    ciphers: Lent<SessionCiphers>,
     packet: Lent<u8>,
     waits: Lent<WaitEntries>,
 }
@@ -79,7 +81,7 @@ impl OwnedEndpoint {
             server_sessions: Lent::new(ServerSession::EMPTY, size.server_sessions),
             server_slots: Lent::new(ServerSlot::EMPTY, size.server_slots),
             timers: Lent::new(TimerEntry::EMPTY, size.timers),
-            ciphers: Lent::new(SessionCipher::EMPTY, ciphers),
+            ciphers: Lent::new(session_ciphers(ciphers), 1),
             packet: Lent::new(0, packet_bytes),
             waits: Lent::new(WaitEntries::EMPTY, size.waits),
         };
@@ -95,7 +97,8 @@ impl OwnedEndpoint {
                 timers: tables.timers.lend(),
                 waits: tables.waits.lend(),
             };
-            let room = CipherRoom { sessions: tables.ciphers.lend(), packet: tables.packet.lend() };
+            let sessions = &mut tables.ciphers.lend()[0];
+            let room = CipherRoom { sessions, packet: tables.packet.lend() };
             (storage, room)
         };
         Ok(Self { endpoint: Endpoint::encrypted(config, storage, room, now)?, _tables: tables })

@@ -2,7 +2,7 @@
 
 mod store_common;
 
-use dmrpc_core::memory::{Counted, Memory, Touches};
+use dmrpc_core::memory::{Atomic, Counted, Memory, Touches};
 use dmrpc_core::store::{Config, HolderId, Layout, Limits, PAGE_BYTES, RegionId, Store};
 use dmrpc_core::time::Instant;
 use store_common::{Sparse, assert_all_home, audit, settle};
@@ -88,6 +88,41 @@ fn references_touch_the_same_at_4_kib_and_at_64_gib() {
     for (operation, touches) in large {
         let words = touches.loads + touches.stores;
         assert!(words <= 38 && touches.bulks == 0, "{operation} touches {touches:?}");
+    }
+}
+
+#[test]
+fn references_in_shared_memory_take_few_stores() {
+    let config = Config { frames: 64, nodes: 64, participants: 2, ..CONFIG };
+    let mut words = vec![0; Layout::new(&config).expect("legal").bytes().div_ceil(8) as usize];
+    let pool = Counted::new(Atomic::new(&mut words), || {});
+    let mut store = Store::format(&pool, &config).expect("it fits");
+    let holder = store.holder_join(Limits::NONE).expect("room");
+    let region = store.alloc(holder, PAGE_BYTES).expect("room");
+    let stores = |f: &mut dyn FnMut()| {
+        pool.reset();
+        f();
+        pool.reset().stores
+    };
+    // The first takes records from the pool, the second from the participant's cache.
+    for round in 0..2 {
+        let (mut entry, mut mapped) = (None, None);
+        let made =
+            stores(&mut || entry = Some(store.create_ref(holder, region, 0, 9).expect("room")));
+        let entry = entry.expect("it was made");
+        let taken =
+            stores(&mut || mapped = Some(store.map_ref(holder, entry, 0, 9, true).expect("room")));
+        let mapped = mapped.expect("it was mapped");
+        let freed = stores(&mut || store.free(holder, mapped).expect("it is live"));
+        let dropped = stores(&mut || store.drop_ref(holder, entry).expect("it is live"));
+        if round == 1 {
+            // The log of three words; the shared word's place, progress twice, those words, the
+            // shared word. Beside them what a record is filled with, or its link and that its
+            // version may be handed over (twice); and that the reference is being ended.
+            let all = 6 + 3 + 3 + 1;
+            assert_eq!([made, taken], [all + 3, all + 8], "create_ref, map_ref");
+            assert_eq!([freed, dropped], [all + 3, all + 4], "free, drop_ref");
+        }
     }
 }
 

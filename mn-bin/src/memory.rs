@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 
-use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
+use dmrpc_core::endpoint::cipher::CipherRoom;
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
 use dmrpc_core::endpoint::{Config, TimerEntry, WaitEntries};
+use dmrpc_host::cipher::{SessionCiphers, session_ciphers};
 use dmrpc_host::table::table;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -41,7 +42,7 @@ pub(crate) struct EndpointMemory {
     server_sessions: Vec<ServerSession>,
     server_slots: Vec<ServerSlot>,
     timers: Vec<TimerEntry>,
-    ciphers: Vec<SessionCipher>,
+    ciphers: SessionCiphers,
     packet: Vec<u8>,
     waits: Vec<WaitEntries>,
 }
@@ -54,7 +55,7 @@ impl EndpointMemory {
             false => (0, 0),
         };
         Self {
-            ciphers: table(SessionCipher::EMPTY, ciphers),
+            ciphers: session_ciphers(ciphers),
             packet: vec![0; packet_bytes],
             client_sessions: table(ClientSession::EMPTY, size.client_sessions),
             client_slots: table(ClientSlot::EMPTY, size.client_slots),

@@ -189,15 +189,3 @@ fn the_same_programs_run_through_a_pool_in_flush_mode() {
     check("simple_test", &rows);
     assert!(rows.iter().all(|row| row["driver"] == "cxl-flush"));
 }
-
-/// Its two endpoints are two participants, each with a number of its own.
-#[test]
-fn copies_on_write_are_measured_in_flush_mode() {
-    let flags = "--local cxl --coherence flush --pool-size 64MiB --sizes 32KiB --pages 2 \
-                 --write-sizes 1KiB --concurrency 1,2 --seconds 0.05 --blocks 3 --warmup 20 \
-                 --idle yield";
-    let rows = rows("fork_test", flags);
-    check("fork_test", &rows);
-    assert!(rows.iter().all(|row| row["driver"] == "cxl-flush"));
-    assert_eq!(ops(&rows).iter().filter(|op| *op == "cow_write").count(), 2);
-}

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use dmrpc_cn::{Context, IncomingCall, Node, NodeConfig};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::auth::Key;
-use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
+use dmrpc_core::endpoint::cipher::{CipherRoom, CipherTable, PortableKey, SessionCipher};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
@@ -180,7 +180,9 @@ fn serve_memory<M: Memory, D: Device + Wait>(
     };
     let clock = Clock::new();
     let (ciphers, packet_bytes) = CipherRoom::needed(&size, config.payload_bytes_max);
-    let mut ciphers = vec![SessionCipher::EMPTY; ciphers];
+    // Not the one of the library, which must be understood by any.
+    let ciphers = vec![SessionCipher::<PortableKey>::EMPTY; ciphers];
+    let mut ciphers = CipherTable::new(ciphers);
     let mut packet = vec![0; packet_bytes];
     let room = CipherRoom { sessions: &mut ciphers, packet: &mut packet };
     let mut endpoint =

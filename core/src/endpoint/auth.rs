@@ -21,7 +21,7 @@ use aes::Aes128;
 use cmac::{Cmac, Mac as _};
 use siphasher::sip::SipHasher24;
 
-use super::cipher::{CipherRoom, SessionCipher};
+use super::cipher::CipherRoom;
 use super::host::{SessionId, Side};
 use super::tag::{Binding, TagKeys};
 use crate::time::Instant;
@@ -162,7 +162,7 @@ impl<'m> Keys<'m> {
         (incoming, outgoing): (u128, u128),
     ) -> Guard {
         if let Some(ciphers) = &mut self.ciphers {
-            ciphers.sessions[place] = SessionCipher::new(secret, side);
+            ciphers.sessions.begin(place, secret, side);
             return Guard::Cipher(place as u32);
         }
         let mut binding = self.tags.bind(secret);

@@ -143,7 +143,7 @@ impl Config {
             return Err(ConfigError::EncryptionWithoutKey);
         }
         let needed = CipherRoom::needed(size, self.payload_bytes_max);
-        let got = room.as_ref().map_or((0, 0), |room| (room.sessions.len(), room.packet.len()));
+        let got = room.as_ref().map_or((0, 0), |room| (room.sessions.count(), room.packet.len()));
         if got.0 < needed.0 || got.1 < needed.1 {
             return Err(ConfigError::CipherRoom { needed, got });
         }

@@ -4,7 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Guard, Parties};
-use super::cipher::SessionCipher;
+use super::cipher::farewell;
 use super::congestion::Control;
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
@@ -249,7 +249,7 @@ impl Endpoint<'_> {
         let (cipher, guard);
         let seal = match (secret, &self.keys) {
             (Some(secret), _) if ack.features.encrypts() => {
-                cipher = SessionCipher::farewell(secret);
+                cipher = farewell(secret);
                 Seal::encrypting(self.crc, &cipher)
             }
             (secret, keys) => {

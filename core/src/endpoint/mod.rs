@@ -83,7 +83,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
-use cipher::{CipherRoom, SessionCipher};
+use cipher::CipherRoom;
 use congestion::Traffic;
 use core::net::SocketAddrV4;
 use host::SessionId;
@@ -242,7 +242,7 @@ impl<'m> Endpoint<'m> {
         };
         let mut room = self.keys.and_then(|keys| keys.ciphers);
         if let Some(room) = &mut room {
-            room.sessions.fill(SessionCipher::EMPTY);
+            room.sessions.forget();
         }
         (storage, room)
     }
@@ -321,8 +321,8 @@ impl<'m> Endpoint<'m> {
     ) {
         if let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() {
             let done = match bytes[1] {
-                REQUEST => self.straight_request(now, io, peer, bytes, payload),
-                RESPONSE => self.straight_response(now, io, peer, bytes, payload),
+                REQUEST => self.straight_request::<false, T, H>(now, io, peer, bytes, payload),
+                RESPONSE => self.straight_response::<false, T, H>(now, io, peer, bytes, payload),
                 _ => false,
             };
             if done {

@@ -3,7 +3,7 @@
 use core::net::SocketAddrV4;
 
 use super::auth::{Guard, Keys};
-use super::cipher::SessionCipher;
+use super::cipher::Ciphers;
 use super::tag::{Binding, TagKeys};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -22,7 +22,8 @@ pub(super) struct Seal<'a> {
 enum By<'a> {
     Nothing,
     Tag(&'a TagKeys, &'a Binding),
-    Cipher(&'a SessionCipher),
+    /// The one at this place.
+    Cipher(&'a dyn Ciphers, u32),
 }
 
 impl<'a> Seal<'a> {
@@ -31,7 +32,7 @@ impl<'a> Seal<'a> {
         let by = match (guard, keys) {
             (Some(Guard::Tags(binding)), Some(keys)) => By::Tag(&keys.tags, binding),
             (Some(Guard::Cipher(place)), Some(Keys { ciphers: Some(ciphers), .. })) => {
-                By::Cipher(&ciphers.sessions[*place as usize])
+                By::Cipher(ciphers.sessions, *place)
             }
             _ => By::Nothing,
         };
@@ -39,8 +40,8 @@ impl<'a> Seal<'a> {
     }
 
     /// For packets of a session that has no place here.
-    pub(super) fn encrypting(crc: Crc32c, cipher: &'a SessionCipher) -> Self {
-        Self { crc, by: By::Cipher(cipher) }
+    pub(super) fn encrypting(crc: Crc32c, cipher: &'a dyn Ciphers) -> Self {
+        Self { crc, by: By::Cipher(cipher, 0) }
     }
 
     /// For packets that bring proofs of their own, or need none.
@@ -48,10 +49,16 @@ impl<'a> Seal<'a> {
         Self { crc, by: By::Nothing }
     }
 
+    /// Whether it encrypts, and so needs no checksum.
+    #[inline(always)]
+    pub(super) fn encrypts(self) -> bool {
+        matches!(self.by, By::Cipher(..))
+    }
+
     /// Bytes that it takes behind a packet.
     #[inline(always)]
     pub(super) fn trailer(self) -> usize {
-        if let By::Cipher(_) = self.by { SEAL_BYTES } else { 0 }
+        if self.encrypts() { SEAL_BYTES } else { 0 }
     }
 
     /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
@@ -63,7 +70,7 @@ impl<'a> Seal<'a> {
             By::Tag(keys, binding) => {
                 keys.put(binding, datagram.first_chunk_mut().expect("room for a header"));
             }
-            By::Cipher(cipher) => cipher.seal(datagram),
+            By::Cipher(ciphers, place) => ciphers.seal(place as usize, datagram),
         }
     }
 }

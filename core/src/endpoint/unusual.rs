@@ -44,7 +44,9 @@ pub(super) fn send_whole_unusual<T: Tx>(
     let payload = &mut rest[..bytes];
     copy_short(payload, from);
     template.put_whole(header, bytes, request, slot, whole.head);
-    seal_by_flags(header, payload, crc);
+    if !seal.encrypts() {
+        seal_by_flags(header, payload, crc);
+    }
     seal.finish(datagram);
     outgoing.short = Short::Sent;
     true

@@ -21,6 +21,7 @@ mod lines;
 mod loan;
 pub mod orders;
 mod raw;
+mod record;
 mod stale;
 mod transfer;
 
@@ -30,7 +31,8 @@ mod tests;
 pub use counted::{Counted, Touches};
 pub use handed::{Handed, Omitting};
 pub use loan::Loan;
-pub use raw::{Atomic, Plain};
+pub use raw::{Atomic, LineWords, Plain};
+pub use record::Record;
 pub use stale::{Line, Stale};
 
 /// Why lines of a page are flushed where hosts are not coherent. Whoever has the pen for a page
@@ -117,6 +119,15 @@ pub trait Memory {
     /// Orders everything before against everything after.
     fn fence(&self);
 
+    /// The line at `offset`, a multiple of [`LINE_BYTES`], checked once for all accesses to its
+    /// words; none where every access has to go through this trait, because something is done at
+    /// each. [`Record`] goes either way.
+    #[inline(always)]
+    fn line(&self, offset: u64) -> Option<LineWords<'_>> {
+        let _ = offset;
+        None
+    }
+
     /// Lends `len` bytes to a device, where the memory stays for ever. Whoever asks keeps them as
     /// they are until the device has given the loan back.
     #[inline(always)]
@@ -134,6 +145,11 @@ pub trait Memory {
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
+    #[inline(always)]
+    fn line(&self, offset: u64) -> Option<LineWords<'_>> {
+        (**self).line(offset)
+    }
+
     #[inline(always)]
     fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
         (**self).loan(offset, len)

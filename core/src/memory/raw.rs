@@ -9,7 +9,10 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-use super::{Loan, Memory, orders, transfer};
+use super::{LINE_BYTES, Loan, Memory, orders, transfer};
+
+/// [`LINE_BYTES`], as a power of two.
+const LINE_SHIFT: u32 = LINE_BYTES.trailing_zeros();
 
 /// A checked window of raw memory: what both back ends are made of.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,8 @@ struct Window {
     last_u32: u64,
     /// Offset of the last 8 bytes.
     last_u64: u64,
+    /// Whole lines there are.
+    lines: u64,
     /// Valid for ever, so that it may be lent.
     lasting: bool,
 }
@@ -29,7 +34,8 @@ impl Window {
     /// If there are fewer than 8 bytes: no word would fit.
     fn new(base: NonNull<u8>, len: u64) -> Self {
         assert!(len >= 8, "a pool of {len} bytes is too small: at least 8 are needed");
-        Self { base, len, last_u32: len - 4, last_u64: len - 8, lasting: false }
+        let lines = len >> LINE_SHIFT;
+        Self { base, len, last_u32: len - 4, last_u64: len - 8, lines, lasting: false }
     }
 
     /// The address of 4 bytes at `offset`.
@@ -50,6 +56,17 @@ impl Window {
         }
         // SAFETY: the 8 bytes at `offset` are within the window, which is one allocation.
         unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// The address of the line at `offset`. One comparison tells both that it is within and that
+    /// it begins where a line does: else the bits below come to the top.
+    #[inline(always)]
+    fn at_line(self, offset: u64) -> NonNull<u8> {
+        if offset.rotate_right(LINE_SHIFT) >= self.lines {
+            outside(offset, LINE_BYTES, self.len);
+        }
+        // SAFETY: the line at `offset` is within the window, which is one allocation.
+        unsafe { self.base.add(offset as usize) }
     }
 
     /// The address of `len` bytes at `offset`.
@@ -287,15 +304,85 @@ impl<'m> Atomic<'m> {
     }
 }
 
+/// The words of one line of shared memory, with the orders of [`Atomic`]: its place is checked
+/// already, and which word of it is mostly known to the compiler.
+#[derive(Debug, Clone, Copy)]
+pub struct LineWords<'m> {
+    at: NonNull<u8>,
+    lifetime: PhantomData<&'m AtomicU64>,
+}
+
+impl<'m> LineWords<'m> {
+    #[inline(always)]
+    fn word_u32(self, at: u64) -> &'m AtomicU32 {
+        assert!(at <= LINE_BYTES - 4 && at.is_multiple_of(4), "no 4 bytes at {at} of a line");
+        // SAFETY: a line is valid for 'm and begins at a multiple of 8, and everybody uses
+        // atomics on its bytes; the 4 at `at` are within it.
+        unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(at as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn word_u64(self, at: u64) -> &'m AtomicU64 {
+        assert!(at <= LINE_BYTES - 8 && at.is_multiple_of(8), "no 8 bytes at {at} of a line");
+        // SAFETY: as above, of 8 bytes.
+        unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(at as usize).cast()) }
+    }
+
+    /// Loads the 4 bytes at `at` of the line.
+    ///
+    /// # Panics
+    /// If `at` is no multiple of 4 below [`LINE_BYTES`].
+    #[inline(always)]
+    pub fn load_u32(self, at: u64) -> u32 {
+        self.word_u32(at).load(orders::LOAD)
+    }
+
+    /// Loads the 8 bytes at `at` of the line.
+    ///
+    /// # Panics
+    /// If `at` is no multiple of 8 below [`LINE_BYTES`]; so do the others here.
+    #[inline(always)]
+    pub fn load_u64(self, at: u64) -> u64 {
+        self.word_u64(at).load(orders::LOAD)
+    }
+
+    /// Stores 4 bytes at `at` of the line.
+    #[inline(always)]
+    pub fn store_u32(self, at: u64, value: u32) {
+        self.word_u32(at).store(value, orders::STORE);
+    }
+
+    /// Stores 8 bytes at `at` of the line.
+    #[inline(always)]
+    pub fn store_u64(self, at: u64, value: u64) {
+        self.word_u64(at).store(value, orders::STORE);
+    }
+
+    /// As [`Memory::compare_exchange_u64`], at `at` of the line.
+    ///
+    /// # Errors
+    /// The value found, when it is not `current`.
+    #[inline(always)]
+    pub fn compare_exchange_u64(self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
+        self.word_u64(at).compare_exchange(current, new, orders::SWAP, orders::SWAP_FAILED)
+    }
+}
+
 /// Bytes of zeros that are copied at a time: a quarter of a page.
 const ZEROS_BYTES: usize = 1024;
 
 impl Memory for Atomic<'_> {
+    #[inline(always)]
+    fn line(&self, offset: u64) -> Option<LineWords<'_>> {
+        Some(LineWords { at: self.window.at_line(offset), lifetime: PhantomData })
+    }
+
     #[inline]
     fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
         self.window.loan(offset, len)
     }
 
+    #[inline(always)]
     fn len(&self) -> u64 {
         self.window.len
     }

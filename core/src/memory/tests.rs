@@ -40,6 +40,46 @@ fn every_back_end_behaves_as_memory() {
 }
 
 #[test]
+fn the_words_of_a_line_are_those_of_the_memory() {
+    fn behaves(memory: &impl Memory) {
+        memory.fill_zero(0, 256);
+        let record = Record::new(memory, 128);
+        assert_eq!(record.offset(), 128);
+        record.store_u32(4, 7);
+        record.store_u64(56, u64::MAX);
+        assert_eq!((memory.load_u32(132), memory.load_u64(184)), (7, u64::MAX));
+        memory.store_u64(136, 9);
+        assert_eq!((record.load_u32(4), record.load_u64(8)), (7, 9));
+        assert_eq!(record.compare_exchange_u64(8, 1, 2), Err(9));
+        assert_eq!(record.compare_exchange_u64(8, 9, 2), Ok(9));
+        assert_eq!(memory.load_u64(136), 2);
+    }
+    let mut words = vec![u64::MAX; 64];
+    behaves(&Plain::new(&mut words));
+    behaves(&Atomic::new(&mut words));
+    let counted = Counted::new(Atomic::new(&mut words), || {});
+    behaves(&counted);
+    let touches = Touches { loads: 7, stores: 4, bytes: 256, bulks: 1 };
+    assert_eq!(counted.touches(), touches, "each access is seen");
+}
+
+#[test]
+fn a_line_outside_the_pool_or_of_two_halves_panics() {
+    let mut words = vec![0; 20];
+    let memory = Atomic::new(&mut words);
+    assert!(memory.line(64).is_some());
+    // The last line is not whole; the others begin where none does, or lie beyond.
+    for offset in [128, 8, 63, 32, u64::MAX - 63, u64::MAX] {
+        let line = AssertUnwindSafe(|| memory.line(offset).is_some());
+        assert!(catch_unwind(line).is_err(), "{offset}");
+    }
+    for field in [60, 64, 4, u64::MAX - 7] {
+        let word = AssertUnwindSafe(|| Record::new(&memory, 0).load_u64(field));
+        assert!(catch_unwind(word).is_err(), "{field}");
+    }
+}
+
+#[test]
 fn accesses_outside_the_pool_panic() {
     let mut words = vec![0; 8];
     let memory = Plain::new(&mut words);

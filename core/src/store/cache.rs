@@ -6,9 +6,10 @@
 //! gives anything back to the pool.
 
 use super::Store;
+use super::change::Change;
 use super::records::{BATCH, LINK, STAMPED, Table, participant as field, stamp, version};
 use super::redo::value;
-use crate::memory::Memory;
+use crate::memory::{Memory, Record};
 
 /// A link and a number of things behind it, in one word.
 #[derive(Clone, Copy)]
@@ -18,16 +19,89 @@ struct Chain {
 }
 
 impl Chain {
+    #[inline(always)]
     const fn of(word: u64) -> Self {
         Self { link: word as u32, count: (word >> 32) as u32 }
     }
 
+    #[inline(always)]
     const fn word(self) -> u64 {
         (self.count as u64) << 32 | self.link as u64
     }
 }
 
+/// A free record that an operation is about to take.
+pub(super) struct Free<'m, M> {
+    /// Which.
+    pub(super) index: u32,
+    /// Its first line.
+    pub(super) line: Record<'m, M>,
+    /// What takes it out of the cache.
+    pub(super) taking: Change<'m, M>,
+}
+
 impl<M: Memory> Store<M> {
+    /// The next free record of a table without stamps, and how to take it out of the cache, which
+    /// is left to the caller; [`Store::require`] came first.
+    #[inline(always)]
+    pub(super) fn next_free(&self, table: Table) -> Free<'_, M> {
+        let cache = self.line(self.cache(table));
+        let before = cache.load_u64(field::ACTIVE);
+        let active = Chain::of(before);
+        if active.count == 0 {
+            return self.next_free_behind(table);
+        }
+        self.first_of(table, (cache, before), active)
+    }
+
+    /// How to take the first record of `chain`, where the loose ones were `before`.
+    #[inline(always)]
+    fn first_of<'m>(
+        &'m self,
+        table: Table,
+        (cache, before): (Record<'m, M>, u64),
+        chain: Chain,
+    ) -> Free<'m, M> {
+        let index = self.bounded(chain.link.wrapping_sub(1), table.limit);
+        let line = self.line(table.at(index));
+        let rest = Chain { link: line.load_u32(LINK), count: chain.count - 1 };
+        Free { index, line, taking: Change::u64(cache, field::ACTIVE, before, rest.word()) }
+    }
+
+    /// The same where no loose records are left.
+    #[cold]
+    fn next_free_behind(&self, table: Table) -> Free<'_, M> {
+        let cache = self.line(self.cache(table));
+        if let Some(link) = self.take_full(table) {
+            let before = cache.load_u64(field::ACTIVE);
+            return self.first_of(table, (cache, before), Chain { link, count: table.batch });
+        }
+        let before = cache.load_u64(field::FRESH);
+        let (index, rest) = self.first_fresh(table);
+        let taking = Change::u64(cache, field::FRESH, before, rest.word());
+        Free { index, line: self.line(table.at(index)), taking }
+    }
+
+    /// Prepares a record without a stamp, which its owner gives back, for the cache; what puts it
+    /// there is left to the caller.
+    #[inline(always)]
+    pub(super) fn next_put<'m>(
+        &'m self,
+        table: Table,
+        (index, line): (u32, Record<'m, M>),
+    ) -> Change<'m, M> {
+        let cache = self.line(self.cache(table));
+        let before = cache.load_u64(field::ACTIVE);
+        let mut active = Chain::of(before);
+        if active.count >= table.batch {
+            self.put_full(table, active.link);
+            active = Chain { link: 0, count: 0 };
+        }
+        line.store_u32(LINK, active.link);
+        let after = Chain { link: index + 1, count: active.count + 1 };
+        Change::u64(cache, field::ACTIVE, before, after.word())
+    }
+
     #[inline(always)]
     pub(super) fn cache(&self, table: Table) -> u64 {
         self.caches + field::CACHES + table.id * field::CACHE_BYTES
@@ -55,7 +129,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Sets that link in a record that is this participant's.
-    fn set_batch(&mut self, table: Table, index: u32, link: u32) {
+    fn set_batch(&self, table: Table, index: u32, link: u32) {
         let at = self.at(table, index);
         if table.id >= STAMPED {
             let rest = self.mem.load_u64(at) & (stamp::FREE | stamp::LINK);
@@ -89,7 +163,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes a full batch out of the cache.
-    fn take_full(&mut self, table: Table) -> Option<u32> {
+    fn take_full(&self, table: Table) -> Option<u32> {
         let at = self.cache(table) + field::FULL;
         let full = Chain::of(self.mem.load_u64(at));
         if full.count == 0 {
@@ -105,21 +179,26 @@ impl<M: Memory> Store<M> {
     ///
     /// # Panics
     /// If there is none, where memory is not shared: callers check with [`Store::stock`] first.
-    fn take_fresh(&mut self, table: Table) -> u32 {
-        let at = self.cache(table) + field::FRESH;
-        let fresh = Chain::of(self.mem.load_u64(at));
+    fn take_fresh(&self, table: Table) -> u32 {
+        let (index, rest) = self.first_fresh(table);
+        self.set_u64(self.cache(table) + field::FRESH, rest.word());
+        index
+    }
+
+    /// A record that was never used, and those behind it.
+    fn first_fresh(&self, table: Table) -> (u32, Chain) {
+        let fresh = Chain::of(self.mem.load_u64(self.cache(table) + field::FRESH));
         if fresh.link >= fresh.count || fresh.link >= table.limit {
             assert!(self.mem.shared(), "a table of {} was overdrawn", table.limit);
             self.corrupt.set(true);
-            return table.limit;
+            return (table.limit, fresh);
         }
-        self.set_u64(at, Chain { link: fresh.link + 1, ..fresh }.word());
-        fresh.link
+        (fresh.link, Chain { link: fresh.link + 1, ..fresh })
     }
 
     /// Puts a free record into the cache.
     #[inline]
-    pub(super) fn put(&mut self, table: Table, index: u32) {
+    pub(super) fn put(&self, table: Table, index: u32) {
         let cache = self.cache(table);
         let mut active = Chain::of(self.mem.load_u64(cache + field::ACTIVE));
         if active.count >= table.batch {
@@ -136,7 +215,8 @@ impl<M: Memory> Store<M> {
         self.set_u64(cache + field::ACTIVE, active.word());
     }
 
-    fn put_full(&mut self, table: Table, link: u32) {
+    #[cold]
+    fn put_full(&self, table: Table, link: u32) {
         let at = self.cache(table) + field::FULL;
         let full = Chain::of(self.mem.load_u64(at));
         self.set_batch(table, link.wrapping_sub(1), full.link);
@@ -163,13 +243,13 @@ impl<M: Memory> Store<M> {
     /// Makes sure that the cache has `count` free records; false if the pool has not so many.
     /// Between operations only.
     #[inline(always)]
-    pub(super) fn stock(&mut self, table: Table, count: u64) -> bool {
-        let active = self.mem.load_u64(self.cache(table) + field::ACTIVE) >> 32;
+    pub(super) fn stock(&self, table: Table, count: u64) -> bool {
+        let active = self.line(self.cache(table)).load_u64(field::ACTIVE) >> 32;
         active >= count || self.refill(table, count)
     }
 
     #[cold]
-    fn refill(&mut self, table: Table, count: u64) -> bool {
+    fn refill(&self, table: Table, count: u64) -> bool {
         loop {
             let stocked = self.stocked(table);
             if stocked >= count {
@@ -182,7 +262,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes a batch from the pool's stack.
-    fn pop_batch(&mut self, table: Table) -> bool {
+    fn pop_batch(&self, table: Table) -> bool {
         if !self.mem.shared() {
             return false;
         }
@@ -208,7 +288,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Puts the batch that was just taken from the pool with the full ones.
-    pub(super) fn keep_popped(&mut self, table: Table) {
+    pub(super) fn keep_popped(&self, table: Table) {
         let at = self.cache(table) + field::POPPED;
         let link = self.mem.load_u64(at) as u32;
         if link != 0 {
@@ -219,7 +299,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes `count` records, a batch at least, that nobody ever used.
-    fn claim_fresh(&mut self, table: Table, count: u64) -> bool {
+    fn claim_fresh(&self, table: Table, count: u64) -> bool {
         let at = self.cache(table) + field::FRESH;
         for _ in 0..table.limit {
             // What is left of the last range would be forgotten.

@@ -3,6 +3,7 @@
 //! A reference is an entry with one owner at most and one hold on the version it was made of.
 //! Making or mapping one touches its record, a region's, a holder's and one count, at any size.
 
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{EntryId, HolderId, RegionId};
 use super::participant::RECLAIMER;
@@ -26,29 +27,35 @@ pub(super) enum End {
 pub(super) struct Word(pub(super) u64);
 
 impl Word {
+    #[inline(always)]
     const fn new(generation: u64, owner: u64, end: u64, state: u64) -> Self {
         let generation = generation << field::GENERATION_SHIFT;
         Self(generation | owner << field::OWNER_SHIFT | end << field::END_SHIFT | state)
     }
 
+    #[inline(always)]
     pub(super) const fn generation(self) -> u64 {
         self.0 >> field::GENERATION_SHIFT
     }
 
+    #[inline(always)]
     pub(super) const fn state(self) -> u64 {
         self.0 & field::STATE
     }
 
+    #[inline(always)]
     const fn end(self) -> u64 {
         (self.0 & field::END) >> field::END_SHIFT
     }
 
     /// The link of the owner, or who made it nobody's.
+    #[inline(always)]
     pub(super) const fn owner(self) -> u64 {
         self.0 >> field::OWNER_SHIFT & field::OWNER
     }
 
     /// The index of the owner, if there is one.
+    #[inline(always)]
     pub(super) const fn holder(self) -> Option<u32> {
         match self.owner() {
             0 | field::NOBODY.. => None,
@@ -57,10 +64,12 @@ impl Word {
     }
 
     /// The same reference in another state, or of another owner.
+    #[inline(always)]
     const fn with(self, owner: u64, state: u64) -> Self {
         Self::new(self.generation(), owner, self.end(), state)
     }
 
+    #[inline(always)]
     const fn is_live(self, generation: u64) -> bool {
         self.generation() == generation && self.state() == STATE_LIVE
     }
@@ -82,37 +91,43 @@ impl<M: Memory> Store<M> {
     ) -> Result<EntryId> {
         let at = self.region_at(holder, region)?;
         let base = self.region_range(at, offset, len)?;
-        let version = self.mem.load_u32(at + region::VERSION);
+        let version = self.line(at).load_u32(region::VERSION);
         let holder_at = self.lay.holders.at(holder.index());
-        self.check_entry_quota(holder_at)?;
+        let counted = self.check_entry_quota(holder_at)?;
         self.require(self.lay.entries, Resource::Entries)?;
-        self.check_hold(version)?;
-        let index = self.take(self.lay.entries);
-        let at = self.at(self.lay.entries, index);
-        let old = Word(self.mem.load_u64(at + WORD));
+        let count = self.check_hold(version)?;
+        let free = self.next_free(self.lay.entries);
+        let entry = free.line;
+        let old = Word(entry.load_u64(WORD));
         let generation = old.generation().max(1);
-        let owner = u64::from(holder.index()) + 1;
-        self.mem.store_u64(at + field::BASE, base);
-        self.mem.store_u64(at + field::LEN, len);
-        self.mem.store_u32(at + field::VERSION, version);
-        self.set_u64(at + WORD, Word::new(generation, owner, old.end(), STATE_LIVE).0);
-        self.add_entries(holder_at, 1);
-        if !self.hold(version, |_| true) {
+        entry.store_u64(field::BASE, base);
+        entry.store_u64(field::LEN, len);
+        entry.store_u32(field::VERSION, version);
+        let new = Word::new(generation, u64::from(holder.index()) + 1, old.end(), STATE_LIVE);
+        let live = Change::u64(entry, WORD, old.0, new.0);
+        if !self.hold([free.taking, live, counted], count, |_| true) {
             return Err(self.out_of_holds(version));
         }
-        self.sound(Ok(EntryId { index, generation }))
+        self.sound(Ok(EntryId { index: free.index, generation }))
     }
 
-    /// Whether a holder may own one more reference.
+    /// Whether a holder may own one more reference, and how it is counted.
     ///
     /// # Errors
     /// [`Error::Quota`].
-    fn check_entry_quota(&self, holder_at: u64) -> Result<()> {
-        let limit = u64::from(self.mem.load_u32(holder_at + holder::ENTRIES_MAX));
-        let count = u64::from(self.mem.load_u32(holder_at + holder::ENTRY_COUNT));
-        if count < limit {
-            return Ok(());
+    #[inline(always)]
+    fn check_entry_quota(&self, holder_at: u64) -> Result<Change<'_, M>> {
+        let holder = self.line(holder_at);
+        let (limit, count) =
+            (holder.load_u32(holder::ENTRIES_MAX), holder.load_u32(holder::ENTRY_COUNT));
+        if count >= limit {
+            self.check_entries_left(holder_at, limit.into())?;
         }
+        Ok(Change::u32(holder, holder::ENTRY_COUNT, count, count.wrapping_add(1)))
+    }
+
+    #[cold]
+    fn check_entries_left(&self, holder_at: u64, limit: u64) -> Result<()> {
         let count = self.entries_of(holder_at);
         if count < limit {
             return Ok(());
@@ -199,7 +214,7 @@ impl<M: Memory> Store<M> {
         let table = self.lay.entries;
         if self.known(table, id.index) {
             let at = table.at(id.index);
-            let word = Word(self.mem.load_u64(at + WORD));
+            let word = Word(self.line(at).load_u64(WORD));
             if word.is_live(id.generation) {
                 return Ok((at, word));
             }
@@ -211,7 +226,7 @@ impl<M: Memory> Store<M> {
     /// Whether an entry still is what it was.
     #[inline(always)]
     pub(super) fn is_entry(&self, at: u64, word: Word) -> bool {
-        !self.mem.shared() || self.mem.load_u64(at + WORD) == word.0
+        !self.mem.shared() || self.line(at).load_u64(WORD) == word.0
     }
 
     /// The result of something that was done with a reference that others may have ended
@@ -257,15 +272,16 @@ impl<M: Memory> Store<M> {
     ) -> Result<RegionId> {
         let holder_at = self.holder_at(holder)?;
         let (at, word) = self.entry_at(id)?;
-        check_range(offset, len, self.mem.load_u64(at + field::LEN))?;
-        let base = self.in_tree(self.mem.load_u64(at + field::BASE), offset, len)?;
-        let version = self.mem.load_u32(at + field::VERSION);
-        self.check_region(holder_at)?;
-        self.check_hold(version)?;
-        let region = self.new_region(holder, version, (base, len), writable);
+        let entry = self.line(at);
+        check_range(offset, len, entry.load_u64(field::LEN))?;
+        let base = self.in_tree(entry.load_u64(field::BASE), offset, len)?;
+        let version = entry.load_u32(field::VERSION);
+        let regions = self.check_region(holder_at)?;
+        let count = self.check_hold(version)?;
+        let (region, changes) = self.next_region((holder, regions), version, (base, len), writable);
         // While the entry is what it was, it holds the version; and a version whose count did
         // not change since is the same one.
-        let held = self.hold(version, |store| store.is_entry(at, word));
+        let held = self.hold(changes, count, |store| store.is_entry(at, word));
         let result = if held { Ok(region) } else { Err(self.out_of_holds(version)) };
         self.entry_result(id, (at, word), result)
     }
@@ -306,8 +322,8 @@ impl<M: Memory> Store<M> {
             return Err(Error::OutOf { what: Resource::Entries, limit, in_use: limit });
         }
         if word.owner() != mine {
-            self.check_entry_quota(holder_at)?;
-            self.add_entries(holder_at, 1);
+            let counted = self.check_entry_quota(holder_at)?;
+            self.set_all([counted]);
             self.take_from_owner(word);
         }
         let new = Word::new(generation, mine, End::Consumed as u64, STATE_LIVE);
@@ -375,26 +391,34 @@ impl<M: Memory> Store<M> {
             return true;
         }
         let ending = word.with(word.owner(), STATE_LEAVING).0;
-        self.mem.compare_exchange_u64(at + WORD, word.0, ending).is_ok()
+        self.line(at).compare_exchange_u64(WORD, word.0, ending).is_ok()
     }
 
     /// Ends the reference in a slot, which nobody else may change any more.
     pub(super) fn end_entry(&mut self, index: u32, end: End) {
-        let at = self.at(self.lay.entries, index);
-        let word = Word(self.mem.load_u64(at + WORD));
-        if let Some(owner) = word.holder() {
-            let holder_at = self.at(self.lay.holders, owner);
-            self.add_entries(holder_at, -1);
-        }
+        let table = self.lay.entries;
+        let index = self.bounded(index, table.limit);
+        let at = table.at(index);
+        let entry = self.line(at);
+        let (word, version) = (Word(entry.load_u64(WORD)), entry.load_u32(field::VERSION));
         let generation = word.generation() + 1;
-        let version = self.mem.load_u32(at + field::VERSION);
-        self.set_u64(at + WORD, Word::new(generation, 0, end as u64, STATE_FREE).0);
-        if generation > field::GENERATION_MAX {
-            self.retire(self.lay.entries);
+        let free = Word::new(generation, 0, end as u64, STATE_FREE);
+        let ended = Change::u64(entry, WORD, word.0, free.0);
+        let last = if generation > field::GENERATION_MAX {
+            self.retiring(table)
         } else {
-            self.put(self.lay.entries, index);
+            self.next_put(table, (index, entry))
+        };
+        match word.holder() {
+            Some(owner) => {
+                let holder = self.line(self.at(self.lay.holders, owner));
+                let count = holder.load_u32(holder::ENTRY_COUNT);
+                let less = count.wrapping_sub(1);
+                let counted = Change::u32(holder, holder::ENTRY_COUNT, count, less);
+                self.release_all([counted, ended, last], version);
+            }
+            None => self.release_all([ended, last], version),
         }
-        self.release(version);
     }
 }
 

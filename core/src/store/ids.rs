@@ -18,26 +18,31 @@ macro_rules! word_id {
         pub struct $name(u64);
 
         impl $name {
+            #[inline(always)]
             pub(super) const fn new(index: u32, generation: u64) -> Self {
                 Self(generation << INDEX_BITS | index as u64)
             }
 
             /// The identifier as it travels.
+            #[inline(always)]
             pub const fn raw(self) -> u64 {
                 self.0
             }
 
             /// Any word, from anywhere: one that names nothing is answered `Stale` on use.
+            #[inline(always)]
             pub const fn from_raw(raw: u64) -> Self {
                 Self(raw)
             }
 
             /// The slot it names.
+            #[inline(always)]
             pub const fn index(self) -> u32 {
                 (self.0 as u32) & (INDEX_LIMIT - 1)
             }
 
             /// Which life of that slot it names.
+            #[inline(always)]
             pub const fn generation(self) -> u64 {
                 self.0 >> INDEX_BITS
             }

@@ -42,6 +42,7 @@
 
 mod backlog;
 mod cache;
+mod change;
 mod check;
 mod dead;
 mod entry;
@@ -80,7 +81,7 @@ pub use reclaim::{RECLAIM_UNITS_A_POLL, STEP_UNITS_MAX};
 pub use stage::STAGE_BYTES_MAX;
 pub use stats::{HolderUsage, Stats, Usage};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Record};
 use core::cell::Cell;
 
 /// A handle on a page store in a pool of memory: one participant's.
@@ -99,11 +100,11 @@ pub struct Store<M> {
     /// Where the caches are that it takes from: its own, but for recovery.
     caches: u64,
     /// The number of the operation that runs, or ran last.
-    sequence: u64,
+    sequence: Cell<u64>,
     /// Whether an operation runs that has logged something.
-    open: bool,
+    open: Cell<bool>,
     /// Words that it has logged.
-    logged: u64,
+    logged: Cell<u64>,
     /// Whether something made no sense.
     corrupt: Cell<bool>,
     /// The queue that reclamation served last.
@@ -126,6 +127,12 @@ impl<M: Memory> Store<M> {
     /// The memory under the store: for sending what [`Store::pin_place`] found from where it is.
     pub fn memory(&self) -> &M {
         &self.mem
+    }
+
+    /// The line at `at` of the pool.
+    #[inline(always)]
+    fn line(&self, at: u64) -> Record<'_, M> {
+        Record::new(&self.mem, at)
     }
 
     /// Which participant this handle is.

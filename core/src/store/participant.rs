@@ -9,7 +9,7 @@ use super::redo::{Progress, phase};
 use super::{Memory, Store};
 
 /// Says that a pool begins with a store of this format: "dmrpc" and the format's version.
-const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x02");
+const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x03");
 
 /// The participant that reclaims, and recovers others.
 pub(super) const RECLAIMER: u32 = 0;
@@ -99,9 +99,9 @@ impl<M: Memory> Store<M> {
             me,
             area,
             caches: area,
-            sequence,
-            open: false,
-            logged: 0,
+            sequence: Cell::new(sequence),
+            open: Cell::new(false),
+            logged: Cell::new(0),
             corrupt: Cell::new(false),
             turn: 0,
             spent: 0,
@@ -112,7 +112,7 @@ impl<M: Memory> Store<M> {
     pub(super) fn resume_sequence(&mut self) {
         let progress = Progress(self.mem.load_u64(self.area + field::PROGRESS));
         debug_assert_eq!(progress.phase(), phase::IDLE);
-        self.sequence = progress.sequence();
+        self.sequence.set(progress.sequence());
     }
 
     fn begin_incarnation(&mut self) {

@@ -49,18 +49,18 @@ impl<M: Memory> Store<M> {
         valid: impl Fn(&Self) -> bool,
     ) -> Result<PinId> {
         self.require(self.lay.pins, Resource::Pins)?;
-        self.check_hold(version)?;
-        let index = self.take(self.lay.pins);
-        let at = self.at(self.lay.pins, index);
-        self.mem.store_u32(at + field::VERSION, version);
-        self.mem.store_u64(at + field::BASE, base);
-        self.mem.store_u64(at + field::LEN, len);
-        self.mem.store_u32(at + field::PARTICIPANT, self.me);
-        let generation = self.go_live(self.lay.pins, index);
-        if !self.hold(version, valid) {
+        let count = self.check_hold(version)?;
+        let free = self.next_free(self.lay.pins);
+        let pin = free.line;
+        pin.store_u32(field::VERSION, version);
+        pin.store_u64(field::BASE, base);
+        pin.store_u64(field::LEN, len);
+        pin.store_u32(field::PARTICIPANT, self.me);
+        let (live, generation) = self.enlivening(&free);
+        if !self.hold([free.taking, live], count, valid) {
             return Err(self.out_of_holds(version));
         }
-        self.sound(Ok(PinId::new(index, generation)))
+        self.sound(Ok(PinId::new(free.index, generation)))
     }
 
     pub(super) fn pin_at(&self, pin: PinId) -> Result<u64> {
@@ -129,7 +129,7 @@ impl<M: Memory> Store<M> {
     /// Ends the live pin in a slot.
     pub(super) fn end_pin(&mut self, index: u32) {
         let version = self.mem.load_u32(self.at(self.lay.pins, index) + field::VERSION);
-        self.put_record(self.lay.pins, index);
-        self.release(version);
+        let changes = self.ending(self.lay.pins, index);
+        self.release_all(changes, version);
     }
 }

@@ -3,6 +3,8 @@
 //! A table starts as a high-water mark of zero, so that a pool of any size is formatted without
 //! touching it, and what was given back comes first. Nothing here trusts bytes above the mark.
 
+use super::cache::Free;
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::GENERATION_MAX;
 use super::layout::{NODE_SHIFT, PAGE_SHIFT};
@@ -62,7 +64,7 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Pending`] if there may soon be one, else [`Error::OutOf`].
     #[inline]
-    pub(super) fn require(&mut self, table: Table, what: Resource) -> Result<()> {
+    pub(super) fn require(&self, table: Table, what: Resource) -> Result<()> {
         if self.stock(table, 1) { Ok(()) } else { Err(self.shortage(table, 1, what)) }
     }
 
@@ -151,6 +153,15 @@ impl<M: Memory> Store<M> {
         self.add_credit(table, 1);
     }
 
+    /// How a record that is about to be taken becomes live, when it is filled; its generation.
+    #[inline(always)]
+    pub(super) fn enlivening<'m>(&self, free: &Free<'m, M>) -> (Change<'m, M>, u64) {
+        let word = free.line.load_u64(WORD);
+        let generation = (word >> STATE_BITS).max(1);
+        let live = generation << STATE_BITS | STATE_LIVE;
+        (Change::u64(free.line, WORD, word, live), generation)
+    }
+
     /// Makes a record live, now that it is filled; its generation.
     pub(super) fn go_live(&mut self, table: Table, index: u32) -> u64 {
         let at = self.at(table, index);
@@ -159,20 +170,33 @@ impl<M: Memory> Store<M> {
         generation
     }
 
-    /// Gives a record back under its next generation, or retires it after its last.
-    pub(super) fn put_record(&mut self, table: Table, index: u32) {
-        let at = self.at(table, index);
-        let generation = (self.mem.load_u64(at + WORD) >> STATE_BITS) + 1;
-        let word = generation << STATE_BITS | STATE_FREE;
-        self.set_u64(at + WORD, word);
-        if word >= WORD_RETIRED { self.retire(table) } else { self.put(table, index) }
+    /// How a record is given back under its next generation, or retired after its last.
+    #[inline(always)]
+    pub(super) fn ending(&self, table: Table, index: u32) -> [Change<'_, M>; 2] {
+        let index = self.bounded(index, table.limit);
+        let line = self.line(table.at(index));
+        let word = line.load_u64(WORD);
+        let free = ((word >> STATE_BITS) + 1) << STATE_BITS | STATE_FREE;
+        let last = if free >= WORD_RETIRED {
+            self.retiring(table)
+        } else {
+            self.next_put(table, (index, line))
+        };
+        [Change::u64(line, WORD, word, free), last]
     }
 
-    /// Counts a record whose generations are used up.
-    pub(super) fn retire(&mut self, table: Table) {
-        let at = self.cache(table) + participant::RETIRED;
-        let retired = self.mem.load_u64(at);
-        self.set_u64(at, retired.wrapping_add(1));
+    /// Gives a record back under its next generation, or retires it after its last.
+    pub(super) fn put_record(&mut self, table: Table, index: u32) {
+        let changes = self.ending(table, index);
+        self.set_all(changes);
+    }
+
+    /// How a record whose generations are used up is counted.
+    #[cold]
+    pub(super) fn retiring(&self, table: Table) -> Change<'_, M> {
+        let cache = self.line(self.cache(table));
+        let retired = cache.load_u64(participant::RETIRED);
+        Change::u64(cache, participant::RETIRED, retired, retired.wrapping_add(1))
     }
 
     /// Where the live record that an identifier names is.
@@ -189,7 +213,7 @@ impl<M: Memory> Store<M> {
     ) -> Result<u64> {
         let at = table.at(index);
         if self.known(table, index)
-            && self.mem.load_u64(at + WORD) == (generation << STATE_BITS | STATE_LIVE)
+            && self.line(at).load_u64(WORD) == (generation << STATE_BITS | STATE_LIVE)
         {
             return Ok(at);
         }

@@ -119,10 +119,9 @@ pub(super) mod participant {
     pub(crate) const STATE: u64 = 0;
     /// u64: which operation runs, how many words it has logged, and how far it is.
     pub(crate) const PROGRESS: u64 = 64;
-    /// u64: where the shared word is whose change decides the operation.
+    /// u64: where the shared word is whose change decides the operation, and in the low bits how
+    /// to tell whether it was changed.
     pub(crate) const TARGET: u64 = 72;
-    /// u64: how to tell whether it was changed.
-    pub(crate) const KIND: u64 = 80;
     /// u64: for some kinds, what it is changed to.
     pub(crate) const NEW: u64 = 88;
     /// u32: link of the version that is being written to.

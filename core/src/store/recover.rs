@@ -94,13 +94,14 @@ impl<M: Memory> Store<M> {
 
     /// Whether the shared word of an operation was changed.
     fn was_decided(&mut self, area: u64, who: u32, progress: Progress) -> bool {
-        let target = self.mem.load_u64(area + field::TARGET);
+        let announced = self.mem.load_u64(area + field::TARGET);
+        let (target, kind) = (announced & !kind::MASK, announced & kind::MASK);
         let new = self.mem.load_u64(area + field::NEW);
-        if target > self.lay.bytes() - 8 || !target.is_multiple_of(8) {
+        if target > self.lay.bytes() - 8 {
             self.corrupt.set(true);
             return true;
         }
-        let seen = match self.mem.load_u64(area + field::KIND) {
+        let seen = match kind {
             kind::TAGGED => {
                 self.mem.load_u64(target) & !tagged::VALUE == tag(who, progress.sequence())
             }

@@ -7,6 +7,11 @@
 //! *decides*: recovery undoes the log of an operation that was not decided, and forgets the log
 //! of one that was. Operations that have no shared word are decided when their log is forgotten.
 //!
+//! Operations that know at once which words they change log them together
+//! ([`Store::decide_all`]): all old values, then one store of the progress word, which counts them
+//! and says that the operation is deciding, then the changes. Whoever dies among these is undone,
+//! for the shared word has not its name yet; to undo what was not done yet changes nothing.
+//!
 //! Whether a compare-and-swap of a dead participant succeeded must be known although others go
 //! on changing the word. So a shared word names who changed it last, and with which operation;
 //! and whoever overwrites the name of another first marks that one's redo line as decided.
@@ -31,7 +36,8 @@ pub(super) mod phase {
     pub(crate) const MASK: u64 = 3;
 }
 
-/// How to tell whether the shared word of an operation was changed.
+/// How to tell whether the shared word of an operation was changed: in the low bits of where it
+/// is.
 pub(super) mod kind {
     /// It has the participant and the operation's number, or had.
     pub(crate) const TAGGED: u64 = 0;
@@ -41,6 +47,8 @@ pub(super) mod kind {
     pub(crate) const PUSHED: u64 = 2;
     /// It is not any more.
     pub(crate) const REMOVED: u64 = 3;
+    /// All of these.
+    pub(crate) const MASK: u64 = 7;
 }
 
 /// A progress word: the operation's number, the words it has logged, and its phase.
@@ -50,29 +58,35 @@ pub(super) struct Progress(pub(super) u64);
 impl Progress {
     const LOGGED_BITS: u32 = 14;
 
-    const fn new(sequence: u64, logged: u64, phase: u64) -> Self {
+    #[inline(always)]
+    pub(super) const fn new(sequence: u64, logged: u64, phase: u64) -> Self {
         Self(sequence << (Self::LOGGED_BITS + 2) | logged << 2 | phase)
     }
 
+    #[inline(always)]
     pub(super) const fn sequence(self) -> u64 {
         self.0 >> (Self::LOGGED_BITS + 2)
     }
 
+    #[inline(always)]
     pub(super) const fn logged(self) -> u64 {
         (self.0 >> 2) & ((1 << Self::LOGGED_BITS) - 1)
     }
 
     /// The same when nothing runs any more.
+    #[inline(always)]
     pub(super) const fn idle(self) -> Self {
         Self::new(self.sequence(), 0, phase::IDLE)
     }
 
+    #[inline(always)]
     pub(super) const fn phase(self) -> u64 {
         self.0 & phase::MASK
     }
 }
 
 /// The name in a shared word of operation `sequence` of participant `who`.
+#[inline(always)]
 pub(super) const fn tag(who: u32, sequence: u64) -> u64 {
     (who as u64) << tagged::WHO_SHIFT | (sequence & tagged::SEQUENCE) << tagged::VALUE_BITS
 }
@@ -93,7 +107,7 @@ pub(super) struct Decided {
 impl<M: Memory> Store<M> {
     /// Changes 4 bytes that only this participant writes.
     #[inline(always)]
-    pub(super) fn set_u32(&mut self, at: u64, value: u32) {
+    pub(super) fn set_u32(&self, at: u64, value: u32) {
         if self.mem.shared() {
             let old = self.mem.load_u32(at);
             self.log(at, old.into());
@@ -103,7 +117,7 @@ impl<M: Memory> Store<M> {
 
     /// Changes 8 bytes that only this participant writes.
     #[inline(always)]
-    pub(super) fn set_u64(&mut self, at: u64, value: u64) {
+    pub(super) fn set_u64(&self, at: u64, value: u64) {
         if self.mem.shared() {
             let old = self.mem.load_u64(at);
             self.log(at | 1, old);
@@ -112,57 +126,61 @@ impl<M: Memory> Store<M> {
     }
 
     /// Notes what a word was; the place is odd for 8 bytes.
-    fn log(&mut self, at: u64, old: u64) {
-        if !self.open {
+    pub(super) fn log(&self, at: u64, old: u64) {
+        if !self.open.get() {
             self.begin();
         }
-        if self.logged >= field::LOG_MAX {
+        if self.logged.get() >= field::LOG_MAX {
             // No operation on a sound pool has so many words.
             self.corrupt.set(true);
             return;
         }
-        let entry = self.area + field::LOG + 16 * self.logged;
+        let entry = self.area + field::LOG + 16 * self.logged.get();
         self.mem.store_u64(entry, at);
         self.mem.store_u64(entry + 8, old);
-        self.logged += 1;
+        self.logged.set(self.logged.get() + 1);
         self.progress(phase::OPEN);
     }
 
-    fn begin(&mut self) {
-        self.open = true;
-        self.logged = 0;
+    #[inline(always)]
+    pub(super) fn begin(&self) {
+        self.open.set(true);
+        self.logged.set(0);
         self.next_sequence();
     }
 
-    fn next_sequence(&mut self) {
-        self.sequence += 1;
-        if self.sequence & tagged::SEQUENCE == 0 {
-            self.sequence += 1;
+    #[inline(always)]
+    pub(super) fn next_sequence(&self) {
+        let mut next = self.sequence.get() + 1;
+        if next & tagged::SEQUENCE == 0 {
+            next += 1;
         }
+        self.sequence.set(next);
     }
 
+    #[inline(always)]
     fn progress(&self, phase: u64) {
-        let word = Progress::new(self.sequence, self.logged, phase);
-        self.mem.store_u64(self.area + field::PROGRESS, word.0);
+        let word = Progress::new(self.sequence.get(), self.logged.get(), phase);
+        self.line(self.area + field::PROGRESS).store_u64(0, word.0);
     }
 
     /// Ends the operation: what it changed stays.
     #[inline(always)]
-    pub(super) fn close(&mut self) {
-        if self.mem.shared() && self.open {
-            self.open = false;
-            self.logged = 0;
+    pub(super) fn close(&self) {
+        if self.mem.shared() && self.open.get() {
+            self.open.set(false);
+            self.logged.set(0);
             self.progress(phase::IDLE);
         }
     }
 
     /// Ends the operation as if it had not begun. Only where memory is shared: elsewhere all that
     /// could refuse is checked before.
-    pub(super) fn undo(&mut self) {
-        if self.open {
-            self.undo_log(self.area, self.logged);
-            self.open = false;
-            self.logged = 0;
+    pub(super) fn undo(&self) {
+        if self.open.get() {
+            self.undo_log(self.area, self.logged.get());
+            self.open.set(false);
+            self.logged.set(0);
             self.progress(phase::IDLE);
         }
     }
@@ -184,55 +202,10 @@ impl<M: Memory> Store<M> {
     }
 
     /// Announces that `target` is about to be changed, and how to tell.
-    fn announce_target(&mut self, target: u64, kind: u64, new: u64) {
-        self.mem.store_u64(self.area + field::TARGET, target);
-        self.mem.store_u64(self.area + field::KIND, kind);
+    fn announce_target(&self, target: u64, kind: u64, new: u64) {
+        self.mem.store_u64(self.area + field::TARGET, target | kind);
         self.mem.store_u64(self.area + field::NEW, new);
         self.progress(phase::DECIDING);
-    }
-
-    /// Changes the value of a shared word in one step, last in the operation, which is decided
-    /// by it. `change` may be asked several times, as others change the word; if it has no
-    /// answer, nothing is changed, and the operation must be undone.
-    #[inline(always)]
-    pub(super) fn decide(
-        &mut self,
-        target: u64,
-        change: impl Fn(&Self, u64) -> Option<u64>,
-    ) -> Option<Decided> {
-        if !self.mem.shared() {
-            let before = self.mem.load_u64(target);
-            let after = change(self, before)?;
-            self.mem.store_u64(target, after);
-            return Some(Decided { before, after });
-        }
-        self.decide_shared(target, change)
-    }
-
-    fn decide_shared(
-        &mut self,
-        target: u64,
-        change: impl Fn(&Self, u64) -> Option<u64>,
-    ) -> Option<Decided> {
-        if !self.open {
-            self.begin();
-        }
-        let mut word = self.mem.load_u64(target);
-        // Our own name of an earlier life of the counter must not pass for this operation's.
-        while word & !tagged::VALUE == tag(self.me, self.sequence) {
-            self.next_sequence();
-        }
-        self.announce_target(target, kind::TAGGED, 0);
-        loop {
-            let before = value(word);
-            let after = change(self, before)?;
-            self.help(target, word);
-            let new = tag(self.me, self.sequence) | value(after);
-            match self.mem.compare_exchange_u64(target, word, new) {
-                Ok(_) => return Some(Decided { before, after }),
-                Err(other) => word = other,
-            }
-        }
     }
 
     /// Changes flags in a shared word without deciding anything: the name in it stays.
@@ -262,7 +235,7 @@ impl<M: Memory> Store<M> {
         helped: Option<u32>,
     ) -> bool {
         if self.mem.shared() {
-            if !self.open {
+            if !self.open.get() {
                 self.begin();
             }
             self.announce_target(target, kind::WORD, new);
@@ -277,7 +250,7 @@ impl<M: Memory> Store<M> {
     /// which `child` becomes or ceases to be a part.
     pub(super) fn announce_list(&mut self, target: u64, kind: u64, child: u32) {
         if self.mem.shared() {
-            if !self.open {
+            if !self.open.get() {
                 self.begin();
             }
             self.announce_target(target, kind, child.into());
@@ -285,11 +258,9 @@ impl<M: Memory> Store<M> {
     }
 
     /// Marks the operation of whoever is named in `word` as decided, before that is overwritten.
-    fn help(&self, target: u64, word: u64) {
+    #[cold]
+    pub(super) fn help(&self, target: u64, word: u64) {
         let who = (word >> tagged::WHO_SHIFT) as u32;
-        if who == self.me || word & !tagged::VALUE == 0 {
-            return;
-        }
         if who >= self.lay.config.participants {
             self.corrupt.set(true);
             return;
@@ -318,8 +289,7 @@ impl<M: Memory> Store<M> {
     /// Marks a line if it still speaks of `target`, and `target` still is `word`.
     #[cold]
     fn mark_decided(&self, area: u64, progress: Progress, kind: u64, target: u64, word: u64) {
-        if self.mem.load_u64(area + field::TARGET) == target
-            && self.mem.load_u64(area + field::KIND) == kind
+        if self.mem.load_u64(area + field::TARGET) == target | kind
             && self.mem.load_u64(area + field::PROGRESS) == progress.0
             && self.mem.load_u64(target) == word
         {
@@ -333,7 +303,7 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn begin_posting(&self, version: u32) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + field::POSTING, version.wrapping_add(1));
+            self.posting(version.wrapping_add(1));
         }
     }
 
@@ -341,8 +311,14 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn end_posting(&self) {
         if self.mem.shared() {
-            self.mem.store_u32(self.area + field::POSTING, 0);
+            self.posting(0);
         }
+    }
+
+    #[inline(always)]
+    fn posting(&self, link: u32) {
+        let line = self.line(self.area + field::PROGRESS);
+        line.store_u32(field::POSTING - field::PROGRESS, link);
     }
 
     /// Puts a record on a stack that only the reclaimer takes from.

@@ -1,5 +1,6 @@
 //! Regions: `alloc`, `free`, `read`, `write`.
 
+use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{HolderId, RegionId};
 use super::layout::{FAN_OUT_SHIFT, PAGE_SHIFT, REGION_BYTES_MAX};
@@ -51,7 +52,7 @@ impl<M: Memory> Store<M> {
         let depth = depth_for(pages);
         let (_, nodes) = Self::need_at_most(depth, 0, pages - 1);
         self.check_pages(holder_at, pages)?;
-        self.check_region(holder_at)?;
+        let count = self.check_region(holder_at)?;
         self.require_version()?;
         self.require_credit(self.lay.frames, (pages, 0), Resource::Frames)?;
         self.require_credit(self.lay.nodes, (nodes, 0), Resource::Nodes)?;
@@ -60,7 +61,8 @@ impl<M: Memory> Store<M> {
         self.reserve(self.lay.frames, frames);
         self.reserve(self.lay.nodes, nodes);
         let version = self.new_version(depth, 0, 0);
-        let region = self.new_region(holder, version, (0, len), true);
+        let (region, changes) = self.next_region((holder, count), version, (0, len), true);
+        self.set_all(changes);
         let at = self.lay.regions.at(region.index());
         self.mem.store_u32(at + field::FRAMES, frames);
         self.mem.store_u32(at + field::NODES, nodes);
@@ -70,42 +72,48 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(region))
     }
 
-    /// Whether a holder may have one more region, and the table has one.
+    /// Whether a holder may have one more region, and the table has one; how many it has.
     ///
     /// # Errors
     /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
-    pub(super) fn check_region(&mut self, holder_at: u64) -> Result<()> {
-        let count = u64::from(self.mem.load_u32(holder_at + holder::REGION_COUNT));
-        let limit = u64::from(self.mem.load_u32(holder_at + holder::REGIONS_MAX));
+    #[inline(always)]
+    pub(super) fn check_region(&self, holder_at: u64) -> Result<u32> {
+        let holder = self.line(holder_at);
+        let count = holder.load_u32(holder::REGION_COUNT);
+        let limit = holder.load_u32(holder::REGIONS_MAX);
         if count >= limit {
-            return Err(Error::Quota { what: Resource::Regions, limit, wanted: count + 1 });
+            let (limit, wanted) = (limit.into(), u64::from(count) + 1);
+            return Err(Error::Quota { what: Resource::Regions, limit, wanted });
         }
-        self.require(self.lay.regions, Resource::Regions)
+        self.require(self.lay.regions, Resource::Regions)?;
+        Ok(count)
     }
 
-    /// Makes the record of a region; [`Store::check_region`] came first, and the version's count
-    /// is the caller's business.
-    pub(super) fn new_region(
-        &mut self,
-        holder: HolderId,
+    /// Fills the record of a new region, and how it becomes one: [`Store::check_region`] came
+    /// first and found `count` regions of the holder's; the version's count is the caller's
+    /// business.
+    #[inline(always)]
+    pub(super) fn next_region(
+        &self,
+        (holder, count): (HolderId, u32),
         version: u32,
         (base, len): (u64, u64),
         writable: bool,
-    ) -> RegionId {
-        let index = self.take(self.lay.regions);
-        let at = self.at(self.lay.regions, index);
-        self.mem.store_u32(at + field::HOLDER, holder.index());
-        self.mem.store_u64(at + field::BASE, base);
-        self.mem.store_u64(at + field::LEN, len);
-        self.mem.store_u32(at + field::VERSION, version);
-        self.mem.store_u32(at + field::WRITABLE, writable.into());
-        self.mem.store_u32(at + field::FRAMES, 0);
-        self.mem.store_u32(at + field::NODES, 0);
-        self.mem.store_u64(at + field::CHARGED, 0);
-        let count_at = self.lay.holders.at(holder.index()) + holder::REGION_COUNT;
-        let count = self.mem.load_u32(count_at);
-        self.set_u32(count_at, count.wrapping_add(1));
-        RegionId::new(index, self.go_live(self.lay.regions, index))
+    ) -> (RegionId, [Change<'_, M>; 3]) {
+        let free = self.next_free(self.lay.regions);
+        let region = free.line;
+        region.store_u32(field::HOLDER, holder.index());
+        region.store_u64(field::BASE, base);
+        region.store_u64(field::LEN, len);
+        region.store_u32(field::VERSION, version);
+        region.store_u32(field::WRITABLE, writable.into());
+        region.store_u32(field::FRAMES, 0);
+        region.store_u32(field::NODES, 0);
+        region.store_u64(field::CHARGED, 0);
+        let (live, generation) = self.enlivening(&free);
+        let holder = self.line(self.lay.holders.at(holder.index()));
+        let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_add(1));
+        (RegionId::new(free.index, generation), [free.taking, counted, live])
     }
 
     /// Ends a region. Constant work: what only it could see is freed by [`Store::reclaim`].
@@ -120,20 +128,29 @@ impl<M: Memory> Store<M> {
 
     /// Ends the live region in a slot.
     pub(super) fn end_region(&mut self, index: u32) {
-        let at = self.at(self.lay.regions, index);
-        let holder_at = self.at(self.lay.holders, self.mem.load_u32(at + field::HOLDER));
-        let count = self.mem.load_u32(holder_at + holder::REGION_COUNT);
-        self.set_u32(holder_at + holder::REGION_COUNT, count.wrapping_sub(1));
-        let charged = self.mem.load_u64(at + field::CHARGED);
+        let region = self.line(self.at(self.lay.regions, index));
+        let holder_at = self.at(self.lay.holders, region.load_u32(field::HOLDER));
+        let version = region.load_u32(field::VERSION);
+        let charged = region.load_u64(field::CHARGED);
+        let (frames, nodes) = (region.load_u32(field::FRAMES), region.load_u32(field::NODES));
+        if charged != 0 || frames | nodes != 0 {
+            self.give_back(holder_at, charged, (frames, nodes));
+        }
+        let holder = self.line(holder_at);
+        let count = holder.load_u32(holder::REGION_COUNT);
+        let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_sub(1));
+        let [ended, put] = self.ending(self.lay.regions, index);
+        self.release_all([counted, ended, put], version);
+    }
+
+    /// Takes the pages of a region off its holder's account, and back what it was promised.
+    fn give_back(&mut self, holder_at: u64, charged: u64, (frames, nodes): (u32, u32)) {
         if charged != 0 {
             let pages = self.mem.load_u64(holder_at + holder::PAGES);
             self.set_u64(holder_at + holder::PAGES, pages.wrapping_sub(charged));
         }
-        self.unreserve(self.lay.frames, self.mem.load_u32(at + field::FRAMES));
-        self.unreserve(self.lay.nodes, self.mem.load_u32(at + field::NODES));
-        let version = self.mem.load_u32(at + field::VERSION);
-        self.put_record(self.lay.regions, index);
-        self.release(version);
+        self.unreserve(self.lay.frames, frames);
+        self.unreserve(self.lay.nodes, nodes);
     }
 
     /// Where the record of a holder's region is.
@@ -145,7 +162,7 @@ impl<M: Memory> Store<M> {
         self.holder_at(holder)?;
         let (index, generation) = (region.index(), region.generation());
         let at = self.record(self.lay.regions, index, generation, Object::Region)?;
-        if self.mem.load_u32(at + field::HOLDER) != holder.index() {
+        if self.line(at).load_u32(field::HOLDER) != holder.index() {
             return Err(Error::NotYours);
         }
         Ok(at)
@@ -166,8 +183,9 @@ impl<M: Memory> Store<M> {
     /// [`Error::ZeroLength`], [`Error::Overflow`], [`Error::Range`].
     #[inline(always)]
     pub(super) fn region_range(&self, region: u64, offset: u64, len: u64) -> Result<u64> {
-        check_range(offset, len, self.mem.load_u64(region + field::LEN))?;
-        self.in_tree(self.mem.load_u64(region + field::BASE), offset, len)
+        let region = self.line(region);
+        check_range(offset, len, region.load_u64(field::LEN))?;
+        self.in_tree(region.load_u64(field::BASE), offset, len)
     }
 
     /// Where `len` bytes at `offset` behind `base` are in a tree.

@@ -1,5 +1,6 @@
 //! Versions: the root of a tree, the number under which things in it are made, and one count.
 
+use super::change::{Change, Shared};
 use super::error::{Error, Resource, Result};
 use super::records::{LINK, count, participant, region, stamp, superblock, version as field};
 use super::redo::{kind, tag, value};
@@ -34,11 +35,13 @@ impl Count {
         self.0 & (count::HOLDS | count::FORKED) == 1 | count::FORKED
     }
 
+    #[inline(always)]
     pub(super) const fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
     /// With the flag that sends it to the reclaimer, if that should look at it.
+    #[inline(always)]
     const fn considered(self) -> Self {
         let wanted = self.dead() || self.mergeable();
         if wanted { Self(self.0 | count::QUEUED) } else { self }
@@ -59,15 +62,22 @@ impl<M: Memory> Store<M> {
         Count(value(self.mem.load_u64(self.version_at(version) + field::COUNT)))
     }
 
-    /// Whether a version can have one more hold.
+    /// Whether a version can have one more hold; its count word.
     ///
     /// # Errors
     /// [`Error::OutOf`] holds.
-    pub(super) fn check_hold(&self, version: u32) -> Result<()> {
-        if self.count(version).holds() < self.lay.config.holds_max {
-            return Ok(());
+    #[inline(always)]
+    pub(super) fn check_hold(&self, version: u32) -> Result<Shared<'_, M>> {
+        let count = self.shared_count(version);
+        if Count(count.value()).holds() < self.lay.config.holds_max {
+            return Ok(count);
         }
         Err(self.out_of_holds(version))
+    }
+
+    #[inline(always)]
+    fn shared_count(&self, version: u32) -> Shared<'_, M> {
+        Shared::new(self.line(self.version_at(version)), field::COUNT)
     }
 
     #[cold]
@@ -76,12 +86,17 @@ impl<M: Memory> Store<M> {
         Error::OutOf { what: Resource::Holds, limit: limit.into(), in_use: in_use.into() }
     }
 
-    /// Adds a hold and so decides the operation, unless there is no room, or `valid` denies that
-    /// the version is still the right one: then it is undone. [`Store::check_hold`] came first.
+    /// Changes words of this participant's and adds a hold, which decides the operation, unless
+    /// there is no room, or `valid` denies that the version is still the right one: then it is
+    /// undone. The count is what [`Store::check_hold`] found.
     #[inline(always)]
-    pub(super) fn hold(&mut self, version: u32, valid: impl Fn(&Self) -> bool) -> bool {
-        let at = self.version_at(version) + field::COUNT;
-        let decided = self.decide(at, |store, word| {
+    pub(super) fn hold<const N: usize>(
+        &self,
+        changes: [Change<'_, M>; N],
+        count: Shared<'_, M>,
+        valid: impl Fn(&Self) -> bool,
+    ) -> bool {
+        let decided = self.decide_all(changes, count, |store, word| {
             let room = Count(word).holds() < store.lay.config.holds_max;
             (room && valid(store)).then_some(word + 1)
         });
@@ -95,9 +110,15 @@ impl<M: Memory> Store<M> {
 
     /// Takes a hold away and so decides the operation; reclamation looks at what is left.
     pub(super) fn release(&mut self, version: u32) {
-        let at = self.version_at(version);
+        self.release_all([], version);
+    }
+
+    /// The same, and before it changes words of this participant's.
+    #[inline(always)]
+    pub(super) fn release_all<const N: usize>(&self, changes: [Change<'_, M>; N], version: u32) {
         self.begin_posting(version);
-        let decided = self.decide(at + field::COUNT, |_, word| {
+        let count = self.shared_count(version);
+        let decided = self.decide_all(changes, count, |_, word| {
             (!Count(word).dead()).then(|| Count(word - 1).considered().0)
         });
         match decided {
@@ -112,6 +133,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Hands a version to the reclaimer if its count word just got the flag for that.
+    #[inline(always)]
     pub(super) fn post_if_queued(&self, version: u32, before: u64, after: u64) {
         if after & !before & count::QUEUED != 0 {
             let link_at = self.version_at(version) + LINK;
@@ -183,7 +205,7 @@ impl<M: Memory> Store<M> {
         self.mem.store_u32(at + field::DEPTH, depth);
         self.mem.fill_zero(at + field::PARENT, field::END - field::PARENT);
         // The name makes late changes of an earlier life's count fail.
-        let name = if self.mem.shared() { tag(self.me, self.sequence) } else { 0 };
+        let name = if self.mem.shared() { tag(self.me, self.sequence.get()) } else { 0 };
         self.mem.store_u64(at + field::COUNT, name | 1);
         version
     }

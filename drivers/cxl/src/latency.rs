@@ -5,7 +5,8 @@
 //! a first-level cache; loads from those are not delayed, as they would not be on real hardware.
 //! Of a longer range the first new line takes the whole time and each further one an eighth of it,
 //! since processors keep several loads on their way. Stores are posted and cost nothing more; a
-//! compare-and-swap waits as a load does.
+//! compare-and-swap waits as a load does. A line that is looked at as a whole
+//! ([`Memory::line`]) counts as loaded, once for all of its words.
 //!
 //! Lines that others write are not forgotten by the table: hand-overs between participants are
 //! faster than they would be on such memory. References straight into the pool are not delayed.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dmrpc_core::memory::{Atomic, Memory};
+use dmrpc_core::memory::{Atomic, LINE_BYTES, LineWords, Memory};
 use dmrpc_core::time::Duration;
 
 use crate::direct::Direct;
@@ -39,9 +39,8 @@ impl fmt::Display for Kind {
 const HUGETLBFS: i64 = 0x9584_58f6;
 /// `statfs` says so of tmpfs, which memfds are on too.
 const TMPFS: i64 = 0x0102_1994;
-/// Mappings of hugetlbfs and, by default, of device-dax are multiples of this.
+/// Mappings of hugetlbfs and, by default, of device-dax are multiples of this; of others, of pages.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
-/// Mappings of other files are multiples of this.
 const PAGE_BYTES: u64 = 4096;
 
 /// Why a path gives no memory.
@@ -340,12 +339,19 @@ pub struct PoolMemory {
 impl Clone for PoolMemory {
     fn clone(&self) -> Self {
         let memory = self.region.memory_unbound(self.offset, self.memory.len() as usize);
-        let (region, delay) = (Arc::clone(&self.region), self.delay.clone());
-        Self { memory, offset: self.offset, region, delay }
+        Self { memory, region: Arc::clone(&self.region), delay: self.delay.clone(), ..*self }
     }
 }
 
 impl Memory for PoolMemory {
+    #[inline(always)]
+    fn line(&self, offset: u64) -> Option<LineWords<'_>> {
+        if let Some(delay) = &self.delay {
+            delay.load(offset, LINE_BYTES, || self.memory.load_u64(offset));
+        }
+        self.memory.line(offset)
+    }
+
     #[inline(always)]
     fn len(&self) -> u64 {
         self.memory.len()
@@ -466,8 +472,8 @@ fn kind_of(file: &File, path: &Path) -> Result<Kind, MapError> {
 /// The kind of `file` and its size in bytes.
 fn inspect(file: &File, path: &Path) -> Result<(Kind, u64), MapError> {
     let kind = kind_of(file, path)?;
-    let metadata = file.metadata();
-    let metadata = metadata.map_err(|source| MapError::Open { path: path.into(), source })?;
+    let metadata =
+        file.metadata().map_err(|source| MapError::Open { path: path.into(), source })?;
     match kind {
         // The size of the file is 0 there.
         Kind::Dax => Ok((kind, dax_attribute(&metadata, path, "size")?)),

@@ -1,6 +1,7 @@
 //! What DmRPC's std binaries share: everything round a poll loop that is not protocol.
 //!
 //! * [`clock`]: time for the core, cheaply.
+//! * [`cipher`]: encryption by the processor's instructions.
 //! * [`affinity`]: which core a loop runs on. [`idle`]: what it does when there is nothing to do.
 //! * [`events`]: what happened last, as text, on demand and in a panic.
 //! * [`signals`]: stop and statistics on demand.
@@ -21,6 +22,7 @@
 
 pub mod affinity;
 pub mod captured;
+pub mod cipher;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

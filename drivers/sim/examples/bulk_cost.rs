@@ -2,8 +2,10 @@
 //! thread over a wire in memory, 1 MiB read or written at a time at random pages of a region.
 //!
 //! `bulk_cost --messages N [--in-flight K] [--bytes B] [--write] [--no-integrity] [--visit]
-//! [--auth] [--encrypt]` prints one line: `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
-//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them;
+//! [--auth] [--encrypt [--portable]]` prints one line:
+//! `messages=N packets=P seconds=S gbit_per_s=R resent=D`.
+//! `--write` writes instead of reading; `--auth` tags packets, `--encrypt` encrypts them as
+//! programs do or, with `--portable`, as the core does by itself;
 //! `--parts` compares, in turns, what each safeguard takes of the rate without any;
 //! `--no-integrity` leaves payloads out of the checksum; `--visit` looks at what is read
 //! where it came in, instead of copying it to a buffer.
@@ -13,7 +15,7 @@
 
 mod parts;
 
-use dmrpc_host as _;
+use dmrpc_host::cipher::FastKey;
 use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -239,6 +241,9 @@ fn flag(name: &str) -> bool {
 }
 
 fn main() {
+    if !flag("--portable") {
+        storage::encrypt_by::<FastKey>();
+    }
     let messages = number("--messages", 2_000);
     let (in_flight, bytes) = (number("--in-flight", 4), number("--bytes", 1 << 20));
     if !(1..=8).contains(&in_flight) || !(1..=REGION_BYTES / 2).contains(&bytes) {

@@ -1,25 +1,27 @@
 //! What a 32 B RPC costs, both ends together: two endpoints of one thread over a wire in memory,
 //! a service that echoes, the payload check on.
 //!
-//! `rpc_cost --calls N [--in-flight K] [--auth] [--encrypt] [--no-integrity] [--no-leases]
-//! [--no-congestion] [--sessions S]` prints one line:
+//! `rpc_cost --calls N [--in-flight K] [--auth] [--encrypt [--portable]] [--no-integrity]
+//! [--no-leases] [--no-congestion] [--sessions S]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
-//! are tagged; `--encrypt` has them encrypted with what comes of one; `--no-integrity` leaves
-//! payloads out of the checksum; `--no-leases` makes leases and keep-alives longer than any run;
-//! `--no-congestion` leaves delay alone. With several sessions each call's is picked at random, and
-//! the rate is compared with that of 64, in turns. `--parts` compares, in turns, what each of these
-//! safeguards takes of the rate without any, each alone and all together.
+//! are tagged; `--encrypt` has them encrypted with what comes of one, as programs do it or, with
+//! `--portable`, as the core does by itself; `--no-integrity` leaves payloads out of the checksum;
+//! `--no-leases` makes leases and keep-alives longer than any run; `--no-congestion` leaves delay
+//! alone. With several sessions each call's is picked at random, and the rate is compared with that
+//! of 64, in turns. `--parts` compares, in turns, what each of these safeguards takes of the rate
+//! without any, each alone and all together.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
 
 mod parts;
 
+use dmrpc_host::cipher::session_ciphers;
 use dmrpc_host::table::table;
 use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_core::endpoint::cipher::{CipherRoom, SessionCipher};
+use dmrpc_core::endpoint::cipher::{CipherRoom, CipherTable, Ciphers, PortableKey, SessionCipher};
 use dmrpc_core::endpoint::host::{
     Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
     Side, Sink, Source,
@@ -87,6 +89,15 @@ impl Host for Echo {
     fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
+/// Ciphers as programs have them, or the core's own.
+fn ciphers_of(count: usize) -> &'static mut (dyn Ciphers + Send) {
+    if flag("--portable") {
+        let ciphers = table(SessionCipher::<PortableKey>::EMPTY, count);
+        return Box::leak(Box::new(CipherTable::new(ciphers)));
+    }
+    Box::leak(Box::new(session_ciphers(count)))
+}
+
 struct Node {
     endpoint: Endpoint<'static>,
     device: MemoryDevice,
@@ -112,10 +123,8 @@ impl Node {
             true => CipherRoom::needed(&size, config.payload_bytes_max),
             false => (0, 0),
         };
-        let room = CipherRoom {
-            sessions: table(SessionCipher::EMPTY, ciphers).leak(),
-            packet: vec![0; packet_bytes].leak(),
-        };
+        let room =
+            CipherRoom { sessions: ciphers_of(ciphers), packet: vec![0; packet_bytes].leak() };
         let endpoint = Endpoint::encrypted(config, storage, room, Instant::ZERO);
         Self { endpoint: endpoint.expect("the defaults work"), device, host: Echo::default() }
     }

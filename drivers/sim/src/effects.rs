@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 
 use crate::random::mix;
-use dmrpc_core::wire::packet::{HEADER_BYTES, Kind};
+use crate::watched;
+use dmrpc_core::wire::packet::{HEADER_BYTES, Kind, SEALED};
 
 /// Packets whose sender may still send them again, at most. Older ones are forgotten.
 const HIT_MAX: usize = 1 << 14;
@@ -91,12 +92,14 @@ impl Fault {
     }
 }
 
-/// What a packet is, for telling whether it is sent again: `None` for those that nobody repeats.
-pub(crate) fn identity(from: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> Option<u64> {
-    if bytes.len() < HEADER_BYTES {
-        return None;
+/// What a packet is, for telling whether it is sent again: `None` for those that nobody repeats. Of
+/// an encrypted one it can be told once, if it was sealed with a watched key.
+pub(crate) fn identity(from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) -> Option<u64> {
+    let mut bytes = *datagram.first_chunk::<HEADER_BYTES>()?;
+    if bytes[1] & SEALED != 0 {
+        bytes = watched::header(datagram)?;
     }
-    let kind = bytes[1];
+    let kind = bytes[1] & !SEALED;
     if ![Kind::Request, Kind::Response, Kind::Hello].iter().any(|of| *of as u8 == kind) {
         return None;
     }

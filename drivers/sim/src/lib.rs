@@ -7,6 +7,7 @@
 //! - [`memory`]: two devices joined by a wire in memory, for instruction counts and throughput;
 //! - [`faults`]: what a network may do to packets, and how often it did;
 //! - [`effects`]: how often that mattered;
+//! - [`watched`]: the same where packets are encrypted;
 //! - [`random`]: the generator behind it.
 #![forbid(unsafe_code)]
 
@@ -19,3 +20,4 @@ pub mod memory;
 pub mod network;
 pub mod random;
 pub mod storage;
+pub mod watched;

@@ -59,6 +59,8 @@ struct Packet {
     from: SocketAddrV4,
     to: SocketAddrV4,
     bytes: Vec<u8>,
+    /// See [`identity`].
+    identity: Option<u64>,
     /// What made it, if it is a copy.
     copy: Option<Fault>,
 }
@@ -208,13 +210,13 @@ impl Shared {
         if self.random.happens(self.faults.duplicate) {
             self.counts.duplicated += 1;
             let delay = delay + self.delay(from);
-            self.launch(delay, from, to, bytes.clone(), Some(Fault::Duplicate));
+            self.launch(delay, from, to, bytes.clone(), identity, Some(Fault::Duplicate));
         }
         if self.random.happens(self.faults.replay) {
             self.counts.replayed += 1;
             let later = self.random.within(0..=self.faults.replay_after_max.as_nanos());
             let later = Duration::from_nanos(later);
-            self.launch(later, from, to, bytes.clone(), Some(Fault::Replay));
+            self.launch(later, from, to, bytes.clone(), identity, Some(Fault::Replay));
         }
         if self.random.happens(self.faults.corrupt) {
             let fault = self.corrupt(&mut bytes);
@@ -223,7 +225,7 @@ impl Shared {
             self.earlier.clone_from(&bytes);
         }
         let delay = delay + self.delay(from);
-        self.launch(delay, from, to, bytes, None);
+        self.launch(delay, from, to, bytes, identity, None);
     }
 
     /// Whether a packet gets lost, and to what.
@@ -279,10 +281,12 @@ impl Shared {
         from: SocketAddrV4,
         to: SocketAddrV4,
         bytes: Vec<u8>,
+        identity: Option<u64>,
         copy: Option<Fault>,
     ) {
         self.packets += 1;
-        let packet = Packet { at: self.now + delay, number: self.packets, from, to, bytes, copy };
+        let (at, number) = (self.now + delay, self.packets);
+        let packet = Packet { at, number, from, to, bytes, identity, copy };
         self.under_way.push(Reverse(packet));
     }
 
@@ -331,13 +335,12 @@ impl Shared {
     }
 
     fn deliver(&mut self, packet: Packet) {
-        let Packet { at, number, from, to, bytes, copy } = packet;
+        let Packet { at, number, from, to, bytes, identity, copy } = packet;
         let limit = self.faults.queue_packets;
         let Some(queue) = self.arrived.get_mut(&to) else {
             self.counts.nobody += 1;
             return;
         };
-        let identity = identity(from, to, &bytes);
         if queue.len() >= limit {
             self.counts.queue_full += 1;
             if copy.is_none() {

@@ -1,24 +1,27 @@
 //! What encryption keeps: nothing can be read, changed, repeated or turned off on the way.
 
-use dmrpc_host as _;
-
 mod common;
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::actor::Plan;
 use common::{End, World, address, fill};
 use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::cipher::{PacketKey, PortableKey};
 use dmrpc_core::endpoint::host::{Closed, SessionEvent, Side};
-use dmrpc_core::endpoint::{ConfigError, Counters};
+use dmrpc_core::endpoint::{Config, ConfigError, Counters};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::message::Status;
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEALED};
+use dmrpc_host::cipher::FastKey;
 use dmrpc_sim::cluster::Clock;
+use dmrpc_sim::effects::Fault;
 use dmrpc_sim::faults::Faults;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::storage;
+use dmrpc_sim::watched::Watched;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const OK: End = End::Answered(Status::OK);
@@ -361,6 +364,60 @@ fn a_restarted_server_is_noticed_and_met_again() {
     assert_eq!(both(&mut world, |counters| counters.requests_executed), executed);
     call(&mut world, 32);
     world.settle();
+}
+
+/// One end encrypts by the core's own cipher, the other as programs do, or both so.
+#[test]
+fn ends_with_different_ciphers_understand_each_other() {
+    /// Lets the endpoints to come encrypt by `K`, and looks that they do.
+    fn choose<K: PacketKey>(config: &Config) {
+        storage::encrypt_by::<K>();
+        let room = storage::endpoint(*config, common::size_of(config), Instant::ZERO);
+        let room = room.expect("a configuration that works").into_parts().1.expect("encrypts");
+        assert_eq!(room.sessions.key_type(), TypeId::of::<K>());
+    }
+    for fast in [[true, false], [false, true], [true, true]] {
+        let faults = Faults { loss: 20_000, duplicate: 20_000, ..Faults::NONE };
+        let mut world = World::with(7, faults, 2, |node, config| {
+            (config.key, config.encrypt) = (key(1), true);
+            match fast[node] {
+                true => choose::<FastKey>(config),
+                false => choose::<PortableKey>(config),
+            }
+            Clock::TRUE
+        });
+        world.peer(1).wanted.insert(0);
+        for bytes in [0, 1, 15, 16, 17, 32, 1_000, LONG] {
+            call(&mut world, bytes);
+        }
+        assert!(connected(&mut world), "{fast:?}");
+        assert_eq!(both(&mut world, |counters| counters.bad_tag), 0, "{fast:?}");
+        world.settle();
+    }
+    storage::encrypt_by::<PortableKey>();
+}
+
+/// Faults that hit encrypted packets which were needed are counted, if the keys tell what is in
+/// them, and only then.
+#[test]
+fn what_faults_do_to_encrypted_packets_is_counted() {
+    let effects = || {
+        let faults = Faults { loss: 50_000, duplicate: 50_000, corrupt: 200_000, ..Faults::NONE };
+        let mut world = world_of(faults, [1; 2], [true; 2]);
+        for _ in 0..20 {
+            call(&mut world, LONG);
+        }
+        let effects: BTreeMap<_, _> = network(&world).effects().into_iter().collect();
+        [Fault::Loss, Fault::Duplicate, Fault::BitFlip].map(|fault| effects[&fault])
+    };
+    // Greetings, which are not encrypted, may be lost too.
+    let unwatched = effects();
+    storage::encrypt_by::<Watched<PortableKey>>();
+    let watched = effects();
+    storage::encrypt_by::<PortableKey>();
+    for (watched, unwatched) in watched.into_iter().zip(unwatched) {
+        assert!(unwatched < 4 && watched > 7, "{watched} {unwatched}");
+    }
 }
 
 #[test]

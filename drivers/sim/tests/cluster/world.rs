@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use dmrpc_core::endpoint::Config;
+use dmrpc_core::endpoint::cipher::PortableKey;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::{Duration, Instant};
+use dmrpc_host::cipher::FastKey;
 use dmrpc_sim::cluster::Cluster;
 use dmrpc_sim::faults::Faults;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::random::Random;
+use dmrpc_sim::storage;
+use dmrpc_sim::watched::Watched;
 
 use crate::compute::{Cn, Compute, Temper};
 use crate::hostile::{self, Forger};
@@ -110,6 +114,11 @@ impl<'m> World<'m> {
         config.window_packets = self.plan.window;
         config.key = self.plan.key;
         config.encrypt = self.plan.encrypt;
+        // Every other node encrypts as programs do, the others as the core does by itself.
+        match index % 2 {
+            0 => storage::encrypt_by::<Watched<FastKey>>(),
+            _ => storage::encrypt_by::<Watched<PortableKey>>(),
+        }
         let slots = usize::from(self.plan.slots);
         let size = match node {
             Node::Memory(_) => StorageSize::new(1, self.plan.sessions, slots),
