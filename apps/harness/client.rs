@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use dmrpc_choice::AnyDevice;
+use dmrpc_choice::{AnyDevice, data_pool};
 use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
 use dmrpc_host::key;
@@ -84,6 +84,12 @@ fn open_at(
         && session.servers.address(Server::MemoryNode).is_ok()
     {
         node.share_pool(&pool, index).map_err(AppError::Store)?;
+    }
+    if args.local.is_none()
+        && let Ok(memory_node) = session.servers.address(Server::MemoryNode)
+        && let Some((pool, slot)) = data_pool(&args.driver)?
+    {
+        node.share_memory_of(memory_node, &pool, slot).map_err(AppError::Store)?;
     }
     Ok(node)
 }

@@ -95,6 +95,7 @@ mod pens;
 mod reconnect;
 mod replies;
 mod serve;
+mod sharing;
 mod staged;
 mod state;
 pub mod statistics;

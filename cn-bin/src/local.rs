@@ -15,12 +15,12 @@ use dmrpc_core::store::{FormatError, HolderId, Limits, Store};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::memory_op::{MemoryError, RegionName};
 use dmrpc_core::wire::reference::RefKey;
-use dmrpc_cxl::{Direct, Pool, PoolMemory, device};
+use dmrpc_cxl::{Direct, Participant, Pool, PoolMemory, device};
 
 use crate::call::Spec;
 use crate::pending::Reply;
 
-/// Where the memory node of a pool is reached: it is the pool's participant 0.
+/// Where the memory node of a pool is reached through it: it is the pool's participant 0.
 pub(crate) const POOL_ADDRESS: SocketAddrV4 = device::address_of(0);
 
 /// A participant's store, and the service on it.
@@ -33,16 +33,18 @@ pub(crate) struct LocalMemory {
     viewed: Vec<(SessionId, RegionName)>,
     /// Holders of sessions that ended while there was a view of a region of theirs.
     leaving: Vec<(SessionId, HolderId)>,
-    /// Keeps the mapping and the participant's place.
+    /// Keeps the mapping, and the participant's place unless a device does.
     pool: Arc<Pool>,
+    _place: Option<Participant>,
 }
 
 impl LocalMemory {
-    /// Becomes participant `index` of the store in `pool`.
+    /// Becomes participant `index` of the store in `pool`. A `place` that is given is kept.
     pub(crate) fn attach(
         pool: &Arc<Pool>,
         index: u32,
         sessions: usize,
+        place: Option<Participant>,
     ) -> Result<Self, FormatError> {
         let store = Store::attach(pool.store_memory(), index)?;
         let geometry = pool.geometry();
@@ -58,7 +60,8 @@ impl LocalMemory {
         let service = MemoryNode::new(store, identity, Limits::NONE, holders, &mut []);
         let sessions = vec![None; sessions].into();
         let (heads, viewed, leaving) = (Box::default(), Vec::new(), Vec::new());
-        Ok(Self { service, heads, sessions, viewed, leaving, pool: Arc::clone(pool) })
+        let pool = Arc::clone(pool);
+        Ok(Self { service, heads, sessions, viewed, leaving, pool, _place: place })
     }
 
     /// The service, for what only those ask who map the memory.

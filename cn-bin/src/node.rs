@@ -1,16 +1,14 @@
 //! The node: one endpoint, its device, its clock and its buffers, used by one thread.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::Polled;
-use dmrpc_core::store::FormatError;
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_cxl::device::participant_at;
-use dmrpc_cxl::{Mode, Pool};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
 use dmrpc_host::polls::PollMeter;
@@ -24,7 +22,6 @@ use crate::future::Wakers;
 use crate::handle::Desks;
 use crate::hosting::{PollHost, UserBytes};
 use crate::local::{LocalMemory, POOL_ADDRESS};
-use crate::memory::Cause;
 use crate::peers::{Peer, PeerState};
 use crate::pens::PoolPens;
 use crate::state::State;
@@ -57,9 +54,14 @@ pub(crate) type RestWithBell<D> = fn(&mut Idle, &D, &Doorbell, Rest);
 /// which every blocking method does: a node that is not polled for longer than the lease (10 s)
 /// loses its sessions.
 pub struct Node<D> {
+    /// Pages of a pool in flush mode that this process reads and writes itself. Dropped first:
+    /// what was written is written back before the pool's place is given up.
+    pub(crate) pens: RefCell<Option<PoolPens>>,
     /// The store of a pool that this process maps. Given up before the device, whose end lets the
     /// memory node take back what this participant held.
     pub(crate) shared: RefCell<Option<LocalMemory>>,
+    /// Where the memory node of that pool is reached.
+    pub(crate) shared_at: Cell<SocketAddrV4>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -76,8 +78,6 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
     ring: Cell<Option<&'static Ring>>,
-    /// Pages of a pool in flush mode that this process reads and writes itself.
-    pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
@@ -149,6 +149,7 @@ impl<D: Device> Node<D> {
             rest: Cell::new(None),
             ring: Cell::new(None),
             shared: RefCell::new(None),
+            shared_at: Cell::new(POOL_ADDRESS),
             pens: RefCell::new(None),
             lends: Cell::new(false),
             chores: Cell::new(false),
@@ -162,28 +163,6 @@ impl<D: Device> Node<D> {
     /// calls, sessions that come and go, with the traces of calls.
     pub fn remember(&self, ring: &'static Ring) {
         self.ring.set(Some(ring));
-    }
-
-    /// Runs operations on the memory of `pool` in this process from now on, as participant `index`
-    /// of its store, instead of asking the memory node that looks after it, whose address is that
-    /// of the pool's participant 0. Nobody else may be that participant. In flush mode the memory
-    /// node goes on running them, since counts need an owner there, but not what moves bytes: that
-    /// is done here, on pages that it told the place of.
-    ///
-    /// # Errors
-    /// [`FormatError`]: the pool's store is not there yet, or the participant's earlier life has
-    /// not been recovered, or the node shares a pool already.
-    pub fn share_pool(&self, pool: &Arc<Pool>, index: u32) -> Result<(), FormatError> {
-        if self.shared.borrow().is_some() || self.pens.borrow().is_some() {
-            return Err(FormatError::Attached { participant: index });
-        }
-        if pool.geometry().mode == Mode::Coherent {
-            let shared = LocalMemory::attach(pool, index, self.config.client_sessions)?;
-            *self.shared.borrow_mut() = Some(shared);
-        } else {
-            *self.pens.borrow_mut() = Some(PoolPens::new(pool, self.config.calls));
-        }
-        Ok(())
     }
 
     /// The address that this node is reached at.
@@ -254,6 +233,11 @@ impl<D: Device> Node<D> {
     #[cold]
     #[inline(never)]
     fn do_chores(&self) {
+        loop {
+            let left = self.pens.borrow_mut().as_mut().and_then(|pens| pens.views.next_left());
+            let Some(peer) = left else { break };
+            self.say_goodbye(peer);
+        }
         let is_left = self.unmap_lent() | self.go_on_staged();
         self.chores.set(is_left);
     }
@@ -315,9 +299,22 @@ impl<D: Device> Node<D> {
         }
     }
 
-    /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
+    /// Ends a session. Its outstanding calls end at once; what the session owns is given back. In
+    /// flush mode a session whose regions there are views of goes on until the last of them is
+    /// dropped, though it cannot be found any more.
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
+        if let Some(pens) = self.pens.borrow_mut().as_mut()
+            && pens.views.keep_open(peer)
+        {
+            self.state.borrow_mut().peers.leave(self.clock.now(), peer);
+            return;
+        }
+        self.say_goodbye(peer);
+    }
+
+    /// Ends a session that nothing needs any more.
+    fn say_goodbye(&self, peer: Peer) {
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
             shared.end(peer.line.0);
         }
@@ -401,25 +398,6 @@ fn poll_traced<D: Device>(
 }
 
 impl<D> Node<D> {
-    /// Whether operations on the memory at `address` are run in this process.
-    pub fn shares(&self, address: SocketAddrV4) -> bool {
-        address == POOL_ADDRESS && self.shared.borrow().is_some()
-    }
-
-    /// The memory that `peer` looks after, if this process maps it: a borrow to be ended soon.
-    ///
-    /// # Errors
-    /// [`Cause::NotMapped`]; [`Cause::Call`] if the session is over.
-    pub(crate) fn shared_with(&self, peer: Peer) -> Result<RefMut<'_, Option<LocalMemory>>, Cause> {
-        let found = self.state.borrow().peers.get(peer).map(|line| (line.address, line.over()));
-        match found {
-            None => Err(Cause::Call(Error::StalePeer)),
-            Some((address, Some(why))) => Err(Cause::Call(Error::SessionLost { address, why })),
-            Some((address, _)) if !self.shares(address) => Err(Cause::NotMapped),
-            Some(_) => Ok(self.shared.borrow_mut()),
-        }
-    }
-
     /// The address of a peer; `None` if the handle is stale.
     pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
         self.state.borrow().peers.get(peer).map(|entry| entry.address)

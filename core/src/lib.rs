@@ -34,6 +34,7 @@ pub mod port;
 mod prefetch;
 pub mod service;
 pub mod store;
+mod sync;
 pub mod time;
 pub mod trace;
 pub mod wire;

@@ -81,9 +81,13 @@ impl SharedPool {
         }
         let mapping = match is_there {
             true => Mapping::open(path),
-            false => Mapping::create(path, options.pool_size.0).map(|(mapping, _)| mapping),
+            false => Mapping::create_on(path, options.pool_size.0, options.numa_node)
+                .map(|(mapping, _)| mapping),
         };
         let mapping = mapping.map_err(|error| pool_error(error.into()))?;
+        if let Some(node) = options.numa_node.filter(|_| is_there) {
+            mapping.move_to_node(node).map_err(|error| pool_error(error.into()))?;
+        }
         let pool = Self::pool_in(mapping, options, &config);
         if pool.is_err() && !is_there {
             // Nobody shall find a file that is no pool.
@@ -94,9 +98,6 @@ impl SharedPool {
 
     /// The pool in `mapping`, made if it is blank or to be made anew.
     fn pool_in(mapping: Mapping, options: &Options, config: &PoolConfig) -> Result<Pool, Error> {
-        if let Some(node) = options.numa_node {
-            mapping.bind_to_node(node).map_err(|error| pool_error(error.into()))?;
-        }
         let mode = options.driver.coherence;
         if !options.format && !Pool::is_blank(&mapping) {
             return Pool::open(mapping, mode).map_err(|error| pool_error(error.into()));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dmrpc_choice::{Driver, DriverArgs};
+use dmrpc_choice::{AnyDevice, Driver, DriverArgs, data_pool};
+use dmrpc_cn::memory::ALL_RIGHTS;
 use dmrpc_cn::{Node, NodeConfig};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::store::{Limits, Store};
@@ -55,14 +56,21 @@ struct Serving(Child);
 
 impl Serving {
     fn start(path: &Path, arguments: &[&str]) -> Self {
+        let (serving, address) = Self::start_at(path, arguments);
+        assert_eq!(address, dmrpc_cxl::device::address_of(0));
+        serving
+    }
+
+    /// The same wherever it says that it is.
+    fn start_at(path: &Path, arguments: &[&str]) -> (Self, SocketAddrV4) {
         let mut command = command(path, arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("it starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), "ready 240.0.0.0:7");
-        Self(child)
+        let address = line.trim().strip_prefix("ready ").map(str::parse);
+        (Self(child), address.expect("it is ready").expect("an address"))
     }
 
     fn kill(mut self) {
@@ -179,6 +187,78 @@ fn a_capture_file_goes_with_a_pool() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Sends a child a signal.
+fn signal(serving: &Serving, name: &str) {
+    let pid = serving.0.id().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+}
+
+/// A node over UDP, as the programs open it, with `flags` beside.
+fn udp_node(memory_node: SocketAddrV4, flags: &[&str]) -> Node<AnyDevice> {
+    let all = ["test", "--driver", "udp"].iter().chain(flags);
+    let flags = Flags::parse_from(all).driver;
+    let driver = Driver::start(&flags, flags.datagram_bytes(), 1).expect("a socket");
+    let device = driver.device(0, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let local = device.local_addr();
+    let config = NodeConfig { datagram_bytes: flags.datagram_bytes(), ..NodeConfig::default() };
+    let node = Node::new(device, local, &config).expect("a node");
+    if let Some((pool, place)) = data_pool(&flags).expect("a pool") {
+        node.share_memory_of(memory_node, &pool, place).expect("the store is there");
+    }
+    node
+}
+
+/// Calls by a network, data through the pool.
+#[test]
+fn data_goes_through_a_pool_while_calls_go_by_a_network() {
+    const LEN: usize = 1 << 20;
+    let path = Path::new("net");
+    let (node, address) = Serving::start_at(&path, &["--driver", "udp", "--bind", "127.0.0.1:0"]);
+    let near = udp_node(address, &["--pool", path.text()]);
+    let far = udp_node(address, &[]);
+    assert!(near.shares(address) && !far.shares(address));
+    let [mine, theirs] = [&near, &far].map(|node| {
+        let peer = node.connect(address).expect("it serves");
+        node.memory(peer)
+    });
+    let bytes: Vec<u8> = (0..LEN).map(|index| (index % 251) as u8).collect();
+    let mut found = vec![0; LEN];
+    // Nobody answers by the network: what is done is done in the pool.
+    signal(&node, "-STOP");
+    let region = mine.alloc(LEN as u64).expect("room");
+    mine.write(region, 0, &bytes).expect("room");
+    let reference = mine.create_ref(region, 0, LEN as u64, ALL_RIGHTS).expect("room");
+    mine.read_ref(&reference, 0, &mut found).expect("its own");
+    signal(&node, "-CONT");
+    assert!(found == bytes);
+    // What was made there, others reach by messages, and the other way round.
+    found.fill(0);
+    theirs.read_ref(&reference, 0, &mut found).expect("the same memory");
+    assert!(found == bytes);
+    let copy = theirs.map_ref(&reference).expect("room");
+    theirs.write(copy, 5, b"theirs").expect("room");
+    let changed = theirs.create_ref(copy, 0, 16, ALL_RIGHTS).expect("room");
+    mine.read_ref(&changed, 0, &mut found[..16]).expect("the same memory");
+    assert_eq!(&found[5..11], b"theirs");
+    mine.drop_ref(&reference).expect("its own");
+    theirs.drop_ref(&changed).expect("its own");
+    // What both held comes back.
+    near.disconnect_all();
+    far.disconnect_all();
+    drop((near, far));
+    let pool = path.open().expect("a pool");
+    let _place = pool.attach(Some(9), 1).expect("free");
+    let store = Store::attach(pool.store_memory(), 9).expect("free");
+    let end = Instant::now() + Duration::from_secs(20);
+    while store.stats().frames.in_use != 0 {
+        assert!(Instant::now() < end, "{:?}", store.stats().frames);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let flush = ["test", "--driver", "udp", "--pool", path.text(), "--coherence", "flush"];
+    let refused = data_pool(&Flags::parse_from(flush).driver).expect_err("calls have to, too");
+    assert!(refused.is_usage() && refused.to_string().contains("flush mode"), "{refused}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options, command: &Command, place: &Place) -> Result
         _ => Vec::new(),
     };
     place.pin()?;
-    let node = super::open(options, &client_config(options, place)?)?;
+    let node = super::open(options, place, &client_config(options, place)?)?;
     let peer = node.connect(address)?;
     let memory = node.memory(peer);
     let session = Session { node: &node, address, peer, memory, json: options.json };

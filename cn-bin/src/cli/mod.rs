@@ -9,7 +9,7 @@ mod serve;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use dmrpc_choice::{AnyDevice, Driver, DriverKind};
+use dmrpc_choice::{AnyDevice, Driver, DriverKind, data_pool};
 use dmrpc_cn::{BufferClass, Node, NodeConfig};
 use dmrpc_host::affinity::pin_to_core;
 use dmrpc_host::cluster::{Cluster, Role};
@@ -105,7 +105,11 @@ fn datagram_bytes(options: &Options) -> usize {
 }
 
 /// Opens a node over the driver that the command line chooses.
-pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDevice>, CliError> {
+pub(crate) fn open(
+    options: &Options,
+    place: &Place,
+    config: &NodeConfig,
+) -> Result<Node<AnyDevice>, CliError> {
     let driver = Driver::start(&options.driver, config.datagram_bytes, 1)?;
     let device = driver.device(0, config.bind)?;
     let local = device.local_addr();
@@ -116,6 +120,11 @@ pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDev
         if pool.has_store() {
             node.share_pool(&pool, index)?;
         }
+    }
+    if let Some(address) = place.memory_node
+        && let Some((pool, slot)) = data_pool(&options.driver)?
+    {
+        node.share_memory_of(address, &pool, slot)?;
     }
     Ok(node)
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
         ..node_config(options, place)?
     };
     let signals = Signals::install()?;
-    let node = super::open(options, &config)?;
+    let node = super::open(options, place, &config)?;
     if let Some(cluster) = &place.cluster {
         node.set_directory(ClusterDirectory::new(cluster));
     }

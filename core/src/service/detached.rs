@@ -5,24 +5,79 @@
 //! cores of a memory node. Whoever takes or drops one through any of them gives the place back at
 //! once. One that was taken by a process that maps the pool is noticed when its maker asks for more
 //! than it may have: each time, some places are looked at again.
-
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//!
+//! A place is one word, {maker, life of the reference}, so that whoever empties it knows what it
+//! was: a reference may be taken, and its place be another's, before its maker has told of it.
 
 use crate::store::{EntryId, HolderId};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Places looked at again when a session asks for more than it may have.
 const LOOKS: usize = 64;
-/// "Nobody" in a place.
-const NOBODY: u64 = 0;
 
-/// A reference that was detached, and by whom.
+/// A place's word: whose reference it is, and which life of its place in the store's table. Of the
+/// generations it has the low bits; a number that comes again after half a million lives is taken
+/// for the same, and a count is off by one then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made(u64);
+
+impl Made {
+    const NOTHING: Self = Self(0);
+    const HOLDER_BITS: u32 = 20;
+    const REFERENCE_BITS: u32 = 19;
+    /// Where the holder's generation is: after its index.
+    const HOLDER_SHIFT: u32 = 24;
+    const REFERENCE_SHIFT: u32 = Self::HOLDER_SHIFT + Self::HOLDER_BITS;
+    /// Set in a word that is not [`Made::NOTHING`].
+    const IS: u64 = 1 << (Self::REFERENCE_SHIFT + Self::REFERENCE_BITS);
+
+    fn low(generation: u64, bits: u32) -> u64 {
+        generation & ((1 << bits) - 1)
+    }
+
+    fn by(holder: HolderId, entry: EntryId) -> Self {
+        let index = Self::low(holder.index().into(), Self::HOLDER_SHIFT);
+        let of_holder = Self::low(holder.generation(), Self::HOLDER_BITS) << Self::HOLDER_SHIFT;
+        let life = Self::low(entry.generation, Self::REFERENCE_BITS) << Self::REFERENCE_SHIFT;
+        Self(Self::IS | life | of_holder | index)
+    }
+
+    fn holder(self) -> usize {
+        Self::low(self.0, Self::HOLDER_SHIFT) as usize
+    }
+
+    fn holder_generation(self) -> u64 {
+        Self::low(self.0 >> Self::HOLDER_SHIFT, Self::HOLDER_BITS)
+    }
+
+    /// Lives from that of this reference to `generation`, the way round that is shorter.
+    fn lives_until(self, generation: u64) -> i64 {
+        let unused = u64::BITS - Self::REFERENCE_BITS;
+        let difference = generation.wrapping_sub(self.0 >> Self::REFERENCE_SHIFT);
+        (difference << unused).cast_signed() >> unused
+    }
+
+    /// Whether this is that life of the reference in its place.
+    fn is_of(self, generation: u64) -> bool {
+        self != Self::NOTHING && self.lives_until(generation) == 0
+    }
+}
+
+/// Who detached the reference of a place. Whoever takes it away counts it, so each is counted once.
 #[derive(Debug, Default)]
-pub struct Detachment {
-    /// The raw identifier of the holder, plus one. Whoever takes it away counts it, so each is
-    /// counted once.
-    maker: AtomicU64,
-    /// Of the reference.
-    generation: AtomicU64,
+pub struct Detachment(AtomicU64);
+
+impl Detachment {
+    fn load(&self) -> Made {
+        Made(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Whoever empties a place changes the account after its maker did: acquire and release.
+    fn replace(&self, current: Made, new: Made) -> Result<(), Made> {
+        let swapped =
+            self.0.compare_exchange(current.0, new.0, Ordering::AcqRel, Ordering::Relaxed);
+        swapped.map(drop).map_err(Made)
+    }
 }
 
 /// What a holder has detached: the low half of its generation, then the count.
@@ -35,23 +90,35 @@ impl DetachedAccount {
     }
 
     fn count(&self, holder: HolderId) -> u32 {
-        let word = self.0.load(Relaxed);
+        let word = self.0.load(Ordering::Relaxed);
         if word ^ Self::name(holder) <= u32::MAX.into() { word as u32 } else { 0 }
+    }
+
+    /// Puts what `change` makes of the word, if anything.
+    fn update(&self, change: impl Fn(u64) -> Option<u64>) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while let Some(new) = change(word) {
+            let (order, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            match self.0.compare_exchange(word, new, order, failed) {
+                Ok(_) => return,
+                Err(found) => word = found,
+            }
+        }
     }
 
     /// A holder that had the place before is forgotten.
     fn add(&self, holder: HolderId) {
         let name = Self::name(holder);
-        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
+        self.update(|word| {
             let own = word ^ name <= u32::MAX.into();
             Some(if own { word + 1 } else { name + 1 })
         });
     }
 
-    fn take(&self, holder: HolderId) {
-        let name = Self::name(holder);
-        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
-            (word ^ name <= u32::MAX.into() && word as u32 > 0).then(|| word - 1)
+    fn take(&self, made: Made) {
+        self.update(|word| {
+            let own = Made::low(word >> 32, Made::HOLDER_BITS) == made.holder_generation();
+            (own && word as u32 > 0).then(|| word - 1)
         });
     }
 }
@@ -82,130 +149,78 @@ impl<'m> Detachments<'m> {
         self.limit.into()
     }
 
-    /// Whether a holder may detach one more. `is_detached` tells whether a reference still is.
+    /// Whether a holder may detach one more. `detached` tells which life of a reference, by its
+    /// index, is detached now, if one is.
     pub(super) fn may_add(
         &mut self,
         holder: HolderId,
-        is_detached: impl Fn(EntryId) -> bool,
+        detached: impl Fn(u32) -> Option<u64>,
     ) -> bool {
         if self.count(holder) < self.limit {
             return true;
         }
         for _ in 0..LOOKS.min(self.references.len()) {
-            let place = self.next;
-            self.next = if place + 1 < self.references.len() { place + 1 } else { 0 };
-            let Detachment { maker, generation } = &self.references[place];
-            if maker.load(Relaxed) == NOBODY {
-                continue;
-            }
-            let entry = EntryId { index: place as u32, generation: generation.load(Relaxed) };
-            if !is_detached(entry) {
-                self.remove(entry);
+            let index = self.next;
+            self.next = if index + 1 < self.references.len() { index + 1 } else { 0 };
+            let place = &self.references[index];
+            let made = place.load();
+            let is_there = || detached(index as u32).is_some_and(|life| made.is_of(life));
+            if made != Made::NOTHING && !is_there() {
+                self.empty(place, made);
             }
         }
         self.count(holder) < self.limit
     }
 
-    fn count(&self, holder: HolderId) -> u32 {
+    pub(super) fn count(&self, holder: HolderId) -> u32 {
         self.holders.get(holder.index() as usize).map_or(0, |account| account.count(holder))
     }
 
     /// A holder has detached a reference.
     pub(super) fn add(&mut self, holder: HolderId, entry: EntryId) {
         let Some(place) = self.references.get(entry.index as usize) else { return };
-        // Of an earlier reference in that place, whose end was not told here.
-        self.give_back(place);
-        place.generation.store(entry.generation, Relaxed);
-        if let Some(account) = self.holders.get(holder.index() as usize) {
+        let new = Made::by(holder, entry);
+        // Counted first: whoever takes it may be quick.
+        if let Some(account) = self.holders.get(new.holder()) {
             account.add(holder);
         }
-        place.maker.store(holder.raw() + 1, Relaxed);
+        let mut found = place.load();
+        loop {
+            // A later reference in that place is told of already, so this one is gone.
+            if found != Made::NOTHING && found.lives_until(entry.generation) < 0 {
+                return self.uncount(new);
+            }
+            match place.replace(found, new) {
+                Ok(()) => break,
+                Err(made) => found = made,
+            }
+        }
+        // Of an earlier reference in that place, whose end was not told here.
+        self.uncount(found);
     }
 
     /// A reference is not detached any more, if it ever was.
     pub(super) fn remove(&mut self, entry: EntryId) {
-        if let Some(place) = self.references.get(entry.index as usize)
-            && place.maker.load(Relaxed) != NOBODY
-            && place.generation.load(Relaxed) == entry.generation
+        if let Some(place) = self.references.get(entry.index as usize) {
+            let made = place.load();
+            if made.is_of(entry.generation) {
+                self.empty(place, made);
+            }
+        }
+    }
+
+    /// Empties a place, if it is still that one's.
+    fn empty(&self, place: &Detachment, made: Made) {
+        if place.replace(made, Made::NOTHING).is_ok() {
+            self.uncount(made);
+        }
+    }
+
+    fn uncount(&self, made: Made) {
+        if made != Made::NOTHING
+            && let Some(account) = self.holders.get(made.holder())
         {
-            self.give_back(place);
+            account.take(made);
         }
-    }
-
-    fn give_back(&self, place: &Detachment) {
-        let maker = place.maker.swap(NOBODY, Relaxed).checked_sub(1).map(HolderId::from_raw);
-        if let Some(maker) = maker
-            && let Some(account) = self.holders.get(maker.index() as usize)
-        {
-            account.take(maker);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: fn(EntryId) -> bool = |_| true;
-
-    fn holder(index: u64, generation: u64) -> HolderId {
-        HolderId::from_raw(index | generation << 24)
-    }
-
-    fn entry(index: u32) -> EntryId {
-        EntryId { index, generation: 1 }
-    }
-
-    fn tables() -> ([Detachment; 8], [DetachedAccount; 4]) {
-        Default::default()
-    }
-
-    #[test]
-    fn what_is_taken_through_another_core_counts_at_once() {
-        let (references, holders) = tables();
-        let mut made_at = Detachments::new(1, &references, &holders);
-        let mut taken_at = Detachments::new(1, &references, &holders);
-        let a = holder(2, 7);
-        for _ in 0..3 {
-            made_at.add(a, entry(5));
-            assert!(!made_at.may_add(a, ALL));
-            assert!(!taken_at.may_add(a, ALL), "one quota for all cores");
-            taken_at.remove(entry(5));
-            assert!(made_at.may_add(a, ALL));
-        }
-    }
-
-    #[test]
-    fn each_holder_has_its_own_account() {
-        let (references, holders) = tables();
-        let mut accounts = Detachments::new(2, &references, &holders);
-        let [a, b] = [holder(1, 5), holder(2, 5)];
-        for index in 0..2 {
-            assert!(accounts.may_add(a, ALL));
-            accounts.add(a, entry(index));
-        }
-        assert!(!accounts.may_add(a, ALL), "it has its two");
-        assert!(accounts.may_add(b, ALL));
-        // Another generation of that place is another reference.
-        accounts.remove(EntryId { index: 0, generation: 2 });
-        assert!(!accounts.may_add(a, ALL));
-        accounts.remove(entry(0));
-        accounts.remove(entry(0));
-        assert!(accounts.may_add(a, ALL));
-        accounts.add(a, entry(0));
-        assert!(accounts.may_add(holder(1, 6), ALL), "a later holder starts anew");
-    }
-
-    #[test]
-    fn what_was_taken_elsewhere_is_noticed() {
-        let (references, holders) = tables();
-        let mut accounts = Detachments::new(1, &references, &holders);
-        let a = holder(3, 1);
-        accounts.add(a, entry(7));
-        assert!(!accounts.may_add(a, ALL));
-        assert!(accounts.may_add(a, |_| false));
-        accounts.add(a, entry(7));
-        accounts.add(a, EntryId { index: 7, generation: 2 });
-        assert_eq!(accounts.count(a), 1, "the place has one reference at a time");
     }
 }

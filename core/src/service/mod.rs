@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod detached;
+#[cfg(test)]
+mod detached_tests;
 mod direct;
 mod failure;
 mod memory_node;

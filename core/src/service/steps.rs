@@ -342,7 +342,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     fn detach(&mut self, operand: RefOperand) -> StepResult {
         let reference = self.reference(operand, Rights::empty())?;
         let MemoryNode { store, detachments, .. } = &mut *self.node;
-        if !detachments.may_add(self.holder, |entry| store.is_detached(entry)) {
+        if !detachments.may_add(self.holder, |index| store.detached_generation(index)) {
             let (resource, limit) = (Resource::Detached, detachments.limit());
             return Err(Some(MemoryError::Quota { resource, limit, wanted: limit + 1 }));
         }

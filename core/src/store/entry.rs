@@ -359,9 +359,15 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(()))
     }
 
-    /// Whether a reference is there and nobody owns it.
-    pub fn is_detached(&self, id: EntryId) -> bool {
-        self.entry_at(id).is_ok_and(|(_, word)| word.holder().is_none())
+    /// Which life of the reference in a place is there now, if nobody owns it.
+    pub fn detached_generation(&self, index: u32) -> Option<u64> {
+        let table = self.lay.entries;
+        if !self.known(table, index) {
+            return None;
+        }
+        let word = Word(self.mem.load_u64(table.at(index) + WORD));
+        let is_there = word.is_live(word.generation()) && word.holder().is_none();
+        is_there.then(|| word.generation())
     }
 
     /// Ends a reference. Regions that were mapped from it stay. Constant work.

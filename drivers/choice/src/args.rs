@@ -29,7 +29,7 @@ pub struct DriverArgs {
     pub driver: Option<DriverKind>,
 
     /// The pool that all processes map: a device such as /dev/dax0.0, or a file on hugetlbfs or
-    /// tmpfs such as /dev/shm/pool.
+    /// tmpfs such as /dev/shm/pool. Calls go through it, too, unless --driver names a network.
     #[arg(long, global = true, env = "DMRPC_POOL", value_name = "PATH")]
     pub pool: Option<PathBuf>,
 

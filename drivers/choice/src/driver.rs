@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dmrpc_cxl::{AttachError, Mapping, OpenError, Participant, Pool, PoolDevice};
+use dmrpc_cxl::{AttachError, Mapping, Mode, OpenError, Participant, Pool, PoolDevice};
 use dmrpc_host::captured::Captured;
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
@@ -25,6 +25,8 @@ pub enum DriverError {
     Pool(OpenError),
     /// No pool was named.
     PoolNeeded,
+    /// Data through a pool in flush mode needs calls through it.
+    FlushByNetwork,
     /// DPDK was left out when this program was built.
     NotBuilt,
     /// This process cannot have a network of its own.
@@ -67,7 +69,10 @@ impl DriverError {
             | Self::Interface { .. } => false,
             #[cfg(feature = "dpdk")]
             Self::Dpdk(error) => error.is_usage(),
-            Self::PoolNeeded | Self::WithoutDpdk { .. } | Self::Address { .. } => true,
+            Self::PoolNeeded
+            | Self::FlushByNetwork
+            | Self::WithoutDpdk { .. }
+            | Self::Address { .. } => true,
         }
     }
 }
@@ -82,6 +87,10 @@ impl fmt::Display for DriverError {
             Self::PoolNeeded => {
                 f.write_str("--driver cxl needs a pool: give --pool and the pool's path")
             }
+            Self::FlushByNetwork => f.write_str(
+                "data goes through a pool in flush mode only where calls do: leave --driver out, \
+                 or --pool",
+            ),
             Self::NotBuilt => f.write_str(
                 "this program was built without DPDK: install libdpdk-dev and libclang-dev \
                  (ci/setup does), then cargo build --release --features dpdk",
@@ -153,11 +162,8 @@ impl Driver {
         match args.kind() {
             DriverKind::Cxl => {
                 let path = args.pool.as_ref().ok_or(DriverError::PoolNeeded)?;
-                let mapping = Mapping::open(path).map_err(OpenError::from)?;
-                let mut pool = Pool::open(mapping, args.coherence).map_err(OpenError::from)?;
-                args.set_up(&mut pool);
-                pool.protect();
-                Ok(Self::of_pool(Arc::new(pool), args.participant).with_pcap(args.pcap.clone()))
+                let pool = open_pool(args, path)?;
+                Ok(Self::of_pool(pool, args.participant).with_pcap(args.pcap.clone()))
             }
             DriverKind::Udp => match args.first_of_dpdk() {
                 Some(flag) => Err(DriverError::WithoutDpdk { flag }),
@@ -289,6 +295,31 @@ impl Driver {
         name.push(format!(".{queue}"));
         Some(name.into())
     }
+}
+
+/// The pool for a compute node's data where the flags have its calls go by a network, and the
+/// node's place in it.
+///
+/// # Errors
+/// [`DriverError`]: there is no such pool, or no place in it, or it is in flush mode.
+pub fn data_pool(args: &DriverArgs) -> Result<Option<(Arc<Pool>, Participant)>, DriverError> {
+    let Some(path) = args.pool.as_ref().filter(|_| args.kind() != DriverKind::Cxl) else {
+        return Ok(None);
+    };
+    if args.coherence == Mode::Flush {
+        return Err(DriverError::FlushByNetwork);
+    }
+    let pool = open_pool(args, path)?;
+    let place = attach(&pool, args.participant).map_err(OpenError::from)?;
+    Ok(Some((pool, place)))
+}
+
+/// The pool at `path` as a compute node uses it.
+fn open_pool(args: &DriverArgs, path: &Path) -> Result<Arc<Pool>, OpenError> {
+    let mut pool = Pool::open(Mapping::open(path)?, args.coherence)?;
+    args.set_up(&mut pool);
+    pool.protect();
+    Ok(Arc::new(pool))
 }
 
 /// How long a memory node may take to recover the earlier user of a slot.

@@ -14,7 +14,7 @@ mod links;
 
 pub use args::{DriverArgs, DriverKind, ZeroCopyTransmit};
 pub use device::{AnyDevice, AnyRx, AnyTx, Chosen, ChosenRx, ChosenTx};
-pub use driver::{Driver, DriverError};
+pub use driver::{Driver, DriverError, data_pool};
 pub use links::{LinkKind, LocalLinks};
 
 /// Largest datagram through a pool unless another is asked for: a page and what goes with it.

@@ -1,8 +1,8 @@
 //! Memory that is slower by a chosen number of nanoseconds, to see what a slower pool would do.
 //!
-//! A load from a line that was not lately used takes as long as was asked for: the wrapper does the
-//! load and then waits for what is missing. Lately used lines are kept in a table of the size of
-//! a first-level cache; loads from those are not delayed, as they would not be on real hardware.
+//! A load from a line that was not lately used takes as long as was asked for: `PoolMemory` does
+//! the load and then waits for what is missing. Lately used lines are kept in a table of the size
+//! of a first-level cache; loads from those are not delayed, as they would not be on real hardware.
 //! Of a longer range the first new line takes the whole time and each further one an eighth of it,
 //! since processors keep several loads on their way. Stores are posted and cost nothing more; a
 //! compare-and-swap waits as a load does. A line that is looked at as a whole
@@ -115,82 +115,6 @@ fn lines(offset: u64, bytes: u64) -> RangeInclusive<u64> {
     offset / LINE_BYTES..=offset.saturating_add(bytes.max(1) - 1) / LINE_BYTES
 }
 
-/// A [`Memory`] whose loads take a chosen time. Used by one thread.
-#[derive(Debug)]
-pub struct Delayed<M> {
-    memory: M,
-    delay: Delay,
-}
-
-impl<M: Memory> Delayed<M> {
-    /// Makes a load from `memory` take `latency`, as far as it does not take longer by itself.
-    /// Takes some milliseconds, for calibration.
-    pub fn new(memory: M, latency: Duration) -> Self {
-        let delay = Delay::calibrated(&memory, latency);
-        Self { memory, delay }
-    }
-}
-
-impl<M: Memory> Memory for Delayed<M> {
-    fn len(&self) -> u64 {
-        self.memory.len()
-    }
-
-    fn shared(&self) -> bool {
-        self.memory.shared()
-    }
-
-    fn load_u32(&self, offset: u64) -> u32 {
-        self.delay.load(offset, 4, || self.memory.load_u32(offset))
-    }
-
-    fn load_u64(&self, offset: u64) -> u64 {
-        self.delay.load(offset, 8, || self.memory.load_u64(offset))
-    }
-
-    fn store_u32(&self, offset: u64, value: u32) {
-        self.delay.stored(offset, 4);
-        self.memory.store_u32(offset, value);
-    }
-
-    fn store_u64(&self, offset: u64, value: u64) {
-        self.delay.stored(offset, 8);
-        self.memory.store_u64(offset, value);
-    }
-
-    fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64, u64> {
-        self.delay.load(offset, 8, || self.memory.compare_exchange_u64(offset, current, new))
-    }
-
-    fn read(&self, offset: u64, target: &mut [u8]) {
-        self.delay.load(offset, target.len() as u64, || self.memory.read(offset, target));
-    }
-
-    fn write(&self, offset: u64, source: &[u8]) {
-        self.delay.stored(offset, source.len() as u64);
-        self.memory.write(offset, source);
-    }
-
-    fn copy(&self, source: u64, target: u64, len: u64) {
-        self.delay.load(source, len, || self.memory.copy(source, target, len));
-        self.delay.stored(target, len);
-    }
-
-    fn fill_zero(&self, offset: u64, len: u64) {
-        self.delay.stored(offset, len);
-        self.memory.fill_zero(offset, len);
-    }
-
-    fn flush(&self, offset: u64, len: u64) {
-        self.delay.forget(offset, len);
-        self.memory.flush(offset, len);
-    }
-
-    fn fence(&self) {
-        self.memory.fence();
-    }
-}
-
 /// Links lines of `memory` from `offset` on into one ring in random order, for [`chase`].
 ///
 /// # Panics
@@ -225,22 +149,28 @@ pub fn chase(memory: &impl Memory, clock: &Clock, at: &mut u64, loads: u32) -> f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dmrpc_core::memory::Atomic;
+    use crate::mapping::{Mapping, PoolMemory};
 
-    const MEMORY_BYTES: usize = 8 << 20;
+    const MEMORY_BYTES: u64 = 8 << 20;
 
-    fn memory() -> Vec<u64> {
-        vec![0; MEMORY_BYTES / 8]
+    /// Memory as pools have it, as slow as is asked for.
+    fn slow(mapping: &mut Mapping, latency: Duration) -> PoolMemory {
+        mapping.slow_down(latency);
+        mapping.memory(0, MEMORY_BYTES)
+    }
+
+    fn mapping() -> Mapping {
+        Mapping::memfd("dmrpc-latency", MEMORY_BYTES).expect("memory")
     }
 
     #[test]
     fn a_chase_takes_the_latency_asked_for() {
-        let mut words = memory();
-        let plain = Atomic::new(&mut words);
-        prepare_chase(&plain, 0, MEMORY_BYTES as u64 / LINE_BYTES, 7);
+        let mut mapping = mapping();
+        let plain = mapping.memory(0, MEMORY_BYTES);
+        prepare_chase(&plain, 0, MEMORY_BYTES / LINE_BYTES, 7);
         let clock = Clock::new();
         for nanos in [400, 1000, 3000] {
-            let delayed = Delayed::new(&plain, Duration::from_nanos(nanos));
+            let delayed = slow(&mut mapping, Duration::from_nanos(nanos));
             // Other processes take the core away now and then: the best of some tries counts.
             let mut at = 0;
             let tries = (0..100).map(|_| chase(&delayed, &clock, &mut at, 200));
@@ -252,9 +182,7 @@ mod tests {
 
     #[test]
     fn lines_lately_used_are_not_delayed() {
-        let mut words = memory();
-        let plain = Atomic::new(&mut words);
-        let delayed = Delayed::new(&plain, Duration::from_millis(5));
+        let delayed = slow(&mut mapping(), Duration::from_millis(5));
         let mut target = [0; 64];
         delayed.store_u64(0, 1);
         let start = std::time::Instant::now();

@@ -14,6 +14,10 @@ use crate::direct::Direct;
 use crate::latency::Delay;
 use crate::sys;
 
+mod error;
+
+pub use error::MapError;
+
 /// What a pool's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -42,119 +46,6 @@ const TMPFS: i64 = 0x0102_1994;
 /// Mappings of hugetlbfs and, by default, of device-dax are multiples of this; of others, of pages.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 const PAGE_BYTES: u64 = 4096;
-
-/// Why a path gives no memory.
-#[derive(Debug)]
-pub enum MapError {
-    /// The path cannot be opened or made.
-    Open {
-        /// The path.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It is neither a device-dax nor a file of hugetlbfs or tmpfs.
-    Unsuitable {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The device's size or alignment is not to be found in sysfs.
-    Unknown {
-        /// The path.
-        path: PathBuf,
-        /// What was looked for.
-        looked_for: PathBuf,
-    },
-    /// The size asked for is not the file's.
-    Size {
-        /// The path.
-        path: PathBuf,
-        /// Bytes asked for.
-        wanted: u64,
-        /// Bytes there are.
-        found: u64,
-    },
-    /// The size is no multiple of what the memory is made of, or nothing.
-    Alignment {
-        /// The path.
-        path: PathBuf,
-        /// Bytes asked for or found.
-        bytes: u64,
-        /// What it must be a multiple of.
-        unit: u64,
-    },
-    /// The system does not map it: mostly for want of memory or of huge pages.
-    Map {
-        /// The path.
-        path: PathBuf,
-        /// Bytes asked for.
-        bytes: u64,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The memory cannot be bound to the NUMA node.
-    Node {
-        /// The node asked for.
-        node: u32,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open { path, source } => {
-                write!(f, "pool {}: cannot be opened: {source}", path.display())
-            }
-            Self::Unsuitable { path } => write!(
-                f,
-                "pool {}: is neither a device-dax nor a file on hugetlbfs or tmpfs; give a path \
-                 like /dev/dax0.0 or /dev/shm/pool",
-                path.display()
-            ),
-            Self::Unknown { path, looked_for } => write!(
-                f,
-                "pool {}: the kernel does not tell its size in {}; give a device-dax",
-                path.display(),
-                looked_for.display()
-            ),
-            Self::Size { path, wanted, found } => write!(
-                f,
-                "pool {}: has {found} bytes, {wanted} were asked for; leave the size out, or \
-                 remove the file",
-                path.display()
-            ),
-            Self::Alignment { path, bytes, unit } => write!(
-                f,
-                "pool {}: {bytes} bytes cannot be mapped; give a multiple of {unit}",
-                path.display()
-            ),
-            Self::Map { path, bytes, source } => write!(
-                f,
-                "pool {}: {bytes} bytes cannot be had: {source}; give a smaller pool, or reserve \
-                 huge pages in /proc/sys/vm/nr_hugepages",
-                path.display()
-            ),
-            Self::Node { node, source } => write!(
-                f,
-                "the pool cannot be bound to NUMA node {node}: {source}; \
-                 /sys/devices/system/node/online lists those there are"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for MapError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Open { source, .. } | Self::Map { source, .. } | Self::Node { source, .. } => {
-                Some(source)
-            }
-            _ => None,
-        }
-    }
-}
 
 /// Memory that other processes map too.
 #[derive(Debug)]
@@ -188,6 +79,14 @@ impl Mapping {
     /// # Errors
     /// [`MapError`].
     pub fn create(path: &Path, bytes: u64) -> Result<(Self, bool), MapError> {
+        Self::create_on(path, bytes, None)
+    }
+
+    /// The same with the memory taken from a NUMA node, if one is named.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn create_on(path: &Path, bytes: u64, node: Option<u32>) -> Result<(Self, bool), MapError> {
         let is_new = !path.exists();
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -200,16 +99,19 @@ impl Mapping {
             if kind == Kind::Dax && found < bytes {
                 return Err(MapError::Size { path: path.into(), wanted: bytes, found });
             }
-            return Ok((Self::map(file, path, kind, found)?, false));
+            let mapping = Self::map(file, path, kind, found)?;
+            node.map_or(Ok(()), |node| mapping.move_to_node(node))?;
+            return Ok((mapping, false));
         }
         let made = kind_of(&file, path).and_then(|kind| {
             aligned(path, kind, bytes)?;
-            sys::reserve(&file, bytes).map_err(|source| MapError::Map {
-                path: path.into(),
-                bytes,
-                source,
-            })?;
-            Self::map(file, path, kind, bytes)
+            let map_error = |source| MapError::Map { path: path.into(), bytes, source };
+            file.set_len(bytes).map_err(map_error)?;
+            let mapping = Self::map(file, path, kind, bytes)?;
+            // Said before there are pages: each is taken from there at once.
+            node.map_or(Ok(()), |node| mapping.bind_to_node(node))?;
+            sys::reserve(&mapping.file, bytes).map_err(map_error)?;
+            Ok(mapping)
         });
         if made.is_err() {
             // An empty file left behind would be taken for a pool that is too small.
@@ -285,7 +187,7 @@ impl Mapping {
     }
 
     /// Makes loads of the memory that [`Mapping::memory`] gives from now on take `latency`.
-    pub(crate) fn slow_down(&mut self, latency: Duration) {
+    pub fn slow_down(&mut self, latency: Duration) {
         let memory = self.region.memory_unbound(0, 8);
         self.delay = Some(Delay::calibrated(&memory, latency));
     }
@@ -311,11 +213,17 @@ impl Mapping {
         Direct::new(read_only, writable, offset as usize, bytes as usize)
     }
 
-    /// Takes the memory's pages from NUMA node `node`.
+    /// Moves the memory's pages to NUMA node `node`, where those to come are taken from, too.
     ///
     /// # Errors
     /// [`MapError::Node`].
-    pub fn bind_to_node(&self, node: u32) -> Result<(), MapError> {
+    pub fn move_to_node(&self, node: u32) -> Result<(), MapError> {
+        // The kernel moves those that it finds in this process's page tables.
+        self.touch();
+        self.bind_to_node(node)
+    }
+
+    fn bind_to_node(&self, node: u32) -> Result<(), MapError> {
         self.region.bind_to_node(node).map_err(|source| MapError::Node { node, source })
     }
 

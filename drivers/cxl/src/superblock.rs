@@ -10,7 +10,11 @@
 //! | 48..88 | rings: offset, participants with some, slots of a ring, largest datagram, stride |
 //! | 88..104 | store: offset, bytes |
 //! | 104..120 | what references to the store are sealed with |
-//! | 120..128 | CRC32C of the bytes before, in the low half |
+//! | 120..128 | number of the memory node that references to the store name |
+//! | 128..136 | CRC32C of the bytes before, in the low half |
+//! | 1024..1032 | the host that an operator says is gone; not under the checksum |
+//!
+//! The rest of the page is zeros. All parts of a pool are in a table in ARCHITECTURE.md.
 
 use std::fmt;
 
@@ -20,9 +24,9 @@ use dmrpc_core::memory::Memory;
 use crate::participants::SLOT_BYTES;
 use crate::ring;
 
-/// Bytes of the superblock: a page of its own.
 /// Where an operator names a host that is gone: a line of its own, not under the checksum.
 pub(crate) const LOST_HOST: u64 = 1024;
+/// Bytes of the superblock: a page of its own.
 pub(crate) const SUPERBLOCK_BYTES: u64 = 4096;
 /// What a pool begins with, but for the version in the last byte.
 const MAGIC: u64 = u64::from_be_bytes(*b"dmrpcxl\0");

@@ -128,6 +128,37 @@ fn a_pool_that_became_shorter_is_refused() {
     assert!(matches!(error, PoolError::TooSmall { needed: BYTES, .. }), "{error}");
 }
 
+/// What the kernel says of how the mappings of a file are placed; `None` without NUMA.
+fn placement(path: &Path) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/numa_maps").ok()?;
+    let name = path.0.to_str().expect("a plain name");
+    let lines: Vec<_> = maps.lines().filter(|line| line.contains(name)).collect();
+    Some(lines.join("\n"))
+}
+
+/// A new pool's pages are taken from the node that was named, not moved there if the kernel finds
+/// any: nothing is reserved before the kernel was told.
+#[test]
+fn a_new_pool_is_bound_before_its_memory_is_reserved() {
+    const NO_NODE: u32 = 1023;
+    // More than any machine has: to reserve it would be another error.
+    const TOO_MUCH: u64 = 16 << 40;
+    let path = Path::new("numa");
+    let error = Mapping::create_on(&path.0, TOO_MUCH, Some(NO_NODE)).expect_err("no such node");
+    assert!(matches!(error, MapError::Node { node: NO_NODE, .. }), "{error}");
+    assert!(!path.0.exists(), "nothing is left of it");
+    let made = Mapping::create_on(&path.0, BYTES, Some(0));
+    let Some(before) = placement(&path) else { return };
+    let (mapping, is_new) = made.expect("there always is node 0");
+    assert!(is_new && before.contains("bind"), "{before}");
+    mapping.touch();
+    let after = placement(&path).expect("it is mapped");
+    assert!(after.contains("N0="), "{after}");
+    let (again, is_new) = Mapping::create_on(&path.0, BYTES, Some(0)).expect("it is there");
+    assert!(!is_new);
+    drop(again);
+}
+
 #[test]
 fn numbers_out_of_range_are_named() {
     let with = |change: fn(&mut PoolConfig), mode| {

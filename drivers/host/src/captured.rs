@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 
-use crate::idle::Wait;
+use crate::idle::{Doorbell, Wait};
 use crate::pcap::Pcap;
 
 /// Any device, and a file with all that it sends and receives.
@@ -93,6 +93,10 @@ impl<D: Wait> Wait for Captured<D> {
 
     fn wait(&self, timeout: Duration) -> bool {
         self.device.wait(timeout)
+    }
+
+    fn wait_with(&self, doorbell: &Doorbell, timeout: Duration) -> bool {
+        self.device.wait_with(doorbell, timeout)
     }
 }
 

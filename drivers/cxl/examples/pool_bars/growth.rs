@@ -6,7 +6,7 @@ use std::thread;
 
 use dmrpc_core::store::{EntryId, HolderId, PAGE_BYTES, Store};
 use dmrpc_core::time::Duration;
-use dmrpc_cxl::latency::{self, Delayed};
+use dmrpc_cxl::latency;
 use dmrpc_cxl::{Mapping, Pool, PoolMemory};
 use dmrpc_host::clock::Clock;
 
@@ -148,10 +148,11 @@ pub(crate) fn measure(blocks: u64) -> Result<(), Failure> {
 /// A pointer chase through the latency injector.
 pub(crate) fn chase(blocks: u64) -> Result<(), Failure> {
     let clock = Clock::new();
-    let memory = Mapping::memfd("pool-bars-chase", CHASE_BYTES)?.memory(0, CHASE_BYTES);
-    latency::prepare_chase(&memory, 0, CHASE_BYTES / 64, 3);
+    let mut mapping = Mapping::memfd("pool-bars-chase", CHASE_BYTES)?;
+    latency::prepare_chase(&mapping.memory(0, CHASE_BYTES), 0, CHASE_BYTES / 64, 3);
     for asked in [400, 1000, 3000] {
-        let delayed = Delayed::new(&memory, Duration::from_nanos(asked));
+        mapping.slow_down(Duration::from_nanos(asked));
+        let delayed = mapping.memory(0, CHASE_BYTES);
         let name = match asked {
             400 => "chase_400_ns",
             1000 => "chase_1000_ns",

@@ -1,7 +1,11 @@
 //! Models of what threads of one process share: the real files, compiled with loom's types.
 
+mod detachments;
 mod sync;
 
+#[allow(dead_code, unreachable_pub, reason = "models use a part of it")]
+#[path = "../../../../core/src/service/detached.rs"]
+mod detached;
 #[allow(dead_code, unreachable_pub, reason = "models use a part of it")]
 #[path = "../../../../drivers/host/src/steer/owners.rs"]
 mod owners;
@@ -12,6 +16,11 @@ mod sleeper;
 mod spsc;
 #[path = "../../../../cn-bin/src/future/woken.rs"]
 mod woken;
+
+/// What the accounts of detached references are about.
+mod store {
+    pub(crate) use dmrpc_core::store::{EntryId, HolderId};
+}
 
 use std::sync::Arc;
 
