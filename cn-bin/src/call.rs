@@ -343,13 +343,16 @@ impl<D: Device> Node<D> {
     }
 
     /// Gives a call up: it is cancelled if it has not ended, and what it held comes back to the
-    /// node when it has.
+    /// node when it has. What a memory operation made all the same, a region or a reference, is
+    /// given back.
     pub fn give_up(&self, ticket: Ticket) {
         let mut core = self.core.borrow_mut();
         let mut state = self.state.borrow_mut();
         let Some(entry) = state.pending.get(ticket) else { return };
         if entry.phase == Phase::Done {
-            return state.drop_call(ticket);
+            state.abandon(ticket);
+            self.chores.set(!state.given_up.is_empty() || self.chores.get());
+            return;
         }
         entry.interest = Interest::Abandoned;
         if let Some(call) = entry.call {

@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub client_sessions: usize,
     /// Sessions that other nodes may open here.
     pub server_sessions: usize,
+    /// Most of them from one address, whatever its ports; three quarters of them if not given.
+    pub sessions_per_address: Option<usize>,
     /// Slots of a session: a power of two up to 64. Seven of them are kept for calls within calls.
     pub slots: u16,
     /// Calls outstanding or not yet finished by their caller: 1 to [`CALLS_MAX`].
@@ -89,6 +91,7 @@ impl Default for NodeConfig {
             datagram_bytes: UdpConfig::LOOPBACK.datagram_bytes_max,
             client_sessions: 16,
             server_sessions: 16,
+            sessions_per_address: None,
             slots: 16,
             calls: 256,
             tasks: 64,
@@ -134,6 +137,8 @@ impl NodeConfig {
             + self.tasks * (size_of::<crate::inbox::Request>() + self.datagram_bytes)
             // Who is at the other end of a session.
             + crate::peers::Peers::bytes(self.client_sessions)
+            // What is to be given back.
+            + self.calls * (size_of::<crate::memory::Unwanted>() + size_of::<crate::Ticket>())
             // The last call of each region.
             + size_of::<crate::order::Order>()
     }
@@ -169,9 +174,11 @@ impl NodeConfig {
         datagram_bytes: usize,
         through_memory: bool,
     ) -> Result<endpoint::Config, OpenError> {
+        let most = self.server_sessions - self.server_sessions / 4;
         let features = if self.payload_check { Features::PAYLOAD_CHECK } else { Features::empty() };
         let config = endpoint::Config {
             slots_per_session: self.slots,
+            sessions_per_address: self.sessions_per_address.unwrap_or(most) as u32,
             features,
             congestion: self.congestion,
             key: self.key,

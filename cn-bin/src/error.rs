@@ -192,6 +192,11 @@ impl fmt::Display for ConnectError {
                 f,
                 "{address} has no session left: start it with room for more, or end other clients"
             ),
+            Self::Refused { address, why: Closed::AddressFull { bound } } => write!(
+                f,
+                "{address} gives an address at most {bound} sessions, and this one has {bound}: \
+                 end some, or start it with more --sessions-per-address"
+            ),
             Self::Refused { address, why } => {
                 write!(f, "no session with {address}: {}", closed_text(*why))
             }
@@ -218,6 +223,7 @@ pub(crate) fn closed_text(why: Closed) -> &'static str {
         Closed::LeaseExpired => "silence for longer than the lease",
         Closed::PeerRestarted => "the peer does not know it: it has restarted",
         Closed::NoSessions => "the peer has no session left",
+        Closed::AddressFull { .. } => "this address has all the sessions that the peer gives one",
         Closed::StaleIncarnation => "the peer knows a later life of this node",
         Closed::Unreachable => "no answer",
         Closed::NotAuthenticated => "the two ends do not have the same key",

@@ -282,7 +282,7 @@ impl Host for PollHost<'_, '_> {
             Interest::Asking => {}
             Interest::Listed => self.state.pending.list(ticket.index),
             Interest::Task(task) => self.state.wake(ticket, task),
-            Interest::Abandoned => self.state.drop_call(ticket),
+            Interest::Abandoned => self.state.abandon(ticket),
         }
         self.state.wake_waiting();
     }

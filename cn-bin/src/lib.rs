@@ -30,24 +30,44 @@
 //!
 //! ```no_run
 //! use dmrpc_cn::memory::ALL_RIGHTS;
-//! use dmrpc_cn::{Arg, ClusterDirectory, Node, NodeConfig, Status};
+//! use dmrpc_cn::{
+//!     Arg, ClusterDirectory, Context, IncomingCall, Node, NodeConfig, OwnedRef, Status, UdpDevice,
+//! };
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let node = Node::open_udp(&NodeConfig::at("127.0.0.1:7500".parse()?))?;
 //!     node.set_directory(ClusterDirectory::from_iter(["127.0.0.1:7400".parse()?]));
 //!     let service = node.serve(|context, call| async move {
-//!         let Some(picture) = call.refs().next() else { return };
-//!         let Ok(memory) = context.memory_of(&picture).await else { return };
-//!         let Ok(copy) = memory.map_ref(&picture).await else { return };
-//!         let _ = memory.write(copy, 0, b"changed").await;
-//!         let made = memory.create_ref(copy, 0, copy.length, ALL_RIGHTS).await;
-//!         let _ = memory.free(copy).await;
-//!         if let Ok(made) = made {
-//!             let _ = call.reply(Status::OK, &[Arg::Ref(made)]);
+//!         let answered = match change(context, &call).await {
+//!             Ok(result) => call.reply(Status::OK, &[Arg::Ref(*result)]).map(|()| {
+//!                 // From now on the caller's.
+//!                 let _claimed = result.keep();
+//!             }),
+//!             // Why not, for the caller to read.
+//!             Err(why) => call.reply(NOT_DONE, &[Arg::Inline(why.to_string().as_bytes())]),
+//!         };
+//!         if let Err(error) = answered {
+//!             eprintln!("no answer could be given: {error}");
 //!         }
 //!     });
 //!     service.run(|| false);
 //!     Ok(())
+//! }
+//!
+//! /// A status of this service's own.
+//! const NOT_DONE: Status = Status(0x8001);
+//!
+//! /// Guards give back what they hold wherever this ends: at a `?`, or where it waits when the
+//! /// caller gives up.
+//! async fn change<'n>(
+//!     context: Context<'n, UdpDevice>,
+//!     call: &IncomingCall<'n, UdpDevice>,
+//! ) -> Result<OwnedRef<'n, UdpDevice>, Box<dyn std::error::Error>> {
+//!     let picture = call.refs().next().ok_or("give a reference to a picture")?;
+//!     let memory = context.memory_of(&picture).await?;
+//!     let copy = memory.own(memory.map_ref(&picture).await?);
+//!     memory.write(*copy, 0, b"changed").await?;
+//!     Ok(memory.own_ref(memory.create_ref(*copy, 0, copy.length, ALL_RIGHTS).await?))
 //! }
 //! ```
 //!
@@ -95,6 +115,7 @@ mod pens;
 mod reconnect;
 mod replies;
 mod serve;
+mod setup;
 mod sharing;
 mod staged;
 mod state;
@@ -111,21 +132,27 @@ pub use buffers::Buffer;
 pub use call::{CallOptions, Finished};
 pub use config::{BUFFER_CLASSES, BufferClass, CALLS_MAX, NodeConfig, OpenError, TASKS_MAX};
 pub use directory::{ClusterDirectory, Directory, ResolveError};
+pub use dmrpc_core::endpoint::auth::{Key, KeyError};
+pub use dmrpc_core::endpoint::congestion::Congestion;
 pub use dmrpc_core::endpoint::host::{CallError, Closed};
 pub use dmrpc_core::time::{Duration, Instant};
 pub use dmrpc_core::wire::memory_op::MemoryError;
 pub use dmrpc_core::wire::message::{ArgEntry, Method, Status, TraceId};
 pub use dmrpc_core::wire::reference::{Ref, Rights};
+pub use dmrpc_host::cluster::{Cluster, ClusterError, Process, Role};
 pub use dmrpc_host::idle::IdleStrategy;
+pub use dmrpc_host::key::KeyLoadError;
+pub use dmrpc_udp::UdpDevice;
 pub use error::{ConnectError, Error};
 pub use handle::Handle;
 pub use incoming::IncomingCall;
-pub use memory::{Memory, OperationError, Region};
+pub use memory::{Memory, OperationError, OwnedRef, OwnedRegion, Region};
 pub use node::Node;
 pub use peers::{Loss, Peer};
 pub use pending::{Reply, Ticket};
 pub use replies::LentReply;
 pub use serve::{Context, Service, Unserved};
+pub use setup::SetupError;
 pub use statistics::{Operation, Statistics};
 pub use sync_call::SyncCall;
 pub use visit::Visit;

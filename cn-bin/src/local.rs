@@ -128,7 +128,7 @@ impl LocalMemory {
         if self.sessions[session.index as usize] != Some(session) {
             self.end(session.index);
             self.sessions[session.index as usize] = Some(session);
-            let begun = SessionEvent::Accepted { incarnation: 0 };
+            let begun = SessionEvent::Accepted { incarnation: 0, peer: POOL_ADDRESS };
             self.service.session(Instant::ZERO, Side::Server, session, begun);
         }
     }

@@ -81,7 +81,7 @@ pub struct Node<D> {
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
-    /// that slices were made of, or to go on with operations that have several stages.
+    /// of slices, or what guards have left, or to go on with operations of several stages.
     pub(crate) chores: Cell<bool>,
     clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
@@ -224,6 +224,9 @@ impl<D: Device> Node<D> {
         if state.peers.has_bereft {
             self.reopen_lost(&mut core, &mut state);
         }
+        if !state.given_up.is_empty() {
+            self.chores.set(true);
+        }
         let Core { endpoint, idle, .. } = &*core;
         // Only who is about to pause asks for how long.
         let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
@@ -238,7 +241,7 @@ impl<D: Device> Node<D> {
             let Some(peer) = left else { break };
             self.say_goodbye(peer);
         }
-        let is_left = self.unmap_lent() | self.go_on_staged();
+        let is_left = self.unmap_lent() | self.go_on_staged() | self.give_back();
         self.chores.set(is_left);
     }
 

@@ -353,7 +353,8 @@ impl Peers {
             Closed::PeerRestarted
             | Closed::LeaseExpired
             | Closed::Unreachable
-            | Closed::NoSessions => {}
+            | Closed::NoSessions
+            | Closed::AddressFull { .. } => {}
             // Another attempt would end in the same way.
             Closed::Bye
             | Closed::StaleIncarnation

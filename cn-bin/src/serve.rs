@@ -84,9 +84,11 @@ impl<'n, D: Device> Context<'n, D> {
         self.node.call_async(peer, method, args, reply, self.options()).await
     }
 
-    /// The memory of the memory node at `peer`, for operations made for the request.
+    /// The memory of the memory node at `peer`, for operations made for the request. Hold what they
+    /// make by [`AsyncMemory::own`] and [`AsyncMemory::own_ref`]: then nothing stays behind when
+    /// the caller gives up, and this handler is dropped where it waits.
     pub fn memory(&self, peer: Peer) -> AsyncMemory<'n, D> {
-        self.node.memory(peer).with_options(self.options()).asynchronous()
+        self.node.memory(peer).with_options(self.options()).outlasting().asynchronous()
     }
 
     /// The memory that a reference refers to; see [`Node::memory_of_async`].

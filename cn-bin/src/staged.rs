@@ -456,9 +456,8 @@ impl<D: Device> Node<D> {
         let bytes_out = if matches!(staged.what, What::Put) { staged.length } else { 0 };
         ended_here(state, operation, staged.ticket, interest, result, bytes_out);
         match interest {
-            Interest::Abandoned => state.drop_call(staged.ticket),
             Interest::Task(task) => state.wake(staged.ticket, task),
-            Interest::Listed | Interest::Asking => {}
+            Interest::Listed | Interest::Asking | Interest::Abandoned => {}
         }
         state.wake_waiting();
     }

@@ -3,11 +3,12 @@
 use crate::buffers::Pool;
 use crate::config::NodeConfig;
 use crate::inbox::Inbox;
+use crate::memory::Unwanted;
 use crate::order::Order;
 use crate::peers::Peers;
 use crate::pending::{PendingTable, Place, Ticket};
 use crate::replies::Replies;
-use crate::statistics::{Operation, OperationCount, ServedCount};
+use crate::statistics::{Makes, Operation, OperationCount, ServedCount};
 use crate::sync_call::SyncService;
 
 /// Which tasks are to be polled: a bit for each.
@@ -77,6 +78,10 @@ pub(crate) struct State {
     anyone_waits: bool,
     pub(crate) operations: [OperationCount; Operation::ALL.len()],
     pub(crate) served: ServedCount,
+    /// What guards have left, to be given back.
+    pub(crate) unwanted: Vec<Unwanted>,
+    /// Calls that have made something after they were given up.
+    pub(crate) given_up: Vec<Ticket>,
 }
 
 impl State {
@@ -94,6 +99,8 @@ impl State {
             anyone_waits: false,
             operations: [OperationCount::default(); Operation::ALL.len()],
             served: ServedCount::default(),
+            unwanted: Vec::with_capacity(config.calls),
+            given_up: Vec::with_capacity(config.calls),
         }
     }
 
@@ -131,6 +138,18 @@ impl State {
         self.anyone_waits = false;
         for (number, word) in self.waiting.words.iter_mut().enumerate() {
             self.ready.words[number] |= std::mem::take(word);
+        }
+    }
+
+    /// A call has ended that nobody wants to know of. What it has made is to be given back.
+    pub(crate) fn abandon(&mut self, ticket: Ticket) {
+        let made = self.pending.get(ticket).is_some_and(|entry| {
+            entry.operation.makes() != Makes::Nothing && entry.reply.is_some()
+        });
+        if made {
+            self.given_up.push(ticket);
+        } else {
+            self.drop_call(ticket);
         }
     }
 

@@ -39,6 +39,14 @@ pub enum Operation {
     TakeRegion,
 }
 
+/// What an operation leaves with its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Makes {
+    Nothing,
+    Region,
+    Ref,
+}
+
 impl Operation {
     /// All of them, in the order of [`Statistics::operations`].
     pub const ALL: [Self; 15] = [

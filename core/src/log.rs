@@ -20,6 +20,7 @@ pub(crate) fn session(side: Side, session: SessionId, event: SessionEvent) {
             Closed::LeaseExpired => "closed: its lease expired",
             Closed::PeerRestarted => "closed: the peer does not know it, so it has restarted",
             Closed::NoSessions => "refused: the server has no session left",
+            Closed::AddressFull { .. } => "refused: this address has all sessions it may have",
             Closed::StaleIncarnation => "refused: the server knows a later life of this client",
             Closed::Unreachable => "closed: nobody answered the handshake",
             Closed::NotAuthenticated => "refused: the two ends do not have the same key",

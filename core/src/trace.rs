@@ -285,9 +285,8 @@ impl<H: Host> Host for Traced<'_, H> {
     fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
         self.now = now;
         let (what, life) = match event {
-            SessionEvent::Connected { incarnation } | SessionEvent::Accepted { incarnation } => {
-                (What::Opened, incarnation)
-            }
+            SessionEvent::Connected { incarnation }
+            | SessionEvent::Accepted { incarnation, .. } => (What::Opened, incarnation),
             SessionEvent::Suspected => (What::Suspected, 0),
             SessionEvent::Recovered => (What::Recovered, 0),
             SessionEvent::Closed(Closed::Bye) => (What::ClosedBye, 0),

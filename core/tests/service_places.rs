@@ -32,7 +32,7 @@ fn with_node(test: impl FnOnce(&mut Node<'_>)) {
     let mut sessions = [SessionHolder::EMPTY; 1];
     let mut node = MemoryNode::new(store, identity, Limits::NONE, &mut sessions, &mut []);
     node.hand_out_places();
-    let begun = SessionEvent::Accepted { incarnation: 1 };
+    let begun = SessionEvent::Accepted { incarnation: 1, peer: "10.0.0.1:1".parse().unwrap() };
     node.session(Instant::ZERO, Side::Server, SESSION, begun);
     test(&mut node);
     node.store().check(&mut vec![0; node.store().check_scratch_bytes()]).expect("in order");

@@ -296,7 +296,8 @@ fn poll_loop<M: Memory>(
     let (storage, room) = memory.lend();
     let mut endpoint =
         Endpoint::encrypted(config, storage, room, clock.now()).map_err(Error::Endpoint)?;
-    let reporter = Reporter::start(options.json, core, &clock).map_err(Error::Thread)?;
+    let reporter =
+        Reporter::start(options.json, core, &clock, options.sessions).map_err(Error::Thread)?;
     // Threads inherit their parent's core, so only now.
     if let Some(core) = core {
         pin_to_core(core).map_err(Error::Cores)?;
@@ -366,6 +367,9 @@ fn endpoint_config(
     config.key = key::load(options.key_file.as_deref()).map_err(Error::Key)?;
     config.secret = random_secret().map_err(Error::Random)?;
     config.slots_per_session = options.slots;
+    let sessions = options.sessions as u32;
+    // As with memory: by default no address can take all that there is for all of them.
+    config.sessions_per_address = options.sessions_per_address.unwrap_or(sessions - sessions / 4);
     config.lease = options.lease.0;
     config.congestion = options.congestion;
     if options.no_payload_check {

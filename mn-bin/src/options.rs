@@ -115,6 +115,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) sessions: usize,
 
+    /// Most sessions at a time of one address, whatever its ports; three quarters of --sessions if
+    /// not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sessions_per_address: Option<u32>,
+
     /// Slots of a session, that is, requests in flight: a power of two up to 64.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) slots: u16,

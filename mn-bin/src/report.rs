@@ -14,7 +14,7 @@ use dmrpc_core::endpoint::view::SessionView;
 use dmrpc_core::endpoint::{Counters, Endpoint};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::{MemoryNode, OPERATIONS, Operation};
-use dmrpc_core::store::{Backlog, Stats};
+use dmrpc_core::store::{Backlog, HolderUsage, Stats};
 use dmrpc_core::time::Instant;
 use dmrpc_core::trace::{Ring, Traced};
 use dmrpc_host::clock::Clock;
@@ -43,14 +43,11 @@ fn device_counts(device: &AnyDevice) -> DeviceCounts {
     counts
 }
 
-/// Sessions that a dump names, at most.
-const SESSIONS_NAMED: usize = 64;
-
-/// What a person asked for.
+/// A session, and what it holds.
 #[derive(Clone, Copy, Debug)]
-struct Dump {
-    sessions: [Option<SessionView>; SESSIONS_NAMED],
-    ring: &'static Ring,
+struct Held {
+    session: SessionView,
+    usage: HolderUsage,
 }
 
 /// A poll loop's counters at one moment.
@@ -67,13 +64,15 @@ struct Snapshot {
     /// How much, for a dump.
     backlog: Backlog,
     /// Asked for by a person: everything, not only rates.
-    dump: Option<Dump>,
+    dump: Option<&'static Ring>,
 }
 
 /// What the loop and the thread share. The loop never waits for the lock: it tries, and a report
 /// that is not fetched yet is replaced by a newer one at the next occasion.
 struct Shared {
     latest: Mutex<Option<Snapshot>>,
+    /// Those of the last dump; there is room for all that there may be.
+    sessions: Mutex<Vec<Held>>,
     stop: AtomicBool,
 }
 
@@ -84,10 +83,19 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts the thread. `core` is the core that the loop is pinned to.
-    pub(crate) fn start(json: bool, core: Option<usize>, clock: &Clock) -> io::Result<Self> {
+    /// Starts the thread. `core` is the core that the loop is pinned to; it has up to `sessions`.
+    pub(crate) fn start(
+        json: bool,
+        core: Option<usize>,
+        clock: &Clock,
+        sessions: usize,
+    ) -> io::Result<Self> {
         let (now, ticks_a_nano) = (clock.now(), clock.ticks_a_nano());
-        let shared = Arc::new(Shared { latest: Mutex::new(None), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            latest: Mutex::new(None),
+            sessions: Mutex::new(Vec::with_capacity(sessions)),
+            stop: AtomicBool::new(false),
+        });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("report".to_owned()).spawn(move || {
             let mut before = Snapshot { at: now, ..Snapshot::default() };
@@ -95,7 +103,9 @@ impl Reporter {
                 thread::park();
                 let latest = theirs.latest.lock().take();
                 if let Some(latest) = latest {
-                    print(json, (core, ticks_a_nano), &before, &latest);
+                    // The loop waits for nobody: a dump asked for meanwhile is not made.
+                    let sessions = theirs.sessions.lock();
+                    print(json, (core, ticks_a_nano), &before, &latest, &sessions);
                     before = latest;
                 }
             }
@@ -114,6 +124,14 @@ impl Reporter {
     ) {
         let Some(mut latest) = self.shared.latest.try_lock() else { return };
         let Traced { host: memory, .. } = &node.host;
+        if dump {
+            let Some(mut sessions) = self.shared.sessions.try_lock() else { return };
+            sessions.clear();
+            sessions.extend(endpoint.server_sessions().map(|session| {
+                let usage = memory.holdings(session.id);
+                Held { session, usage }
+            }));
+        }
         *latest = Some(Snapshot {
             at: now,
             operations: *memory.operations(),
@@ -124,10 +142,7 @@ impl Reporter {
             device: device_counts(device),
             reclaiming: memory.store().pending(),
             backlog: if dump { memory.store().backlog() } else { Backlog::default() },
-            dump: dump.then(|| {
-                let mut sessions = endpoint.server_sessions();
-                Dump { sessions: std::array::from_fn(|_| sessions.next()), ring: node.host.ring() }
-            }),
+            dump: dump.then(|| node.host.ring()),
         });
         drop(latest);
         if let Some(thread) = &self.thread {
@@ -198,6 +213,7 @@ fn print(
     (core, ticks_a_nano): (Option<usize>, f64),
     before: &Snapshot,
     now: &Snapshot,
+    sessions: &[Held],
 ) {
     let seconds = (now.at - before.at).as_nanos().max(1) as f64 / 1e9;
     let work = work(before, now, seconds, ticks_a_nano);
@@ -250,24 +266,28 @@ fn print(
         }
         text
     };
-    let text = if let Some(asked) = &now.dump { text + &dump(json, now, asked) } else { text };
+    let text = match now.dump {
+        Some(ring) => text + &dump(json, now, sessions) + &events::text(ring, json),
+        None => text,
+    };
     // A reader that went away is no reason to stop serving.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Who is connected, what is held, what was dropped, and what happened last.
-fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
-    let sessions: Vec<_> = asked.sessions.iter().flatten().collect();
+/// Who is connected and holds what, and what was dropped.
+fn dump(json: bool, now: &Snapshot, sessions: &[Held]) -> String {
     let Snapshot { at, stats, counters, reclaiming, backlog, .. } = now;
     let mut text = String::new();
     if json {
         let sessions: Vec<_> = sessions
             .iter()
-            .map(|session| {
+            .map(|Held { session, usage }| {
                 json!({
                     "session": session.id.index, "generation": session.id.generation,
                     "address": session.peer.to_string(), "incarnation": session.incarnation,
                     "suspected": session.suspected, "busy_slots": session.busy,
+                    "pages": usage.pages, "regions": usage.regions,
+                    "references": usage.entries, "pins": session.kept,
                     "silent_ms": at.since(session.last_heard).as_nanos() / 1_000_000,
                 })
             })
@@ -302,13 +322,18 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
              leaving, {in_grace} in their grace, {expiring} expiring, with {pages} pages, \
              {regions} regions, {references} references"
         );
-        for session in sessions {
+        for Held { session, usage } in sessions {
             let _ = writeln!(
                 text,
-                "  session {} of {} (incarnation {}): {} calls under way, heard of {} ms ago{}",
+                "  session {} of {} (incarnation {}): {} pages, {} regions, {} references, \
+                 {} pins, {} calls under way, heard of {} ms ago{}",
                 session.id.index,
                 session.peer,
                 session.incarnation,
+                usage.pages,
+                usage.regions,
+                usage.entries,
+                session.kept,
                 session.busy,
                 at.since(session.last_heard).as_nanos() / 1_000_000,
                 if session.suspected { ", suspected" } else { "" }
@@ -322,5 +347,5 @@ fn dump(json: bool, now: &Snapshot, asked: &Dump) -> String {
         counters.for_each(&mut line);
         now.device.iter().flatten().for_each(|(name, value)| line(name, *value));
     }
-    text + &events::text(asked.ring, json)
+    text
 }

@@ -253,17 +253,18 @@ fn serve_in_the_middle() {
     node.serve(|context, call| async move {
         let Some(reference) = call.refs().next() else { return };
         let Ok(memory) = context.memory_of(&reference).await else { return };
-        let Ok(mine) = memory.claim_ref(&reference).await else { return };
-        let Ok(copy) = memory.map_ref(&mine).await else { return };
-        let _ = memory.write(copy, 0, b"changed").await;
-        let Ok(made) = memory.create_ref(copy, 0, copy.length, ALL_RIGHTS).await else { return };
+        let Ok(mine) = memory.claim_ref(&reference).await.map(|mine| memory.own_ref(mine)) else {
+            return;
+        };
+        let Ok(copy) = memory.map_ref(&mine).await.map(|copy| memory.own(copy)) else { return };
+        let _ = memory.write(*copy, 0, b"changed").await;
+        let made = memory.create_ref(*copy, 0, copy.length, ALL_RIGHTS).await;
+        let Ok(made) = made.map(|made| memory.own_ref(made)) else { return };
         let Ok(peer) = context.peer(next).await else { return };
-        let args = [Arg::Ref(made)];
+        let args = [Arg::Ref(*made)];
         let options = context.options();
         let _ = context.node().call_async(peer, Method(2), &args, &mut [], options).await;
-        let _ = memory.drop_ref(&made).await;
-        let _ = memory.free(copy).await;
-        let _ = memory.drop_ref(&mine).await;
+        drop((made, copy, mine));
         let _ = call.reply(Status::OK, &[]);
     })
     .run(|| false);

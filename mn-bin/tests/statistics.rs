@@ -1,9 +1,10 @@
 //! What a memory node says about its core while it is at work.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddrV4;
 use std::process::{Child, Command, Stdio};
 
-use dmrpc_cn::{Node, NodeConfig};
+use dmrpc_cn::{BufferClass, Node, NodeConfig, Peer};
 use dmrpc_host as _;
 use dmrpc_udp::{UdpConfig, UdpDevice};
 
@@ -25,11 +26,21 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill is there").success());
 }
 
+/// Another node with a session.
+fn node_at_once(address: SocketAddrV4) -> (Node<UdpDevice>, Peer) {
+    let class = BufferClass { count: 1, bytes: 4096 };
+    let config = NodeConfig { buffers: [class; 3], ..NodeConfig::default() };
+    let node = Node::open_udp(&config).expect("a node");
+    let peer = node.connect(address).expect("it serves");
+    (node, peer)
+}
+
 #[test]
 fn a_core_tells_what_it_does() {
     let mut serving = Killed(
         Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
             .args(["--bind", "127.0.0.1:0", "--pool-size", "8MiB", "--json"])
+            .args(["--sessions", "80", "--sessions-per-address", "80"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -76,6 +87,34 @@ fn a_core_tells_what_it_does() {
     assert!(count("core_busy_ns") > 0 && count("core_requests_timed_ns") > 0, "{pages}");
     assert!(count("core_requests") <= 128 * count("core_requests_timed"), "{pages}");
 
+    // Whose they are and what they hold, beyond the first 64 sessions of a table, too.
+    let more: Vec<_> = (0..69).map(|_| node_at_once(address)).collect();
+    let (last, region) = more
+        .last()
+        .map(|(node, memory_node)| {
+            let memory = node.memory(*memory_node);
+            (node.local_addr(), memory.alloc(8192).expect("room"))
+        })
+        .expect("some");
+    // Nobody has polled the first one meanwhile, so it may think that it is alone.
+    while !node.is_up(peer) {
+        node.step();
+    }
+    let reference = node.memory(peer).put(b"held").expect("room");
+    assert_eq!((region.length, reference.length), (8192, 4));
+    let mut pages = String::new();
+    for number in 0.. {
+        let mut page = [0; 1024];
+        let reply = node.statistics_page(peer, number, &mut page).expect("an answer");
+        if reply.body_bytes == 0 {
+            break;
+        }
+        pages += std::str::from_utf8(&page[..reply.body_bytes]).expect("text");
+    }
+    let told = pages.lines().find(|line| line.ends_with(&format!("_address {last}")));
+    let name = told.and_then(|line| line.strip_suffix(&format!("_address {last}"))).expect(&pages);
+    assert!(pages.contains(&format!("{name}_regions 1\n")), "{pages}");
+
     signal(&serving.0, "-USR1");
     let mut stderr = BufReader::new(serving.0.stderr.take().expect("piped"));
     let mut report = String::new();
@@ -83,6 +122,17 @@ fn a_core_tells_what_it_does() {
         report.clear();
         assert!(stderr.read_line(&mut report).expect("text") > 0, "it ended without a report");
     }
+    let mut dumped = String::new();
+    stderr.read_line(&mut dumped).expect("text");
+    let dumped: serde_json::Value = serde_json::from_str(&dumped).expect("JSON");
+    let sessions = dumped["sessions"].as_array().expect("a list");
+    assert_eq!(sessions.len(), 70, "{dumped}");
+    let of = |address: SocketAddrV4| {
+        sessions.iter().find(|session| session["address"] == address.to_string()).expect("listed")
+    };
+    assert_eq!((&of(last)["regions"], &of(last)["pages"]), (&1.into(), &2.into()), "{dumped}");
+    assert_eq!(of(local)["references"], 1, "{dumped}");
+    assert_eq!(of(local)["pins"], 0, "{dumped}");
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
     let packets = number("packets_per_s") * number("seconds");

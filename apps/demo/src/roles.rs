@@ -155,24 +155,29 @@ async fn work<'n>(
         _ => return call.reply(Status::MALFORMED, &[]),
     };
     let memory = context.memory(memory_node);
+    // What fails here, or is given up by the caller, leaves nothing behind.
     let changed = async {
-        let region = memory.map_ref(&reference).await?;
+        let region = memory.own(memory.map_ref(&reference).await?);
         let band = band(region.length);
         // One buffer's worth at a time: files may be larger than any buffer.
         const CHUNK_BYTES: u64 = 64 << 10;
         let mut bytes = [0; CHUNK_BYTES as usize];
         for start in band.clone().step_by(CHUNK_BYTES as usize) {
             let chunk = &mut bytes[..(band.end - start).min(CHUNK_BYTES) as usize];
-            memory.read(region, start, chunk).await?;
+            memory.read(*region, start, chunk).await?;
             invert(chunk);
-            memory.write(region, start, chunk).await?;
+            memory.write(*region, start, chunk).await?;
         }
-        let result = memory.create_ref(region, 0, region.length, ALL_RIGHTS).await?;
-        memory.free(region).await?;
-        Ok::<_, dmrpc_cn::OperationError>(result)
+        let result = memory.create_ref(*region, 0, region.length, ALL_RIGHTS).await?;
+        Ok::<_, dmrpc_cn::OperationError>(memory.own_ref(result))
     };
     match changed.await {
-        Ok(result) => call.reply(Status::OK, &[Arg::Ref(result)]),
+        Ok(result) => {
+            call.reply(Status::OK, &[Arg::Ref(*result)])?;
+            // The caller takes it.
+            let _taken = result.keep();
+            Ok(())
+        }
         Err(error) => {
             dmrpc_host::cli::complain("transformer", error);
             call.reply(Status::NESTED_FAILED, &[])

@@ -32,6 +32,7 @@ pub(crate) fn run(options: &Options, serve: &Serve, place: &Place) -> Result<(),
     }
     let config = NodeConfig {
         server_sessions: serve.sessions,
+        sessions_per_address: serve.sessions_per_address.map(|most| most as usize),
         slots: serve.slots,
         tasks: 256,
         buffers: [

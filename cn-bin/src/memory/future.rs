@@ -48,7 +48,7 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         room: usize,
     ) -> Result<Finished<'n>, OperationError> {
         let mut steps = StepBytes::default();
-        let spec = request.spec(self.memory.options, &mut steps);
+        let spec = request.spec(self.memory.options_of(request), &mut steps);
         let parts = [Arg::Inline(body)];
         let finished = self.memory.node.run(&spec, &parts, room).await;
         finished.map_err(|error| request.failed(error))?.checked()
@@ -223,15 +223,9 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
             return self.run(&request, bytes, 0).await?.reference();
         }
         let length = bytes.len() as u64;
-        let region = self.alloc(length).await?;
-        let made = match self.write(region, 0, bytes).await {
-            Ok(()) => self.create_ref(region, 0, length, ALL_RIGHTS).await,
-            Err(error) => Err(error),
-        };
-        // If the session is lost the region is gone with it.
-        let freed = self.free(region).await;
-        let reference = made?;
-        freed.map(|()| reference)
+        let region = self.own(self.alloc(length).await?);
+        self.write(*region, 0, bytes).await?;
+        self.create_ref(*region, 0, length, ALL_RIGHTS).await
     }
 
     /// As [`Memory::take`].

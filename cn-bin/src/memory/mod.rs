@@ -10,6 +10,7 @@
 mod by_pen;
 mod future;
 mod outcome;
+mod owned;
 mod pipelined;
 mod request;
 
@@ -22,13 +23,15 @@ use dmrpc_host::idle::Wait;
 
 pub use future::AsyncMemory;
 pub use outcome::{Cause, OperationError};
+pub(crate) use owned::Unwanted;
+pub use owned::{OwnedRef, OwnedRegion};
 pub use pipelined::Pipeline;
 
 use crate::args::Arg;
 use crate::call::{CallOptions, Finished};
 use crate::node::Node;
 use crate::peers::Peer;
-use crate::statistics::Operation;
+use crate::statistics::{Makes, Operation};
 pub(crate) use request::{Making, Request, StepBytes};
 
 /// Most bytes that one message carries: longer reads and writes travel as several.
@@ -55,6 +58,8 @@ pub struct Memory<'n, D> {
     pub(crate) node: &'n Node<D>,
     pub(crate) peer: Peer,
     options: CallOptions,
+    /// What makes something waits for its answer even when its deadline is over.
+    outlasts: bool,
 }
 
 impl<D> Clone for Memory<'_, D> {
@@ -74,7 +79,7 @@ impl<D> fmt::Debug for Memory<'_, D> {
 impl<D> Node<D> {
     /// The memory of the memory node at `peer`.
     pub fn memory(&self, peer: Peer) -> Memory<'_, D> {
-        Memory { node: self, peer, options: CallOptions::default() }
+        Memory { node: self, peer, options: CallOptions::default(), outlasts: false }
     }
 }
 
@@ -83,6 +88,21 @@ impl<'n, D> Memory<'n, D> {
     #[must_use]
     pub fn with_options(self, options: CallOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// For handlers: who waits for them gives up at the deadline, and then their futures are
+    /// dropped; but what they have begun to make must be known, or nobody could give it back.
+    pub(crate) fn outlasting(self) -> Self {
+        Self { outlasts: true, ..self }
+    }
+
+    fn options_of(&self, request: &Request) -> CallOptions {
+        match self.options.deadline {
+            Some(deadline) if self.outlasts && request.makes() != Makes::Nothing => {
+                CallOptions { deadline: Some(deadline.max(owned::PATIENCE)), ..self.options }
+            }
+            _ => self.options,
+        }
     }
 
     pub(crate) fn node(&self) -> &'n Node<D> {
@@ -355,6 +375,16 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
 }
 
 impl Operation {
+    /// What its maker has to give back.
+    pub(crate) const fn makes(self) -> Makes {
+        match self {
+            Self::Alloc | Self::MapRef | Self::TakeRegion => Makes::Region,
+            Self::CreateRef | Self::ClaimRef | Self::Put => Makes::Ref,
+            // A narrowed reference stands for the same entry as the one that it was made of.
+            _ => Makes::Nothing,
+        }
+    }
+
     /// Whether it is an operation of a memory node.
     pub const fn is_memory(self) -> bool {
         !matches!(self, Self::Call)

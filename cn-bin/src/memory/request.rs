@@ -14,7 +14,7 @@ use super::{ALL_RIGHTS, Region};
 use crate::call::{CallOptions, Spec};
 use crate::error::Error;
 use crate::peers::Peer;
-use crate::statistics::Operation;
+use crate::statistics::{Makes, Operation};
 
 /// Most bytes of a question for places with the steps that make the region.
 const MAKING_BYTES_MAX: usize = QUESTION_BYTES + 3 * STEP_BYTES;
@@ -195,6 +195,10 @@ impl Request {
             parameters: emit_steps(&self.steps, &mut bytes.0),
             options,
         }
+    }
+
+    pub(crate) fn makes(&self) -> Makes {
+        self.operation.makes()
     }
 
     /// The error of a request that has no answer.

@@ -4,6 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::Parties;
+use super::book::Entry;
 use super::congestion::{Arriving, Control};
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::straight::{straight, template};
@@ -11,18 +12,32 @@ use super::table::{ServerSession, ServerSlot};
 use super::transmit::Io;
 use super::window::Reordering;
 use crate::device::Tx;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::control::{
-    Challenge, Features, Hello, HelloAck, PROVED_BYTES, REFUSAL_BYTES, Refusal,
+    Challenge, Features, Hello, HelloAck, PROVED_BYTES, REFUSAL_PROVED_BYTES, Refusal,
 };
 use crate::wire::packet::{Header, Kind};
 
-/// Whether generation `a` comes after `b`. They grow by one with each use and wrap.
-fn is_later(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) as i32 > 0
-}
+/// A hello is some times the work of a good packet, so they are heeded no more often than this, in
+/// the long run: a flood of them takes at most about a sixth of a core from the calls of others.
+const HELLO_HEEDED_EVERY: Duration = Duration::from_micros(4);
+/// How far ahead of that they may come: 256 at once, for many clients that start together. Others
+/// are put off: they come again after [`HELLO_AGAIN_AFTER`](super::handshake::HELLO_AGAIN_AFTER).
+const HELLOS_AHEAD: Duration = Duration::from_micros(4 * 256);
 
 impl Endpoint<'_> {
+    /// Whether there is time for another hello.
+    fn has_time_for_hello(&mut self, now: Instant) -> bool {
+        let next = self.hello_heeded_at.max(now);
+        let heeded = next.since(now) < HELLOS_AHEAD;
+        if heeded {
+            self.hello_heeded_at = next + HELLO_HEEDED_EVERY;
+        } else {
+            self.counters.hellos_put_off += 1;
+        }
+        heeded
+    }
+
     /// Whether a hello may leave anything behind. If not, its sender is told what it lacks.
     fn is_welcome<T: Tx, H: Host>(
         &mut self,
@@ -63,6 +78,9 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         payload: &[u8],
     ) {
+        if !self.has_time_for_hello(now) {
+            return;
+        }
         let Ok(hello) = Hello::parse(payload) else {
             self.counters.malformed += 1;
             return;
@@ -70,41 +88,50 @@ impl Endpoint<'_> {
         if !self.is_welcome(now, io, peer, &hello, payload) {
             return;
         }
-        let mut free = None;
-        for index in 0..self.server_sessions.len() {
+        if let Some(index) = self.book.any_of(self.server_sessions, peer) {
             let session = &self.server_sessions[index];
-            if !session.open {
-                free = free.or(Some(index));
-                continue;
-            }
-            if session.peer != peer {
-                continue;
-            }
             if session.remote_incarnation > hello.incarnation {
                 return self.send_refusal(io, peer, &hello, Refusal::StaleIncarnation);
             }
             // Incarnations are told by whoever sets a node up, and may be told twice.
             let same_life = session.remote_incarnation == hello.incarnation
                 && hello.is_same_life(session.remote_nonce);
-            if same_life && session.remote.index != hello.session {
-                continue;
+            if !same_life {
+                self.supersede(now, io, peer);
             }
-            if same_life && session.remote.generation == hello.generation {
+        }
+        if let Some(index) = self.book.find(self.server_sessions, peer, hello.session) {
+            let known = self.server_sessions[index].remote.generation;
+            if known == hello.generation {
                 return self.send_hello_ack(io, index);
             }
-            if same_life && is_later(session.remote.generation, hello.generation) {
+            if known > hello.generation {
                 // A late copy of the hello of an earlier use.
                 self.counters.stale += 1;
                 return;
             }
-            // Another life of the client, later as far as anybody can tell, or a later use of its
-            // session.
             self.close_server(now, io, index, Closed::Superseded);
-            free = free.or(Some(index));
         }
-        match free {
+        let bound = self.config.sessions_per_address;
+        if self.book.count_of(self.server_sessions, peer) >= bound {
+            return self.send_refusal(io, peer, &hello, Refusal::AddressFull { bound });
+        }
+        match self.book.take(self.server_sessions) {
             Some(index) => self.accept(now, io, index, peer, &hello),
             None => self.send_refusal(io, peer, &hello, Refusal::NoSessions),
+        }
+    }
+
+    /// Ends all sessions of the client at `peer`: another life of it is there, later as far as
+    /// anybody can tell. All that are open are of one life, so each is ended once.
+    fn supersede<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        peer: SocketAddrV4,
+    ) {
+        while let Some(index) = self.book.any_of(self.server_sessions, peer) {
+            self.close_server(now, io, index, Closed::Superseded);
         }
     }
 
@@ -116,7 +143,7 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         hello: &Hello,
     ) {
-        let generation = self.server_sessions[index].generation.wrapping_add(1);
+        let generation = self.server_sessions[index].generation + 1;
         let remote = SessionId { index: hello.session, generation: hello.generation };
         // Checks are left out only where neither end asks for them.
         let features = hello.features | self.config.features;
@@ -160,14 +187,16 @@ impl Endpoint<'_> {
             reordering: Reordering::NONE,
             waiting: 0,
             last_heard: now,
+            entry: Entry::NONE,
         };
+        self.book.enter(self.server_sessions, index);
         let first = index << self.slot_shift;
         for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
             let queued = slot.outgoing.queued;
             *slot = ServerSlot::EMPTY;
             slot.outgoing.queued = queued;
         }
-        let event = SessionEvent::Accepted { incarnation: hello.incarnation };
+        let event = SessionEvent::Accepted { incarnation: hello.incarnation, peer };
         io.tell(now, Side::Server, server, event);
         self.wheel.arm(self.server_session_timer_id(index), now + self.config.suspect_after);
         self.send_hello_ack(io, index);
@@ -211,11 +240,10 @@ impl Endpoint<'_> {
         refusal: Refusal,
     ) {
         let client = SessionId { index: hello.session, generation: hello.generation };
-        let mut bytes = [0; REFUSAL_BYTES];
-        bytes[0] = refusal as u8;
+        let mut bytes = refusal.to_bytes();
         if let Some(keys) = &self.keys {
-            let proof = keys.refusal_proof(client, hello.nonce, refusal as u8);
-            bytes[1..].copy_from_slice(&proof);
+            let (why, place) = bytes.split_at_mut(REFUSAL_PROVED_BYTES);
+            place.copy_from_slice(&keys.refusal_proof(client, hello.nonce, why));
         }
         let header = Header::new(Kind::Refuse, hello.session, hello.generation);
         self.send_greeting(io, peer, header, &bytes);

@@ -185,10 +185,10 @@ impl<'m> Keys<'m> {
         &self,
         client: SessionId,
         nonce: u64,
-        why: u8,
+        why: &[u8],
     ) -> [u8; PROOF_BYTES] {
         let [index, generation] = [client.index, client.generation].map(u32::to_le_bytes);
-        cmac(&self.handshake, &[b"r", &index, &generation, &nonce.to_le_bytes(), &[why]])
+        cmac(&self.handshake, &[b"r", &index, &generation, &nonce.to_le_bytes(), why])
     }
 }
 
@@ -236,6 +236,11 @@ impl Secret {
         self.hash(b's', &[session.index.into(), session.generation.into()])
     }
 
+    /// What the book of server sessions is ordered by.
+    pub(super) fn order(&self) -> u64 {
+        self.hash(b'o', &[])
+    }
+
     /// A number that only who has seen the ping of it can know, and that names the session.
     pub(super) fn ping_nonce(&self, session: SessionId) -> u64 {
         let hash = self.hash(b'p', &[session.index.into(), session.generation.into()]);
@@ -245,7 +250,9 @@ impl Secret {
     fn cookie(&self, peer: SocketAddrV4, hello: &Hello, step: u64) -> u64 {
         let address = u64::from(peer.ip().to_bits()) << 16 | u64::from(peer.port());
         let session = u64::from(hello.session) | u64::from(hello.generation) << 32;
-        self.hash(b'k', &[address, hello.incarnation, session, hello.nonce, step])
+        let hash = self.hash(b'k', &[address, hello.incarnation, session, hello.nonce, step]);
+        // Tells of which step it is, so that one hash checks it, and is never none.
+        hash & !3 | 2 | step & 1
     }
 
     /// The cookie for the sender of `hello`, now.
@@ -255,9 +262,12 @@ impl Secret {
 
     /// Whether a hello has a cookie that was made for its sender, not long ago.
     pub(super) fn knows(&self, now: Instant, peer: SocketAddrV4, hello: &Hello) -> bool {
+        if hello.cookie == 0 {
+            return false;
+        }
         let step = now.as_nanos() >> COOKIE_SHIFT;
-        hello.cookie == self.cookie(peer, hello, step)
-            || hello.cookie == self.cookie(peer, hello, step.wrapping_sub(1))
+        let made_at = if hello.cookie & 1 == step & 1 { step } else { step.wrapping_sub(1) };
+        hello.cookie == self.cookie(peer, hello, made_at)
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Config {
     pub incarnation: u64,
     /// Slots of a session: a power of two up to 64.
     pub slots_per_session: u16,
+    /// Most sessions that clients of one address, whatever their ports, may have open here. Without
+    /// a bound one of them could have all, and what a session may have as often as it likes.
+    pub sessions_per_address: u32,
     /// Largest payload of a packet, in bytes: what a datagram of the device holds beside the
     /// header.
     pub payload_bytes_max: u32,
@@ -68,6 +71,7 @@ impl Config {
         Self {
             incarnation,
             slots_per_session: 16,
+            sessions_per_address: u32::MAX,
             payload_bytes_max: payload as u32,
             window_packets: 32,
             arriving_packets: 128,

@@ -37,6 +37,8 @@ pub struct Counters {
     pub bad_tag: u64,
     /// Hellos without a fresh cookie, answered with one.
     pub challenges: u64,
+    /// Hellos dropped unread, because too many came at a time; their clients send them again.
+    pub hellos_put_off: u64,
     /// Packets that the device had no room for.
     pub device_full: u64,
     /// Sessions that ended because their peer fell silent.
@@ -62,6 +64,7 @@ impl Counters {
         each("bad_checksum", self.bad_checksum);
         each("bad_tag", self.bad_tag);
         each("challenges", self.challenges);
+        each("hellos_put_off", self.hellos_put_off);
         each("device_full", self.device_full);
         each("leases_expired", self.leases_expired);
     }

@@ -5,6 +5,8 @@
 //! that a memory node reads them out of its page frames and a client straight into its caller's
 //! buffer.
 
+use core::net::SocketAddrV4;
+
 use crate::memory::Loan;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
@@ -188,6 +190,11 @@ pub enum Closed {
     PeerRestarted,
     /// The server has no session left to give.
     NoSessions,
+    /// The server gives an address no more sessions than this one has.
+    AddressFull {
+        /// How many that are.
+        bound: u32,
+    },
     /// The server knows a later life of this client.
     StaleIncarnation,
     /// No answer to the handshake in time.
@@ -212,6 +219,8 @@ pub enum SessionEvent {
     Accepted {
         /// Which life of the client.
         incarnation: u64,
+        /// Where it is.
+        peer: SocketAddrV4,
     },
     /// Nothing heard for a while: calls fail fast until something is.
     Suspected,

@@ -19,6 +19,14 @@ const PINGS_A_KEEP_ALIVE: u64 = 4;
 const RESET_HEEDED_EVERY: Duration = Duration::from_micros(100);
 
 impl Endpoint<'_> {
+    pub(super) fn client_session_timer_id(&self, session: usize) -> u32 {
+        (self.client_slots.len() + session) as u32
+    }
+
+    pub(super) fn server_session_timer_id(&self, session: usize) -> u32 {
+        (self.client_slots.len() + self.client_sessions.len() + session) as u32
+    }
+
     pub(super) fn client_session_timer<T: Tx, H: Host>(
         &mut self,
         now: Instant,
@@ -326,6 +334,7 @@ impl Endpoint<'_> {
         session.open = false;
         session.straight = Straight::NEVER;
         let id = SessionId { index: index as u32, generation: session.generation };
+        self.book.strike(self.server_sessions, index);
         io.tell(now, Side::Server, id, SessionEvent::Closed(why));
     }
 }

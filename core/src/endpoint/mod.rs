@@ -18,6 +18,7 @@
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `transmit`: packets out; `turn`: several of a long message; `seal`: what is put on each;
 //!   `unusual`: such as few are; `outgoing`: a message on its way; `queue`: whose turn it is;
+//!   `book`: whose the server's sessions are;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -40,6 +41,7 @@ mod accept;
 mod ahead;
 pub mod auth;
 mod bits;
+mod book;
 mod call;
 pub mod cipher;
 mod client;
@@ -86,10 +88,10 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
+use book::Book;
 use cipher::CipherRoom;
 use congestion::Traffic;
 use core::net::SocketAddrV4;
-use host::SessionId;
 use loans::Loans;
 use queue::Ready;
 use table::{
@@ -127,6 +129,8 @@ pub struct Endpoint<'m> {
     traffic: Traffic,
     /// When a reset that proves nothing is looked at next.
     reset_heeded_at: Instant,
+    /// When a hello is heeded next, at a steady rate.
+    hello_heeded_at: Instant,
     /// Slots of a session, as a power of two.
     slot_shift: u32,
     /// The tables are too large for the processor's caches: fetch ahead.
@@ -141,6 +145,8 @@ pub struct Endpoint<'m> {
     client_slots: &'m mut [ClientSlot],
     server_sessions: &'m mut [ServerSession],
     server_slots: &'m mut [ServerSlot],
+    /// Whose the server sessions are.
+    book: Book,
 }
 
 /// One poll, for a device of any kind.
@@ -207,13 +213,16 @@ impl<'m> Endpoint<'m> {
         server_sessions.fill(ServerSession { generation, ..ServerSession::EMPTY });
         client_slots.fill(ClientSlot::EMPTY);
         server_slots.fill(ServerSlot::EMPTY);
+        let secret = Secret(config.secret);
+        let book = Book::new(server_sessions, secret.order());
         Ok(Self {
             config,
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
-            secret: Secret(config.secret),
+            secret,
             traffic: Traffic::default(),
             reset_heeded_at: Instant::ZERO,
+            hello_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
             ahead: ahead::is_worth_while(&got),
             counters: Counters::default(),
@@ -225,6 +234,7 @@ impl<'m> Endpoint<'m> {
             client_slots,
             server_sessions,
             server_slots,
+            book,
         })
     }
 
@@ -457,14 +467,6 @@ impl<'m> Endpoint<'m> {
         (index & ((1 << self.slot_shift) - 1)) as u32
     }
 
-    fn client_session_timer_id(&self, session: usize) -> u32 {
-        (self.client_slots.len() + session) as u32
-    }
-
-    fn server_session_timer_id(&self, session: usize) -> u32 {
-        (self.client_slots.len() + self.client_sessions.len() + session) as u32
-    }
-
     /// The client session that a packet names, if it is from that session's peer.
     #[inline]
     fn client_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
@@ -489,12 +491,5 @@ impl<'m> Endpoint<'m> {
     #[inline]
     fn slot_index(&self, session: usize, slot: u16, slots: u16) -> Option<usize> {
         (slot < slots).then(|| (session << self.slot_shift) + usize::from(slot))
-    }
-
-    fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
-        self.client_sessions.get(id.index as usize).filter(|session| {
-            let over = matches!(session.state, ClientState::Free | ClientState::Leaving);
-            session.generation == id.generation && !over
-        })
     }
 }

@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::auth::Guard;
+use super::book::Entry;
 use super::congestion::{Arriving, Control};
 use super::host::{SessionId, Sink};
 use super::outgoing::Outgoing;
@@ -355,6 +356,8 @@ pub struct ServerSession {
     pub(super) arriving: Arriving,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
+    /// Its place in the book of sessions.
+    pub(super) entry: Entry,
 }
 
 impl ServerSession {
@@ -381,6 +384,7 @@ impl ServerSession {
         reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,
+        entry: Entry::NONE,
     };
 }
 

@@ -4,7 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::host::{SessionId, Side};
-use super::table::{CallState, ClientState, ServeState};
+use super::table::{CallState, ClientSession, ClientState, ServeState};
 use crate::time::Instant;
 
 /// A session of an endpoint.
@@ -28,9 +28,19 @@ pub struct SessionView {
     pub slots: u16,
     /// Slots whose call is under way: begun here, or received and not yet answered.
     pub busy: u16,
+    /// Slots with a message that is made of the host's bytes and kept for repetitions. At a memory
+    /// node each is an answer with a pin.
+    pub kept: u16,
 }
 
 impl Endpoint<'_> {
+    pub(super) fn client_session(&self, id: SessionId) -> Option<&ClientSession> {
+        self.client_sessions.get(id.index as usize).filter(|session| {
+            let over = matches!(session.state, ClientState::Free | ClientState::Leaving);
+            session.generation == id.generation && !over
+        })
+    }
+
     /// Whether a client session is open and its peer is not suspected.
     pub fn is_up(&self, session: SessionId) -> bool {
         self.client_session(session).is_some_and(|session| session.state == ClientState::Up)
@@ -84,6 +94,7 @@ impl Endpoint<'_> {
                 last_heard: session.last_heard,
                 slots: session.slots,
                 busy: slots.iter().filter(|slot| !idle(slot.state)).count() as u16,
+                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }
@@ -105,6 +116,7 @@ impl Endpoint<'_> {
                 last_heard: session.last_heard,
                 slots: session.slots,
                 busy: slots.iter().filter(|slot| slot.state != CallState::Free).count() as u16,
+                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }

@@ -1,5 +1,7 @@
 //! A memory node: the page store as a service.
 
+use core::net::SocketAddrV4;
+
 use super::detached::Detachments;
 use super::failure::Failure;
 use super::steps::Run;
@@ -34,12 +36,14 @@ pub struct SessionHolder {
     pub(super) generation: u32,
     /// Which life of the client; zero if there is no session.
     pub(super) incarnation: u64,
+    /// Where the client is.
+    pub(super) peer: Option<SocketAddrV4>,
     pub(super) holder: Option<HolderId>,
 }
 
 impl SessionHolder {
     /// No session.
-    pub const EMPTY: Self = Self { generation: 0, incarnation: 0, holder: None };
+    pub const EMPTY: Self = Self { generation: 0, incarnation: 0, peer: None, holder: None };
 }
 
 /// A write of several packets on its way in.
@@ -449,10 +453,11 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
         }
         let entry = &mut self.sessions[session.index as usize];
         match event {
-            SessionEvent::Accepted { incarnation } => {
+            SessionEvent::Accepted { incarnation, peer } => {
                 let holder = self.store.holder_join(self.limits).ok();
                 self.refused_holders += u64::from(holder.is_none());
-                *entry = SessionHolder { generation: session.generation, incarnation, holder };
+                let generation = session.generation;
+                *entry = SessionHolder { generation, incarnation, peer: Some(peer), holder };
             }
             SessionEvent::Closed(_) => {
                 if let Some(holder) = core::mem::take(entry).holder {

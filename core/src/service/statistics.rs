@@ -3,15 +3,15 @@
 use core::fmt::Write;
 
 use super::memory_node::{MemoryNode, OPERATIONS};
-use crate::endpoint::host::Reply;
+use crate::endpoint::host::{Reply, SessionId};
 use crate::memory::Memory;
-use crate::store::Usage;
+use crate::store::{HolderUsage, Usage};
 use crate::wire::message::{HEAD_BYTES_MAX, Status};
 
 /// Counters on a page.
 const COUNTERS_A_PAGE: usize = 12;
-/// Sessions on a page: four lines each of some 40 bytes.
-const SESSIONS_A_PAGE: usize = 4;
+/// Sessions on a page: five lines each of some 40 bytes.
+const SESSIONS_A_PAGE: usize = 3;
 
 impl<M: Memory> MemoryNode<'_, M> {
     /// Answers [`Method::STATISTICS`](crate::wire::message::Method::STATISTICS): page `n` (a u16 in
@@ -100,6 +100,14 @@ impl<M: Memory> MemoryNode<'_, M> {
         written
     }
 
+    /// What a session holds; nothing if it is over.
+    pub fn holdings(&self, session: SessionId) -> HolderUsage {
+        let entry = self.sessions.get(session.index as usize);
+        let known = entry.filter(|entry| entry.generation == session.generation);
+        let holder = known.and_then(|entry| entry.holder);
+        holder.and_then(|holder| self.store.holder_usage(holder).ok()).unwrap_or_default()
+    }
+
     /// Who holds what: some sessions, by index. Nothing past the last one.
     fn sessions_page(&self, page: usize, out: &mut impl Write) -> core::fmt::Result {
         let first = page * SESSIONS_A_PAGE;
@@ -112,6 +120,9 @@ impl<M: Memory> MemoryNode<'_, M> {
         for (index, session) in self.sessions.iter().enumerate().take(end).skip(first) {
             let usage = session.holder.and_then(|holder| self.store.holder_usage(holder).ok());
             let Some(usage) = usage else { continue };
+            if let Some(peer) = session.peer {
+                writeln!(out, "session_{index}_address {peer}")?;
+            }
             writeln!(out, "session_{index}_incarnation {}", session.incarnation)?;
             writeln!(out, "session_{index}_pages {}", usage.pages)?;
             writeln!(out, "session_{index}_regions {}", usage.regions)?;

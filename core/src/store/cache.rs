@@ -7,6 +7,7 @@
 
 use super::Store;
 use super::change::Change;
+use super::error::{Resource, Result};
 use super::records::{BATCH, LINK, STAMPED, Table, participant as field, stamp, version};
 use super::redo::value;
 use crate::memory::{Memory, Record};
@@ -42,23 +43,27 @@ pub(super) struct Free<'m, M> {
 
 impl<M: Memory> Store<M> {
     /// The next free record of a table without stamps, and how to take it out of the cache, which
-    /// is left to the caller; [`Store::require`] came first.
+    /// is left to the caller. The last thing that may refuse an operation. Tables are handed over
+    /// by reference here, since some of it is not inlined.
+    ///
+    /// # Errors
+    /// As [`Store::require`].
     #[inline(always)]
-    pub(super) fn next_free(&self, table: Table) -> Free<'_, M> {
-        let cache = self.line(self.cache(table));
+    pub(super) fn next_free(&self, table: &Table, what: Resource) -> Result<Free<'_, M>> {
+        let cache = self.line(self.cache(*table));
         let before = cache.load_u64(field::ACTIVE);
         let active = Chain::of(before);
         if active.count == 0 {
-            return self.next_free_behind(table);
+            return self.next_free_behind(table, what);
         }
-        self.first_of(table, (cache, before), active)
+        Ok(self.first_of(table, (cache, before), active))
     }
 
     /// How to take the first record of `chain`, where the loose ones were `before`.
     #[inline(always)]
     fn first_of<'m>(
         &'m self,
-        table: Table,
+        table: &Table,
         (cache, before): (Record<'m, M>, u64),
         chain: Chain,
     ) -> Free<'m, M> {
@@ -70,16 +75,22 @@ impl<M: Memory> Store<M> {
 
     /// The same where no loose records are left.
     #[cold]
-    fn next_free_behind(&self, table: Table) -> Free<'_, M> {
-        let cache = self.line(self.cache(table));
-        if let Some(link) = self.take_full(table) {
-            let before = cache.load_u64(field::ACTIVE);
-            return self.first_of(table, (cache, before), Chain { link, count: table.batch });
+    #[inline(never)]
+    fn next_free_behind(&self, table: &Table, what: Resource) -> Result<Free<'_, M>> {
+        self.require(*table, what)?;
+        let cache = self.line(self.cache(*table));
+        let before = cache.load_u64(field::ACTIVE);
+        let active = Chain::of(before);
+        if active.count != 0 {
+            return Ok(self.first_of(table, (cache, before), active));
+        }
+        if let Some(link) = self.take_full(*table) {
+            return Ok(self.first_of(table, (cache, before), Chain { link, count: table.batch }));
         }
         let before = cache.load_u64(field::FRESH);
-        let (index, rest) = self.first_fresh(table);
+        let (index, rest) = self.first_fresh(*table);
         let taking = Change::u64(cache, field::FRESH, before, rest.word());
-        Free { index, line: self.line(table.at(index)), taking }
+        Ok(Free { index, line: self.line(table.at(index)), taking })
     }
 
     /// Prepares a record without a stamp, which its owner gives back, for the cache; what puts it
@@ -87,19 +98,25 @@ impl<M: Memory> Store<M> {
     #[inline(always)]
     pub(super) fn next_put<'m>(
         &'m self,
-        table: Table,
+        table: &Table,
         (index, line): (u32, Record<'m, M>),
     ) -> Change<'m, M> {
-        let cache = self.line(self.cache(table));
+        let cache = self.line(self.cache(*table));
         let before = cache.load_u64(field::ACTIVE);
         let mut active = Chain::of(before);
         if active.count >= table.batch {
-            self.put_full(table, active.link);
+            self.put_full_of(table, active.link);
             active = Chain { link: 0, count: 0 };
         }
         line.store_u32(LINK, active.link);
         let after = Chain { link: index + 1, count: active.count + 1 };
         Change::u64(cache, field::ACTIVE, before, after.word())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_full_of(&self, table: &Table, link: u32) {
+        self.put_full(*table, link);
     }
 
     #[inline(always)]
@@ -384,7 +401,7 @@ impl<M: Memory> Store<M> {
 
     /// Changes the credit and the promises by as much.
     #[inline(always)]
-    pub(super) fn add_credit(&mut self, table: Table, change: i64) {
+    pub(super) fn add_credit(&self, table: Table, change: i64) {
         let at = self.cache(table) + field::CREDIT;
         let credit = self.mem.load_u64(at).wrapping_add_signed(change);
         self.set_u64(at, credit);

@@ -186,16 +186,12 @@ impl<M: Memory> Store<M> {
             self.logged.set(N as u64);
             N as u64
         } else {
-            self.log_more(changes)
+            // One by one: handed over as a slice, all of them would have to be in memory.
+            for change in changes {
+                self.log(change.logged(), change.old);
+            }
+            self.logged.get()
         }
-    }
-
-    #[cold]
-    fn log_more(&self, changes: &[Change<'_, M>]) -> u64 {
-        for change in changes {
-            self.log(change.logged(), change.old);
-        }
-        self.logged.get()
     }
 }
 

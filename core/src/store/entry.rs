@@ -13,6 +13,7 @@ use super::records::{
 };
 use super::region::check_range;
 use super::{Memory, Store};
+use crate::memory::Record;
 
 /// How a generation of an entry ended, as the word of the next one has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +90,14 @@ impl<M: Memory> Store<M> {
         offset: u64,
         len: u64,
     ) -> Result<EntryId> {
-        let at = self.region_at(holder, region)?;
-        let base = self.region_range(at, offset, len)?;
-        let version = self.line(at).load_u32(region::VERSION);
-        let holder_at = self.lay.holders.at(holder.index());
-        let counted = self.check_entry_quota(holder_at)?;
-        self.require(self.lay.entries, Resource::Entries)?;
+        let holder_line = self.live_holder_line(holder)?;
+        let region = self.own_region_line(holder, region)?;
+        check_range(offset, len, region.load_u64(region::LEN))?;
+        let base = self.in_tree(region.load_u64(region::BASE), offset, len)?;
+        let version = region.load_u32(region::VERSION);
+        let counted = self.check_entry_quota(holder_line)?;
         let count = self.check_hold(version)?;
-        let free = self.next_free(self.lay.entries);
+        let free = self.next_free(&self.lay.entries, Resource::Entries)?;
         let entry = free.line;
         let old = Word(entry.load_u64(WORD));
         let generation = old.generation().max(1);
@@ -116,12 +117,11 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Quota`].
     #[inline(always)]
-    fn check_entry_quota(&self, holder_at: u64) -> Result<Change<'_, M>> {
-        let holder = self.line(holder_at);
+    fn check_entry_quota<'m>(&self, holder: Record<'m, M>) -> Result<Change<'m, M>> {
         let (limit, count) =
             (holder.load_u32(holder::ENTRIES_MAX), holder.load_u32(holder::ENTRY_COUNT));
         if count >= limit {
-            self.check_entries_left(holder_at, limit.into())?;
+            self.check_entries_left(holder.offset(), limit.into())?;
         }
         Ok(Change::u32(holder, holder::ENTRY_COUNT, count, count.wrapping_add(1)))
     }
@@ -211,12 +211,22 @@ impl<M: Memory> Store<M> {
     /// generation ended and no other has since; else [`Error::Stale`].
     #[inline(always)]
     pub(super) fn entry_at(&self, id: EntryId) -> Result<(u64, Word)> {
+        let (line, word) = self.entry_line(id)?;
+        Ok((line.offset(), word))
+    }
+
+    /// The line of that record, and its word.
+    ///
+    /// # Errors
+    /// As [`Store::entry_at`].
+    #[inline(always)]
+    fn entry_line(&self, id: EntryId) -> Result<(Record<'_, M>, Word)> {
         let table = self.lay.entries;
         if self.known(table, id.index) {
-            let at = table.at(id.index);
-            let word = Word(self.line(at).load_u64(WORD));
+            let line = self.line(table.at(id.index));
+            let word = Word(line.load_u64(WORD));
             if word.is_live(id.generation) {
-                return Ok((at, word));
+                return Ok((line, word));
             }
             return Err(how_it_ended(word, id));
         }
@@ -270,20 +280,25 @@ impl<M: Memory> Store<M> {
         len: u64,
         writable: bool,
     ) -> Result<RegionId> {
-        let holder_at = self.holder_at(holder)?;
-        let (at, word) = self.entry_at(id)?;
-        let entry = self.line(at);
+        let holder_line = self.live_holder_line(holder)?;
+        let (entry, word) = self.entry_line(id)?;
         check_range(offset, len, entry.load_u64(field::LEN))?;
         let base = self.in_tree(entry.load_u64(field::BASE), offset, len)?;
         let version = entry.load_u32(field::VERSION);
-        let regions = self.check_region(holder_at)?;
+        let counted = self.check_region(holder_line)?;
         let count = self.check_hold(version)?;
-        let (region, changes) = self.next_region((holder, regions), version, (base, len), writable);
+        let free = self.next_free(&self.lay.regions, Resource::Regions)?;
+        let (region, changes) =
+            self.next_region(free, (holder, counted), version, (base, len), writable);
         // While the entry is what it was, it holds the version; and a version whose count did
         // not change since is the same one.
-        let held = self.hold(changes, count, |store| store.is_entry(at, word));
-        let result = if held { Ok(region) } else { Err(self.out_of_holds(version)) };
-        self.entry_result(id, (at, word), result)
+        let held = self
+            .hold(changes, count, |store| !store.mem.shared() || entry.load_u64(WORD) == word.0);
+        if held {
+            return self.sound(Ok(region));
+        }
+        let refused = Err(self.out_of_holds(version));
+        self.entry_result(id, (entry.offset(), word), refused)
     }
 
     /// Copies bytes of what a reference stands for, without mapping it.
@@ -322,7 +337,7 @@ impl<M: Memory> Store<M> {
             return Err(Error::OutOf { what: Resource::Entries, limit, in_use: limit });
         }
         if word.owner() != mine {
-            let counted = self.check_entry_quota(holder_at)?;
+            let counted = self.check_entry_quota(self.line(holder_at))?;
             self.set_all([counted]);
             self.take_from_owner(word);
         }
@@ -375,11 +390,19 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// As [`Store::map_ref`] for holder and reference; [`Error::NotOwner`].
     pub fn drop_ref(&mut self, holder: HolderId, id: EntryId) -> Result<()> {
-        let (at, word) = self.owned_entry(holder, id)?;
-        if !self.begin_end(at, word) {
-            return self.entry_result(id, (at, word), Err(Error::Consumed));
+        let holder_line = self.live_holder_line(holder)?;
+        let (entry, word) = self.entry_line(id)?;
+        if word.owner() != u64::from(holder.index()) + 1 {
+            return Err(Error::NotOwner);
         }
-        self.end_entry(id.index, End::Dropped);
+        let mut ending = word;
+        if self.mem.shared() {
+            ending = word.with(word.owner(), STATE_LEAVING);
+            if entry.compare_exchange_u64(WORD, word.0, ending.0).is_err() {
+                return self.entry_result(id, (entry.offset(), word), Err(Error::Consumed));
+            }
+        }
+        self.end_entry_of((id.index, entry, ending), Some(holder_line), End::Dropped);
         self.sound(Ok(()))
     }
 
@@ -402,11 +425,23 @@ impl<M: Memory> Store<M> {
 
     /// Ends the reference in a slot, which nobody else may change any more.
     pub(super) fn end_entry(&mut self, index: u32, end: End) {
-        let table = self.lay.entries;
-        let index = self.bounded(index, table.limit);
-        let at = table.at(index);
-        let entry = self.line(at);
-        let (word, version) = (Word(entry.load_u64(WORD)), entry.load_u32(field::VERSION));
+        let index = self.bounded(index, self.lay.entries.limit);
+        let entry = self.line(self.lay.entries.at(index));
+        let word = Word(entry.load_u64(WORD));
+        let owner = word.holder().map(|owner| self.line(self.at(self.lay.holders, owner)));
+        self.end_entry_of((index, entry, word), owner, end);
+    }
+
+    /// The same where its word and its owner are known.
+    #[inline(always)]
+    fn end_entry_of<'m>(
+        &'m self,
+        (index, entry, word): (u32, Record<'m, M>, Word),
+        owner: Option<Record<'m, M>>,
+        end: End,
+    ) {
+        let table = &self.lay.entries;
+        let version = entry.load_u32(field::VERSION);
         let generation = word.generation() + 1;
         let free = Word::new(generation, 0, end as u64, STATE_FREE);
         let ended = Change::u64(entry, WORD, word.0, free.0);
@@ -415,9 +450,8 @@ impl<M: Memory> Store<M> {
         } else {
             self.next_put(table, (index, entry))
         };
-        match word.holder() {
-            Some(owner) => {
-                let holder = self.line(self.at(self.lay.holders, owner));
+        match owner {
+            Some(holder) => {
                 let count = holder.load_u32(holder::ENTRY_COUNT);
                 let less = count.wrapping_sub(1);
                 let counted = Change::u32(holder, holder::ENTRY_COUNT, count, less);

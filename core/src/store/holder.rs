@@ -5,6 +5,7 @@ use super::ids::HolderId;
 use super::participant::RECLAIMER;
 use super::records::{LINK, STATE_LEAVING, STATE_LIVE, WORD, holder as field, region, superblock};
 use super::{Memory, Store};
+use crate::memory::Record;
 use crate::time::Instant;
 
 /// What a holder may have.
@@ -89,8 +90,17 @@ impl<M: Memory> Store<M> {
     /// [`Error::Stale`].
     #[inline(always)]
     pub(super) fn holder_at(&self, holder: HolderId) -> Result<u64> {
+        Ok(self.live_holder_line(holder)?.offset())
+    }
+
+    /// The first line of that record.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    #[inline(always)]
+    pub(super) fn live_holder_line(&self, holder: HolderId) -> Result<Record<'_, M>> {
         let (index, generation) = (holder.index(), holder.generation());
-        self.record(self.lay.holders, index, generation, Object::Holder)
+        self.live(self.lay.holders, index, generation, Object::Holder)
     }
 
     /// Whether a holder may have so many more pages on its account.

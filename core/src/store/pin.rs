@@ -48,9 +48,8 @@ impl<M: Memory> Store<M> {
         (base, len): (u64, u64),
         valid: impl Fn(&Self) -> bool,
     ) -> Result<PinId> {
-        self.require(self.lay.pins, Resource::Pins)?;
         let count = self.check_hold(version)?;
-        let free = self.next_free(self.lay.pins);
+        let free = self.next_free(&self.lay.pins, Resource::Pins)?;
         let pin = free.line;
         pin.store_u32(field::VERSION, version);
         pin.store_u64(field::BASE, base);
@@ -126,8 +125,10 @@ impl<M: Memory> Store<M> {
 
     /// Ends the live pin in a slot.
     pub(super) fn end_pin(&mut self, index: u32) {
-        let version = self.mem.load_u32(self.at(self.lay.pins, index) + field::VERSION);
-        let changes = self.ending(self.lay.pins, index);
+        let pin = self.line(self.at(self.lay.pins, index));
+        let version = pin.load_u32(field::VERSION);
+        let index = self.bounded(index, self.lay.pins.limit);
+        let changes = self.ending(&self.lay.pins, (index, pin));
         self.release_all(changes, version);
     }
 }

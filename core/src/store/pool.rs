@@ -13,6 +13,7 @@ use super::records::{
 };
 use super::redo::value;
 use super::{Memory, Store};
+use crate::memory::Record;
 
 /// The last generation of a record with an identifier of one word, and the free word after it.
 const WORD_RETIRED: u64 = (GENERATION_MAX + 1) << STATE_BITS | STATE_FREE;
@@ -96,7 +97,7 @@ impl<M: Memory> Store<M> {
         Error::OutOf { what, limit: usage.limit, in_use }
     }
 
-    fn add_promised(&mut self, table: Table, change: i64) {
+    fn add_promised(&self, table: Table, change: i64) {
         let at = self.cache(table) + participant::PROMISED;
         let promised = self.mem.load_u64(at).wrapping_add_signed(change);
         self.set_u64(at, promised);
@@ -110,7 +111,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Takes the promise of `count` frames or nodes back.
-    pub(super) fn unreserve(&mut self, table: Table, count: u32) {
+    pub(super) fn unreserve(&self, table: Table, count: u32) {
         if count != 0 {
             self.add_credit(table, count.into());
             self.add_promised(table, -i64::from(count));
@@ -172,9 +173,11 @@ impl<M: Memory> Store<M> {
 
     /// How a record is given back under its next generation, or retired after its last.
     #[inline(always)]
-    pub(super) fn ending(&self, table: Table, index: u32) -> [Change<'_, M>; 2] {
-        let index = self.bounded(index, table.limit);
-        let line = self.line(table.at(index));
+    pub(super) fn ending<'m>(
+        &'m self,
+        table: &Table,
+        (index, line): (u32, Record<'m, M>),
+    ) -> [Change<'m, M>; 2] {
         let word = line.load_u64(WORD);
         let free = ((word >> STATE_BITS) + 1) << STATE_BITS | STATE_FREE;
         let last = if free >= WORD_RETIRED {
@@ -187,14 +190,15 @@ impl<M: Memory> Store<M> {
 
     /// Gives a record back under its next generation, or retires it after its last.
     pub(super) fn put_record(&mut self, table: Table, index: u32) {
-        let changes = self.ending(table, index);
+        let index = self.bounded(index, table.limit);
+        let changes = self.ending(&table, (index, self.line(table.at(index))));
         self.set_all(changes);
     }
 
     /// How a record whose generations are used up is counted.
     #[cold]
-    pub(super) fn retiring(&self, table: Table) -> Change<'_, M> {
-        let cache = self.line(self.cache(table));
+    pub(super) fn retiring(&self, table: &Table) -> Change<'_, M> {
+        let cache = self.line(self.cache(*table));
         let retired = cache.load_u64(participant::RETIRED);
         Change::u64(cache, participant::RETIRED, retired, retired.wrapping_add(1))
     }
@@ -211,11 +215,26 @@ impl<M: Memory> Store<M> {
         generation: u64,
         what: Object,
     ) -> Result<u64> {
-        let at = table.at(index);
-        if self.known(table, index)
-            && self.line(at).load_u64(WORD) == (generation << STATE_BITS | STATE_LIVE)
-        {
-            return Ok(at);
+        Ok(self.live(table, index, generation, what)?.offset())
+    }
+
+    /// The first line of that record.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    #[inline(always)]
+    pub(super) fn live(
+        &self,
+        table: Table,
+        index: u32,
+        generation: u64,
+        what: Object,
+    ) -> Result<Record<'_, M>> {
+        if self.known(table, index) {
+            let line = self.line(table.at(index));
+            if line.load_u64(WORD) == (generation << STATE_BITS | STATE_LIVE) {
+                return Ok(line);
+            }
         }
         Err(Error::Stale { what, index, generation })
     }

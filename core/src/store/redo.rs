@@ -126,6 +126,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Notes what a word was; the place is odd for 8 bytes.
+    #[inline(never)]
     pub(super) fn log(&self, at: u64, old: u64) {
         if !self.open.get() {
             self.begin();

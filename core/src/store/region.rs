@@ -1,5 +1,6 @@
 //! Regions: `alloc`, `free`, `read`, `write`.
 
+use super::cache::Free;
 use super::change::Change;
 use super::error::{Error, Object, Resource, Result};
 use super::ids::{HolderId, RegionId};
@@ -7,6 +8,7 @@ use super::layout::{FAN_OUT_SHIFT, PAGE_SHIFT, REGION_BYTES_MAX};
 use super::records::{holder, region as field, version};
 use super::tree::{Need, Piece};
 use super::{Memory, Store};
+use crate::memory::Record;
 
 /// Levels of nodes that a region of so many pages needs.
 fn depth_for(pages: u64) -> u32 {
@@ -52,7 +54,8 @@ impl<M: Memory> Store<M> {
         let depth = depth_for(pages);
         let (_, nodes) = Self::need_at_most(depth, 0, pages - 1);
         self.check_pages(holder_at, pages)?;
-        let count = self.check_region(holder_at)?;
+        self.check_region(self.line(holder_at))?;
+        self.require(self.lay.regions, Resource::Regions)?;
         self.require_version()?;
         self.require_credit(self.lay.frames, (pages, 0), Resource::Frames)?;
         self.require_credit(self.lay.nodes, (nodes, 0), Resource::Nodes)?;
@@ -61,7 +64,9 @@ impl<M: Memory> Store<M> {
         self.reserve(self.lay.frames, frames);
         self.reserve(self.lay.nodes, nodes);
         let version = self.new_version(depth, 0, 0);
-        let (region, changes) = self.next_region((holder, count), version, (0, len), true);
+        let counted = self.check_region(self.line(holder_at))?;
+        let free = self.next_free(&self.lay.regions, Resource::Regions)?;
+        let (region, changes) = self.next_region(free, (holder, counted), version, (0, len), true);
         self.set_all(changes);
         let at = self.lay.regions.at(region.index());
         self.mem.store_u32(at + field::FRAMES, frames);
@@ -72,35 +77,32 @@ impl<M: Memory> Store<M> {
         self.sound(Ok(region))
     }
 
-    /// Whether a holder may have one more region, and the table has one; how many it has.
+    /// Whether a holder may have one more region, and how it is counted.
     ///
     /// # Errors
-    /// [`Error::Quota`], [`Error::Pending`], [`Error::OutOf`].
+    /// [`Error::Quota`].
     #[inline(always)]
-    pub(super) fn check_region(&self, holder_at: u64) -> Result<u32> {
-        let holder = self.line(holder_at);
+    pub(super) fn check_region<'m>(&self, holder: Record<'m, M>) -> Result<Change<'m, M>> {
         let count = holder.load_u32(holder::REGION_COUNT);
         let limit = holder.load_u32(holder::REGIONS_MAX);
         if count >= limit {
             let (limit, wanted) = (limit.into(), u64::from(count) + 1);
             return Err(Error::Quota { what: Resource::Regions, limit, wanted });
         }
-        self.require(self.lay.regions, Resource::Regions)?;
-        Ok(count)
+        Ok(Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_add(1)))
     }
 
-    /// Fills the record of a new region, and how it becomes one: [`Store::check_region`] came
-    /// first and found `count` regions of the holder's; the version's count is the caller's
-    /// business.
+    /// Fills the record of a new region in `free`, and how it becomes one; the version's count is
+    /// the caller's business.
     #[inline(always)]
-    pub(super) fn next_region(
+    pub(super) fn next_region<'m>(
         &self,
-        (holder, count): (HolderId, u32),
+        free: Free<'m, M>,
+        (holder, counted): (HolderId, Change<'m, M>),
         version: u32,
         (base, len): (u64, u64),
         writable: bool,
-    ) -> (RegionId, [Change<'_, M>; 3]) {
-        let free = self.next_free(self.lay.regions);
+    ) -> (RegionId, [Change<'m, M>; 3]) {
         let region = free.line;
         region.store_u32(field::HOLDER, holder.index());
         region.store_u64(field::BASE, base);
@@ -111,8 +113,6 @@ impl<M: Memory> Store<M> {
         region.store_u32(field::NODES, 0);
         region.store_u64(field::CHARGED, 0);
         let (live, generation) = self.enlivening(&free);
-        let holder = self.line(self.lay.holders.at(holder.index()));
-        let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_add(1));
         (RegionId::new(free.index, generation), [free.taking, counted, live])
     }
 
@@ -121,14 +121,19 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Stale`], [`Error::NotYours`].
     pub fn free(&mut self, holder: HolderId, region: RegionId) -> Result<()> {
-        self.region_at(holder, region)?;
-        self.end_region(region.index());
+        let line = self.region_line(holder, region)?;
+        self.end_region_in(region.index(), line);
         self.sound(Ok(()))
     }
 
     /// Ends the live region in a slot.
     pub(super) fn end_region(&mut self, index: u32) {
-        let region = self.line(self.at(self.lay.regions, index));
+        let index = self.bounded(index, self.lay.regions.limit);
+        self.end_region_in(index, self.line(self.lay.regions.at(index)));
+    }
+
+    #[inline(always)]
+    fn end_region_in(&self, index: u32, region: Record<'_, M>) {
         let holder_at = self.at(self.lay.holders, region.load_u32(field::HOLDER));
         let version = region.load_u32(field::VERSION);
         let charged = region.load_u64(field::CHARGED);
@@ -139,12 +144,13 @@ impl<M: Memory> Store<M> {
         let holder = self.line(holder_at);
         let count = holder.load_u32(holder::REGION_COUNT);
         let counted = Change::u32(holder, holder::REGION_COUNT, count, count.wrapping_sub(1));
-        let [ended, put] = self.ending(self.lay.regions, index);
+        let [ended, put] = self.ending(&self.lay.regions, (index, region));
         self.release_all([counted, ended, put], version);
     }
 
     /// Takes the pages of a region off its holder's account, and back what it was promised.
-    fn give_back(&mut self, holder_at: u64, charged: u64, (frames, nodes): (u32, u32)) {
+    #[cold]
+    fn give_back(&self, holder_at: u64, charged: u64, (frames, nodes): (u32, u32)) {
         if charged != 0 {
             let pages = self.mem.load_u64(holder_at + holder::PAGES);
             self.set_u64(holder_at + holder::PAGES, pages.wrapping_sub(charged));
@@ -159,13 +165,35 @@ impl<M: Memory> Store<M> {
     /// [`Error::Stale`], [`Error::NotYours`].
     #[inline(always)]
     pub(super) fn region_at(&self, holder: HolderId, region: RegionId) -> Result<u64> {
+        Ok(self.region_line(holder, region)?.offset())
+    }
+
+    /// The line of that record.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotYours`].
+    #[inline(always)]
+    pub(super) fn region_line(&self, holder: HolderId, region: RegionId) -> Result<Record<'_, M>> {
         self.holder_at(holder)?;
+        self.own_region_line(holder, region)
+    }
+
+    /// The same of a holder that is known to be live.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotYours`].
+    #[inline(always)]
+    pub(super) fn own_region_line(
+        &self,
+        holder: HolderId,
+        region: RegionId,
+    ) -> Result<Record<'_, M>> {
         let (index, generation) = (region.index(), region.generation());
-        let at = self.record(self.lay.regions, index, generation, Object::Region)?;
-        if self.line(at).load_u32(field::HOLDER) != holder.index() {
+        let line = self.live(self.lay.regions, index, generation, Object::Region)?;
+        if line.load_u32(field::HOLDER) != holder.index() {
             return Err(Error::NotYours);
         }
-        Ok(at)
+        Ok(line)
     }
 
     /// Bytes of a region.

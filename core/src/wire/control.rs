@@ -216,20 +216,26 @@ impl Challenge {
 
 /// Why a server does not grant a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Refusal {
     /// All of its sessions are in use.
-    NoSessions = 1,
+    NoSessions,
     /// It has already met a later life of this client.
-    StaleIncarnation = 2,
+    StaleIncarnation,
     /// It has a key, and the client has not shown that it has the same; or the other way round.
-    NotAuthenticated = 3,
+    NotAuthenticated,
     /// One of the two encrypts and the other does not.
-    Encryption = 4,
+    Encryption,
+    /// The client's address has all the sessions that an address may have.
+    AddressFull {
+        /// How many these are.
+        bound: u32,
+    },
 }
 
-/// Length of a refusal, in bytes: the reason, and a proof as in [`HelloAck`].
-pub const REFUSAL_BYTES: usize = 1 + PROOF_BYTES;
+/// Length of a refusal's reason and of the bound that it names, in bytes.
+pub const REFUSAL_PROVED_BYTES: usize = 5;
+/// Length of a refusal, in bytes: the reason and its bound, and a proof as in [`HelloAck`].
+pub const REFUSAL_BYTES: usize = REFUSAL_PROVED_BYTES + PROOF_BYTES;
 
 impl Refusal {
     /// Parses a refusal: the reason, and the proof that comes with it.
@@ -243,9 +249,25 @@ impl Refusal {
             2 => Self::StaleIncarnation,
             3 => Self::NotAuthenticated,
             4 => Self::Encryption,
+            5 => Self::AddressFull { bound: u32_at(bytes, 1) },
             other => return Err(WireError::Value { field: "refusal", value: other.into() }),
         };
-        Ok((refusal, array_at(bytes, 1)))
+        Ok((refusal, array_at(bytes, REFUSAL_PROVED_BYTES)))
+    }
+
+    /// The refusal as bytes, without a proof.
+    pub fn to_bytes(self) -> [u8; REFUSAL_BYTES] {
+        let (reason, bound) = match self {
+            Self::NoSessions => (1, 0),
+            Self::StaleIncarnation => (2, 0),
+            Self::NotAuthenticated => (3, 0),
+            Self::Encryption => (4, 0),
+            Self::AddressFull { bound } => (5, bound),
+        };
+        let mut bytes = [0; REFUSAL_BYTES];
+        bytes[0] = reason;
+        put(&mut bytes, 1, bound.to_le_bytes());
+        bytes
     }
 }
 
@@ -336,6 +358,15 @@ mod tests {
                 proof,
             };
             prop_assert_eq!(HelloAck::parse(&ack.to_bytes()), Ok(ack));
+            let refusals = [
+                Refusal::NoSessions, Refusal::StaleIncarnation, Refusal::NotAuthenticated,
+                Refusal::Encryption, Refusal::AddressFull { bound: session },
+            ];
+            for refusal in refusals {
+                let mut bytes = refusal.to_bytes();
+                bytes[REFUSAL_PROVED_BYTES..].copy_from_slice(&proof);
+                prop_assert_eq!(Refusal::parse(&bytes), Ok((refusal, proof)));
+            }
             let challenge = Challenge { nonce, cookie };
             prop_assert_eq!(Challenge::parse(&challenge.to_bytes()), Ok(challenge));
         }

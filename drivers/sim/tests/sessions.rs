@@ -161,6 +161,38 @@ fn a_full_server_says_so_and_takes_the_next_when_one_leaves() {
     assert!(world.cluster.node(refused[0]).endpoint.is_up(session));
 }
 
+/// One address with many sessions leaves places to others, and is told why it gets no more.
+#[test]
+fn an_address_has_its_share_of_sessions() {
+    const BOUND: u32 = 3;
+    for key in [None, Some(Key::new(&[1; 32]).expect("long enough"))] {
+        let mut world = World::with(3, Faults::NONE, 3, |_, config| {
+            (config.sessions_per_address, config.key) = (BOUND, key);
+            Clock::TRUE
+        });
+        world.peer(1).reconnect = false;
+        world.peer(2).wanted.insert(0);
+        let now = world.cluster.now(1);
+        let endpoint = &mut world.cluster.node(1).endpoint;
+        let asked = [(); common::SESSIONS].map(|()| endpoint.connect(now, address(0)).unwrap());
+        run(&mut world, MS(30));
+        let up = asked.map(|session| world.cluster.node(1).endpoint.is_up(session));
+        assert_eq!(up.iter().filter(|up| **up).count(), BOUND as usize);
+        assert!(closed(&mut world, 1, Side::Client, Closed::AddressFull { bound: BOUND }));
+        // Another address has a place, and the first one has another when it gives one back.
+        let id = world.peer(2).plan(Plan { to: 0, ..Plan::default() });
+        world.finish(5);
+        assert_eq!(world.oracle.borrow().end_of(id), Some(OK));
+        let now = world.cluster.now(1);
+        let node = world.cluster.node(1);
+        let leaving = asked[up.iter().position(|up| *up).expect("one is open")];
+        node.endpoint.disconnect(now, &mut node.device, &mut node.actor, leaving);
+        let again = node.endpoint.connect(now, address(0)).expect("room");
+        run(&mut world, MS(100));
+        assert!(world.cluster.node(1).endpoint.is_up(again));
+    }
+}
+
 #[test]
 fn nobody_there_is_unreachable() {
     let mut world = World::new(3, Faults::NONE, 1);

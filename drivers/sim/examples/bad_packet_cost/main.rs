@@ -1,11 +1,15 @@
 //! What a packet costs the endpoint that gets it, good or bad: a server of one thread, and whoever
 //! sends to it, over a wire in memory.
 //!
-//! `bad_packet_cost KIND [--packets N]` sends N packets of that kind, in bursts, and prints what
-//! the server counted; `bad_packet_cost kinds` lists the kinds. `good` is a request of 32 bytes
-//! with its answer. For instructions a packet, run it under `valgrind --tool=callgrind` with two
-//! values of N and divide the difference of the totals by that of the packets. Making a packet
-//! costs the same for all kinds, as near as can be, and is part of the figure.
+//! `bad_packet_cost KIND [--packets N] [--sessions N]` sends N packets of that kind, in bursts, to
+//! a server with that many open sessions, and prints what the server counted; `bad_packet_cost
+//! kinds` lists the kinds of bad requests, `bad_packet_cost controls` those of other packets.
+//! `good` is a request of 32 bytes with its answer. For instructions a packet, run it under
+//! `valgrind --tool=callgrind` with two values of N and divide the difference of the totals by that
+//! of the packets. Making a packet costs the same for all kinds, as near as can be, and is part of
+//! the figure.
+
+mod controls;
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -20,10 +24,13 @@ use dmrpc_core::endpoint::host::{
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint, Host};
 use dmrpc_core::time::Instant;
+use dmrpc_core::wire::control::HELLO_BYTES;
 use dmrpc_core::wire::message::{Method, REQUEST_HEADER_BYTES, RequestHeader, TraceId};
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 use dmrpc_sim::memory::{MemoryDevice, pair};
 use dmrpc_sim::storage;
+
+use controls::{CONTROLS, Known};
 
 /// A kind of packet, by name, and what is wrong with it: changes the header before it is sealed,
 /// then the datagram after. Returns how long that is then.
@@ -93,10 +100,10 @@ impl Host for Echo {
     fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
-fn endpoint(incarnation: u64, keyed: bool) -> Endpoint<'static> {
+fn endpoint(incarnation: u64, keyed: bool, sessions: usize) -> Endpoint<'static> {
     let mut config = Config::new(incarnation, DATAGRAM_BYTES);
     config.key = keyed.then(|| Key::new(b"for measurements only").expect("long enough"));
-    let size = StorageSize::new(1, 1, config.slots_per_session.into());
+    let size = StorageSize::new(sessions, sessions, config.slots_per_session.into());
     Endpoint::new(config, storage::take(size), Instant::ZERO).expect("the defaults work")
 }
 
@@ -109,20 +116,42 @@ struct World {
 }
 
 impl World {
-    /// A server in whose session 0 anybody may now send.
-    fn new(keyed: bool) -> (Self, SessionId) {
-        let (mut sender, mut device) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
-        let (mut client, mut server) = (endpoint(1, keyed), endpoint(2, keyed));
-        let session = client.connect(Instant::ZERO, SERVER).expect("room");
-        let mut nanos = 0;
-        while !client.is_up(session) {
-            nanos += 1_000;
-            let now = Instant::from_nanos(nanos);
-            client.poll(now, &mut sender, &mut Echo);
-            server.poll(now, &mut device, &mut Echo);
+    /// A server with open sessions, in the last of which anybody may now send.
+    fn new(keyed: bool, sessions: usize) -> (Self, Known) {
+        let (sender, device) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
+        let (mut client, server) = (endpoint(1, keyed, sessions), endpoint(2, keyed, sessions));
+        let mut world = Self { server, device, sender, nanos: 0 };
+        let mut hello = [0; HELLO_BYTES];
+        for _ in 0..sessions {
+            let session = client.connect(Instant::from_nanos(world.nanos), SERVER).expect("room");
+            while !client.is_up(session) {
+                world.nanos += 1_000;
+                let now = Instant::from_nanos(world.nanos);
+                client.poll(now, &mut world.sender, &mut Echo);
+                world.overhear(&mut hello);
+                world.server.poll(now, &mut world.device, &mut Echo);
+            }
         }
-        let id = server.server_sessions().next().expect("it is open").id;
-        (Self { server, device, sender, nanos }, id)
+        // The generation counts the uses of a place, and this is its first.
+        let last = world.server.server_sessions().last().expect("it is open").id;
+        (world, Known { session: last, hello, crc: Crc32c::detect() })
+    }
+
+    /// Looks at what is on its way to the server, and lets it go on.
+    fn overhear(&mut self, hello: &mut [u8; HELLO_BYTES]) {
+        let mut seen: Vec<Vec<u8>> = Vec::new();
+        let (mut rx, _) = self.device.split();
+        for index in 0..rx.receive() {
+            seen.push(rx.packet(index).1.to_vec());
+        }
+        let (_, mut tx) = self.sender.split();
+        for packet in seen {
+            if packet[1] == Kind::Hello as u8 {
+                hello.copy_from_slice(&packet[HEADER_BYTES..]);
+            }
+            tx.push(SERVER, packet.len()).expect("room").copy_from_slice(&packet);
+        }
+        tx.flush();
     }
 
     /// Sends a burst, lets the server take it in, and forgets what it says.
@@ -141,23 +170,8 @@ impl World {
     }
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == "kinds") {
-        return KINDS.iter().for_each(|(name, ..)| println!("{name}"));
-    }
-    let found = KINDS.iter().find(|(name, ..)| args.first().is_some_and(|arg| arg == name));
-    let Some((name, before, after)) = found else {
-        eprintln!("name one of the kinds: {:?}", KINDS.map(|(name, ..)| name));
-        std::process::exit(2)
-    };
-    let packets = match &args[1..] {
-        [flag, number] if flag == "--packets" => number.parse().expect("a number of packets"),
-        _ => 1_000_000,
-    };
-    let keyed = *name == "tag";
-    let (mut world, session) = World::new(keyed);
-    let crc = Crc32c::detect();
+/// The payload of a good request.
+fn request_payload() -> [u8; REQUEST_HEADER_BYTES + BYTES] {
     let mut payload = [0x5A; REQUEST_HEADER_BYTES + BYTES];
     let request = RequestHeader {
         method: Method(1),
@@ -168,25 +182,69 @@ fn main() {
         after: None,
     };
     request.emit(&mut payload);
+    payload
+}
+
+/// Sends `packets` requests, each of them wrong in this way.
+fn send_requests(world: &mut World, known: &Known, packets: u64, wrong: &Wrong) {
+    let &(name, before, after) = wrong;
+    let payload = request_payload();
     let mut number = 1 << 39;
     let mut make = |buffer: &mut [u8; BUFFER_BYTES]| {
         number += 256;
-        let mut header = Header::new(Kind::Request, session.index, session.generation);
+        let SessionId { index, generation } = known.session;
+        let mut header = Header::new(Kind::Request, index, generation);
         header.flags = Flags::PAYLOAD_CHECK;
-        header.flags.set(Flags::AUTHENTICATED, keyed);
+        header.flags.set(Flags::AUTHENTICATED, name == "tag");
         header.request = number;
         (header.payload, header.message) = (payload.len() as u16, payload.len() as u32);
         header.head = REQUEST_HEADER_BYTES as u16;
         before(&mut header, number);
         let bytes = &mut buffer[..WHOLE];
         bytes[HEADER_BYTES..].copy_from_slice(&payload);
-        header.emit(bytes, crc);
+        header.emit(bytes, known.crc);
         after(bytes)
     };
     for _ in 0..packets / BURST {
         world.burst(&mut make);
     }
-    print!("kind={name} packets={packets}");
+}
+
+/// The number behind a flag, if it is there.
+fn number_of(args: &[String], flag: &str) -> Option<u64> {
+    let at = args.iter().position(|arg| arg == flag)?;
+    Some(args.get(at + 1).and_then(|number| number.parse().ok()).expect("a number"))
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let asked = args.first().map_or("", String::as_str);
+    match asked {
+        "kinds" => return KINDS.iter().for_each(|(name, ..)| println!("{name}")),
+        "controls" => return CONTROLS.iter().for_each(|(name, ..)| println!("{name}")),
+        _ => {}
+    }
+    let packets = number_of(&args, "--packets").unwrap_or(1_000_000);
+    let sessions = number_of(&args, "--sessions").unwrap_or(1) as usize;
+    let world = if let Some(wrong) = KINDS.iter().find(|(name, ..)| *name == asked) {
+        let (mut world, known) = World::new(asked == "tag", sessions);
+        send_requests(&mut world, &known, packets, wrong);
+        world
+    } else if let Some((_, keyed, make)) = CONTROLS.iter().find(|(name, ..)| *name == asked) {
+        let (mut world, known) = World::new(*keyed, sessions);
+        let mut number = 1 << 39;
+        for _ in 0..packets / BURST {
+            world.burst(|buffer| {
+                number += 256;
+                make(&known, number, buffer)
+            });
+        }
+        world
+    } else {
+        eprintln!("name a kind: {:?}, {:?}", KINDS.map(|kind| kind.0), CONTROLS.map(|kind| kind.0));
+        std::process::exit(2)
+    };
+    print!("kind={asked} packets={packets}");
     world.server.counters().for_each(|name, count| {
         if count > 0 {
             print!(" {name}={count}");
