@@ -66,7 +66,16 @@ impl<M: Memory> Store<M> {
     /// [`Error::Pending`] if there may soon be one, else [`Error::OutOf`].
     #[inline]
     pub(super) fn require(&self, table: Table, what: Resource) -> Result<()> {
-        if self.stock(table, 1) { Ok(()) } else { Err(self.shortage(table, 1, what)) }
+        if self.stock(table, 1) { Ok(()) } else { self.require_again(table, what) }
+    }
+
+    /// The same once it was not there. What was on its way may have come before it was looked for.
+    #[cold]
+    fn require_again(&self, table: Table, what: Resource) -> Result<()> {
+        match self.shortage(table, 1, what) {
+            Error::OutOf { .. } if self.stock(table, 1) => Ok(()),
+            error => Err(error),
+        }
     }
 
     /// Whether `promised` frames or nodes can be taken or promised that nobody was promised, and
@@ -81,10 +90,19 @@ impl<M: Memory> Store<M> {
         what: Resource,
     ) -> Result<()> {
         if !self.borrow_credit(table, credit) {
-            return Err(self.shortage(table, credit, what));
+            self.require_credit_again(table, credit, what)?;
         }
         // With credit, or a promise, there is one; it may be on its way between two caches.
         if self.stock(table, count) { Ok(()) } else { Err(Error::Pending) }
+    }
+
+    /// As [`Store::require_again`], for credit.
+    #[cold]
+    fn require_credit_again(&mut self, table: Table, credit: u64, what: Resource) -> Result<()> {
+        match self.shortage(table, credit, what) {
+            Error::OutOf { .. } if self.borrow_credit(table, credit) => Ok(()),
+            error => Err(error),
+        }
     }
 
     #[cold]

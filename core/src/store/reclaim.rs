@@ -27,10 +27,18 @@ pub(super) const LOOKS_A_UNIT: u32 = 32;
 const QUEUES: u32 = 3;
 
 impl<M: Memory> Store<M> {
-    /// Whether there is work for [`Store::reclaim`] now. References whose owner left and whose
-    /// grace still runs are not work yet.
+    /// Whether there is work for [`Store::reclaim`] now, or what it freed is on its way to others.
+    /// References whose owner left and whose grace still runs are not work yet.
     #[inline]
     pub fn pending(&self) -> bool {
+        // Work goes from link to link while they are looked at, and is in none of them when the
+        // reclaimer has it, alive or dead: what was seen counts only if no turn was under way.
+        let turns = self.mem.load_u64(superblock::TURNS);
+        turns & 1 != 0 || self.is_work_linked() || self.mem.load_u64(superblock::TURNS) != turns
+    }
+
+    #[inline]
+    fn is_work_linked(&self) -> bool {
         let links = [
             superblock::CURRENT,
             superblock::DRAINED,
@@ -66,8 +74,9 @@ impl<M: Memory> Store<M> {
     /// first only returns what its caches have too much of; that is no step.
     pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
-        if self.me == RECLAIMER {
+        let turn = if self.me == RECLAIMER {
             self.advance(now);
+            let turn = self.begin_turn();
             // Operations may free a little themselves: that is not this call's.
             self.spent = 0;
             while done < budget && self.reclaim_step() {
@@ -75,11 +84,29 @@ impl<M: Memory> Store<M> {
                 assert!(spent < STEP_UNITS_MAX, "a step of {spent} units");
                 done = budget.min(done + 1 + spent);
             }
-        }
+            turn
+        } else {
+            None
+        };
         self.balance();
+        if let Some(next) = turn {
+            self.mem.store_u64(superblock::TURNS, next);
+        }
         // What made no sense was not touched, and is nobody's fault who could be told here.
         self.corrupt.set(false);
         done
+    }
+
+    /// Says that the reclaimer is at work, if others look at it and there is some: what to say when
+    /// that is over and what was freed is theirs.
+    fn begin_turn(&self) -> Option<u64> {
+        if !self.mem.shared() || !self.pending() {
+            return None;
+        }
+        // Odd already if an earlier life of the reclaimer died at work.
+        let turn = self.mem.load_u64(superblock::TURNS) | 1;
+        self.mem.store_u64(superblock::TURNS, turn);
+        Some(turn.wrapping_add(1))
     }
 
     /// Notes that the step that runs gives back so many frames or nodes and looks at so many links

@@ -85,6 +85,8 @@ pub(super) mod superblock {
     pub(crate) const NUMBER: u64 = 128;
     /// u64: the latest time that was handed to the reclaimer, in nanoseconds.
     pub(crate) const NOW: u64 = 192;
+    /// u64: how often the reclaimer began or ended a turn of work; odd while it is at work.
+    pub(crate) const TURNS: u64 = 200;
     /// u64, shared: link of the first of a stack of versions with work to do.
     pub(crate) const WORK: u64 = 256;
     /// u64, shared: link of the first of a stack of holders that left.
