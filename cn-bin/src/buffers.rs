@@ -81,6 +81,15 @@ impl Pool {
         }
     }
 
+    /// The same, to be read.
+    #[inline]
+    pub(crate) fn look(&self, index: u16) -> &[u8] {
+        match &self.places[usize::from(index)] {
+            Place::Here(bytes) => bytes,
+            Place::Out => &[],
+        }
+    }
+
     #[inline]
     pub(crate) fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
         let place = self.places.get_mut(usize::from(index))?;

@@ -10,6 +10,7 @@ use crate::call::{Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::node::Node;
 use crate::pending::{Begin, Interest, Phase, Place, Reply, Ticket};
+use crate::pens::region_of;
 use crate::replies::LentReply;
 use crate::state::State;
 use crate::statistics::Operation;
@@ -31,12 +32,14 @@ impl<D: Device> Node<D> {
     ///
     /// # Errors
     /// [`Error::Viewed`].
-    fn check_unviewed(&self, spec: &Spec<'_>) -> Result<(), Error> {
+    pub(crate) fn check_unviewed(&self, spec: &Spec<'_>) -> Result<(), Error> {
         let Some(region) = spec.region else { return Ok(()) };
-        let shared = self.shared.borrow();
-        let viewed =
-            shared.as_ref().is_some_and(|local| local.is_viewed(spec.peer.as_holder(), region));
-        if viewed { Err(Error::Viewed) } else { Ok(()) }
+        let is_viewed = match (self.shared.borrow().as_ref(), self.pens.borrow().as_ref()) {
+            (Some(local), _) => local.is_viewed(spec.peer.as_holder(), region),
+            (None, Some(pens)) => pens.views.has(region_of(spec.peer, region)),
+            (None, None) => false,
+        };
+        if is_viewed { Err(Error::Viewed) } else { Ok(()) }
     }
 
     /// Runs an operation whose bytes are in buffers, and keeps what it came to under a ticket.

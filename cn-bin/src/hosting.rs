@@ -181,6 +181,19 @@ impl Host for PollHost<'_, '_> {
         }
     }
 
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        let whole: &mut [u8] = if sink.0 == USER {
+            &mut *self.user.as_mut()?.sink
+        } else if entry_of(sink).is_some() {
+            // Shown where they came in, so not before they are known to be right.
+            return None;
+        } else {
+            self.state.pool.bytes(sink.0 as u16)
+        };
+        whole.get_mut(offset as usize..)?.get_mut(..bytes as usize)
+    }
+
     fn abandon(&mut self, sink: Sink) {
         if sink.0 != USER {
             self.state.release_buffer(sink.0 as u16);
@@ -244,6 +257,16 @@ impl Host for PollHost<'_, '_> {
         } else if let Some(user) = &self.user {
             user.supply(offset, out);
         }
+    }
+
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        if source.0 == USER {
+            // Pieces of several arguments.
+            return None;
+        }
+        let whole = self.state.pool.look(source.0 as u16);
+        whole.get(offset as usize..)?.get(..bytes as usize)
     }
 
     fn release(&mut self, source: Source) {

@@ -57,6 +57,12 @@ pub(crate) type RestWithBell<D> = fn(&mut Idle, &D, &Doorbell, Rest);
 /// which every blocking method does: a node that is not polled for longer than the lease (10 s)
 /// loses its sessions.
 pub struct Node<D> {
+    /// Pages of a pool in flush mode that this process reads and writes itself. Dropped first:
+    /// what was written is written back before the pool's place is given up.
+    pub(crate) pens: RefCell<Option<PoolPens>>,
+    /// The store of a pool that this process maps. Given up before the device, whose end lets the
+    /// memory node take back what this participant held.
+    pub(crate) shared: RefCell<Option<LocalMemory>>,
     pub(crate) core: RefCell<Core<D>>,
     pub(crate) state: RefCell<State>,
     pub(crate) config: NodeConfig,
@@ -73,10 +79,6 @@ pub struct Node<D> {
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
     ring: Cell<Option<&'static Ring>>,
-    /// The store of a pool that this process maps.
-    pub(crate) shared: RefCell<Option<LocalMemory>>,
-    /// Pages of a pool in flush mode that this process reads and writes itself.
-    pub(crate) pens: RefCell<Option<PoolPens>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
@@ -253,6 +255,11 @@ impl<D: Device> Node<D> {
     #[cold]
     #[inline(never)]
     fn do_chores(&self) {
+        loop {
+            let left = self.pens.borrow_mut().as_mut().and_then(|pens| pens.views.next_left());
+            let Some(peer) = left else { break };
+            self.say_goodbye(peer);
+        }
         let is_left = self.unmap_lent() | self.go_on_staged();
         self.chores.set(is_left);
     }
@@ -314,9 +321,22 @@ impl<D: Device> Node<D> {
         }
     }
 
-    /// Ends a session. Its outstanding calls end at once; what the session owns is given back.
+    /// Ends a session. Its outstanding calls end at once; what the session owns is given back. In
+    /// flush mode a session whose regions there are views of goes on until the last of them is
+    /// dropped, though it cannot be found any more.
     pub fn disconnect(&self, peer: Peer) {
         let peer = self.state.borrow().peers.now(peer);
+        if let Some(pens) = self.pens.borrow_mut().as_mut()
+            && pens.views.keep_open(peer)
+        {
+            self.state.borrow_mut().peers.leave(self.clock.now(), peer);
+            return;
+        }
+        self.say_goodbye(peer);
+    }
+
+    /// Ends a session that nothing needs any more.
+    fn say_goodbye(&self, peer: Peer) {
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
             shared.end(peer.line.0);
         }

@@ -276,6 +276,15 @@ impl Peers {
         }
     }
 
+    /// As [`Peers::end`], of a session that is said goodbye to later: for the user it is over.
+    pub(crate) fn leave(&mut self, now: Instant, peer: Peer) {
+        if self.get(peer).is_some() {
+            let line = &mut self.lines[peer.line.0 as usize];
+            (line.lasting, line.ended_at) = (false, now);
+            line.state = PeerState::Closed(Closed::Bye);
+        }
+    }
+
     /// A session with `address` that is open or being opened, if there is one.
     pub(crate) fn at(&self, address: SocketAddrV4) -> Option<Peer> {
         let is_it = |index: &usize| {
@@ -325,6 +334,8 @@ impl Peers {
                     }
                 }
             }
+            // The user has left it, though it goes on for a while.
+            SessionEvent::Suspected | SessionEvent::Recovered if !line.is_open() => {}
             SessionEvent::Suspected => line.state = PeerState::Suspected,
             SessionEvent::Recovered => line.state = PeerState::Up,
             SessionEvent::Closed(why) => self.closed(now, index as usize, why),

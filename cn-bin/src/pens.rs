@@ -27,7 +27,7 @@ use crate::pending::{Begin, Interest, Place, Reply, Ticket};
 use crate::replies::LentReply;
 use crate::staged::Staged;
 use crate::statistics::Operation;
-use crate::zero_copy::Lent;
+use crate::zero_copy::{Lent, Views};
 
 /// Regions that places are kept of.
 const REGIONS: usize = 256;
@@ -48,6 +48,8 @@ pub(crate) struct PoolPens {
     pool: Arc<Pool>,
     /// What slices were made of.
     pub(crate) lent: Lent,
+    /// Regions that only a view may touch.
+    pub(crate) views: Views,
 }
 
 impl PoolPens {
@@ -58,7 +60,8 @@ impl PoolPens {
         let pens = Pens::new(pool.store_memory(), regions, pages);
         // Each has an entry among the calls.
         let staged = Vec::with_capacity(calls);
-        Self { pens, staged, pool: Arc::clone(pool), lent: Lent::default() }
+        let (lent, views) = (Lent::default(), Views::default());
+        Self { pens, staged, pool: Arc::clone(pool), lent, views }
     }
 
     /// The store's bytes where they are.
@@ -75,6 +78,13 @@ impl PoolPens {
     ) -> Result<(), Unknown> {
         let of = region_of(region.peer, region.name);
         self.pens.runs(of, offset, region.length - offset, visit)
+    }
+}
+
+impl Drop for PoolPens {
+    fn drop(&mut self) {
+        // Of views that were forgotten: nothing of what they wrote shall come later.
+        self.views.give_all_back(&self.pens);
     }
 }
 
@@ -119,7 +129,13 @@ impl<D: Device + Wait> Node<D> {
         sink: &mut [u8],
     ) -> Option<Result<Finished<'_>, Error>> {
         let region = spec.region?;
-        if self.pens.borrow().is_none() || spec.length == 0 {
+        if self.pens.borrow().is_none() {
+            return None;
+        }
+        if let Err(error) = self.check_unviewed(spec) {
+            return Some(Err(error));
+        }
+        if spec.length == 0 {
             return None;
         }
         let source = match (spec.operation, parts) {
@@ -286,6 +302,16 @@ impl<D: Device> Node<D> {
         let Some(region) = spec.region else {
             return self.begin_staged(spec, outgoing, (place, room), interest);
         };
+        if let Err(error) = self.check_unviewed(spec) {
+            let mut state = self.state.borrow_mut();
+            if let Some((source, _)) = outgoing.source {
+                state.release_buffer(source.0 as u16);
+            }
+            if let Place::Buffer(index) = place {
+                state.release_buffer(index);
+            }
+            return Some(Err(error));
+        }
         let is_write = match (spec.operation, place) {
             (Operation::Read, Place::Buffer(_)) if spec.length == u64::from(room) => false,
             (Operation::Write, Place::Nowhere) => true,

@@ -42,6 +42,7 @@ impl<D: Device> Node<D> {
             let buffer = self.buffer(room)?;
             return self.start_with(spec, &[], None, Some(buffer), Interest::Listed);
         }
+        self.check_unviewed(spec)?;
         let bytes = u32::try_from(room).map_err(|_| Error::MessageTooLarge { bytes: room })?;
         let nothing = Outgoing { inline: &[], source: None };
         self.begin(spec, nothing, (Place::Visitor, bytes), Interest::Listed)

@@ -209,7 +209,9 @@ impl<'t, M: Memory> Pens<'t, M> {
     fn word(&self, epoch: u64, page: u64) -> Option<u64> {
         let known = self.pages[self.page_slot(epoch, page)];
         let is_it = known.epoch == epoch && known.page == page;
-        (is_it && (known.word & !1 == 0 || self.is_page(known.word & !1))).then_some(known.word)
+        let place = known.word & !1;
+        let is_place = place != 0 && self.is_page(place);
+        (is_it && (known.word == 0 || is_place)).then_some(known.word)
     }
 
     /// What is known of a region that `length` bytes from `offset` of are looked at.
@@ -279,6 +281,28 @@ impl<'t, M: Memory> Pens<'t, M> {
             length -= part.bytes as u64;
         }
         Ok(())
+    }
+
+    /// Where byte `offset` of a region is, if this participant has the pen for its page, and how
+    /// many bytes of the region follow in that page. They may be written there for as long as no
+    /// message about the region is sent; before one is, and before the participant goes, they are
+    /// given back ([`Pens::give_back`]).
+    ///
+    /// # Errors
+    /// [`Unknown`]: the memory node has to be asked first.
+    pub fn own_place(&self, of: RegionOf, offset: u64) -> Result<Option<(u64, u64)>, Unknown> {
+        let known = self.known(of, offset, 1)?;
+        let left = (known.length - offset).min(PAGE_BYTES) as usize;
+        let part = Self::first_part(&known, offset, left);
+        let unknown = Unknown { offset, length: 1 };
+        let word = self.word(known.epoch, part.page).ok_or(unknown)?;
+        Ok((word & 1 == 1).then_some(((word & !1) + part.start, part.bytes as u64)))
+    }
+
+    /// Writes back what was written to `bytes` bytes at `place`, which are of a page that this
+    /// participant has the pen for.
+    pub fn give_back(&self, place: u64, bytes: u64) {
+        self.memory.flush_for(Handover::ViewDone, place, bytes);
     }
 
     /// Copies bytes into a region: all of them, or none.

@@ -82,15 +82,22 @@ impl Participant<'_> {
         found == expected
     }
 
-    /// Maps what a reference refers to, for this alone, and reads it where it is.
+    /// Maps what a reference refers to, for this alone, and reads it where it is; `take` ends the
+    /// reference before that.
     fn read_ref(
         &mut self,
         store: &mut Store<Handed<&Host<'_>>>,
-        entry: EntryId,
+        (entry, take): (EntryId, bool),
         (offset, expected): (u64, &[u8]),
     ) -> bool {
         let length = offset + expected.len() as u64;
         let mapped = store.map_ref(self.holder, entry, 0, length, true).expect("room");
+        let all = Unknown { offset, length: expected.len() as u64 };
+        self.ask(store, mapped, all, false);
+        if take {
+            let own = store.claim_ref(self.holder, entry).expect("there");
+            store.drop_ref(self.holder, own).expect("its own");
+        }
         let mut found = vec![0; expected.len()];
         while let Err(unknown) = self.pens.read(self.of(mapped), offset, &mut found) {
             self.ask(store, mapped, unknown, false);
@@ -128,6 +135,35 @@ impl Participant<'_> {
         self.pens.forget(self.of(mapped));
         store.free(self.holder, mapped).expect("its own");
         found == expected
+    }
+
+    /// Writes to pages where they are, by slices of them, one page at a time.
+    fn view(
+        &mut self,
+        store: &mut Store<Handed<&Host<'_>>>,
+        index: usize,
+        (offset, bytes): (u64, &[u8]),
+    ) {
+        let region = self.regions[index].0;
+        let (mut at, end) = (offset, offset + bytes.len() as u64);
+        while at < end {
+            let (place, room) = match self.pens.own_place(self.of(region), at) {
+                Ok(Some(own)) => own,
+                Ok(None) => {
+                    self.ask(store, region, Unknown { offset: at, length: 1 }, true);
+                    continue;
+                }
+                Err(unknown) => {
+                    self.ask(store, region, unknown, false);
+                    continue;
+                }
+            };
+            let part = room.min(end - at);
+            self.host.write(place, &bytes[(at - offset) as usize..][..part as usize]);
+            self.pens.give_back(place, part);
+            at += part;
+        }
+        self.regions[index].1[offset as usize..end as usize].copy_from_slice(bytes);
     }
 
     fn write(
@@ -192,7 +228,7 @@ fn step(
         keys.sort_by_key(|entry| (entry.index, entry.generation));
         keys[random.below(keys.len() as u64) as usize]
     };
-    match random.below(14) {
+    match random.below(15) {
         0 if count < 6 => {
             if let Ok(region) = store.alloc(me.holder, REGION_BYTES) {
                 me.regions.push((region, vec![0; REGION_BYTES as usize]));
@@ -272,13 +308,14 @@ fn step(
             true
         }
         9 if !entries.is_empty() => {
-            // `read_ref`; `take` drops it as well.
+            // `read_ref` and `take`.
             let entry = entry_of(random, entries);
-            let (owner, bytes) = &entries[&entry];
+            let bytes = &entries[&entry].1;
             let offset = random.below(bytes.len() as u64 - 1);
-            let is_right = me.read_ref(store, entry, (offset, &bytes[offset as usize..]));
-            if *owner == one && random.below(2) == 0 {
-                store.drop_ref(me.holder, entry).expect("its own");
+            let take = random.below(2) == 0;
+            let range = (offset, &bytes[offset as usize..]);
+            let is_right = me.read_ref(store, (entry, take), range);
+            if take {
                 entries.remove(&entry);
             }
             is_right
@@ -291,6 +328,13 @@ fn step(
         11 if !me.lent.is_empty() => {
             let index = random.below(me.lent.len() as u64) as usize;
             me.end_lent(store, index)
+        }
+        12 if count != 0 => {
+            let index = any(random);
+            let length = 1 + random.below(3 * PAGE_BYTES).min(me.regions[index].1.len() as u64 - 1);
+            let offset = random.below(me.regions[index].1.len() as u64 - length + 1);
+            me.view(store, index, (offset, &vec![random.below(256) as u8; length as usize]));
+            true
         }
         _ if count != 0 => {
             let index = any(random);
@@ -333,6 +377,9 @@ fn participants_write_pages_and_nothing_else() {
     pens.learn((1, 1), 0, (0, 9000), [POOL_BYTES | 1, (77 << 12) | 64].into_iter());
     assert!(pens.write((1, 1), 0, &[7; 4]).is_err());
     assert!(pens.read((1, 1), PAGE_BYTES, &mut [0]).is_err());
+    pens.learn((1, 1), 0, (0, 9000), [1].into_iter());
+    assert!(pens.own_place((1, 1), 0).is_err(), "the store's first page is nobody's");
+    assert!(pens.write((1, 1), 0, &[7; 4]).is_err());
     let changed = (0..POOL_BYTES / 8).filter(|at| pool.load_u64(8 * at) != 0).count();
     assert_eq!(changed as u64, PAGE_BYTES / 8);
 }

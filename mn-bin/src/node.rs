@@ -39,7 +39,7 @@ use crate::memory::{EndpointMemory, available_bytes, map_pool};
 use crate::options::Options;
 use crate::place::Place;
 use crate::report::{Reporter, Served};
-use crate::shared::SharedPool;
+use crate::shared::{SharedPool, Slot};
 
 /// Frames by which a pool that does not fit is made smaller: 1 MiB.
 const FRAMES_A_STEP: u32 = 256;
@@ -322,7 +322,7 @@ fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
     })
 }
 
-fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreConfig {
+pub(crate) fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreConfig {
     let mut config = StoreConfig::for_pool_bytes(pool_bytes);
     config.participants = participants;
     config.grace_ns = options.grace.0.as_nanos();
@@ -418,9 +418,9 @@ fn serve<M: Memory>(
             if let Some(shared) = &common.shared
                 && let Ok(mut shared) = shared.try_lock()
             {
-                shared.look(now, |participant| {
+                shared.look(now, |participant, slot| {
                     endpoint.dismiss(now, device, node, address_of(participant));
-                    node.host.host.recover(participant, now)
+                    slot == Slot::Empty && node.host.host.recover(participant, now)
                 });
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dmrpc_choice::{AnyDevice, Driver, DriverError, DriverKind};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::service::Identity;
-use dmrpc_core::store::{Config, Store};
+use dmrpc_core::store::{Config, FormatError, Layout, Store};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
 use dmrpc_cxl::participants::Event;
@@ -18,7 +18,7 @@ use dmrpc_cxl::{
 use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
-use crate::node::wall_clock_ns;
+use crate::node::{store_config, wall_clock_ns};
 use crate::options::Options;
 use crate::place::Place;
 
@@ -32,6 +32,15 @@ const CONFIRM_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 const CONFIRM_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Between two looks at the participants: each asks the kernel about each of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What became of the slot of a participant that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Nobody has it, and nobody gets it before it is released.
+    Empty,
+    /// Another participant has it: what the store has in its number may be that one's.
+    Taken,
+}
 
 /// A mapped pool, and this memory node's place in it.
 pub(crate) struct SharedPool {
@@ -62,12 +71,29 @@ impl SharedPool {
     }
 
     fn pool(options: &Options, path: &Path, memory_node: u32) -> Result<Pool, Error> {
-        let bytes = options.pool_size.0;
-        let mapping = match path.exists() {
+        let mut config = PoolConfig { memory_node, ..PoolConfig::default() };
+        if let Some(size) = options.datagram_size {
+            config.datagram_bytes = size.0 as u32;
+        }
+        let is_there = path.exists();
+        if !is_there {
+            must_have_room(options, path, options.pool_size.0, &config)?;
+        }
+        let mapping = match is_there {
             true => Mapping::open(path),
-            false => Mapping::create(path, bytes).map(|(mapping, _)| mapping),
+            false => Mapping::create(path, options.pool_size.0).map(|(mapping, _)| mapping),
         };
         let mapping = mapping.map_err(|error| pool_error(error.into()))?;
+        let pool = Self::pool_in(mapping, options, &config);
+        if pool.is_err() && !is_there {
+            // Nobody shall find a file that is no pool.
+            let _ = std::fs::remove_file(path);
+        }
+        pool
+    }
+
+    /// The pool in `mapping`, made if it is blank or to be made anew.
+    fn pool_in(mapping: Mapping, options: &Options, config: &PoolConfig) -> Result<Pool, Error> {
         if let Some(node) = options.numa_node {
             mapping.bind_to_node(node).map_err(|error| pool_error(error.into()))?;
         }
@@ -75,15 +101,12 @@ impl SharedPool {
         if !options.format && !Pool::is_blank(&mapping) {
             return Pool::open(mapping, mode).map_err(|error| pool_error(error.into()));
         }
+        must_have_room(options, mapping.path(), mapping.bytes(), config)?;
         let key = random_secret().map_err(Error::Random)?;
         let (words, _) = key.as_chunks::<8>();
         let key = [words[0], words[1]].map(u64::from_le_bytes);
-        let mut config = PoolConfig { memory_node, ..PoolConfig::default() };
-        if let Some(size) = options.datagram_size {
-            config.datagram_bytes = size.0 as u32;
-        }
         let overwrite = if options.force { Overwrite::Anything } else { Overwrite::Unused };
-        Pool::format(mapping, mode, &config, (wall_clock_ns(), key), overwrite)
+        Pool::format(mapping, mode, config, (wall_clock_ns(), key), overwrite)
             .map_err(|error| pool_error(error.into()))
     }
 
@@ -134,8 +157,10 @@ impl SharedPool {
         match (options.driver.kind(), self.participant.take()) {
             (DriverKind::Cxl, Some(participant)) => {
                 let driver = Driver::of_pool(Arc::clone(&self.pool), Some(OWN));
+                let driver = driver.with_pcap(options.driver.pcap.clone());
                 let device = PoolDevice::new(Arc::clone(&self.pool), participant);
-                Ok((driver, AnyDevice::Cxl(device.map_err(pool_error)?)))
+                let device = driver.captured(0, device.map_err(pool_error)?);
+                Ok((driver, device.map_err(Error::Device)?))
             }
             (_, participant) => {
                 self.participant = participant;
@@ -149,9 +174,9 @@ impl SharedPool {
         }
     }
 
-    /// Looks after the participants, now and then: `recover` gets back what one that is gone held,
-    /// or says that it has to wait.
-    pub(crate) fn look(&mut self, now: Instant, mut recover: impl FnMut(u32) -> bool) {
+    /// Looks after the participants, now and then: `end` ends what one that is gone has here; with
+    /// its slot empty, it also gets back what that one held, or says that it has to wait.
+    pub(crate) fn look(&mut self, now: Instant, mut end: impl FnMut(u32, Slot) -> bool) {
         if now < self.next_look {
             return;
         }
@@ -169,6 +194,10 @@ impl SharedPool {
                     defmt::warn!("participant {=u32} died: process {=u32}", index, pid);
                     self.gone.push(index);
                 }
+                Event::Replaced { index, pid } => {
+                    defmt::warn!("participant {=u32} is another: process {=u32}", index, pid);
+                    end(index, Slot::Taken);
+                }
                 Event::Silent { index } => {
                     defmt::warn!(
                         "participant {=u32} of host {=u64:x} is silent; its memory stays as it is \
@@ -183,7 +212,7 @@ impl SharedPool {
         // One may have to wait for another: the rest has its turn with the next look.
         let watch = &mut self.watch;
         self.gone.retain(|index| {
-            let recovered = recover(*index);
+            let recovered = end(*index, Slot::Empty);
             if recovered {
                 watch.release(*index);
             }
@@ -217,6 +246,24 @@ pub(crate) fn confirm_lost(options: &Options, path: &Path, host: u64) -> Result<
     }
     dmrpc_host::cli::announce(format_args!("{before} participants of host {host:x} given up"));
     Ok(())
+}
+
+/// Refuses a pool whose store would have no room, before anything of it is written.
+fn must_have_room(
+    options: &Options,
+    path: &Path,
+    bytes: u64,
+    config: &PoolConfig,
+) -> Result<(), Error> {
+    let bytes = Pool::store_bytes_of(path, bytes, options.driver.coherence, config);
+    let bytes = bytes.map_err(|error| pool_error(error.into()))?;
+    let store = Layout::new(&store_config(options, bytes, config.participants));
+    let source = match store.map(|layout| layout.bytes()) {
+        Ok(needed) if needed <= bytes => return Ok(()),
+        Ok(needed) => FormatError::TooSmall { bytes, needed },
+        Err(error) => error,
+    };
+    Err(Error::PoolFormat { bytes, source })
 }
 
 fn pool_error(error: OpenError) -> Error {

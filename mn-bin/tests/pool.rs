@@ -1,15 +1,22 @@
 //! `dmrpc-mn --pool`: pools made, found again, refused, and looked after.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
+use dmrpc_choice::{Driver, DriverArgs};
+use dmrpc_cn::{Node, NodeConfig};
 use dmrpc_core::memory::Memory;
 use dmrpc_core::store::{Limits, Store};
 use dmrpc_cxl::{Mapping, Mode, Pool, PoolError};
 
 const SIZE: &str = "64MiB";
+/// A participant of a pool is where its number says.
+const ANYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// A pool in tmpfs that is removed at the end.
 struct Path(PathBuf);
@@ -107,6 +114,71 @@ fn a_pool_in_use_or_unfit_is_refused() {
     refused(&path, &["--format"], "something that is not a pool");
     assert!(std::fs::read(&path.0).expect("it is there") == foreign, "a refusal wrote");
     Serving::start(&path, &["--format", "--force"]).kill();
+}
+
+/// Of a pool that is too small nothing is left, and nothing is written to what was there.
+#[test]
+fn a_pool_that_is_too_small_leaves_nothing_behind() {
+    let path = Path::new("small");
+    let refusal = |size: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"));
+        command.args(["--pool", path.text(), "--pool-size", size]);
+        let output = command.stdin(Stdio::null()).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.lines().count() == 1, "{size}: {text}");
+        text
+    };
+    let needed = dmrpc_cxl::PoolConfig::default();
+    let room = Pool::store_bytes_of(&path.0, 1 << 30, Mode::Coherent, &needed).expect("room");
+    // Room for rings alone; for them and a page; for them and too little of a store.
+    let (rings, mib) = ((1 << 30) - room, 1 << 20);
+    for bytes in [mib, rings, rings + 4096, rings + mib] {
+        let text = refusal(&format!("{bytes}B"));
+        assert!(text.contains("too small") || text.contains("too few"), "{text}");
+        assert!(!path.0.exists(), "{bytes} bytes were left behind");
+        std::fs::write(&path.0, vec![0; bytes as usize]).expect("tmpfs");
+        refusal(SIZE);
+        let after = std::fs::read(&path.0).expect("it is there");
+        assert!(after.iter().all(|byte| *byte == 0), "a refusal wrote");
+        std::fs::remove_file(&path.0).expect("it is there");
+    }
+}
+
+/// Flags of a compute node.
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    driver: DriverArgs,
+}
+
+#[test]
+fn a_capture_file_goes_with_a_pool() {
+    let (path, [ours, theirs]) = (Path::new("pcap"), ["pcap-cn", "pcap-mn"].map(Path::new));
+    let _node = Serving::start(&path, &["--pcap", theirs.text()]);
+    let flags = ["test", "--pool", path.text(), "--pcap", ours.text()];
+    let flags = Flags::parse_from(flags).driver;
+    let driver = Driver::start(&flags, flags.datagram_bytes(), 1).expect("a pool");
+    let device = driver.device(0, ANYWHERE).expect("a slot");
+    let pool = device.pool().map(|(pool, index)| (Arc::clone(pool), index));
+    let (pool, index) = pool.expect("a captured device is one of a pool, too");
+    let local = device.local_addr();
+    let config = NodeConfig { datagram_bytes: 4400, ..NodeConfig::default() };
+    let node = Node::new(device, local, &config).expect("a node");
+    node.share_pool(&pool, index).expect("the store is there");
+    let address = dmrpc_cxl::device::address_of(0);
+    assert!(node.shares(address));
+    let memory = node.memory(node.connect(address).expect("it serves"));
+    memory.alloc(1 << 20).expect("room");
+    node.disconnect_all();
+    drop(node);
+    const FILE_HEADER: u64 = 24;
+    let end = Instant::now() + Duration::from_secs(10);
+    for file in [ours, theirs] {
+        while std::fs::metadata(&file.0).map_or(0, |file| file.len()) <= FILE_HEADER {
+            assert!(Instant::now() < end, "{} has no packets", file.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 #[test]

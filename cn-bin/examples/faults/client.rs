@@ -51,10 +51,10 @@ pub(super) fn run(common: &Common, pcap: Option<&Path>, hostile: bool) {
     let device = UdpDevice::open(udp).expect("a socket");
     let local = device.local_addr();
     let device = match pcap {
-        None => AnyDevice::Udp(device),
+        None => AnyDevice::plain(device),
         Some(path) => {
-            let captured = Captured::new(device, local, path);
-            AnyDevice::UdpCaptured(captured.expect("a capture file"))
+            let captured = Captured::new(device.into(), local, path);
+            AnyDevice::Captured(captured.expect("a capture file"))
         }
     };
     let node = Node::new(device, local, &config).expect("a node");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, Error, OpenError, OperationError, Status};
+use dmrpc_core::store::FormatError;
 use dmrpc_host::affinity::CoreError;
 use dmrpc_host::cluster::ClusterError;
 use dmrpc_host::key::KeyLoadError;
@@ -38,6 +39,7 @@ pub(crate) enum CliError {
     Signals(SignalError),
     Log(LogError),
     Thread(io::Error),
+    Store(FormatError),
 }
 
 impl CliError {
@@ -108,6 +110,7 @@ impl fmt::Display for CliError {
             }
             Self::Signals(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
+            Self::Store(error) => write!(f, "the pool's memory cannot be shared: {error}"),
             Self::Thread(error) => write!(f, "the reporting thread could not be started: {error}"),
         }
     }
@@ -134,4 +137,5 @@ from! {
     OperationError => Operation,
     SignalError => Signals,
     LogError => Log,
+    FormatError => Store,
 }

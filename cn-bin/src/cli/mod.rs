@@ -112,8 +112,10 @@ pub(crate) fn open(options: &Options, config: &NodeConfig) -> Result<Node<AnyDev
     let pool = device.pool().map(|(pool, index)| (Arc::clone(pool), index));
     let node = Node::new(device, local, config)?;
     if let Some((pool, index)) = pool {
-        // Without a store in the pool, its memory node is asked, which says what is wrong.
-        let _ = node.share_pool(&pool, index);
+        // A pool without a store may still carry calls.
+        if pool.has_store() {
+            node.share_pool(&pool, index)?;
+        }
     }
     Ok(node)
 }

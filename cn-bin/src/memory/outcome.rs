@@ -71,8 +71,8 @@ impl fmt::Display for OperationError {
             Cause::BadAnswer => f.write_str(": the peer's answer makes no sense"),
             Cause::RoomTooSmall { room } => write!(f, ": there is room for {room}"),
             Cause::NotMapped => f.write_str(
-                ": this process does not map that memory: take part in its pool, in coherent mode, \
-                 or read and write copies",
+                ": this process does not map that memory: take part in its pool, or read and write \
+                 copies",
             ),
         }
     }

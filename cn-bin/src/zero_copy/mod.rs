@@ -6,9 +6,9 @@
 //! copies it, when the caller says so and one at a time.
 //!
 //! Both need a pool that this process maps ([`Node::share_pool`](crate::Node::share_pool), or
-//! `--local cxl` in the programs), views one in coherent mode. Over a network they are refused with
-//! [`Cause::NotMapped`]. Slices in flush mode are of a mapping of their own, in a session that the
-//! node opens for that.
+//! `--local cxl` in the programs). Over a network they are refused with [`Cause::NotMapped`].
+//! Slices in flush mode are of a mapping of their own, in a session that the node opens for that;
+//! what is written by a view there is written back page by page, before anybody may see it.
 //!
 //! # Example
 //! ```no_run
@@ -43,10 +43,12 @@ mod lent;
 mod place;
 mod slices;
 mod view;
+mod viewed;
 
 pub(crate) use lent::Lent;
 pub use slices::{Iter, Slices};
 pub use view::View;
+pub(crate) use viewed::Views;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::Ref;

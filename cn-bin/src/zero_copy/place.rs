@@ -65,7 +65,9 @@ impl Reserved {
     pub(super) fn slice_mut(&mut self, place: u64, bytes: u64) -> &mut [u8] {
         // SAFETY: an own frame is reachable from one version alone, which only the region holds,
         // and with the region reserved nothing adds a hold or writes to it. The slice borrows this
-        // value, so that there is one at a time. Participants are trusted as above.
+        // value, so that there is one at a time. Participants are trusted as above. In flush mode
+        // the memory node said so with the pen, which nothing but messages about the region ends;
+        // those are refused, and the region's session is open for as long as it is reserved.
         unsafe { self.direct.slice_mut(place, bytes) }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::local::POOL_ADDRESS;
 use crate::memory::{Cause, OperationError, Region};
 use crate::node::Node;
+use crate::pens::PoolPens;
 use crate::statistics::Operation;
 
 /// Direct access to the pages of a region that are its own: see
@@ -23,8 +24,17 @@ use crate::statistics::Operation;
 pub struct View<'n, D> {
     node: &'n Node<D>,
     region: Region,
-    holder: HolderId,
+    held: Held,
     reserved: Reserved,
+}
+
+/// How a region is reserved.
+#[derive(Clone, Copy)]
+enum Held {
+    /// By this participant of the store.
+    Here(HolderId),
+    /// In flush mode, by the pen for its pages.
+    ByPen,
 }
 
 impl<D> fmt::Debug for View<'_, D> {
@@ -33,9 +43,12 @@ impl<D> fmt::Debug for View<'_, D> {
     }
 }
 
-impl<'n, D> View<'n, D> {
+impl<'n, D: Device + Wait> View<'n, D> {
     pub(super) fn new(node: &'n Node<D>, region: Region) -> Result<Self, OperationError> {
         let error = |cause| failed(Operation::Write, (0, region.length), cause);
+        if node.has_pens(region.peer) {
+            return Self::by_pen(node, region);
+        }
         let mut shared = node.shared_with(region.peer).map_err(error)?;
         let Some(local) = shared.as_mut() else { return Err(error(Cause::NotMapped)) };
         let holder = local
@@ -43,20 +56,44 @@ impl<'n, D> View<'n, D> {
             .map_err(|refused| error(refused.map_or(Cause::Call(Error::Viewed), Cause::Memory)))?;
         let reserved = Reserved::new(local.direct());
         drop(shared);
-        Ok(Self { node, region, holder, reserved })
+        Ok(Self { node, region, held: Held::Here(holder), reserved })
     }
 
+    /// In flush mode, where the memory node keeps the pages.
+    fn by_pen(node: &'n Node<D>, region: Region) -> Result<Self, OperationError> {
+        let error = |cause| failed(Operation::Write, (0, region.length), cause);
+        let direct = node.pens.borrow().as_ref().map(PoolPens::direct);
+        let direct = direct.ok_or_else(|| error(Cause::NotMapped))?;
+        node.reserve(region).map_err(error)?;
+        Ok(Self { node, region, held: Held::ByPen, reserved: Reserved::new(direct) })
+    }
+}
+
+impl<D> View<'_, D> {
     /// The region.
     pub fn region(&self) -> Region {
         self.region
     }
 
+    fn slice(&mut self, (place, bytes): (u64, u64)) -> &mut [u8] {
+        if let Held::ByPen = self.held {
+            self.node.give_out(self.region, Some(place));
+        }
+        self.reserved.slice_mut(place, bytes)
+    }
+}
+
+impl<D: Device + Wait> View<'_, D> {
     /// Where the bytes from `offset` to the end of its page are, if they may be written there.
     fn own_place(&self, offset: u64) -> Result<Option<(u64, u64)>, OperationError> {
         let error = |cause| failed(Operation::Write, (offset, 1), cause);
+        let holder = match self.held {
+            Held::Here(holder) => holder,
+            Held::ByPen => return self.node.place_of(self.region, offset, false),
+        };
         let shared = self.node.shared.borrow();
         let Some(local) = shared.as_ref() else { return Err(error(Cause::NotMapped)) };
-        match local.own_place(self.holder, self.region.name, offset) {
+        match local.own_place(holder, self.region.name, offset) {
             Ok((place, bytes)) => Ok(place.map(|place| (place, bytes))),
             Err(refused) => Err(error(refused.map_or(Cause::BadAnswer, Cause::Memory))),
         }
@@ -67,28 +104,39 @@ impl<'n, D> View<'n, D> {
     /// or it was never written: [`View::make_own`] changes that.
     ///
     /// # Errors
-    /// [`OperationError`]: an offset beyond the region.
+    /// [`OperationError`]: an offset beyond the region; in flush mode, that the memory node did not
+    /// say where the page is.
     pub fn own(&mut self, offset: u64) -> Result<Option<&mut [u8]>, OperationError> {
         let place = self.own_place(offset)?;
-        Ok(place.map(|(place, bytes)| self.reserved.slice_mut(place, bytes)))
+        Ok(place.map(|place| self.slice(place)))
     }
-}
 
-impl<D: Device + Wait> View<'_, D> {
     /// Makes the page of `offset` the region's own, by a copy if others see it too, and gives its
     /// bytes from `offset` on.
     ///
     /// # Errors
-    /// [`OperationError`]: an offset beyond the region, or no memory for a copy.
+    /// As [`View::own`]; and no memory for a copy.
     pub fn make_own(&mut self, offset: u64) -> Result<&mut [u8], OperationError> {
+        let place = match self.held {
+            Held::Here(holder) => self.make_own_here(holder, offset)?,
+            Held::ByPen => {
+                let place = self.node.place_of(self.region, offset, true)?;
+                let error = || failed(Operation::Write, (offset, 1), Cause::BadAnswer);
+                place.ok_or_else(error)?
+            }
+        };
+        Ok(self.slice(place))
+    }
+
+    fn make_own_here(&self, holder: HolderId, offset: u64) -> Result<(u64, u64), OperationError> {
         let error = |cause| failed(Operation::Write, (offset, 1), cause);
         let mut end = None;
         loop {
-            if let Some((place, bytes)) = self.own_place(offset)? {
-                return Ok(self.reserved.slice_mut(place, bytes));
+            if let Some(place) = self.own_place(offset)? {
+                return Ok(place);
             }
             let made = match self.node.shared.borrow_mut().as_mut() {
-                Some(local) => local.service().own_page(self.holder, self.region.name, offset),
+                Some(local) => local.service().own_page(holder, self.region.name, offset),
                 None => return Err(error(Cause::NotMapped)),
             };
             match made {
@@ -111,6 +159,9 @@ impl<D: Device + Wait> View<'_, D> {
 
 impl<D> Drop for View<'_, D> {
     fn drop(&mut self) {
+        if let Held::ByPen = self.held {
+            return self.node.end_view(self.region);
+        }
         if let Some(local) = self.node.shared.borrow_mut().as_mut() {
             local.let_go(self.region.peer.as_holder(), self.region.name);
         }

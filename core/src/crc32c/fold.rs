@@ -10,8 +10,8 @@
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m512i, _mm_crc32_u64, _mm_cvtsi32_si128, _mm_cvtsi128_si64,
     _mm_extract_epi64, _mm_xor_si128, _mm512_castsi512_si128, _mm512_clmulepi64_epi128,
-    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_set_epi64, _mm512_ternarylogic_epi64,
-    _mm512_xor_si512, _mm512_zextsi128_si512, _xgetbv,
+    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_set_epi64, _mm512_storeu_si512,
+    _mm512_ternarylogic_epi64, _mm512_xor_si512, _mm512_zextsi128_si512, _xgetbv,
 };
 
 use super::POLYNOMIAL;
@@ -46,25 +46,64 @@ pub(super) fn is_available() -> bool {
 ///
 /// # Panics
 /// If there are fewer than [`LEAST_BYTES`].
+#[inline]
 #[target_feature(enable = "sse4.2,avx512f,vpclmulqdq")]
 pub(super) fn update(sum: u32, bytes: &[u8]) -> (u32, &[u8]) {
+    fold::<false>(sum, bytes, &mut [])
+}
+
+/// The same, of bytes that are copied to the front of `to` at once.
+///
+/// # Panics
+/// The same; if `to` is shorter.
+#[inline]
+#[target_feature(enable = "sse4.2,avx512f,vpclmulqdq")]
+pub(super) fn update_copying<'a>(sum: u32, bytes: &'a [u8], to: &mut [u8]) -> (u32, &'a [u8]) {
+    fold::<true>(sum, bytes, to)
+}
+
+#[inline]
+#[target_feature(enable = "sse4.2,avx512f,vpclmulqdq")]
+fn fold<'a, const COPIES: bool>(sum: u32, bytes: &'a [u8], mut to: &mut [u8]) -> (u32, &'a [u8]) {
     let (first, mut rest) = bytes.split_first_chunk::<STEP_BYTES>().expect("enough bytes");
     let [mut a, mut b, mut c, mut d] = load(first);
+    if COPIES {
+        to = store(to, &[a, b, c, d]);
+    }
     a = _mm512_xor_si512(a, _mm512_zextsi128_si512(_mm_cvtsi32_si128(sum as i32)));
     while let Some((step, behind)) = rest.split_first_chunk::<STEP_BYTES>() {
-        let [next_a, next_b, next_c, next_d] = load(step);
-        a = moved(a, OVER_A_STEP, next_a);
-        b = moved(b, OVER_A_STEP, next_b);
-        c = moved(c, OVER_A_STEP, next_c);
-        d = moved(d, OVER_A_STEP, next_d);
+        let next = load(step);
+        if COPIES {
+            to = store(to, &next);
+        }
+        a = moved(a, OVER_A_STEP, next[0]);
+        b = moved(b, OVER_A_STEP, next[1]);
+        c = moved(c, OVER_A_STEP, next[2]);
+        d = moved(d, OVER_A_STEP, next[3]);
         rest = behind;
     }
     let mut last = moved(a, over(3), moved(b, over(2), moved(c, over(1), d)));
     while let Some((lane, behind)) = rest.split_first_chunk::<LANE_BYTES>() {
-        last = moved(last, over(1), load_lane(lane));
+        let next = load_lane(lane);
+        if COPIES {
+            to = store(to, &[next]);
+        }
+        last = moved(last, over(1), next);
         rest = behind;
     }
     (reduced(last), rest)
+}
+
+/// Stores registers to the front of `to`, and returns the rest of it.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<'a, const LANES: usize>(to: &'a mut [u8], lanes: &[__m512i; LANES]) -> &'a mut [u8] {
+    let (here, behind) = to.split_at_mut(LANES * LANE_BYTES);
+    for (place, lane) in here.as_chunks_mut::<LANE_BYTES>().0.iter_mut().zip(lanes) {
+        // SAFETY: room for 64 bytes; the store needs no alignment.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), *lane) };
+    }
+    behind
 }
 
 #[inline]

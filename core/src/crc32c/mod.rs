@@ -51,6 +51,22 @@ impl Crc32c {
         return !table(table(table(!0, &header[..16]), &header[24..44]), payload);
     }
 
+    /// The same of a payload that is copied from `from` to `to` on the way: one pass over the bytes
+    /// where the processor folds.
+    ///
+    /// # Panics
+    /// If they are not as long as each other.
+    #[inline]
+    pub fn packet_copying(self, header: &[u8; 48], from: &[u8], to: &mut [u8]) -> u32 {
+        assert_eq!(from.len(), to.len(), "as many bytes as there is room for");
+        #[cfg(target_arch = "x86_64")]
+        if self.folds && from.len() >= fold::LEAST_BYTES {
+            return hardware::packet_copying(header, from, to);
+        }
+        to.copy_from_slice(from);
+        self.packet(header, to)
+    }
+
     /// The checksum of a packet whose payload is not covered.
     #[inline(always)]
     pub fn header(self, header: &[u8; 48]) -> u32 {
@@ -146,6 +162,19 @@ mod hardware {
             _ => return !unsafe { update(sum as u32, payload, folds) },
         }
         !(sum as u32)
+    }
+
+    /// See [`super::Crc32c::packet_copying`]: for processors that fold, and as many bytes as that
+    /// takes.
+    #[inline]
+    pub(super) fn packet_copying(header: &[u8; 48], from: &[u8], to: &mut [u8]) -> u32 {
+        let sum = self::header(header) as u32;
+        // SAFETY: the processor was asked.
+        let (sum, rest) = unsafe { fold::update_copying(sum, from, to) };
+        let at = to.len() - rest.len();
+        to[at..].copy_from_slice(rest);
+        // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
+        !unsafe { update(sum, rest, false) }
     }
 
     /// The running sum of a header's covered bytes.
@@ -359,10 +388,11 @@ mod tests {
             // Folded where the processor can, and by the streams of all others.
             for crc in [Crc32c::detect(), Crc32c { folds: false }] {
                 prop_assert_eq!(crc.of(&bytes), !table(!0, &bytes));
-                prop_assert_eq!(
-                    crc.packet(&header, &bytes),
-                    !table(table(table(!0, &header[..16]), &header[24..44]), &bytes)
-                );
+                let wanted = !table(table(table(!0, &header[..16]), &header[24..44]), &bytes);
+                prop_assert_eq!(crc.packet(&header, &bytes), wanted);
+                let mut copy = std::vec![0xAA; bytes.len()];
+                prop_assert_eq!(crc.packet_copying(&header, &bytes, &mut copy), wanted);
+                prop_assert!(copy == bytes);
             }
         }
     }

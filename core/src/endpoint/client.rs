@@ -150,7 +150,7 @@ impl Endpoint<'_> {
     }
 
     /// All packets of an answer are here.
-    fn end_of_response<T: Tx, H: Host>(
+    pub(super) fn end_of_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,

@@ -241,6 +241,15 @@ pub trait Host {
     /// Bytes of an incoming body, each exactly once, in any order.
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]);
 
+    /// Where `bytes` bytes of an incoming body from `offset` on belong, for an endpoint that copies
+    /// them there while it checks them, instead of calling [`Host::absorb`]. If they turn out to be
+    /// wrong, they are written again when they come again.
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        let _ = (sink, offset, bytes);
+        None
+    }
+
     /// The rest of an incoming request will not come: forget it. The sink of a call is not
     /// abandoned: the call's completion ends it.
     fn abandon(&mut self, sink: Sink);
@@ -263,11 +272,20 @@ pub trait Host {
     /// be asked for again until the source is released.
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]);
 
-    /// Lends the `bytes` bytes of an outgoing body that start at `offset`, where they can be sent
-    /// from the place that they lie in: until the source is released they stay as they are.
+    /// The `bytes` bytes of an outgoing body from `offset` on, where they lie together, for an
+    /// endpoint that copies them while it sums them up, instead of calling [`Host::supply`].
     #[inline]
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
         let _ = (source, offset, bytes);
+        None
+    }
+
+    /// Lends bytes of an outgoing body from `offset` on, where they can be sent from the place that
+    /// they lie in: until the source is released they stay as they are. At least `least` and at
+    /// most `most`, all within the body: as many as lie together.
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        let _ = (source, offset, least, most);
         None
     }
 

@@ -2,13 +2,13 @@
 //!
 //! A source is released when its message is over *and* its device has given back all of it.
 
-use core::net::SocketAddrV4;
-
 use super::Endpoint;
 use super::host::{Host, Source};
-use super::transmit::{Io, Seal};
+use super::transmit::Io;
+use super::turn::PacketOf;
 use crate::device::Tx;
-use crate::wire::packet::{HEADER_BYTES, Header};
+use crate::memory::Loan;
+use crate::wire::packet::HEADER_BYTES;
 
 /// Sources that may be lent at a time; others are copied. Half of the pins of the smallest pool: a
 /// device that gives nothing back does not use them up.
@@ -25,6 +25,39 @@ struct Entry {
     out: u32,
     /// The message is over: the last loan that comes back releases the source.
     over: bool,
+}
+
+/// Bytes of a source that lie together, of which packets of a turn are parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// Where in the source it begins.
+    from: u32,
+    loan: Loan,
+}
+
+impl Stretch {
+    /// The `bytes` bytes from `offset` of `source`: of `stretch` if it has them, else of another
+    /// that takes its place, of `most` bytes at most. `None` if the host has to supply them.
+    #[inline]
+    pub(super) fn part<H: Host>(
+        stretch: &mut Option<Self>,
+        host: &mut H,
+        source: Source,
+        (offset, bytes, most): (u32, u32, u32),
+    ) -> Option<Loan> {
+        if bytes < LENT_BYTES_MIN {
+            return None;
+        }
+        if let Some(Self { from, loan }) = stretch
+            && let Some(at) = offset.checked_sub(*from)
+            && let Some(part) = loan.part(at, bytes)
+        {
+            return Some(part);
+        }
+        let loan = host.lend(source, offset, bytes, most)?;
+        *stretch = Some(Self { from: offset, loan });
+        loan.part(0, bytes)
+    }
 }
 
 /// All that is lent.
@@ -64,7 +97,7 @@ impl Loans {
 
     /// The number that loans of `source` have; `None` if too many sources are lent already.
     #[inline]
-    fn ticket(&mut self, source: Source) -> Option<u8> {
+    pub(super) fn ticket(&mut self, source: Source) -> Option<u8> {
         if !self.is_of(self.last, source) {
             self.last = match self.find(source) {
                 Some(index) => index,
@@ -85,32 +118,23 @@ impl Loans {
         self.entries[usize::from(ticket)].out += 1;
     }
 
-    /// Seals and queues a packet whose payload, `bytes` bytes from `offset` of `source`, the device
-    /// takes from where it lies, if it borrows for `peer`. Returns whether there was room; `None`
-    /// if it has to be copied.
+    /// Seals and queues a packet whose payload is `loan`, of `ticket`. Returns whether there was
+    /// room.
     #[inline]
-    pub(super) fn lend<T: Tx, H: Host>(
+    pub(super) fn send<T: Tx>(
         &mut self,
-        io: &mut Io<'_, T, H>,
-        seal: Seal<'_>,
-        (peer, mut header): (SocketAddrV4, Header),
-        (source, offset, bytes): (Source, u32, u32),
-    ) -> Option<bool> {
-        // What is encrypted is not what lies there.
-        if bytes < LENT_BYTES_MIN || seal.trailer() > 0 {
-            return None;
-        }
-        let loan = io.host.lend(source, offset, bytes)?;
-        let ticket = self.ticket(source)?;
-        let Some(datagram) = io.tx.push_borrowed(peer, HEADER_BYTES, &loan, ticket) else {
-            return Some(false);
+        tx: &mut T,
+        packet: &PacketOf<'_>,
+        (ticket, loan): (u8, Loan),
+    ) -> bool {
+        let Some(datagram) = tx.push_borrowed(packet.peer, HEADER_BYTES, &loan, ticket) else {
+            return false;
         };
-        let front = datagram.first_chunk_mut().expect("room for a header");
-        header.payload = bytes as u16;
-        loan.look(|payload| header.emit_apart(front, payload, seal.crc));
-        seal.finish(front);
+        let header = datagram.first_chunk_mut().expect("room for a header");
+        loan.look(|payload| packet.put(header, payload));
+        packet.seal.finish(header);
         self.lent(ticket);
-        Some(true)
+        true
     }
 
     /// The message that `source` belongs to is over. Returns whether it may be released now.

@@ -11,12 +11,13 @@
 //! - [`congestion`]: how much may be under way;
 //! - `wheel`: timers; `waits`: those of thousands of sessions;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
-//!   `straight`: the usual case of both; `parts`: what both share;
+//!   `straight`: the usual case of both, `in_order` that of long messages; `parts`: what both
+//!   share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `seal`: what is put on each; `unusual`: such as few are;
-//!   `outgoing`: a message on its way; `queue`: whose turn it is;
+//! - `transmit`: packets out; `turn`: several of a long message; `seal`: what is put on each;
+//!   `unusual`: such as few are; `outgoing`: a message on its way; `queue`: whose turn it is;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -49,6 +50,7 @@ mod dismiss;
 mod handshake;
 pub mod here;
 pub mod host;
+mod in_order;
 mod liveness;
 mod loans;
 mod outgoing;
@@ -64,6 +66,7 @@ mod straight;
 pub mod table;
 mod tag;
 mod transmit;
+mod turn;
 mod unusual;
 pub mod view;
 mod waits;
@@ -341,6 +344,9 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
+        if self.next_in_order(now, io, peer, datagram) {
+            return;
+        }
         if datagram.get(1).is_some_and(|kind| kind & SEALED != 0) {
             return self.sealed_packet(now, io, peer, datagram);
         }

@@ -110,6 +110,12 @@ impl Outgoing {
         }
     }
 
+    /// How many packets from `number` on, which is due, are to be sent one after the other.
+    #[inline]
+    pub(super) fn in_a_row(&self, number: u32) -> u32 {
+        if number == self.sending.next { self.sending.granted - number } else { 1 }
+    }
+
     /// Packet `number`, which was due, is on its way. Returns whether it was before.
     #[inline]
     pub(super) fn sent(&mut self, number: u32) -> bool {

@@ -10,9 +10,10 @@ use super::transmit::{Seal, send};
 use super::window::{Receiving, Report};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
+use crate::wire::bytes::{u32_at, u64_at};
 use crate::wire::control::{BEYOND_BYTES, Beyond};
 use crate::wire::message::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::wire::packet::{Flags, Header};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header};
 
 /// Whether a packet of a message of several is what it must be: its number within the message, its
 /// payload as long as its place says, the head within the first packet.
@@ -67,6 +68,18 @@ pub(super) fn send_ack<T: Tx>(
     });
 }
 
+/// Packets of a message in order after which its window is looked at again at the latest.
+const LOOK_AFTER_PACKETS: u32 = 32;
+
+/// The place of a packet that is next in its message.
+pub(super) struct Next {
+    pub(super) sink: Sink,
+    /// In the body.
+    pub(super) offset: u32,
+    /// It is the last.
+    pub(super) last: bool,
+}
+
 /// A message on its way in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
@@ -79,6 +92,9 @@ pub(super) struct Incoming {
     /// The first packet that a grant allowed which was given at `marked_at`; zero without one.
     mark: u32,
     marked_at: Instant,
+    /// Packets without a gap from which on it is looked at whether to grant more, where they come
+    /// in order.
+    look_at: u32,
     pub(super) sink: Option<Sink>,
 }
 
@@ -91,6 +107,7 @@ impl Incoming {
         granted: 0,
         mark: 0,
         marked_at: Instant::ZERO,
+        look_at: 0,
         sink: None,
     };
 
@@ -137,7 +154,59 @@ impl Incoming {
             }
             self.granted = granted;
         }
+        self.look_later(window);
         self.granted
+    }
+
+    /// What comes next, if a packet with this header and payload is that: all before it are here,
+    /// and it is not the first. `slot` is its field for the slot.
+    #[inline(always)]
+    pub(super) fn next(
+        &self,
+        slot: u16,
+        payload_bytes: u32,
+        header: &[u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> Option<Next> {
+        let number = self.receiving.contiguous;
+        if number == 0 || number >= self.packets {
+            return None;
+        }
+        let start = number * payload_bytes;
+        let bytes = payload_bytes.min(self.message - start);
+        let lengths = u64::from(slot) | u64::from(bytes) << 16 | u64::from(self.message) << 32;
+        let usual = u64_at(header, 32) == lengths
+            && u32_at(header, 40) == number | u32::from(self.head) << 16
+            && payload.len() as u64 == u64::from(bytes)
+            && self.receiving.received == number;
+        let sink = self.sink.filter(|_| usual)?;
+        let last = number + 1 == self.packets;
+        Some(Next { sink, offset: start - u32::from(self.head), last })
+    }
+
+    /// What comes next is here. Returns how long its grant took, if that is to be known.
+    #[inline(always)]
+    pub(super) fn take_next(&mut self, now: Instant) -> Option<Duration> {
+        let number = self.receiving.contiguous;
+        self.receiving.contiguous += 1;
+        self.receiving.received += 1;
+        self.grant_delay(number, now)
+    }
+
+    /// Whether it has to be looked at whether more is to be granted.
+    #[inline(always)]
+    pub(super) fn is_time_to_grant(&self) -> bool {
+        self.receiving.contiguous >= self.look_at
+    }
+
+    /// Finds out when, with this window, more will have to be granted if all comes in order. The
+    /// window may change until then, but not by so much that the sender stops.
+    pub(super) fn look_later(&mut self, window: Window) {
+        let under_way = window.packets.min(window.share);
+        let wanted = (self.granted + under_way / 4 + 1).saturating_sub(under_way);
+        let now = self.receiving.contiguous;
+        let latest = if under_way == 0 { now + 1 } else { now + LOOK_AFTER_PACKETS };
+        self.look_at = wanted.clamp(now + 1, latest);
     }
 
     /// How long a grant took to bring the first packet that it allowed, if `number` is that one.

@@ -23,7 +23,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -58,6 +58,38 @@ pub(super) fn address_of(word: u64) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from((word as u32).to_ne_bytes()), (word >> 32) as u16)
 }
 
+/// What a header's first word says if the other end holds something of the answer.
+pub(super) const HOLDS: u64 = (Flags::HOLDS.bits() as u64) << 16;
+
+/// How a packet of a longer message begins, and where it comes from.
+pub(super) struct Came {
+    first: u64,
+    second: u64,
+    peer: u64,
+}
+
+impl Came {
+    #[inline(always)]
+    pub(super) fn new(bytes: &[u8; HEADER_BYTES], peer: SocketAddrV4) -> Self {
+        Self { first: u64_at(bytes, 0), second: u64_at(bytes, 8), peer: word_of(peer) }
+    }
+
+    /// The index of the session that it names.
+    #[inline(always)]
+    pub(super) fn session(&self) -> usize {
+        (self.first >> 32) as usize
+    }
+
+    /// Whether it begins as the usual packets of a session do, but for what the other end may hold
+    /// of the answer, and for what may be sent unasked.
+    #[inline(always)]
+    pub(super) fn fits(&self, straight: &Straight) -> bool {
+        self.first & !HOLDS == straight.first
+            && self.second as u32 == straight.second as u32
+            && self.peer == straight.peer
+    }
+}
+
 /// The slot of a packet that is a whole message. Of any other packet, a number that is larger than
 /// all slots: the header's payload and message must both be as long as what has come.
 #[inline(always)]
@@ -66,16 +98,17 @@ fn slot_of_whole(bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u64 {
 }
 
 /// What is wrong with a packet that fits its session.
-enum Fault {
+pub(super) enum Fault {
     Checksum,
     Tag,
 }
 
 /// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
 /// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
+// The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
 fn verify(
-    crc: Crc32c,
+    crc: &Crc32c,
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
@@ -88,13 +121,50 @@ fn verify(
         return if sound { Ok(()) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked(crc, keys, guard, bytes);
+        return verify_unchecked(*crc, keys, guard, bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
     if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
+}
+
+/// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
+#[inline(always)]
+pub(super) fn verify_part(
+    crc: Crc32c,
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    bytes: &[u8; HEADER_BYTES],
+    payload: &[u8],
+) -> Result<(), Fault> {
+    let checked = bytes[2] & CHECKED != 0;
+    let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
+    if check != u32_at(bytes, 44) {
+        return Err(Fault::Checksum);
+    }
+    if has_tag_of_part(keys, guard, bytes) {
+        return Ok(());
+    }
+    Err(if u64_at(bytes, 0) & TAGGED != 0 { Fault::Tag } else { Fault::Checksum })
+}
+
+/// Whether a packet of a longer message has its tag, or none if it should have none: nothing covers
+/// one that nobody checks.
+#[inline(always)]
+pub(super) fn has_tag_of_part(
+    keys: &Option<Keys<'_>>,
+    guard: &Option<Guard>,
+    bytes: &[u8; HEADER_BYTES],
+) -> bool {
+    if u64_at(bytes, 0) & TAGGED != 0 {
+        return match (guard, keys) {
+            (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged(binding, bytes),
+            _ => false,
+        };
+    }
+    u64_at(bytes, TAG_AT) == 0
 }
 
 /// Whether a whole message has its tag.
@@ -180,7 +250,8 @@ impl Endpoint<'_> {
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -200,7 +271,7 @@ impl Endpoint<'_> {
         match served {
             Served::Whole(whole) => {
                 let line = Line {
-                    crc: self.crc,
+                    crc: &self.crc,
                     keys: &self.keys,
                     guard: &session.guard,
                     peer,
@@ -242,7 +313,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -254,7 +326,7 @@ impl Endpoint<'_> {
         }
         self.counters.duplicates += 1;
         let line = Line {
-            crc: self.crc,
+            crc: &self.crc,
             keys: &self.keys,
             guard: &session.guard,
             peer,
@@ -301,7 +373,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) = verify(self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let Err(fault) =
+                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -329,7 +402,7 @@ impl Endpoint<'_> {
     }
 
     #[cold]
-    fn faulty(&mut self, fault: Fault) {
+    pub(super) fn faulty(&mut self, fault: Fault) {
         match fault {
             Fault::Checksum => self.counters.bad_checksum += 1,
             Fault::Tag => self.counters.bad_tag += 1,

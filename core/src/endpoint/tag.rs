@@ -14,7 +14,7 @@
 //!   secret's is encrypted once; each packet costs three.
 
 use crate::aes128::{Aes128, Begun};
-use crate::wire::bytes::{array_at, put, u32_at, u64_at};
+use crate::wire::bytes::{array_at, put, u16_at, u64_at};
 use crate::wire::control::SLOTS_MAX;
 use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::packet::{HEADER_BYTES, TAG_AT};
@@ -110,14 +110,27 @@ impl TagKeys {
     }
 
     /// The same for a header of a whole message that begins as the session's usual ones do that go
-    /// out, and has this checksum. The words are read as they were written, so none has to wait.
+    /// out. `sealed` is what its last word says: the checksum, and the head's length.
     #[inline(always)]
-    pub(super) fn put_whole(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES], check: u32) {
-        let (lengths, last) = (u64_at(header, 32), u64::from(u32_at(header, 40)));
-        let (slot, payload) = (lengths << SLOT_SHIFT & 0xFC00_0000, lengths >> 16 & 0xFFFF);
-        let rest = u64::from(check) << 32 | last | slot | payload;
-        let tag = self.whole.finish(&binding.outgoing, u64_at(header, 24), rest);
+    pub(super) fn put_whole(
+        &self,
+        binding: &Binding,
+        header: &mut [u8; HEADER_BYTES],
+        request: u64,
+        whole: Whole,
+        sealed: u64,
+    ) {
+        let rest = sealed | whole.slot << SLOT_SHIFT | whole.bytes as u64;
+        let tag = self.whole.finish(&binding.outgoing, request, rest);
         put(header, TAG_AT, tag.to_le_bytes());
+    }
+
+    /// The same by what the header itself says.
+    #[inline(never)]
+    pub(super) fn put_usual(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES]) {
+        let (slot, bytes) = (u16_at(header, 32).into(), u16_at(header, 34).into());
+        let (request, sealed) = (u64_at(header, 24), u64_at(header, 40));
+        self.put_whole(binding, header, request, Whole { slot, bytes }, sealed);
     }
 }
 
@@ -219,8 +232,7 @@ mod tests {
             prop_assert!(keys.is_tagged_whole(&binding, &header, whole));
             keys.expect(&mut binding, 0, first);
             header[TAG_AT..TAG_AT + 8].fill(0);
-            let check = u32_at(&header, 44);
-            keys.put_whole(&binding, &mut header, check);
+            keys.put_usual(&binding, &mut header);
             prop_assert!(keys.is_tagged(&binding, &header));
         }
 

@@ -11,6 +11,8 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
+use super::tag;
+use super::turn::{Turn, several};
 use super::unusual::send_whole_unusual;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -42,53 +44,11 @@ impl<T, H: Host> Io<'_, T, H> {
 
 /// Packets that one poll sends from the ready queue.
 const PACKETS_A_POLL: u32 = 64;
-/// Packets that one message may send before the next of its session has its turn.
-const PACKETS_A_TURN: u32 = 8;
 /// Bytes after which the next session has its turn: less than a turn of a long message, so a
 /// session with many of those has no longer turns than one with a few short ones.
 const BYTES_A_SESSION: i32 = 8 * 1024;
 /// What a message in one packet counts for, then: 32 are a turn.
 const BYTES_A_WHOLE: i32 = 256;
-
-/// Sends packet `number` of a message.
-#[inline]
-pub(super) fn send_packet<T: Tx, H: Host>(
-    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
-    seal: Seal<'_>,
-    peer: SocketAddrV4,
-    mut header: Header,
-    outgoing: &Outgoing,
-    number: u32,
-    payload_bytes: u32,
-) -> bool {
-    header.message = outgoing.message();
-    header.head = outgoing.head;
-    header.packet = number as u16;
-    let start = number * payload_bytes;
-    let bytes = payload_bytes.min(header.message - start);
-    let inline = u32::from(outgoing.inline_bytes);
-    if io.tx.borrows(peer)
-        && let Some(source) = outgoing.source()
-        && start >= inline
-        && let Some(sent) = loans.lend(io, seal, (peer, header), (source, start - inline, bytes))
-    {
-        return sent;
-    }
-    let host = &mut *io.host;
-    send(io.tx, seal, peer, header, bytes as usize, |payload| {
-        let here = inline.saturating_sub(start).min(bytes) as usize;
-        let (inline_part, rest) = payload.split_at_mut(here);
-        // Most packets of a long message have none of it.
-        if here > 0 {
-            inline_part.copy_from_slice(&outgoing.inline[start as usize..][..here]);
-        }
-        if let Some(source) = outgoing.source()
-            && !rest.is_empty()
-        {
-            host.supply(source, start + here as u32 - inline, rest);
-        }
-    })
-}
 
 impl Endpoint<'_> {
     /// Puts a client slot into its session's queue.
@@ -205,7 +165,7 @@ impl Endpoint<'_> {
                 if outgoing.short == Short::Unsent {
                     let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
                     let line = Line {
-                        crc: self.crc,
+                        crc: &self.crc,
                         keys: &self.keys,
                         guard: &session.guard,
                         peer: address_of(session.straight.peer),
@@ -291,7 +251,7 @@ impl Endpoint<'_> {
         }
         let what = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
         let line = Line {
-            crc: self.crc,
+            crc: &self.crc,
             keys: &self.keys,
             guard: &session.guard,
             peer: session.peer,
@@ -321,17 +281,6 @@ impl Endpoint<'_> {
         let io = (io, &mut self.loans);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)
     }
-}
-
-/// What came of a slot's turn.
-pub(super) struct Turn {
-    pub(super) packets: u32,
-    /// How many of them were sent before.
-    pub(super) again: u32,
-    /// The device has no room: the turn is not over.
-    pub(super) full: bool,
-    /// There is more to send.
-    pub(super) more: bool,
 }
 
 /// One turn of a request of several packets, or of one that the host supplies.
@@ -369,7 +318,7 @@ pub(super) struct Whole {
 /// What a session's packets of one kind are made with.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
-    pub(super) crc: Crc32c,
+    pub(super) crc: &'a Crc32c,
     pub(super) keys: &'a Option<Keys<'a>>,
     pub(super) guard: &'a Option<Guard>,
     pub(super) peer: SocketAddrV4,
@@ -391,7 +340,7 @@ pub(super) fn send_whole<T: Tx>(
         let Line { crc, keys, guard, peer, template } = *line;
         return send_whole_unusual(
             tx,
-            crc,
+            *crc,
             keys,
             guard,
             peer,
@@ -414,30 +363,10 @@ pub(super) fn send_whole<T: Tx>(
     if header[2] != CHECKED
         && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
     {
-        keys.tags.put_whole(binding, header, check);
+        let sealed = u64::from(check) << 32 | u64::from(whole.head) << 16;
+        let whole = tag::Whole { slot: slot as u64, bytes };
+        keys.tags.put_whole(binding, header, request, whole, sealed);
     }
     outgoing.short = Short::Sent;
     true
-}
-
-/// Packets of a longer message, or of one whose bytes the host supplies, up to a turn's share.
-fn several<T: Tx, H: Host>(
-    (io, loans): (&mut Io<'_, T, H>, &mut Loans),
-    seal: Seal<'_>,
-    peer: SocketAddrV4,
-    header: Header,
-    outgoing: &mut Outgoing,
-    payload_bytes: u32,
-) -> Turn {
-    let (mut packets, mut again) = (0, 0);
-    while packets < PACKETS_A_TURN {
-        let Some(number) = outgoing.due() else { break };
-        let both = (&mut *io, &mut *loans);
-        if !send_packet(both, seal, peer, header, outgoing, number, payload_bytes) {
-            return Turn { packets, again, full: true, more: true };
-        }
-        again += u32::from(outgoing.sent(number));
-        packets += 1;
-    }
-    Turn { packets, again, full: false, more: outgoing.due().is_some() }
 }

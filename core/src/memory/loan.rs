@@ -42,6 +42,16 @@ impl Loan {
         self.bytes as usize
     }
 
+    /// The `bytes` bytes from `at` of it; `None` if it has fewer.
+    #[inline]
+    pub(crate) fn part(&self, at: u32, bytes: u32) -> Option<Self> {
+        if bytes > self.bytes || at > self.bytes - bytes {
+            return None;
+        }
+        // SAFETY: within the loan, by what was just looked at.
+        Some(Self { at: unsafe { self.at.add(at as usize) }, bytes })
+    }
+
     /// Copies them, for devices that are made of memory themselves.
     ///
     /// # Panics
@@ -78,6 +88,11 @@ mod tests {
         loan.copy_to(&mut copy);
         assert_eq!(&copy, b"lent bytes");
         assert_eq!((loan.look(<[u8]>::to_vec), loan.bytes()), (copy.to_vec(), 10));
+        let part = loan.part(5, 5).expect("the last five");
+        assert_eq!(part.look(<[u8]>::to_vec), b"bytes");
+        for (at, bytes) in [(6, 5), (0, 11), (u32::MAX, 1), (1, u32::MAX)] {
+            assert_eq!(loan.part(at, bytes), None);
+        }
     }
 
     #[test]

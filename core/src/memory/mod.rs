@@ -42,6 +42,8 @@ pub enum Handover {
     /// A participant wrote to a page: the others, and its next owner, shall see that, and nothing
     /// of it shall come later.
     WriterDone,
+    /// A participant wrote to a page by a slice of it, and gives that back: the same.
+    ViewDone,
     /// A participant is about to look at a page for the first time since it was told where it is:
     /// what its cache has may be of an earlier life of the frame.
     ReaderBegins,
@@ -53,8 +55,8 @@ pub enum Handover {
 
 impl Handover {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::WriterDone, Self::ReaderBegins, Self::OwnerReads, Self::OwnerDone];
+    pub const ALL: [Self; 5] =
+        [Self::WriterDone, Self::ViewDone, Self::ReaderBegins, Self::OwnerReads, Self::OwnerDone];
 }
 
 /// Bytes of a cache line: what [`Memory::flush`] works in.

@@ -430,8 +430,8 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
     }
 
     #[inline]
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
-        self.store.pin_loan(PinId::from_raw(source.0), offset.into(), bytes)
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        self.store.pin_loan(PinId::from_raw(source.0), offset.into(), (least, most))
     }
 
     fn release(&mut self, source: Source) {

@@ -99,21 +99,19 @@ impl<M: Memory> Store<M> {
         self.sound(Ok((place, (len - offset).min(PAGE_BYTES - in_page))))
     }
 
-    /// Lends `bytes` bytes from `offset` of a pinned range to a device, if they lie together in
-    /// memory that can be lent. They stay as they are while the range is pinned: to be unpinned
-    /// when the device has given them back.
+    /// Lends bytes from `offset` of a pinned range to a device: as many as lie together, at least
+    /// `least` and at most `most`, in memory that can be lent. They stay as they are while the
+    /// range is pinned: to be unpinned when the device has given them back.
     #[inline]
-    pub fn pin_loan(&self, pin: PinId, offset: u64, bytes: u32) -> Option<Loan> {
-        let (place, here) = self.pin_place(pin, offset).ok()?;
-        let (first, mut together) = (place?, here);
-        while together < bytes.into() {
-            let (place, here) = self.pin_place(pin, offset + together).ok()?;
-            if place? != first + together {
-                return None;
-            }
-            together += here;
-        }
-        self.mem.loan(first, bytes)
+    pub fn pin_loan(&self, pin: PinId, offset: u64, (least, most): (u32, u32)) -> Option<Loan> {
+        let mut first = None;
+        self.pin_runs(pin, offset, most.into(), |place, bytes| {
+            first.get_or_insert((place, bytes));
+        })
+        .ok()?;
+        let (place, together) = first?;
+        let bytes = together as u32;
+        if bytes < least { None } else { self.mem.loan(place?, bytes) }
     }
 
     /// Lets a pinned range go. Constant work.

@@ -91,21 +91,72 @@ impl Template {
     }
 }
 
+/// What the headers of one message's packets have in common, where there are several.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// Up to the request number.
+    first: [u8; 32],
+    /// The word at byte 32 without the payload's length: slot and length of the message.
+    lengths: u64,
+    /// The word at byte 40 without the packet's number: length of the head.
+    head: u32,
+}
+
+impl Part {
+    /// What they have of `header`.
+    pub(crate) fn new(header: &Header) -> Self {
+        let mut bytes = [0; HEADER_BYTES];
+        let Template(front) = Template::new(header);
+        put(&mut bytes, 0, front);
+        put(&mut bytes, 24, header.request.to_le_bytes());
+        Self {
+            first: array_at(&bytes, 0),
+            lengths: u64::from(header.slot) | u64::from(header.message) << 32,
+            head: u32::from(header.head) << 16,
+        }
+    }
+
+    /// Writes the header of packet `number`, of `bytes` bytes, but for checksum and tag. Whole
+    /// words are written, so that whoever sums them up need not wait.
+    #[inline(always)]
+    pub(crate) fn put(&self, header: &mut [u8; HEADER_BYTES], number: u16, bytes: u16) {
+        put(header, 0, self.first);
+        put(header, 32, (self.lengths | u64::from(bytes) << 16).to_le_bytes());
+        put(header, 40, (self.head | u32::from(number)).to_le_bytes());
+    }
+}
+
 /// Seals a header and a payload with the checksum of both, which is returned.
 #[inline(always)]
-pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
+pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: &Crc32c) -> u32 {
     let check = crc.packet(header, payload);
     put(header, CHECK_AT, check.to_le_bytes());
     check
 }
 
-/// Seals a header, and its payload if the flags say so, with the checksum that is returned.
+/// Seals a header, and its payload if the flags say so.
 #[inline(always)]
-pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) -> u32 {
+pub(crate) fn seal_by_flags(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: Crc32c) {
     let checked = header[2] & CHECKED != 0;
     let check = if checked { crc.packet(header, payload) } else { crc.header(header) };
     put(header, CHECK_AT, check.to_le_bytes());
-    check
+}
+
+/// The same for a payload that is copied from `from` to `to` on the way.
+#[inline(always)]
+pub(crate) fn seal_copying(
+    header: &mut [u8; HEADER_BYTES],
+    from: &[u8],
+    to: &mut [u8],
+    crc: Crc32c,
+) {
+    let check = if header[2] & CHECKED != 0 {
+        crc.packet_copying(header, from, to)
+    } else {
+        to.copy_from_slice(from);
+        crc.header(header)
+    };
+    put(header, CHECK_AT, check.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -138,7 +189,7 @@ mod tests {
             prop_assert_eq!(*header, wanted);
             if template.flags() & CHECKED != 0 {
                 header[CHECK_AT..].fill(0);
-                seal_checked(header, payload, crc);
+                seal_checked(header, payload, &crc);
                 prop_assert_eq!(*header, wanted);
             }
         }

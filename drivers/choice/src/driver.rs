@@ -4,14 +4,14 @@ use std::fmt;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dmrpc_cxl::{Mapping, OpenError, Participant, Pool, PoolDevice};
+use dmrpc_cxl::{AttachError, Mapping, OpenError, Participant, Pool, PoolDevice};
 use dmrpc_host::captured::Captured;
 use dmrpc_udp::{UdpConfig, UdpDevice, UdpError};
 
 use crate::args::{DriverArgs, DriverKind};
-use crate::device::AnyDevice;
+use crate::device::{AnyDevice, Chosen};
 
 /// Why a driver cannot be started, or a device not be opened.
 #[derive(Debug)]
@@ -240,7 +240,7 @@ impl Driver {
     pub fn endpoint(&self, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
         #[cfg(feature = "dpdk")]
         if let (Some(ports), 2..) = (&self.dpdk, self.endpoints) {
-            return Ok(AnyDevice::Dpdk(ports.endpoint(self.endpoints, bind)?));
+            return Ok(AnyDevice::plain(ports.endpoint(self.endpoints, bind)?));
         }
         self.device(0, bind)
     }
@@ -252,30 +252,31 @@ impl Driver {
     pub fn device(&self, queue: u16, bind: SocketAddrV4) -> Result<AnyDevice, DriverError> {
         #[cfg(feature = "dpdk")]
         if let Some(ports) = &self.dpdk {
-            let device = ports.device(queue, bind)?;
-            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Dpdk(device)) };
-            let local = device.local_addr();
-            let captured = Captured::new(device, local, &path);
-            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
-            return Ok(AnyDevice::DpdkCaptured(captured));
+            return self.captured(queue, ports.device(queue, bind)?);
         }
         if let Some((pool, index)) = &self.pool {
             let participant = attach(pool, *index).map_err(OpenError::from)?;
-            let device = PoolDevice::new(Arc::clone(pool), participant)?;
-            let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Cxl(device)) };
-            let local = device.local_addr();
-            let captured = Captured::new(device, local, &path);
-            let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
-            return Ok(AnyDevice::CxlCaptured(captured));
+            return self.captured(queue, PoolDevice::new(Arc::clone(pool), participant)?);
         }
         let mut config = UdpConfig::at(bind);
         config.datagram_bytes_max = self.datagram_bytes;
-        let device = UdpDevice::open(config)?;
-        let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Udp(device)) };
+        self.captured(queue, UdpDevice::open(config)?)
+    }
+
+    /// The device of poll loop `queue`, with a capture file if the flags ask for one.
+    ///
+    /// # Errors
+    /// [`DriverError::Capture`].
+    pub fn captured(
+        &self,
+        queue: u16,
+        device: impl Into<Chosen>,
+    ) -> Result<AnyDevice, DriverError> {
+        let device = device.into();
+        let Some(path) = self.capture(queue) else { return Ok(AnyDevice::Plain(device)) };
         let local = device.local_addr();
         let captured = Captured::new(device, local, &path);
-        let captured = captured.map_err(|source| DriverError::Capture { path, source })?;
-        Ok(AnyDevice::UdpCaptured(captured))
+        captured.map(AnyDevice::Captured).map_err(|source| DriverError::Capture { path, source })
     }
 
     /// The capture file of a poll loop: loops after the first have their number in its name.
@@ -290,13 +291,30 @@ impl Driver {
     }
 }
 
-/// Becomes a participant; a number that is asked for is taken over from one that is dead.
-fn attach(pool: &Pool, index: Option<u32>) -> Result<Participant, dmrpc_cxl::AttachError> {
+/// How long a memory node may take to recover the earlier user of a slot.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at whether it has.
+const RECOVERY_LOOK: Duration = Duration::from_millis(2);
+
+/// Becomes a participant. A number that is asked for may be that of one that is gone: its memory
+/// node recovers what it held, and only then the slot is another's.
+fn attach(pool: &Pool, index: Option<u32>) -> Result<Participant, AttachError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let incarnation = now.as_nanos() as u64;
-    match index {
-        Some(index) => pool.take_over(index, incarnation),
-        None => pool.attach(None, incarnation),
+    let Some(index) = index else { return pool.attach(None, incarnation) };
+    let end = Instant::now() + RECOVERY_PATIENCE;
+    loop {
+        let attached = match pool.has_store() {
+            true => pool.attach(Some(index), incarnation),
+            // So nobody recovers anything.
+            false => pool.take_over(index, incarnation),
+        };
+        match attached {
+            Err(AttachError::Taken { gone: true, .. }) if Instant::now() < end => {
+                std::thread::sleep(RECOVERY_LOOK);
+            }
+            done => return done,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod driver;
 mod links;
 
 pub use args::{DriverArgs, DriverKind, ZeroCopyTransmit};
-pub use device::{AnyDevice, AnyRx, AnyTx};
+pub use device::{AnyDevice, AnyRx, AnyTx, Chosen, ChosenRx, ChosenTx};
 pub use driver::{Driver, DriverError};
 pub use links::{LinkKind, LocalLinks};
 

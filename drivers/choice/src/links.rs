@@ -156,7 +156,7 @@ impl LocalLinks {
             let ip = *child_address(child).ip();
             device.learn(ip, hardware(ip));
         }
-        Ok(AnyDevice::Dpdk(device))
+        Ok(AnyDevice::plain(device))
     }
 }
 

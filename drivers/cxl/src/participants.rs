@@ -9,203 +9,23 @@
 //! [`process`](crate::process). One of another host can be silent, but silence is no death: its
 //! slot, and what it holds, stay until an operator who knows confirms it (see `lost`).
 
+#[cfg(test)]
+mod deaths;
 mod error;
 mod lost;
+#[cfg(test)]
+mod models;
+mod table;
 
-use dmrpc_core::memory::Memory;
 use dmrpc_core::time::{Duration, Instant};
 
-use crate::mapping::PoolMemory;
 use crate::process::{Fate, Observed, ProcessId};
-use crate::superblock::{Geometry, Mode};
+use crate::superblock::Mode;
 
 pub use error::AttachError;
-
-/// Bytes of a slot: two cache lines, each with a writer of its own.
-pub(crate) const SLOT_BYTES: u64 = 128;
-
-/// Places in a slot.
-mod field {
-    /// Process number, life, state.
-    pub(super) const WORD: u64 = 0;
-    pub(super) const START: u64 = 8;
-    pub(super) const HOST: u64 = 16;
-    pub(super) const INCARNATION: u64 = 24;
-    /// On a line of its own.
-    pub(super) const HEARTBEAT: u64 = 64;
-}
-
-/// What a slot is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotState {
-    /// Nobody's.
-    Free,
-    /// Taken; who it is has not been written in full.
-    Joining,
-    /// In use.
-    Live,
-    /// Its participant said goodbye; what it held is not freed yet.
-    Left,
-    /// Its participant is dead; what it held is not freed yet.
-    Dead,
-}
-
-/// A slot's first word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word {
-    pid: u32,
-    life: u32,
-    state: SlotState,
-}
-
-const LIFE_MAX: u32 = (1 << 28) - 1;
-
-impl Word {
-    fn of(bits: u64) -> Option<Self> {
-        let state = match bits & 0xF {
-            0 => SlotState::Free,
-            1 => SlotState::Joining,
-            2 => SlotState::Live,
-            3 => SlotState::Left,
-            4 => SlotState::Dead,
-            _ => return None,
-        };
-        Some(Self { pid: (bits >> 32) as u32, life: (bits >> 4) as u32 & LIFE_MAX, state })
-    }
-
-    fn bits(self) -> u64 {
-        u64::from(self.pid) << 32 | u64::from(self.life) << 4 | self.state as u64
-    }
-}
-
-/// The table of participants of a pool.
-#[derive(Clone, Debug)]
-pub(crate) struct Table {
-    memory: PoolMemory,
-    base: u64,
-    slots: u32,
-    mode: Mode,
-}
-
-impl Table {
-    pub(crate) fn new(memory: PoolMemory, geometry: &Geometry) -> Self {
-        Self {
-            memory,
-            base: geometry.participants_offset,
-            slots: geometry.participants as u32,
-            mode: geometry.mode,
-        }
-    }
-
-    fn is_in_flush_mode(&self) -> bool {
-        self.mode == Mode::Flush
-    }
-
-    fn at(&self, index: u32, field: u64) -> u64 {
-        self.base + u64::from(index) * SLOT_BYTES + field
-    }
-
-    fn load(&self, index: u32, field: u64) -> u64 {
-        let at = self.at(index, field);
-        if self.mode == Mode::Flush {
-            self.memory.flush(at, 8);
-        }
-        self.memory.load_u64(at)
-    }
-
-    fn store(&self, index: u32, field: u64, value: u64) {
-        let at = self.at(index, field);
-        self.memory.store_u64(at, value);
-        if self.mode == Mode::Flush {
-            self.memory.flush(at, 8);
-        }
-    }
-
-    /// The word; one that makes no sense was written by nobody who may, and its slot is not used.
-    fn word(&self, index: u32) -> Option<Word> {
-        Word::of(self.load(index, field::WORD))
-    }
-
-    /// Puts `new` where `current` is. Without atomics across hosts a slot has one writer at a
-    /// time by agreement: its participant from joining to its end, the memory node afterwards.
-    fn replace(&self, index: u32, current: Word, new: Word) -> bool {
-        match self.mode {
-            Mode::Coherent => {
-                let at = self.at(index, field::WORD);
-                self.memory.compare_exchange_u64(at, current.bits(), new.bits()).is_ok()
-            }
-            Mode::Flush => {
-                let is_current = self.word(index) == Some(current);
-                if is_current {
-                    self.store(index, field::WORD, new.bits());
-                }
-                is_current
-            }
-        }
-    }
-
-    fn process(&self, index: u32, word: Word) -> ProcessId {
-        let known = word.state != SlotState::Joining;
-        let start = if known { self.load(index, field::START) } else { 0 };
-        let host = self.load(index, field::HOST);
-        // Who died while joining did so on this host, or is judged by whoever shares its host.
-        let host = if known || host != 0 { host } else { crate::process::own_host() };
-        ProcessId { pid: word.pid, start, host }
-    }
-
-    /// A participant, but `own`, whose process is not known to be gone, if there is one. With
-    /// `sure`, only one that is known to live.
-    pub(crate) fn anybody_but(&self, own: Option<u32>, sure: bool) -> Option<(u32, ProcessId)> {
-        (0..self.slots).filter(|index| Some(*index) != own).find_map(|index| {
-            let word = self.word(index)?;
-            if matches!(word.state, SlotState::Free | SlotState::Left | SlotState::Dead) {
-                return None;
-            }
-            let id = self.process(index, word);
-            match Observed::new(id).fate() {
-                Fate::Alive => Some((index, id)),
-                Fate::Unknown if !sure => Some((index, id)),
-                Fate::Unknown | Fate::Gone => None,
-            }
-        })
-    }
-
-    /// Frees slot `index` if its participant has left, or its process is known to be gone.
-    pub(crate) fn end_if_gone(&self, index: u32) {
-        if index >= self.slots {
-            return;
-        }
-        let Some(word) = self.word(index) else { return };
-        let gone = match word.state {
-            SlotState::Free => false,
-            SlotState::Left | SlotState::Dead => true,
-            _ => Observed::new(self.process(index, word)).fate() == Fate::Gone,
-        };
-        let free = Word { pid: 0, state: SlotState::Free, ..word };
-        if gone {
-            self.replace(index, word, free);
-        }
-    }
-
-    /// Takes slot `index`.
-    fn take(&self, index: u32, incarnation: u64) -> Option<Word> {
-        let found = self.word(index)?;
-        if found.state != SlotState::Free || found.life == LIFE_MAX {
-            return None;
-        }
-        let own = ProcessId::own();
-        let joining = Word { pid: own.pid, life: found.life + 1, state: SlotState::Joining };
-        if !self.replace(index, found, joining) {
-            return None;
-        }
-        self.store(index, field::HOST, own.host);
-        self.store(index, field::START, own.start);
-        self.store(index, field::INCARNATION, incarnation);
-        let live = Word { state: SlotState::Live, ..joining };
-        self.store(index, field::WORD, live.bits());
-        Some(live)
-    }
-}
+pub use table::SlotState;
+pub(crate) use table::{SLOT_BYTES, Table};
+use table::{Word, field};
 
 /// A place in a pool, given up when dropped.
 #[derive(Debug)]
@@ -225,15 +45,16 @@ impl Participant {
         incarnation: u64,
     ) -> Result<Self, AttachError> {
         let slots = table.slots;
+        let own = ProcessId::own();
         let (index, word) = match index {
             Some(index) if index >= slots => return Err(AttachError::NoSlot { index, slots }),
-            Some(index) => match table.take(index, incarnation) {
+            Some(index) => match table.take(index, incarnation, own) {
                 Some(word) => (index, word),
                 None => return Err(taken(&table, index)),
             },
             None if table.mode == Mode::Flush => return Err(AttachError::SlotNeeded),
             None => (1..slots)
-                .find_map(|index| table.take(index, incarnation).map(|word| (index, word)))
+                .find_map(|index| table.take(index, incarnation, own).map(|word| (index, word)))
                 .ok_or(AttachError::Full { slots })?,
         };
         Ok(Self { table, index, word, incarnation, beats: 0 })
@@ -268,8 +89,7 @@ impl Participant {
 
 impl Drop for Participant {
     fn drop(&mut self) {
-        let left = Word { state: SlotState::Left, ..self.word };
-        self.table.replace(self.index, self.word, left);
+        self.table.leave(self.index, self.word);
     }
 }
 
@@ -302,6 +122,14 @@ pub enum Event {
     /// A participant's process is gone. What it held is to be recovered, and then
     /// [`Watch::release`] called.
     Died {
+        /// The slot.
+        index: u32,
+        /// The process that it was.
+        pid: u32,
+    },
+    /// A participant's slot is another's already, without [`Watch::release`]: what the earlier one
+    /// has at the memory node ends. What it held is recovered when the slot is free again.
+    Replaced {
         /// The slot.
         index: u32,
         /// The process that it was.
@@ -368,32 +196,41 @@ impl Watch {
         let known = &mut self.known[index as usize];
         let word = Word::of(bits)?;
         if bits != known.bits {
+            let before = Word::of(known.bits).filter(|before| before.is_taken());
             *known = Known { bits, heard_at: now, ..Known::default() };
             match word.state {
-                SlotState::Free => return None,
+                // Somebody freed it who had no business to: nobody may take it before recovery.
+                SlotState::Free => {
+                    let pid = before?.pid;
+                    return self.declare_dead(index, word, pid);
+                }
                 SlotState::Left => return Some(Event::Left { index }),
-                SlotState::Joining | SlotState::Live | SlotState::Dead => {
+                SlotState::Dead => return self.declare_dead(index, word, word.pid),
+                SlotState::Joining | SlotState::Live => {
                     known.process = Some(Observed::new(self.table.process(index, word)));
                 }
+            }
+            if let Some(before) = before.filter(|before| before.life != word.life) {
+                return Some(Event::Replaced { index, pid: before.pid });
             }
             if word.state == SlotState::Live {
                 return Some(Event::Joined { index, pid: word.pid });
             }
         }
-        match known.process.as_ref()?.fate() {
-            Fate::Alive => None,
-            Fate::Gone => self.declare_dead(index, word),
+        match known.process.as_mut()?.fate() {
+            Fate::Alive | Fate::Unseen => None,
+            Fate::Gone => self.declare_dead(index, word, word.pid),
             Fate::Unknown => self.listen(index, now),
         }
     }
 
-    fn declare_dead(&mut self, index: u32, word: Word) -> Option<Event> {
+    fn declare_dead(&mut self, index: u32, word: Word, pid: u32) -> Option<Event> {
         let dead = Word { state: SlotState::Dead, ..word };
         if word.state != SlotState::Dead && !self.table.replace(index, word, dead) {
             return None;
         }
         self.known[index as usize] = Known { bits: dead.bits(), ..Known::default() };
-        Some(Event::Died { index, pid: word.pid })
+        Some(Event::Died { index, pid })
     }
 
     /// Has a participant of another host been heard of?
@@ -415,20 +252,13 @@ impl Watch {
     /// Returns whether there was one: a participant of this host, or one that was heard of within
     /// the lease, is not declared dead by anybody's word.
     pub fn confirm_lost(&mut self, index: u32) -> bool {
-        let Some(known) = self.known.get_mut(index as usize) else { return false };
+        let Some(known) = self.known.get(index as usize) else { return false };
         if !known.silent {
             return false;
         }
         let Some(word) = Word::of(known.bits) else { return false };
-        let dead = Word { state: SlotState::Dead, ..word };
-        if !self.table.replace(index, word, dead) {
-            return false;
-        }
-        // Its host is gone, so its process is: a process that never was says so.
-        let nobody = ProcessId { pid: u32::MAX >> 1, start: 1, host: crate::process::own_host() };
-        known.bits = dead.bits();
-        known.process = Some(Observed::new(nobody));
-        true
+        // The next look finds it.
+        self.table.replace(index, word, Word { state: SlotState::Dead, ..word })
     }
 
     /// Frees the slot of a participant that left or died, once what it held is back.
@@ -436,10 +266,9 @@ impl Watch {
         if let Some(word) = self.table.word(index)
             && matches!(word.state, SlotState::Left | SlotState::Dead)
         {
-            let free = Word { pid: 0, state: SlotState::Free, ..word };
-            self.table.store(index, field::HOST, 0);
-            self.table.store(index, field::WORD, free.bits());
-            self.known[index as usize] = Known { bits: free.bits(), ..Known::default() };
+            self.table.clear(index, word);
+            let bits = Word { pid: 0, state: SlotState::Free, ..word }.bits();
+            self.known[index as usize] = Known { bits, ..Known::default() };
         }
     }
 }

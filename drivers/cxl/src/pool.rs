@@ -1,8 +1,7 @@
 //! A pool: a mapping with a superblock, participants, rings and room for a store.
 
-use std::fmt;
 use std::fs::TryLockError;
-use std::path::PathBuf;
+use std::path::Path;
 
 use dmrpc_core::memory::Memory;
 use dmrpc_core::time::Duration;
@@ -10,14 +9,20 @@ use dmrpc_core::time::Duration;
 use crate::direct::Direct;
 use crate::mapping::{Mapping, PoolMemory};
 use crate::participants::{AttachError, Participant, Table, Watch};
-use crate::process::ProcessId;
+use crate::process::{Fate, Observed, ProcessId};
 use crate::ring;
-use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES, VERSION};
+use crate::superblock::{Found, Geometry, Mode, SUPERBLOCK_BYTES};
 
+mod error;
 mod protected;
+
+pub use error::PoolError;
 
 /// Datagrams that a ring holds unless another number is asked for.
 pub const RING_SLOTS: u16 = 64;
+
+/// Most participants of a pool.
+const PARTICIPANTS_MAX: u32 = 1024;
 
 /// How a pool is laid out, beside its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl PoolConfig {
             true => Ok(()),
             false => Err(PoolError::Range { what, given, min, max }),
         };
-        range("participants", self.participants, 2, 1024)?;
+        range("participants", self.participants, 2, PARTICIPANTS_MAX)?;
         let most = ring::PARTICIPANTS_MAX.min(self.participants);
         range("participants with rings", self.ring_participants, 0, most)?;
         range("datagrams in a ring", self.ring_slots, 2, 4096)?;
@@ -62,153 +67,6 @@ impl PoolConfig {
         range("bytes of a datagram", self.datagram_bytes, 64, 65_507)
     }
 }
-
-/// Why there is no pool to be had.
-#[derive(Debug)]
-pub enum PoolError {
-    /// The memory is too small.
-    TooSmall {
-        /// The pool's path.
-        path: PathBuf,
-        /// Bytes there are.
-        bytes: u64,
-        /// Bytes that are needed.
-        needed: u64,
-    },
-    /// There is no pool: it is blank.
-    Blank {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It holds something that is no pool.
-    Foreign {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a pool of another version of the format.
-    OtherVersion {
-        /// The pool's path.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-    },
-    /// Its superblock is damaged.
-    Damaged {
-        /// The pool's path.
-        path: PathBuf,
-    },
-    /// It is in another coherence mode.
-    OtherMode {
-        /// The pool's path.
-        path: PathBuf,
-        /// The pool's.
-        found: Mode,
-        /// The one asked for.
-        wanted: Mode,
-    },
-    /// Somebody uses it.
-    InUse {
-        /// The pool's path.
-        path: PathBuf,
-        /// The participant.
-        participant: u32,
-        /// Its process.
-        pid: u32,
-        /// Whether that is on another host, where nobody here can know whether it lives.
-        elsewhere: bool,
-    },
-    /// Somebody else is formatting it.
-    BeingFormatted {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A number of the layout is out of range.
-    Range {
-        /// Which.
-        what: &'static str,
-        /// The number given.
-        given: u32,
-        /// The smallest possible.
-        min: u32,
-        /// The largest possible.
-        max: u32,
-    },
-    /// The number of datagrams in a ring is no power of two.
-    NotPowerOfTwo {
-        /// The number given.
-        given: u32,
-    },
-    /// Too many rings for flush mode, where each has to be polled.
-    RingsInFlushMode {
-        /// The number of participants with rings that was given.
-        given: u32,
-    },
-}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooSmall { path, bytes, needed } => write!(
-                f,
-                "pool {}: {bytes} bytes are too few: give {needed} or more",
-                path.display()
-            ),
-            Self::Blank { path } => write!(
-                f,
-                "pool {}: is not formatted: start dmrpc-mn --pool on it first",
-                path.display()
-            ),
-            Self::Foreign { path } => write!(
-                f,
-                "pool {}: holds something that is not a pool; to overwrite it, format by force",
-                path.display()
-            ),
-            Self::OtherVersion { path, found } => write!(
-                f,
-                "pool {}: has format version {found}, this program speaks {VERSION}; to overwrite \
-                 it, format by force",
-                path.display()
-            ),
-            Self::Damaged { path } => write!(
-                f,
-                "pool {}: its superblock is damaged; to overwrite it, format by force",
-                path.display()
-            ),
-            Self::OtherMode { path, found, wanted } => write!(
-                f,
-                "pool {}: is in {found} mode, not in {wanted} mode; give --coherence {found}",
-                path.display()
-            ),
-            Self::InUse { path, participant, pid, elsewhere: false } => write!(
-                f,
-                "pool {}: is in use by process {pid} (participant {participant}); end it first",
-                path.display()
-            ),
-            Self::InUse { path, participant, pid, elsewhere: true } => write!(
-                f,
-                "pool {}: is in use by process {pid} of another host (participant {participant}); \
-                 if that host is known to be gone, format by force",
-                path.display()
-            ),
-            Self::BeingFormatted { path } => {
-                write!(f, "pool {}: another process is formatting it", path.display())
-            }
-            Self::Range { what, given, min, max } => {
-                write!(f, "{given} {what} are not possible: give {min} to {max}")
-            }
-            Self::NotPowerOfTwo { given } => {
-                write!(f, "{given} datagrams in a ring are not possible: give a power of two")
-            }
-            Self::RingsInFlushMode { given } => write!(
-                f,
-                "{given} participants with rings are too many in flush mode: give at most {}",
-                ring::DIRECT_MAX
-            ),
-        }
-    }
-}
-
-impl std::error::Error for PoolError {}
 
 /// How far formatting may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,16 +139,16 @@ impl Pool {
         match Geometry::find(&memory) {
             Found::Blank => {}
             Found::Foreign if force => {}
-            Found::OtherVersion(_) | Found::Damaged if force => {}
+            Found::OtherVersion(_) | Found::Damaged if force => {
+                nobody_is_found(&mapping, &memory)?;
+            }
             Found::Foreign => return Err(PoolError::Foreign { path: path() }),
             Found::OtherVersion(found) => {
                 return Err(PoolError::OtherVersion { path: path(), found });
             }
             Found::Damaged => return Err(PoolError::Damaged { path: path() }),
-            Found::Pool(found) if found.pool_bytes <= bytes => {
-                nobody_uses(&mapping, &memory, &found, force)?;
-            }
-            Found::Pool(_) => {}
+            // Even if it has become shorter since: those who mapped it may go on.
+            Found::Pool(found) => nobody_uses(&mapping, &memory, &found, force)?,
         }
         // The word that makes it a pool goes first and comes back last.
         memory.store_u64(0, 0);
@@ -331,6 +189,23 @@ impl Pool {
             return Err(PoolError::OtherMode { path: path(), found, wanted: mode });
         }
         Ok(Self { mapping, memory, geometry, spans_hosts: false })
+    }
+
+    /// Bytes that the page store of a pool of `bytes` bytes at `path` would have.
+    ///
+    /// # Errors
+    /// [`PoolError`]: there cannot be such a pool.
+    pub fn store_bytes_of(
+        path: &Path,
+        bytes: u64,
+        mode: Mode,
+        config: &PoolConfig,
+    ) -> Result<u64, PoolError> {
+        config.check()?;
+        let geometry = Geometry::lay_out(mode, bytes, (0, [0; 2]), config);
+        let needed = needed_bytes(mode, config);
+        let too_small = || PoolError::TooSmall { path: path.to_owned(), bytes, needed };
+        geometry.map(|geometry| geometry.store_bytes).ok_or_else(too_small)
     }
 
     /// Whether `mapping` is blank: no pool, and nothing else.
@@ -420,19 +295,40 @@ impl Pool {
     }
 
     /// As [`Pool::attach`] to a given slot, after whoever had it and is known to be dead, or has
-    /// left: what that one held is the caller's to recover.
+    /// left. For memory nodes, whose store recovers their own earlier life, and for pools without
+    /// a store: where there is one, what another participant held is in it, and its slot becomes
+    /// free when the memory node has recovered that.
     ///
     /// # Errors
-    /// [`AttachError::Taken`] while its process lives, or may live on another host.
+    /// [`AttachError::Taken`] while its process lives, or may live on another host, and for others
+    /// than the memory node until the slot is free.
     pub fn take_over(&self, index: u32, incarnation: u64) -> Result<Participant, AttachError> {
-        self.table().end_if_gone(index);
+        if index == 0 || !self.has_store() {
+            self.end_if_gone(index);
+        }
         self.attach(Some(index), incarnation)
     }
 
+    /// Whether there is a page store in the pool.
+    pub fn has_store(&self) -> bool {
+        let at = self.geometry.store_offset;
+        if self.geometry.mode == Mode::Flush {
+            self.memory.flush(at, 8);
+        }
+        self.memory.load_u64(at) != 0
+    }
+
     /// Frees the slots of participants that left or died: for pools without a memory node, which
-    /// have nothing that they held.
+    /// have nothing that they held. Where there is a store, its memory node does that.
     pub fn free_left(&self) {
-        (0..self.geometry().participants as u32).for_each(|index| self.table().end_if_gone(index));
+        if !self.has_store() {
+            (0..self.geometry().participants as u32).for_each(|index| self.end_if_gone(index));
+        }
+    }
+
+    fn end_if_gone(&self, index: u32) {
+        let is_gone = |id| Observed::new(id).fate() == Fate::Gone;
+        self.table().end_if_gone(index, ProcessId::own(), is_gone);
     }
 
     /// Begins to watch all participants but `own`.
@@ -459,6 +355,14 @@ fn nobody_uses(
     force: bool,
 ) -> Result<(), PoolError> {
     in_use(mapping, Table::new(memory.clone(), found).anybody_but(None, force))
+}
+
+/// As far as can be told where no superblock says what there is: the participants' table of each
+/// version began in the same place.
+fn nobody_is_found(mapping: &Mapping, memory: &PoolMemory) -> Result<(), PoolError> {
+    let (base, slots) = (SUPERBLOCK_BYTES, PARTICIPANTS_MAX);
+    let table = Table::at_offset(memory.clone(), base, slots, Mode::Coherent);
+    in_use(mapping, table.anybody_here())
 }
 
 fn in_use(mapping: &Mapping, user: Option<(u32, ProcessId)>) -> Result<(), PoolError> {

@@ -191,7 +191,9 @@ pub(crate) fn open_process(pid: u32) -> io::Result<OwnedFd> {
 pub(crate) fn is_readable(file: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one live pollfd is passed, and no time to wait.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    let count = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    // What the kernel says of a descriptor that is none is not that it is readable.
+    count > 0 && poll.revents & libc::POLLIN != 0
 }
 
 #[cfg(test)]

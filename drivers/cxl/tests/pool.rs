@@ -168,6 +168,103 @@ fn a_pool_in_use_is_not_formatted() {
     assert!(format(&path, Mode::Coherent, Overwrite::Unused).is_ok());
 }
 
+/// Those who mapped a pool go on with it, whatever became of its first page or its length.
+#[test]
+fn a_pool_that_was_spoilt_or_became_shorter_is_not_formatted_while_it_is_used() {
+    let path = Path::new("spoilt");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let user = pool.attach(Some(3), 7).expect("free");
+    let formatted = |bytes: u64, overwrite| {
+        let (mapping, _) = Mapping::create(&path.0, bytes).expect("tmpfs");
+        let config = PoolConfig { ring_participants: 4, ..PoolConfig::default() };
+        Pool::format(mapping, Mode::Coherent, &config, (5, [7; 2]), overwrite)
+    };
+    for (offset, mask) in [(0, 1), (40, 1)] {
+        let memory = pool.memory();
+        memory.store_u64(offset, memory.load_u64(offset) ^ mask);
+        let before = bytes(&path);
+        let error = formatted(BYTES, Overwrite::Anything).expect_err("in use");
+        assert!(matches!(error, PoolError::InUse { participant: 3, .. }), "{error}");
+        assert!(bytes(&path) == before, "a refusal wrote into the pool");
+        memory.store_u64(offset, memory.load_u64(offset) ^ mask);
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(&path.0).expect("it is there");
+    let shorter = BYTES - (1 << 20);
+    file.set_len(shorter).expect("tmpfs");
+    for overwrite in [Overwrite::Unused, Overwrite::Anything] {
+        let error = formatted(shorter, overwrite).expect_err("in use");
+        assert!(matches!(error, PoolError::InUse { participant: 3, .. }), "{error}");
+    }
+    drop(user);
+    formatted(shorter, Overwrite::Unused).expect("nobody uses it");
+}
+
+/// What a participant held is in the store: it comes back before its slot is another's.
+#[test]
+fn a_slot_is_not_taken_over_before_the_memory_node_has_recovered_it() {
+    let path = Path::new("over");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let node = pool.attach(Some(0), 1).expect("the memory node");
+    let mut watch = pool.watch(&node, Duration::from_secs(10));
+    pool.store_memory().store_u64(0, 1);
+    assert!(pool.has_store());
+    drop(pool.attach(Some(2), 1).expect("free"));
+    pool.free_left();
+    let error = pool.take_over(2, 2).expect_err("not recovered");
+    assert!(matches!(error, AttachError::Taken { index: 2, gone: true, .. }), "{error}");
+    assert_eq!(watch.look(Instant::ZERO), Some(Event::Left { index: 2 }));
+    watch.release(2);
+    assert_eq!(pool.take_over(2, 2).expect("recovered").life(), 2);
+}
+
+/// A slot that changed hands without its memory node: that its earlier user ended is noticed.
+#[test]
+fn an_end_behind_the_memory_nodes_back_is_noticed() {
+    let path = Path::new("back");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let node = pool.attach(Some(0), 1).expect("the memory node");
+    let mut watch = pool.watch(&node, Duration::from_secs(10));
+    let [one, two] = [2, 3].map(|index| pool.attach(Some(index), 1).expect("free"));
+    let pid = std::process::id();
+    assert_eq!(watch.look(Instant::ZERO), Some(Event::Joined { index: 2, pid }));
+    assert_eq!(watch.look(Instant::ZERO), Some(Event::Joined { index: 3, pid }));
+    drop(one);
+    drop(two);
+    // There is no store yet, so slots can be taken over.
+    let next = pool.take_over(2, 2).expect("it left");
+    pool.free_left();
+    let events: Vec<_> = std::iter::from_fn(|| watch.look(Instant::ZERO)).collect();
+    assert_eq!(events, [Event::Replaced { index: 2, pid }, Event::Died { index: 3, pid }]);
+    assert!(next.is_attached());
+    let error = pool.attach(Some(3), 2).expect_err("not before it was recovered");
+    assert!(matches!(error, AttachError::Taken { index: 3, gone: true, .. }), "{error}");
+    watch.release(2);
+    watch.release(3);
+    assert!(next.is_attached(), "its slot is not the earlier one's");
+    assert_eq!(pool.attach(Some(3), 2).expect("free").life(), 2);
+}
+
+/// Whom a memory node that died had declared dead is recovered by the next one.
+#[test]
+fn a_verdict_outlives_the_memory_node() {
+    let path = Path::new("verdict");
+    let mut pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    pool.declare_coherent_hosts();
+    let node = pool.attach(Some(0), 1).expect("the memory node");
+    let far = pool.attach(Some(5), 1).expect("free");
+    make_foreign(&pool, 5);
+    let lease = Duration::from_secs(10);
+    let mut watch = pool.watch(&node, lease);
+    let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+    while watch.look(at(0)).is_some() {}
+    assert_eq!(watch.look(at(11)), Some(Event::Silent { index: 5 }));
+    assert!(watch.confirm_lost(5));
+    // It dies before it has noticed that.
+    let mut watch = pool.watch(&node, lease);
+    assert!(matches!(watch.look(at(12)), Some(Event::Died { index: 5, .. })));
+    std::mem::forget(far);
+}
+
 #[test]
 fn slots_are_taken_once() {
     let path = Path::new("slots");

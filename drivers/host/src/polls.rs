@@ -170,6 +170,16 @@ impl<H: Host> Host for Sampled<H> {
         self.host.absorb(sink, offset, bytes);
     }
 
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        self.host.place(sink, offset, bytes)
+    }
+
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        self.host.look(source, offset, bytes)
+    }
+
     fn abandon(&mut self, sink: Sink) {
         self.host.abandon(sink);
     }
@@ -205,8 +215,8 @@ impl<H: Host> Host for Sampled<H> {
     }
 
     #[inline]
-    fn lend(&mut self, source: Source, offset: u32, bytes: u32) -> Option<Loan> {
-        self.host.lend(source, offset, bytes)
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        self.host.lend(source, offset, least, most)
     }
 
     #[inline]

@@ -49,7 +49,9 @@ const SLOTS: u16 = 16;
 /// The clock's step between polls, in nanoseconds: about what a poll takes.
 const STEP_NS: u64 = 2_000;
 
-/// Messages of a turn of `--parts`.
+/// Turns of `--parts`.
+const TURNS: usize = 41;
+/// Messages of a turn.
 const MESSAGES_A_TURN: u64 = 16;
 
 /// A program with a buffer for each call.
@@ -76,6 +78,13 @@ impl Host for Program {
             buffer[offset as usize..][..bytes.len()].copy_from_slice(bytes);
         }
     }
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        if self.visits {
+            return None;
+        }
+        Some(&mut self.buffers[sink.0 as usize][offset as usize..][..bytes as usize])
+    }
     fn abandon(&mut self, _: Sink) {}
     fn request(
         &mut self,
@@ -91,6 +100,10 @@ impl Host for Program {
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         let buffer = &self.buffers[source.0 as usize];
         out.copy_from_slice(&buffer[offset as usize..][..out.len()]);
+    }
+    #[inline]
+    fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
+        Some(&self.buffers[source.0 as usize][offset as usize..][..bytes as usize])
     }
     fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
@@ -127,7 +140,7 @@ impl World {
     fn new(in_flight: usize, bytes: usize, parts: Parts) -> Self {
         let pool = vec![0; POOL_BYTES as usize / 8].leak();
         let config = StoreConfig::for_pool_bytes(POOL_BYTES);
-        let store = Store::format(Plain::new(pool), &config).expect("a pool");
+        let store = Store::format(Plain::lasting(pool), &config).expect("a pool");
         let identity = Identity { memory_node: 1, incarnation: 1, key: RefKey([3; 16]) };
         let holders = vec![SessionHolder::default()].leak();
         let transfers = vec![Transfer::default(); usize::from(SLOTS)].leak();
@@ -261,7 +274,8 @@ fn main() {
             world.run(*region, MESSAGES_A_TURN, in_flight as usize, bytes);
             (MESSAGES_A_TURN * bytes * 8) as f64 / started.elapsed().as_secs_f64() / 1e9
         };
-        return parts::compare("Gbit/s", make, work);
+        let mut worlds = parts::ROWS.map(|(_, parts)| make(parts));
+        return parts::compare("Gbit/s", TURNS, |row, _| work(&mut worlds[row]));
     }
     let mut world = World::new(in_flight as usize, bytes as usize, Parts::of_flags(flag));
     let region = world.prepare(bytes);

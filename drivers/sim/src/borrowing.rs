@@ -16,7 +16,7 @@ use crate::random::Random;
 const WAITING_MAX: usize = 256;
 
 /// How long loans are kept, and what is lost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Keeping {
     /// Flushes until a datagram's bytes are read, at most.
     pub read_after_max: u64,
@@ -24,6 +24,8 @@ pub struct Keeping {
     pub return_after_max: u64,
     /// Of so many datagrams one is lost; 0 for none.
     pub lose_one_in: u64,
+    /// Of so many datagrams one has a bit flipped; 0 for none.
+    pub spoil_one_in: u64,
 }
 
 /// A datagram whose bytes have not been read yet.
@@ -119,6 +121,10 @@ impl<D: Device> BorrowingTx<'_, D> {
         };
         out[..head].copy_from_slice(&datagram.head);
         datagram.loan.copy_to(&mut out[head..]);
+        if keeping.spoil_one_in > 0 && random.below(keeping.spoil_one_in) == 0 {
+            let bit = random.below(8 * out.len() as u64);
+            out[bit as usize / 8] ^= 1 << (bit % 8);
+        }
         true
     }
 }

@@ -56,7 +56,7 @@ mod borrowing {
         fn open(&mut self, count: usize) -> Vec<(Borrowing<MemoryDevice>, SocketAddrV4)> {
             let address = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4000);
             let (a, b) = pair(address(1), address(2), 1472, BURSTS);
-            let keeping = Keeping { read_after_max: 3, return_after_max: 9, lose_one_in: 0 };
+            let keeping = Keeping { read_after_max: 3, return_after_max: 9, ..Keeping::default() };
             let late = |device| Borrowing::new(device, keeping, 1);
             [(late(a), address(1)), (late(b), address(2))].into_iter().take(count).collect()
         }

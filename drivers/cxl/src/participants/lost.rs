@@ -7,7 +7,8 @@
 
 use dmrpc_core::memory::Memory;
 
-use super::{SlotState, Table, Watch, field};
+use super::table::field;
+use super::{Table, Watch};
 use crate::superblock::LOST_HOST;
 
 impl Table {
@@ -27,8 +28,7 @@ impl Table {
     /// The host of a slot's participant; `None` if there is none.
     pub(crate) fn host_of(&self, index: u32) -> Option<u64> {
         let word = self.word(index)?;
-        let is_there = matches!(word.state, SlotState::Joining | SlotState::Live);
-        is_there.then(|| self.load(index, field::HOST))
+        word.is_taken().then(|| self.load(index, field::HOST))
     }
 
     /// A participant of another host than this, and that host.

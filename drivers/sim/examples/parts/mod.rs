@@ -7,9 +7,6 @@ use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::control::Features;
 
-/// Turns that each has, an odd number.
-const TURNS: usize = 41;
-
 /// Which safeguards are on.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts {
@@ -56,7 +53,7 @@ const OFF: Parts =
 const DEFAULT: Parts = Parts { integrity: true, leases: true, congestion: true, ..OFF };
 
 /// All that are compared, the one that they are compared with first.
-const ROWS: [(&str, Parts); 8] = [
+pub(crate) const ROWS: [(&str, Parts); 8] = [
     ("all off", OFF),
     ("payload check", Parts { integrity: true, ..OFF }),
     ("leases", Parts { leases: true, ..OFF }),
@@ -67,15 +64,15 @@ const ROWS: [(&str, Parts); 8] = [
     ("encryption", Parts { encrypt: true, ..DEFAULT }),
 ];
 
-/// Prints a line for each: the median rate of `work`, in `unit`, and how much of the rate with all
-/// off it takes, turn by turn (median and quartiles).
-pub(crate) fn compare<W>(unit: &str, make: impl Fn(Parts) -> W, work: impl Fn(&mut W) -> f64) {
-    let mut worlds = ROWS.map(|(_, parts)| make(parts));
-    let mut rates = ROWS.map(|_| Vec::with_capacity(TURNS));
+/// Prints a line for each: the median rate that `rate_of` finds for that row, in `unit`, and how
+/// much of the rate with all off it takes, turn by turn (median and quartiles), in so many turns,
+/// an odd number.
+pub(crate) fn compare(unit: &str, turns: usize, mut rate_of: impl FnMut(usize, Parts) -> f64) {
+    let mut rates = ROWS.map(|_| Vec::with_capacity(turns));
     // The first turn warms up.
-    for turn in 0..=TURNS {
-        for (world, rates) in worlds.iter_mut().zip(&mut rates) {
-            let rate = work(world);
+    for turn in 0..=turns {
+        for (row, rates) in rates.iter_mut().enumerate() {
+            let rate = rate_of(row, ROWS[row].1);
             if turn > 0 {
                 rates.push(rate);
             }
@@ -84,7 +81,7 @@ pub(crate) fn compare<W>(unit: &str, make: impl Fn(Parts) -> W, work: impl Fn(&m
     for ((name, _), of_row) in ROWS.iter().zip(&rates) {
         let taken = of_row.iter().zip(&rates[0]).map(|(rate, off)| 100.0 * (1.0 - rate / off));
         let (taken, rate) = (sorted(taken.collect()), sorted(of_row.clone()));
-        let at = |values: &[f64], quarter: usize| values[(TURNS - 1) * quarter / 4];
+        let at = |values: &[f64], quarter: usize| values[(turns - 1) * quarter / 4];
         println!(
             "{name:<20} {:>12.2} {unit}, {:>5.1} % less ({:.1} to {:.1})",
             at(&rate, 2),
