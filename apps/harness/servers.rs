@@ -18,6 +18,7 @@ use dmrpc_host::local::{LocalError, LocalProcess};
 use crate::args::{Args, Driver as LocalDriver};
 use crate::error::AppError;
 use crate::local_pool::LocalPool;
+use crate::raw::RAW_DEVICES;
 use crate::said::Said;
 
 /// How long a child may take until it serves.
@@ -175,7 +176,10 @@ impl Servers {
             network: match args.local {
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
-                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args, endpoints(needed))?),
+                Some(LocalDriver::Cxl) => {
+                    let raw = if args.raw { RAW_DEVICES } else { 0 };
+                    Network::Pool(LocalPool::make(args, endpoints(needed) + raw)?)
+                }
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
         };
@@ -247,24 +251,28 @@ impl Servers {
     /// where it is.
     ///
     /// # Errors
-    /// [`AppError::Device`].
-    pub fn device(&self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
+    /// [`AppError::Device`], and [`AppError::Local`] if a child has ended.
+    pub fn device(&mut self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
         self.open_device(bind, |server| !server.is_raw())
     }
 
     /// Opens a device that reaches one of the raw servers.
     ///
     /// # Errors
-    /// [`AppError::Device`].
-    pub fn raw_device(&self, args: &Args, server: Server) -> Result<AnyDevice, AppError> {
+    /// As [`Servers::device`].
+    pub fn raw_device(&mut self, args: &Args, server: Server) -> Result<AnyDevice, AppError> {
         self.open_device(args.bind, |other| other == server)
     }
 
     fn open_device(
-        &self,
+        &mut self,
         bind: SocketAddrV4,
         reaches: impl Fn(Server) -> bool,
     ) -> Result<AnyDevice, AppError> {
+        if matches!(self.network, Network::Pool(_)) {
+            // It frees the number of an endpoint that was closed, which it cannot while stopped.
+            self.activate(Server::MemoryNode)?;
+        }
         match &self.network {
             Network::Driver(driver) => Ok(driver.endpoint(bind)?),
             Network::Pool(pool) => {

@@ -20,7 +20,7 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
 /// Runs all programs with `link` and looks at each row.
 fn all(link: &str, driver: &str) {
     for (program, flags, wanted) in PROGRAMS {
-        let line = format!("{link} {flags} --pool-size 64MiB --idle yield");
+        let line = format!("{link} {flags} --pool-size 256MiB --idle yield");
         let rows = rows(program, &line);
         assert!(rows.iter().any(|row| row["op"] == wanted), "{program} {line}: no {wanted}");
         for row in &rows {
