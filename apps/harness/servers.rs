@@ -4,11 +4,9 @@
 //! compared has to run on the same core. So one of them runs at a time; the others are stopped
 //! (SIGSTOP) until it is their turn.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dmrpc_choice::{AnyDevice, Driver, LinkKind, LocalLinks};
@@ -21,6 +19,7 @@ use crate::args::{Args, Driver as LocalDriver};
 use crate::error::AppError;
 use crate::local_pool::LocalPool;
 use crate::raw::RAW_DEVICES;
+use crate::said::Said;
 
 /// How long a child may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,8 +27,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a stopped child may take until the kernel says so.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Marks log lines about everyday work.
-const EVERYDAY: &str = " info ";
 /// A lease that outlasts every pause of a child.
 const LOCAL_LEASE: &str = "1h";
 
@@ -205,17 +202,16 @@ impl Servers {
                     command.args(["--bind", "127.0.0.1:0"]);
                 }
             }
-            let errors = show_errors(&mut command)?;
+            let said = Said::of(&mut command)?;
             let mut process = LocalProcess::spawn(server.name(), command)?;
             let line = match process.wait_line("ready ", READY_TIMEOUT) {
                 Ok(line) => line,
                 Err(error) => {
                     drop(process);
-                    // What it said comes before what is said about it. A panic there was printed.
-                    let _ = errors.join();
-                    return Err(error.into());
+                    return Err(said.instead_of(error));
                 }
             };
+            said.ready();
             let address = line["ready ".len()..].trim().parse();
             let address = address.map_err(|_| AppError::BadReady { line })?;
             if let Network::Links(links) = &mut servers.network {
@@ -455,21 +451,6 @@ fn command(
         command.arg("--key-file").arg(file);
     }
     Ok(command)
-}
-
-/// Has a child's standard error shown, without what it says of its everyday work, by a thread that
-/// ends with the child.
-fn show_errors(command: &mut Command) -> Result<JoinHandle<()>, AppError> {
-    let (reader, writer) = std::io::pipe().map_err(AppError::Pipe)?;
-    command.stderr(writer);
-    Ok(std::thread::spawn(move || {
-        for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            if !line.contains(EVERYDAY) {
-                // Nobody to read it is no reason to stop measuring.
-                let _ = writeln!(std::io::stderr(), "{line}");
-            }
-        }
-    }))
 }
 
 /// The program `name` beside this one.

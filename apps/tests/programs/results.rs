@@ -184,6 +184,17 @@ fn the_same_programs_run_through_a_pool() {
 }
 
 #[test]
+fn encrypted_calls_run_through_a_pool() {
+    let key = crate::common::KeyFile::new("pool");
+    for mode in ["", "--coherence flush"] {
+        let line = format!("--local cxl {mode} --pool-size 64MiB {}", key.encrypt());
+        let rows = rows("simple_test", &line);
+        check("simple_test", &rows);
+        assert!(rows.iter().all(|row| row["auth"] == true), "{rows:?}");
+    }
+}
+
+#[test]
 fn the_same_programs_run_through_a_pool_in_flush_mode() {
     let rows = rows("simple_test", "--local cxl --coherence flush --pool-size 64MiB");
     check("simple_test", &rows);
