@@ -74,7 +74,7 @@ fn run(session: &mut Session<'_>) -> Result<(), AppError> {
     let sizes = args.sizes_within(&SIZES, 1..=SIZE_MAX)?;
     let numbers = args.concurrency_within(&CONCURRENCY, CONCURRENCY_MAX)?;
     let mut devices = RawDevices::if_wanted(args)?;
-    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &mut session.servers));
     let mut raw = raw.transpose()?;
     for bytes in sizes {
         for &concurrency in &numbers {

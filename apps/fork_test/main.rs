@@ -106,7 +106,7 @@ fn run(session: &mut Session<'_>, options: &Options) -> Result<(), AppError> {
     let numbers = args.concurrency_within(&CONCURRENCY, CONCURRENCY_MAX)?;
     checked(options, &sizes)?;
     let mut devices = RawDevices::if_wanted(args)?;
-    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &mut session.servers));
     let mut raw = raw.transpose()?;
     for bytes in sizes {
         for &concurrency in &numbers {

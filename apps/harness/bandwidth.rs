@@ -94,7 +94,7 @@ impl Program {
         let sizes = args.sizes_within(self.sizes, 1..=SIZE_MAX)?;
         let numbers = args.concurrency_within(self.concurrency, CONCURRENCY_MAX)?;
         let mut devices = RawDevices::if_wanted(args)?;
-        let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+        let raw = devices.as_mut().map(|devices| devices.connect(args, &mut session.servers));
         let mut raw = raw.transpose()?;
         for bytes in sizes {
             for &concurrency in &numbers {

@@ -37,21 +37,26 @@ const RECOVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`AppError::Open`].
-pub fn open(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
-    open_at(session, session.servers.client_address(), count, bytes)
+pub fn open(session: &mut Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
+    let address = session.servers.client_address();
+    open_at(session, address, count, bytes)
 }
 
 /// Opens another node beside the one that [`open`] has opened, on a port of the kernel's choice.
 ///
 /// # Errors
 /// [`AppError::Open`].
-pub fn open_beside(session: &Session<'_>, count: usize, bytes: usize) -> Result<Client, AppError> {
+pub fn open_beside(
+    session: &mut Session<'_>,
+    count: usize,
+    bytes: usize,
+) -> Result<Client, AppError> {
     let address = SocketAddrV4::new(*session.servers.client_address().ip(), 0);
     open_at(session, address, count, bytes)
 }
 
 fn open_at(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     address: SocketAddrV4,
     count: usize,
     bytes: usize,

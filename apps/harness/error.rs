@@ -45,6 +45,13 @@ pub enum AppError {
     },
     /// A child does not do what it should.
     Local(LocalError),
+    /// A child refused to start.
+    Refused {
+        /// What it is called.
+        name: String,
+        /// Why, in its own words.
+        line: String,
+    },
     /// A child said that it is ready, but not where.
     BadReady {
         /// What it said.
@@ -151,6 +158,7 @@ impl fmt::Display for AppError {
                 path.display()
             ),
             Self::Local(error) => error.fmt(f),
+            Self::Refused { name, line } => write!(f, "{name} does not start: {line}"),
             Self::BadReady { line } => write!(
                 f,
                 "a child said '{line}' where 'ready IP:PORT' was expected: rebuild all programs"

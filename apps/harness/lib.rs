@@ -37,6 +37,7 @@ pub mod places;
 pub mod raw;
 pub mod role;
 pub mod row;
+mod said;
 pub mod servers;
 pub mod session;
 pub mod train;

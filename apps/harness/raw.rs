@@ -44,6 +44,8 @@ pub struct Raw<'a> {
 
 /// The servers that [`Raw`] measures against.
 pub const RAW_SERVERS: [Server; 3] = [Server::RawSocket, Server::RawDevice, Server::RawTrain];
+/// How many devices [`RawDevices::connect`] opens, which stay open as long as it measures.
+pub(crate) const RAW_DEVICES: usize = 2;
 
 impl RawDevices {
     /// Opens the sockets if `--raw` asks for them.
@@ -71,7 +73,7 @@ impl RawDevices {
     ///
     /// # Errors
     /// They were not asked for, or a socket cannot be opened.
-    pub fn connect(&mut self, args: &Args, servers: &Servers) -> Result<Raw<'_>, AppError> {
+    pub fn connect(&mut self, args: &Args, servers: &mut Servers) -> Result<Raw<'_>, AppError> {
         let socket = match &mut self.socket {
             Some(socket) => Some((socket, servers.address(Server::RawSocket)?)),
             None => None,

@@ -4,11 +4,9 @@
 //! compared has to run on the same core. So one of them runs at a time; the others are stopped
 //! (SIGSTOP) until it is their turn.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dmrpc_choice::{AnyDevice, Driver, LinkKind, LocalLinks};
@@ -20,6 +18,8 @@ use dmrpc_host::local::{LocalError, LocalProcess};
 use crate::args::{Args, Driver as LocalDriver};
 use crate::error::AppError;
 use crate::local_pool::LocalPool;
+use crate::raw::RAW_DEVICES;
+use crate::said::Said;
 
 /// How long a child may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +27,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a stopped child may take until the kernel says so.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Marks log lines about everyday work.
-const EVERYDAY: &str = " info ";
 /// A lease that outlasts every pause of a child.
 const LOCAL_LEASE: &str = "1h";
 
@@ -178,7 +176,10 @@ impl Servers {
             network: match args.local {
                 Some(LocalDriver::Memif) => links(LinkKind::Memif, args)?,
                 Some(LocalDriver::Veth) => links(LinkKind::Veth, args)?,
-                Some(LocalDriver::Cxl) => Network::Pool(LocalPool::make(args, endpoints(needed))?),
+                Some(LocalDriver::Cxl) => {
+                    let raw = if args.raw { RAW_DEVICES } else { 0 };
+                    Network::Pool(LocalPool::make(args, endpoints(needed) + raw)?)
+                }
                 _ => Network::Driver(Driver::start(&args.driver, args.datagram_bytes(), 1)?),
             },
         };
@@ -201,17 +202,16 @@ impl Servers {
                     command.args(["--bind", "127.0.0.1:0"]);
                 }
             }
-            let errors = show_errors(&mut command)?;
+            let said = Said::of(&mut command)?;
             let mut process = LocalProcess::spawn(server.name(), command)?;
             let line = match process.wait_line("ready ", READY_TIMEOUT) {
                 Ok(line) => line,
                 Err(error) => {
                     drop(process);
-                    // What it said comes before what is said about it. A panic there was printed.
-                    let _ = errors.join();
-                    return Err(error.into());
+                    return Err(said.instead_of(error));
                 }
             };
+            said.ready();
             let address = line["ready ".len()..].trim().parse();
             let address = address.map_err(|_| AppError::BadReady { line })?;
             if let Network::Links(links) = &mut servers.network {
@@ -251,24 +251,28 @@ impl Servers {
     /// where it is.
     ///
     /// # Errors
-    /// [`AppError::Device`].
-    pub fn device(&self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
+    /// [`AppError::Device`], and [`AppError::Local`] if a child has ended.
+    pub fn device(&mut self, bind: SocketAddrV4) -> Result<AnyDevice, AppError> {
         self.open_device(bind, |server| !server.is_raw())
     }
 
     /// Opens a device that reaches one of the raw servers.
     ///
     /// # Errors
-    /// [`AppError::Device`].
-    pub fn raw_device(&self, args: &Args, server: Server) -> Result<AnyDevice, AppError> {
+    /// As [`Servers::device`].
+    pub fn raw_device(&mut self, args: &Args, server: Server) -> Result<AnyDevice, AppError> {
         self.open_device(args.bind, |other| other == server)
     }
 
     fn open_device(
-        &self,
+        &mut self,
         bind: SocketAddrV4,
         reaches: impl Fn(Server) -> bool,
     ) -> Result<AnyDevice, AppError> {
+        if matches!(self.network, Network::Pool(_)) {
+            // It frees the number of an endpoint that was closed, which it cannot while stopped.
+            self.activate(Server::MemoryNode)?;
+        }
         match &self.network {
             Network::Driver(driver) => Ok(driver.endpoint(bind)?),
             Network::Pool(pool) => {
@@ -447,21 +451,6 @@ fn command(
         command.arg("--key-file").arg(file);
     }
     Ok(command)
-}
-
-/// Has a child's standard error shown, without what it says of its everyday work, by a thread that
-/// ends with the child.
-fn show_errors(command: &mut Command) -> Result<JoinHandle<()>, AppError> {
-    let (reader, writer) = std::io::pipe().map_err(AppError::Pipe)?;
-    command.stderr(writer);
-    Ok(std::thread::spawn(move || {
-        for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            if !line.contains(EVERYDAY) {
-                // Nobody to read it is no reason to stop measuring.
-                let _ = writeln!(std::io::stderr(), "{line}");
-            }
-        }
-    }))
 }
 
 /// The program `name` beside this one.

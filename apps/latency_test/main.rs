@@ -92,7 +92,7 @@ fn run(session: &mut Session<'_>, ops: &[Op]) -> Result<(), AppError> {
     let sizes = args.sizes_within(&SIZES, 1..=SIZE_MAX)?;
     let region_sizes = args.sizes_within(&REGION_SIZES, 1..=SIZE_MAX)?;
     let mut devices = RawDevices::if_wanted(args)?;
-    let raw = devices.as_mut().map(|devices| devices.connect(args, &session.servers));
+    let raw = devices.as_mut().map(|devices| devices.connect(args, &mut session.servers));
     let mut raw = raw.transpose()?;
     for op in ops {
         let server = if *op == Op::Rpc { Server::Echo } else { Server::MemoryNode };

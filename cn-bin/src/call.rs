@@ -1,7 +1,7 @@
 //! Calls: begun now and finished later.
 
 use dmrpc_core::device::Device;
-use dmrpc_core::endpoint::host::{CallId, Sink, Source};
+use dmrpc_core::endpoint::host::{CallId, SessionId, Sink, Source};
 use dmrpc_core::endpoint::{Call, StartError};
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::memory_op::RegionName;
@@ -14,7 +14,7 @@ use crate::buffers::Buffer;
 use crate::error::Error;
 use crate::hosting::{USER, copy_parts};
 use crate::memory::MESSAGE_BODY_BYTES_MAX;
-use crate::node::Node;
+use crate::node::{Core, Node};
 use crate::order::RegionKey;
 use crate::peers::Peer;
 use crate::pending::{ArgList, Begin, Interest, Phase, Place, Ticket};
@@ -162,7 +162,7 @@ impl<D: Device> Node<D> {
             bytes_out: bytes_out as u64,
         };
         let limit = state.pending.count();
-        let ticket = state.pending.begin(begin).ok_or(Refused::NoCall { limit })?;
+        let ticket = state.pending.next_free().ok_or(Refused::NoCall { limit })?;
         let sink = match place {
             Place::Nowhere => None,
             Place::User => Some((Sink(USER), room)),
@@ -182,17 +182,34 @@ impl<D: Device> Node<D> {
             after: region.and_then(|region| state.order.last(&region)),
             token: ticket.token(),
         };
-        let now = self.now_of_burst();
-        match core.endpoint.with(|endpoint| endpoint.call(now, spec.peer.session, &call)) {
-            Ok(id) => {
-                begun(state, ticket, region, id);
-                Ok(ticket)
-            }
-            Err(error) => {
-                state.pending.free(ticket);
-                Err(Refused::Start(error))
-            }
-        }
+        let session = spec.peer.session;
+        let id = if interest == Interest::Asking {
+            // Somebody waits for this one call: it leaves before anything is noted of it.
+            self.call_now(&mut core, session, &call)
+        } else {
+            let now = self.now_of_burst();
+            core.endpoint.with(|endpoint| endpoint.call(now, session, &call))
+        };
+        let id = id.map_err(Refused::Start)?;
+        state.pending.begin(begin).ok_or(Refused::NoCall { limit })?;
+        begun(state, ticket, region, id);
+        Ok(ticket)
+    }
+
+    /// Begins a call that leaves at once if it can.
+    #[inline(always)]
+    fn call_now(
+        &self,
+        core: &mut Core<D>,
+        session: SessionId,
+        call: &Call<'_>,
+    ) -> Result<CallId, StartError> {
+        let now = self.now();
+        let Core { endpoint, device, polls, .. } = core;
+        let sent_before = endpoint.get().counters().packets_sent;
+        let id = endpoint.with(|endpoint| endpoint.call_now(now, device, session, call));
+        polls.count_sent(endpoint.get().counters().packets_sent - sent_before);
+        id
     }
 
     #[cold]

@@ -71,6 +71,12 @@ impl Inbox {
         !self.free.is_empty()
     }
 
+    /// Whether there is no request, waiting or served, and no task.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.slots.len()
     }

@@ -112,6 +112,7 @@ pub mod pass;
 mod peers;
 mod pending;
 mod pens;
+mod polling;
 mod reconnect;
 mod replies;
 mod serve;

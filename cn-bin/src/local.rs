@@ -23,9 +23,14 @@ use crate::pending::Reply;
 /// Where the memory node of a pool is reached through it: it is the pool's participant 0.
 pub(crate) const POOL_ADDRESS: SocketAddrV4 = device::address_of(0);
 
+/// After so many operations, at most, free records that are too many go back to the pool.
+const BALANCE_EVERY: u32 = 64;
+
 /// A participant's store, and the service on it.
 pub(crate) struct LocalMemory {
     service: MemoryNode<'static, PoolMemory>,
+    /// Operations until what is too much goes back.
+    until_balance: u32,
     heads: Box<Heads>,
     /// In whose names the service holds memory, by the index of the line.
     sessions: Box<[Option<SessionId>]>,
@@ -61,7 +66,8 @@ impl LocalMemory {
         let sessions = vec![None; sessions].into();
         let (heads, viewed, leaving) = (Box::default(), Vec::new(), Vec::new());
         let pool = Arc::clone(pool);
-        Ok(Self { service, heads, sessions, viewed, leaving, pool, _place: place })
+        let until_balance = BALANCE_EVERY;
+        Ok(Self { service, until_balance, heads, sessions, viewed, leaving, pool, _place: place })
     }
 
     /// The service, for what only those ask who map the memory.
@@ -143,10 +149,23 @@ impl LocalMemory {
         let Spec { method, arguments, parameters, .. } = *spec;
         let session = spec.peer.as_holder();
         self.begin(session);
+        self.until_balance -= 1;
+        if self.until_balance == 0 {
+            self.balance();
+        }
         let asked = Asked { method, arguments, parameters, body, session };
         // The service does nothing by time.
         let answer = ask(&mut self.service, Instant::ZERO, &asked, room, &mut self.heads)?;
         Some(answer.map(|answer| Reply::of(answer.status, &answer.arguments, answer.body_bytes)))
+    }
+
+    /// Gives free records that are too many back to the pool. Who takes references that others make
+    /// frees more than it uses, and would have all of them in the end.
+    #[cold]
+    #[inline(never)]
+    fn balance(&mut self) {
+        self.until_balance = BALANCE_EVERY;
+        self.service.reclaim(Instant::ZERO, 0);
     }
 
     /// Gives back what was held in the name of a session, as soon as no view is left of it.

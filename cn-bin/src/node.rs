@@ -5,9 +5,8 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use dmrpc_core::device::Device;
-use dmrpc_core::endpoint::Polled;
 use dmrpc_core::time::Instant;
-use dmrpc_core::trace::{Ring, Traced};
+use dmrpc_core::trace::Ring;
 use dmrpc_cxl::device::participant_at;
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::{Doorbell, Idle, Wait};
@@ -20,7 +19,7 @@ use crate::directory::Directory;
 use crate::error::{ConnectError, Error};
 use crate::future::Wakers;
 use crate::handle::Desks;
-use crate::hosting::{PollHost, UserBytes};
+use crate::hosting::PollHost;
 use crate::local::{LocalMemory, POOL_ADDRESS};
 use crate::peers::{Peer, PeerState};
 use crate::pens::PoolPens;
@@ -32,8 +31,10 @@ use crate::storage::OwnedEndpoint;
 pub(crate) struct Core<D> {
     pub(crate) endpoint: OwnedEndpoint,
     pub(crate) device: D,
-    idle: Idle,
-    polls: PollMeter,
+    pub(crate) idle: Idle,
+    pub(crate) polls: PollMeter,
+    /// Looks in vain since the last poll.
+    pub(crate) looks: u32,
 }
 
 /// What a poll loop knows when it is about to idle.
@@ -77,15 +78,15 @@ pub struct Node<D> {
     pub(crate) desks: RefCell<Desks>,
     pub(crate) rest: Cell<Option<RestWithBell<D>>>,
     /// Where what happens is remembered, if anywhere.
-    ring: Cell<Option<&'static Ring>>,
+    pub(crate) ring: Cell<Option<&'static Ring>>,
     /// Whether others are served while somebody waits with slices for bytes that arrive.
     pub(crate) lends: Cell<bool>,
     /// Whether the next poll has something to do beside the endpoint's work: to give back mappings
     /// of slices, or what guards have left, or to go on with operations of several stages.
     pub(crate) chores: Cell<bool>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     /// When the first of the calls began that leave with the next poll; `None` without any.
-    burst_at: Cell<Option<Instant>>,
+    pub(crate) burst_at: Cell<Option<Instant>>,
     local: SocketAddrV4,
 }
 
@@ -137,6 +138,7 @@ impl<D: Device> Node<D> {
                 device,
                 idle: Idle::new(config.idle),
                 polls: PollMeter::default(),
+                looks: 0,
             }),
             state: RefCell::new(State::new(config, datagram_bytes)),
             config: *config,
@@ -189,71 +191,6 @@ impl<D: Device> Node<D> {
             self.burst_at.set(Some(now));
             now
         })
-    }
-
-    /// Takes in what has arrived, serves timers and sends what is ready: a bounded amount of work,
-    /// without waiting. Returns whether there was any.
-    pub fn poll(&self) -> bool {
-        self.poll_with(None).0
-    }
-
-    /// Polls once; returns whether there was work, the time, and when to poll again in any case.
-    #[inline]
-    pub(crate) fn poll_with(&self, user: Option<&mut UserBytes<'_>>) -> (bool, Instant, Instant) {
-        if self.chores.get() {
-            self.do_chores();
-        }
-        let mut core = self.core.borrow_mut();
-        let mut state = self.state.borrow_mut();
-        let Core { endpoint, device, polls, .. } = &mut *core;
-        let now = self.clock.now();
-        self.burst_at.set(None);
-        let host = PollHost { state: &mut state, user };
-        let polled = match self.ring.get() {
-            None => {
-                let mut host = host;
-                endpoint.with(|endpoint| endpoint.poll(now, device, &mut host))
-            }
-            Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
-        };
-        if state.sync.has_run() {
-            self.end_sync(&mut state, now);
-        }
-        let worked = !polled.is_idle();
-        polls.count(now, polled, worked);
-        if state.peers.has_bereft {
-            self.reopen_lost(&mut core, &mut state);
-        }
-        if !state.given_up.is_empty() {
-            self.chores.set(true);
-        }
-        let Core { endpoint, idle, .. } = &*core;
-        // Only who is about to pause asks for how long.
-        let again_at = if worked || idle.is_busy() { now } else { endpoint.get().poll_at(now) };
-        (worked, now, again_at)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn do_chores(&self) {
-        loop {
-            let left = self.pens.borrow_mut().as_mut().and_then(|pens| pens.views.next_left());
-            let Some(peer) = left else { break };
-            self.say_goodbye(peer);
-        }
-        let is_left = self.unmap_lent() | self.go_on_staged() | self.give_back();
-        self.chores.set(is_left);
-    }
-
-    /// Counts the steps of handlers that ran in a poll that began at `start`, and lets the panic of
-    /// one go on, whose caller has its answer.
-    #[inline(never)]
-    fn end_sync(&self, state: &mut State, start: Instant) {
-        let span_ns = self.clock.now().since(start).as_nanos();
-        let State { sync, served, .. } = state;
-        if let Some(panic) = sync.end_poll(served, span_ns) {
-            std::panic::resume_unwind(panic);
-        }
     }
 
     /// A session with `address` that is open or being opened, if there is one.
@@ -317,7 +254,7 @@ impl<D: Device> Node<D> {
     }
 
     /// Ends a session that nothing needs any more.
-    fn say_goodbye(&self, peer: Peer) {
+    pub(crate) fn say_goodbye(&self, peer: Peer) {
         if let Some(shared) = self.shared.borrow_mut().as_mut() {
             shared.end(peer.line.0);
         }
@@ -388,18 +325,6 @@ impl<D: Device> Node<D> {
     }
 }
 
-/// A poll whose requests, calls and sessions are remembered: apart, so that the usual poll is as
-/// if it were not here.
-#[inline(never)]
-fn poll_traced<D: Device>(
-    endpoint: &mut OwnedEndpoint,
-    now: Instant,
-    device: &mut D,
-    mut host: Traced<'_, PollHost<'_, '_>>,
-) -> Polled {
-    endpoint.with(|endpoint| endpoint.poll(now, device, &mut host))
-}
-
 impl<D> Node<D> {
     /// The address of a peer; `None` if the handle is stale.
     pub fn peer_address(&self, peer: Peer) -> Option<SocketAddrV4> {
@@ -408,33 +333,6 @@ impl<D> Node<D> {
 }
 
 impl<D: Device + Wait> Node<D> {
-    /// Polls, and idles as configured if there was nothing to do. Returns whether there was work.
-    pub fn step(&self) -> bool {
-        self.step_with(None, false)
-    }
-
-    /// As [`Node::step`]; with `busy`, something else found work, so that the node doesn't idle.
-    #[inline]
-    pub(crate) fn step_with(&self, user: Option<&mut UserBytes<'_>>, busy: bool) -> bool {
-        let lends = user.is_some();
-        let (worked, now, again_at) = self.poll_with(user);
-        let Some(rest) = self.rest.get() else {
-            let mut core = self.core.borrow_mut();
-            let Core { idle, device, .. } = &mut *core;
-            idle.after_poll(worked || busy, now, again_at, device);
-            return worked;
-        };
-        let lent_before = self.lends.replace(self.lends.get() || lends);
-        let worked = self.serve_desks() || worked;
-        self.lends.set(lent_before);
-        let mut core = self.core.borrow_mut();
-        let Core { idle, device, .. } = &mut *core;
-        if let Some(bell) = self.desks.borrow().bell() {
-            rest(idle, device, bell, Rest { worked: worked || busy, now, again_at });
-        }
-        worked
-    }
-
     /// Opens a session with the node at `address`. Takes at most 1.5 s.
     ///
     /// Each call opens another session: regions and references belong to the session that made

@@ -225,6 +225,13 @@ impl PendingTable {
         self.entries.len()
     }
 
+    /// What the next call will be named. `None` if all entries are in use.
+    #[inline]
+    pub(crate) fn next_free(&self) -> Option<Ticket> {
+        let entry = self.entries.get(self.free as usize)?;
+        Some(Ticket { index: self.free, generation: entry.generation })
+    }
+
     /// Takes an entry. `None` if all are in use.
     #[inline]
     pub(crate) fn begin(&mut self, begin: Begin) -> Option<Ticket> {

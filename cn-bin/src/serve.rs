@@ -223,6 +223,15 @@ where
     /// Starts tasks for new requests and polls those that can go on. Returns whether there were
     /// any.
     pub fn run_tasks(&self) -> bool {
+        // Most looks of a service that waits for requests, or has handlers that never wait.
+        if self.node.state.borrow().inbox.is_idle() {
+            return false;
+        }
+        self.run_ready_tasks()
+    }
+
+    #[inline(never)]
+    fn run_ready_tasks(&self) -> bool {
         let mut end = None;
         self.start_tasks(&mut end);
         if self.node.collect_woken() {

@@ -11,8 +11,8 @@ use std::time::Instant as StdInstant;
 
 use common::{Server, config, node, pattern};
 use dmrpc_cn::{
-    Arg, CallError, CallOptions, Closed, ConnectError, Context, Duration, Error, IncomingCall,
-    Method, Node, NodeConfig, Ref, Rights, Status,
+    Arg, CallError, CallOptions, Closed, ConnectError, Context, Duration, Error, IdleStrategy,
+    IncomingCall, Method, Node, NodeConfig, Ref, Rights, Status,
 };
 use dmrpc_udp::UdpDevice;
 
@@ -95,6 +95,43 @@ fn calls_from_buffers_are_sent_from_where_they_lie() {
     let refused = node.start_call_from(peer, Method(1), body, None, CallOptions::default());
     assert!(refused.is_err(), "{refused:?}");
     assert_eq!(node.statistics().buffers_free, free + 1, "the buffer came home");
+}
+
+/// Their polls are looks, most of them, and their blocking calls leave at once.
+#[test]
+fn loops_that_never_pause() {
+    let busy = || NodeConfig { idle: IdleStrategy::Busy, ..NodeConfig::default() };
+    let serve = |node: &Node<UdpDevice>, stop: &std::sync::atomic::AtomicBool| {
+        node.serve_sync(|call| {
+            if call.method() == Method(1) {
+                call.echo().expect("an echo")
+            }
+        })
+        .run(|| stop.load(Ordering::Relaxed));
+    };
+    let (server, silence) = (Server::node_with(busy(), serve), Server::node(silent));
+    let node = Node::open_udp(&busy()).expect("loopback");
+    let (peer, nobody) = (node.connect(server.address), node.connect(silence.address));
+    let (peer, nobody) = (peer.expect("it runs"), nobody.expect("it runs"));
+    let mut answer = [0; 300];
+    for size in 0..300 {
+        let body = pattern(size, size);
+        let reply = node.call(peer, Method(1), &[Arg::Inline(&body)], &mut answer);
+        assert_eq!(reply.expect("an echo").body_bytes, size);
+        assert!(answer[..size] == body[..], "{size} bytes differ");
+    }
+    let reply = node.call(peer, Method(2), &[], &mut []).expect("an answer");
+    assert_eq!(reply.status, Status::NESTED_FAILED);
+    // Timers are served though nothing comes.
+    let options =
+        CallOptions { deadline: Some(Duration::from_millis(30)), ..CallOptions::default() };
+    let error = node.call_with(nobody, Method(1), &[], &mut [], options).expect_err("silence");
+    assert!(error.is_outcome_unknown(), "{error}");
+    let statistics = node.statistics();
+    assert_eq!(statistics.of(dmrpc_cn::Operation::Call).done, 301);
+    assert_eq!(statistics.calls_outstanding, 0);
+    assert!(statistics.polls.sent >= 302, "{:?}", statistics.polls);
+    assert!(statistics.polls.empty < statistics.polls.polls);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod options;
 mod place;
 mod report;
 mod shared;
+mod sizes;
 
 use std::process::ExitCode;
 

@@ -9,15 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dmrpc_choice::{AnyDevice, Driver, DriverKind};
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Config, Endpoint};
+use dmrpc_core::endpoint::{Config, Endpoint, Polled};
 use dmrpc_core::memory::{Atomic, Handed, Memory, Plain};
 use dmrpc_core::service::{
     CORE_COUNTS, DetachedAccount, Detachment, Detachments, Identity, MemoryNode, SessionHolder,
     Transfer,
 };
-use dmrpc_core::store::{
-    Config as StoreConfig, Layout, Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store,
-};
+use dmrpc_core::store::{Limits, PAGE_BYTES, RECLAIM_UNITS_A_POLL, Store};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::trace::Traced;
 use dmrpc_core::wire::control::Features;
@@ -32,23 +30,19 @@ use dmrpc_host::key::{self, random_secret};
 use dmrpc_host::log::{self, LogConfig};
 use dmrpc_host::polls::{HandlerTime, PollCounts, PollMeter, Sampled};
 use dmrpc_host::signals::Signals;
-use memmap2::MmapMut;
 
 use crate::error::Error;
-use crate::memory::{EndpointMemory, available_bytes, map_pool};
+use crate::memory::EndpointMemory;
 use crate::options::Options;
 use crate::place::Place;
 use crate::report::{Reporter, Served};
 use crate::shared::{SharedPool, Slot};
+use crate::sizes::{detached, limits, pool, store_config};
 
-/// Frames by which a pool that does not fit is made smaller: 1 MiB.
-const FRAMES_A_STEP: u32 = 256;
-/// Bytes of a pin's record.
-const PIN_BYTES: u64 = 64;
-/// Most pins that a store can name.
-const PINS_LIMIT: u64 = 1 << 24;
 /// Polls between two looks at signals and the report's time.
 const POLLS_A_LOOK: u32 = 256;
+/// Looks for packets in a row, in vain, before a poll.
+const LOOKS_A_POLL: u32 = 16;
 
 /// What all poll loops have in common.
 struct Common<'a> {
@@ -308,56 +302,6 @@ fn poll_loop<M: Memory>(
     Ok(())
 }
 
-/// The pool's memory, if the machine has it.
-fn pool(bytes: u64, huge_pages: bool) -> Result<MmapMut, Error> {
-    // Huge pages are reserved beforehand, so they are not among what is available: whether there
-    // are enough, the mapping tells.
-    let available = if huge_pages { None } else { available_bytes() };
-    if let Some(available) = available.filter(|available| *available < bytes) {
-        return Err(Error::PoolTooLarge { wanted: bytes, available });
-    }
-    map_pool(bytes as usize, huge_pages).map_err(|source| Error::PoolMap {
-        bytes,
-        huge_pages,
-        source,
-    })
-}
-
-pub(crate) fn store_config(options: &Options, pool_bytes: u64, participants: u32) -> StoreConfig {
-    let mut config = StoreConfig::for_pool_bytes(pool_bytes);
-    config.participants = participants;
-    config.grace_ns = options.grace.0.as_nanos();
-    // A session that ended keeps its holder until its grace is over.
-    let sessions = options.sessions as u32 * participants;
-    config.holders = config.holders.max(2 * sessions);
-    // Each slot may have an answer that is a pin; but pins take no more than a sixteenth of a pool.
-    let pins_max = (pool_bytes / (16 * PIN_BYTES)).min(PINS_LIMIT);
-    let pins = (u64::from(sessions) * u64::from(options.slots)).min(pins_max);
-    config.pins = config.pins.max(pins as u32);
-    // What was added, and tables for sharing, the frames make room for.
-    let fits =
-        |config: &StoreConfig| Layout::new(config).is_ok_and(|layout| layout.bytes() <= pool_bytes);
-    while config.frames > FRAMES_A_STEP && !fits(&config) {
-        config.frames -= FRAMES_A_STEP;
-    }
-    config
-}
-
-/// Who has detached what, of all cores: a place for each reference and each holder.
-fn detached(config: &StoreConfig) -> (Vec<Detachment>, Vec<DetachedAccount>) {
-    let references = (0..config.entries).map(|_| Detachment::default()).collect();
-    (references, (0..config.holders).map(|_| DetachedAccount::default()).collect())
-}
-
-/// What one session may have.
-fn limits(options: &Options) -> Limits {
-    Limits {
-        pages: options.session_quota.map_or(u64::MAX, |quota| quota.0.div_ceil(PAGE_BYTES)),
-        regions: options.session_regions.unwrap_or(u32::MAX),
-        entries: options.session_references.unwrap_or(u32::MAX),
-    }
-}
-
 fn endpoint_config(
     options: &Options,
     incarnation: u64,
@@ -396,8 +340,13 @@ fn serve<M: Memory>(
     let mut dumps = 0;
     let mut meter = PollMeter::default();
     loop {
-        let now = clock.now();
-        let polled = endpoint.poll(now, device, node);
+        let (now, polled) = match spin(endpoint, device, node, (&idle, &mut meter, clock)) {
+            Some(found) => found,
+            None => {
+                let now = clock.now();
+                (now, endpoint.poll(now, device, node))
+            }
+        };
         let reclaimed = node.host.host.reclaim(now, RECLAIM_UNITS_A_POLL);
         let worked = !polled.is_idle() || reclaimed != 0;
         meter.count(now, polled, worked);
@@ -433,6 +382,29 @@ fn serve<M: Memory>(
     }
 }
 
+/// Looks for packets a few times while there is nothing else to do, in a loop that never pauses:
+/// the shorter a look in vain, the sooner the next one finds what came meanwhile. `None` if nothing
+/// came, or there may be something else to do.
+#[inline]
+fn spin<M: Memory>(
+    endpoint: &mut Endpoint<'_>,
+    device: &mut AnyDevice,
+    node: &mut Served<'_, M>,
+    (idle, meter, clock): (&Idle, &mut PollMeter, &Clock),
+) -> Option<(Instant, Polled)> {
+    if !idle.is_busy() || !meter.is_resting() {
+        return None;
+    }
+    for _ in 0..LOOKS_A_POLL {
+        let found = endpoint.look(|| clock.now(), device, node);
+        if found.is_some() {
+            return found;
+        }
+        meter.count_empty();
+    }
+    None
+}
+
 /// What this core tells whoever asks for statistics.
 fn core_counts(polls: &PollCounts, handlers: &HandlerTime) -> [(&'static str, u64); CORE_COUNTS] {
     [
@@ -450,23 +422,4 @@ fn core_counts(polls: &PollCounts, handlers: &HandlerTime) -> [(&'static str, u6
 /// Nanoseconds since 1970: larger at each start of the node.
 pub(crate) fn wall_clock_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |span| span.as_nanos() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[test]
-    fn each_slot_has_a_pin_where_the_pool_has_room_and_every_pool_fits() {
-        let options = Options::parse_from(["dmrpc-mn", "--sessions", "100", "--slots", "32"]);
-        assert!(store_config(&options, 256 << 20, 1).pins >= 3_200);
-        assert!(store_config(&options, 256 << 20, 2).pins >= 6_400);
-        for (bytes, participants) in [(2 << 20, 1), (8 << 20, 1), (64 << 20, 2), (1 << 30, 4)] {
-            let config = store_config(&options, bytes, participants);
-            assert!(u64::from(config.pins) * PIN_BYTES <= bytes / 8, "{config:?}");
-            assert!(Layout::new(&config).is_ok_and(|layout| layout.bytes() <= bytes), "{config:?}");
-        }
-    }
 }

@@ -46,7 +46,7 @@ Examples:
   dmrpc-mn --bind 127.0.0.1:7400 --pool-size 1GiB
       Serve a pool of 1 GiB on loopback.
   dmrpc-mn --cluster cluster.toml --server-index 0 --cores 0 --idle busy
-      Be the process of line 0 of the cluster file, on core 0, never yielding it.
+      Be the first process of the cluster file, on core 0, never yielding it.
   dmrpc-mn --pool /dev/shm/pool --pool-size 1GiB
       Make a pool that the compute nodes of this machine map, or find it again, and look after it.
   dmrpc-mn --bind 127.0.0.1:0 --report 1s

@@ -18,9 +18,10 @@ use dmrpc_cxl::{
 use dmrpc_host::key::random_secret;
 
 use crate::error::Error;
-use crate::node::{store_config, wall_clock_ns};
+use crate::node::wall_clock_ns;
 use crate::options::Options;
 use crate::place::Place;
+use crate::sizes::store_config;
 
 /// The memory node's own slot.
 const OWN: u32 = 0;

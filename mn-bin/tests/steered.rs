@@ -37,11 +37,7 @@ impl Drop for Serving {
 
 /// False, with a word why, without the rights.
 fn may_have_a_network() -> bool {
-    let made = own_network();
-    if let Err(error) = &made {
-        eprintln!("skipped: network namespaces need root ({error})");
-    }
-    made.is_ok()
+    dmrpc_conformance::may(own_network(), "network namespaces")
 }
 
 fn ip(line: &str) {

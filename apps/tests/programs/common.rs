@@ -135,6 +135,29 @@ impl Drop for ClusterFile {
     }
 }
 
+/// A pre-shared key in a file of its own, gone when dropped.
+pub(crate) struct KeyFile(std::path::PathBuf);
+
+impl KeyFile {
+    pub(crate) fn new(name: &str) -> Self {
+        let name = format!("dmrpc-{name}-{}.key", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "sixteen bytes or more\n").expect("a key file");
+        Self(path)
+    }
+
+    /// The flags that have a program encrypt with what comes of it.
+    pub(crate) fn encrypt(&self) -> String {
+        format!("--encrypt --key-file {}", self.0.display())
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A port that nobody uses now.
 pub(crate) fn free_port() -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");

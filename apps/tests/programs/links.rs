@@ -10,7 +10,8 @@ use dmrpc_host::network::{Network, own_network};
 use serde_json::Value;
 
 use crate::common::{
-    ClusterFile, build_memory_node, children_of, command, program, refused_late, rows, runs,
+    ClusterFile, KeyFile, build_memory_node, children_of, command, program, refused_late, rows,
+    runs,
 };
 
 /// Short, and the processes of two cores give each other way. Without huge pages it runs anywhere.
@@ -18,11 +19,7 @@ const BRIEF: &str = "--dpdk-no-huge --seconds 0.05 --blocks 3 --warmup 20 --idle
 
 /// Whether this process may make networks; says so if not.
 fn may_have_networks() -> bool {
-    let made = Network::new();
-    if let Err(error) = &made {
-        eprintln!("skipped: network namespaces need root ({error})");
-    }
-    made.is_ok()
+    dmrpc_conformance::may(Network::new(), "network namespaces")
 }
 
 fn check(rows: &[Value], driver: &str, wanted: &[&str]) {
@@ -43,6 +40,15 @@ fn over_memif() {
     let line = format!("--local memif --raw {BRIEF} --sizes 32KiB --pages 2 --write-sizes 1KiB");
     let rows = rows("fork_test", &format!("{line} --concurrency 1"));
     check(&rows, "memif", &["cow_write", "copy_write", "raw_rtt"]);
+}
+
+#[test]
+fn encrypted_over_memif() {
+    let key = KeyFile::new("memif");
+    let line = format!("--local memif {BRIEF} {} --sizes 32B,32KiB --concurrency 4", key.encrypt());
+    let rows = rows("rpc_test", &line);
+    check(&rows, "memif", &["rpc", "rpc"]);
+    assert!(rows.iter().all(|row| row["auth"] == true), "{rows:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod common;
+mod every;
 #[cfg(feature = "dpdk")]
 mod links;
 mod refusals;

@@ -184,8 +184,49 @@ fn the_same_programs_run_through_a_pool() {
 }
 
 #[test]
+fn encrypted_calls_run_through_a_pool() {
+    let key = crate::common::KeyFile::new("pool");
+    for mode in ["", "--coherence flush"] {
+        let line = format!("--local cxl {mode} --pool-size 64MiB {}", key.encrypt());
+        let rows = rows("simple_test", &line);
+        check("simple_test", &rows);
+        assert!(rows.iter().all(|row| row["auth"] == true), "{rows:?}");
+    }
+}
+
+#[test]
 fn the_same_programs_run_through_a_pool_in_flush_mode() {
     let rows = rows("simple_test", "--local cxl --coherence flush --pool-size 64MiB");
     check("simple_test", &rows);
     assert!(rows.iter().all(|row| row["driver"] == "cxl-flush"));
+}
+
+/// The programs that close an endpoint and open the next one, while the memory node, which gives
+/// the number of the closed one back, takes turns with other servers.
+#[test]
+fn endpoints_are_opened_one_after_another_through_a_pool() {
+    for (mode, driver) in [("", "cxl"), ("--coherence flush", "cxl-flush")] {
+        // Counted: so that a machine that does other things meanwhile changes nothing.
+        let brief = format!("--local cxl {mode} --pool-size 64MiB --warmup 20");
+        for (app, line, count) in [
+            ("latency_test", "--sizes 64B", 8),
+            ("latency_test", "--sizes 64B --raw", 12),
+            // More than there are references: who takes them frees what others made.
+            (
+                "fork_test",
+                "--count 2000 --sizes 32KiB --pages 1 --write-sizes 4B --concurrency 1,3",
+                4,
+            ),
+            ("fork_speed", "--sizes 4KiB --concurrency 1,4", 5),
+            ("rpc_test", "--sizes 32B,4KiB --concurrency 1,4", 4),
+            ("bandwidth_read_test", "--sizes 4KiB --concurrency 1,4 --raw", 4),
+            ("bandwidth_write_test", "--sizes 4KiB --concurrency 1,4", 2),
+        ] {
+            let short = if line.contains("--count") { "" } else { "--count 60" };
+            let rows = rows(app, &format!("{brief} --blocks 3 --idle yield {line} {short}"));
+            check(app, &rows);
+            assert_eq!(rows.len(), count, "{app} {mode} {line}: {rows:?}");
+            assert!(rows.iter().all(|row| row["driver"] == driver), "{app} {mode}: {rows:?}");
+        }
+    }
 }

@@ -18,8 +18,8 @@ use crate::wire::control::{
 };
 use crate::wire::packet::{Header, Kind};
 
-/// A hello is some times the work of a good packet, so they are heeded no more often than this, in
-/// the long run: a flood of them takes at most about a sixth of a core from the calls of others.
+/// A hello is two to eleven times the work of a good packet, so they are heeded no more often than
+/// this, in the long run.
 const HELLO_HEEDED_EVERY: Duration = Duration::from_micros(4);
 /// How far ahead of that they may come: 256 at once, for many clients that start together. Others
 /// are put off: they come again after [`HELLO_AGAIN_AFTER`](super::handshake::HELLO_AGAIN_AFTER).

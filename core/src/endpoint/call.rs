@@ -1,9 +1,19 @@
 //! The calling end's beginning: calls are made and cancelled here.
 
+use core::net::SocketAddrV4;
+
 use super::Endpoint;
+use super::auth::Keys;
 use super::congestion::share;
 use super::host::{CallId, SessionId, Sink, Source};
-use super::table::{CallState, ClientState, UNASKED_PACKETS, may_be_long};
+use super::outgoing::Short;
+use super::straight::address_of;
+use super::table::{
+    CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS, may_be_long,
+};
+use super::transmit::{Line, Whole, send_whole};
+use crate::crc32c::Crc32c;
+use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::bytes::copy_short;
 use crate::wire::message::{
@@ -131,6 +141,18 @@ impl Endpoint<'_> {
         session_id: SessionId,
         call: &Call<'_>,
     ) -> Result<CallId, StartError> {
+        self.begin_call(now, session_id, call, None::<&mut Nowhere>)
+    }
+
+    /// Begins a call, which leaves by `tx` at once if it can.
+    #[inline(always)]
+    pub(super) fn begin_call<T: Tx>(
+        &mut self,
+        now: Instant,
+        session_id: SessionId,
+        call: &Call<'_>,
+        tx: Option<&mut T>,
+    ) -> Result<CallId, StartError> {
         let session_index = session_id.index as usize;
         let session = self.client_session(session_id).ok_or(StartError::UnknownSession)?;
         match session.state {
@@ -180,9 +202,10 @@ impl Endpoint<'_> {
         // The next call's first attempt.
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
-        slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-        slot.due = (now + session.rtt.timeout()).min(slot.deadline);
-        session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
+        let noted_later = tx.is_some();
+        if !noted_later {
+            note_time(now, session, slot, slot_number, call.deadline);
+        }
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,
@@ -217,8 +240,20 @@ impl Endpoint<'_> {
                 let _ = slot.outgoing.sending();
             }
         }
+        let leaves = tx.is_some_and(|tx| {
+            let outgoing = &slot.outgoing;
+            let alone = self.ready.is_empty() && outgoing.short == Short::Unsent;
+            alone
+                && !outgoing.queued
+                && leave(tx, &self.crc, &self.keys, session, slot, slot_number)
+        });
+        if noted_later {
+            note_time(now, session, slot, slot_number, call.deadline);
+        }
         let (request, due) = (slot.request, slot.due);
-        if !slot.outgoing.queued {
+        if leaves {
+            self.counters.packets_sent += 1;
+        } else if !slot.outgoing.queued {
             slot.outgoing.queued = true;
             session.queue.push(slot_number.into(), (1 << self.slot_shift) - 1);
             if !session.queue.linked {
@@ -270,6 +305,55 @@ impl Endpoint<'_> {
         let settled = self.client_slots[first + usize::from(call.slot)].settled;
         // Numbers of one slot that are not settled are close together.
         settled.wrapping_sub(call.call) as i32 >= 0
+    }
+}
+
+/// Notes when a call that begins must be over, when it is looked at next, and when it began.
+#[inline(always)]
+fn note_time(
+    now: Instant,
+    session: &mut ClientSession,
+    slot: &mut ClientSlot,
+    number: u16,
+    deadline: Option<Duration>,
+) {
+    slot.deadline = deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
+    slot.due = (now + session.rtt.timeout()).min(slot.deadline);
+    session.rtt.begin(number, slot.request >> ATTEMPT_BITS, now);
+}
+
+/// Sends a request that is one packet. Returns false if the device has no room.
+#[inline(always)]
+fn leave<T: Tx>(
+    tx: &mut T,
+    crc: &Crc32c,
+    keys: &Option<Keys<'_>>,
+    session: &ClientSession,
+    slot: &mut ClientSlot,
+    number: u16,
+) -> bool {
+    let outgoing = &mut slot.outgoing;
+    let whole = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
+    let peer = address_of(session.straight.peer);
+    let line = Line { crc, keys, guard: &session.guard, peer, template: &session.template };
+    if !send_whole(tx, &line, (slot.request, number.into()), whole, outgoing) {
+        return false;
+    }
+    tx.flush();
+    slot.state = CallState::Sent;
+    true
+}
+
+/// Where calls leave by that do not leave at once.
+enum Nowhere {}
+
+impl Tx for Nowhere {
+    fn push(&mut self, _: SocketAddrV4, _: usize) -> Option<&mut [u8]> {
+        match *self {}
+    }
+
+    fn flush(&mut self) {
+        match *self {}
     }
 }
 

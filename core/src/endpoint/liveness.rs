@@ -64,7 +64,9 @@ impl Endpoint<'_> {
                 return self.close_client(now, io, index, Closed::LeaseExpired);
             }
             let id = SessionId { index: index as u32, generation: session.generation };
-            let silent = silence >= self.config.suspect_after;
+            // Whoever was not asked is not silent: it is we who have not polled for a while.
+            let asked = session.last_asked > session.last_heard;
+            let silent = silence >= self.config.suspect_after && asked;
             if silent && session.state == ClientState::Up {
                 session.state = ClientState::Suspected;
                 io.tell(now, Side::Client, id, SessionEvent::Suspected);
@@ -97,7 +99,7 @@ impl Endpoint<'_> {
             due = now + if suspected { self.config.keep_alive } else { often };
         }
         if !suspected {
-            due = due.min(last_heard + self.config.suspect_after);
+            due = due.min((last_heard + self.config.suspect_after).max(now + often));
         }
         if unreleased != 0 {
             while unreleased != 0 {

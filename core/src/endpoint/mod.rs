@@ -16,9 +16,9 @@
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
-//! - `transmit`: packets out; `turn`: several of a long message; `seal`: what is put on each;
-//!   `unusual`: such as few are; `outgoing`: a message on its way; `queue`: whose turn it is;
-//!   `book`: whose the server's sessions are;
+//! - `poll`: what a poll does, in which order; `transmit`: packets out; `turn`: several of a long
+//!   message; `seal`: what is put on each; `unusual`: such as few are; `outgoing`: a message on its
+//!   way; `queue`: whose turn it is; `book`: whose the server's sessions are;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -57,6 +57,7 @@ mod liveness;
 mod loans;
 mod outgoing;
 mod parts;
+mod poll;
 mod queue;
 mod retry;
 mod rtt;
@@ -83,7 +84,7 @@ pub use waits::WaitEntries;
 pub use wheel::TimerEntry;
 
 use crate::crc32c::Crc32c;
-use crate::device::{Device, Rx, Tx, Work};
+use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
@@ -147,22 +148,6 @@ pub struct Endpoint<'m> {
     server_slots: &'m mut [ServerSlot],
     /// Whose the server sessions are.
     book: Book,
-}
-
-/// One poll, for a device of any kind.
-struct Poll<'a, 'm, H> {
-    endpoint: &'a mut Endpoint<'m>,
-    now: Instant,
-    host: &'a mut H,
-}
-
-impl<H: Host> Work for Poll<'_, '_, H> {
-    type Output = Polled;
-
-    #[inline(always)]
-    fn run<R: Rx, T: Tx>(self, mut rx: R, mut tx: T) -> Polled {
-        self.endpoint.poll_halves(self.now, &mut rx, &mut tx, self.host)
-    }
 }
 
 impl<'m> Endpoint<'m> {
@@ -258,54 +243,6 @@ impl<'m> Endpoint<'m> {
             room.sessions.forget();
         }
         (storage, room)
-    }
-
-    /// Does a bounded amount of work and returns: sends what was begun since the last poll, takes
-    /// in one burst, serves the timers that are due, and sends what is ready then, at most a few
-    /// bursts of it.
-    #[inline]
-    pub fn poll<D: Device, H: Host>(
-        &mut self,
-        now: Instant,
-        device: &mut D,
-        host: &mut H,
-    ) -> Polled {
-        device.lend(Poll { endpoint: self, now, host })
-    }
-
-    #[inline(always)]
-    fn poll_halves<R: Rx, T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        rx: &mut R,
-        tx: &mut T,
-        host: &mut H,
-    ) -> Polled {
-        let mut io = Io { tx, host };
-        let mut sent = 0;
-        if !self.ready.is_empty() {
-            // Before the look for packets, which on some devices is a system call.
-            sent = self.transmit_ready(&mut io);
-            io.tx.flush();
-        }
-        if !self.loans.is_empty() {
-            self.take_back(&mut io);
-        }
-        let received = rx.receive();
-        if self.ahead {
-            self.expect_packets(&*rx, received);
-        }
-        for index in 0..received {
-            let (peer, datagram) = rx.packet(index);
-            self.packet(now, &mut io, peer, datagram);
-        }
-        let fired = self.serve_timers(now, &mut io);
-        if !self.ready.is_empty() {
-            sent += self.transmit_ready(&mut io);
-        }
-        io.tx.flush();
-        self.counters.datagrams_received += received as u64;
-        Polled { received: received as u32, fired, sent }
     }
 
     /// When [`Endpoint::poll`] must be called even if no packet comes: now if something is ready

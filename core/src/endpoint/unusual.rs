@@ -11,7 +11,7 @@ use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::wire::bytes::copy_short;
 use crate::wire::packet::HEADER_BYTES;
-use crate::wire::template::{Template, seal_by_flags};
+use crate::wire::template::{Template, seal_by_flags, seal_header};
 
 /// See [`send_whole`](super::transmit::send_whole).
 #[cold]
@@ -31,6 +31,16 @@ pub(super) fn send_whole_unusual<T: Tx>(
 ) -> bool {
     let bytes = usize::from(whole.bytes);
     let from = &outgoing.inline[..bytes];
+    // In memory, which keeps bytes as they are, this is the usual packet.
+    if guard.is_none() {
+        let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes) else { return false };
+        let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
+        copy_short(payload, from);
+        template.put_whole(header, bytes, request, slot, whole.head);
+        seal_header(header, crc);
+        outgoing.short = Short::Sent;
+        return true;
+    }
     let seal = Seal::new(crc, keys, guard);
     let Some(datagram) = tx.push(peer, HEADER_BYTES + bytes + seal.trailer()) else {
         return false;

@@ -19,9 +19,11 @@
 pub mod checks;
 #[allow(unsafe_code)]
 mod counting;
+mod rights;
 mod traffic;
 
 pub use counting::{CountingAllocator, allocations_of_this_thread};
+pub use rights::may;
 
 use std::net::SocketAddrV4;
 

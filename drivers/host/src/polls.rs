@@ -58,6 +58,27 @@ impl PollMeter {
         self.busy_since = worked.then_some(now);
     }
 
+    /// Whether the last poll found nothing to do: then it does not matter to the next count when
+    /// it began.
+    #[inline]
+    pub fn is_resting(&self) -> bool {
+        self.busy_since.is_none()
+    }
+
+    /// Counts a poll that found nothing, after one that found nothing: see
+    /// [`PollMeter::is_resting`].
+    #[inline]
+    pub fn count_empty(&mut self) {
+        self.counts.polls += 1;
+        self.counts.empty += 1;
+    }
+
+    /// Counts packets that were sent between two polls.
+    #[inline]
+    pub fn count_sent(&mut self, packets: u64) {
+        self.counts.sent += packets;
+    }
+
     /// What was counted so far.
     pub fn counts(&self) -> PollCounts {
         self.counts
@@ -250,11 +271,14 @@ mod tests {
         meter.count(at(470), nothing, true);
         meter.count(at(500), nothing, false);
         meter.count(at(9000), nothing, false);
+        assert!(meter.is_resting());
+        meter.count_empty();
+        meter.count_sent(3);
         let counts = meter.counts();
         let expected =
-            PollCounts { polls: 6, empty: 3, bursts: 2, packets: 12, sent: 4, busy_ns: 100 };
+            PollCounts { polls: 7, empty: 4, bursts: 2, packets: 12, sent: 7, busy_ns: 100 };
         assert_eq!(counts, expected);
-        assert_eq!((counts.empty_share(), counts.burst_fill()), (0.5, 6.0));
+        assert_eq!((counts.empty_share(), counts.burst_fill()), (4.0 / 7.0, 6.0));
         assert!((counts.busy_poll_ns() - 100.0 / 3.0).abs() < 1e-9);
         assert_eq!(counts.since(&counts), PollCounts::default());
         assert_eq!(PollCounts::default().burst_fill(), 0.0);

@@ -4,17 +4,20 @@ use std::net::SocketAddrV4;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
+    Admission, Body, CallId, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
+    SessionId, Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Config, Endpoint, Host};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, StartError};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::Status;
 use dmrpc_cxl::pool::RING_SLOTS;
 use dmrpc_cxl::{Participant, Pool, RingDevice};
 use dmrpc_host::clock::Clock;
 use dmrpc_sim::storage;
+
+/// Looks in vain before a poll.
+const LOOKS_A_POLL: u32 = 16;
 
 /// Echoes requests, and counts answers.
 #[derive(Default)]
@@ -61,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) host: Echo,
     device: RingDevice,
     clock: Clock,
+    /// Looks in vain since the last poll.
+    looks: u32,
     _participant: Participant,
 }
 
@@ -75,7 +80,7 @@ impl Node {
         let size = StorageSize::new(1, 1, config.slots_per_session.into());
         let endpoint = Endpoint::new(config, storage::take(size), clock.now());
         let endpoint = endpoint.expect("the defaults work");
-        Self { endpoint, host: Echo::default(), device, clock, _participant: participant }
+        Self { endpoint, host: Echo::default(), device, clock, looks: 0, _participant: participant }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -84,6 +89,29 @@ impl Node {
 
     pub(crate) fn poll(&mut self) {
         self.endpoint.poll(self.clock.now(), &mut self.device, &mut self.host);
+    }
+
+    /// Polls if there is anything, and now and then for the timers, as loops do that never pause.
+    pub(crate) fn spin(&mut self) {
+        if self.looks == LOOKS_A_POLL {
+            self.looks = 0;
+            return self.poll();
+        }
+        let Self { endpoint, host, device, clock, looks, .. } = self;
+        let found = endpoint.look(|| clock.now(), device, host);
+        *looks = if found.is_some() { 0 } else { *looks + 1 };
+    }
+
+    /// Makes a call that leaves at once.
+    ///
+    /// # Errors
+    /// As [`Endpoint::call_now`].
+    pub(crate) fn call_now(
+        &mut self,
+        session: SessionId,
+        call: &Call<'_>,
+    ) -> Result<CallId, StartError> {
+        self.endpoint.call_now(self.clock.now(), &mut self.device, session, call)
     }
 
     /// Opens a session with the node at `address`, which polls, or is polled by `meanwhile`.

@@ -65,12 +65,12 @@ fn both_ends(calls: u64, bytes: usize) -> Result<(), Box<dyn std::error::Error>>
     client.host.expected.clone_from(&body);
     for token in 0..calls {
         let call = Call { body: &body, token, ..Call::new(Method(1)) };
-        while client.endpoint.call(client.now(), session, &call).is_err() {
-            client.poll();
+        while client.call_now(session, &call).is_err() {
+            client.spin();
         }
         while client.host.completed <= token {
-            client.poll();
-            server.poll();
+            client.spin();
+            server.spin();
         }
     }
     assert_eq!(client.host.wrong, 0, "every answer is right");
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let mut node = Node::open(&pool, 1);
             loop {
                 match task.load(Ordering::Acquire) {
-                    SERVE => node.poll(),
+                    SERVE => node.spin(),
                     PING => pingpong::answer(&line, 0),
                     _ => return,
                 }
@@ -165,11 +165,11 @@ fn round_trips(client: &mut Node, session: SessionId, bytes: usize, calls: u64) 
         let start = client.now();
         let before = client.host.completed;
         let call = Call { body: &body, token, ..Call::new(Method(1)) };
-        while client.endpoint.call(client.now(), session, &call).is_err() {
-            client.poll();
+        while client.call_now(session, &call).is_err() {
+            client.spin();
         }
         while client.host.completed == before {
-            client.poll();
+            client.spin();
         }
         samples.push(client.now().since(start).as_nanos() as f64);
     }

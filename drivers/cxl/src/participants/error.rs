@@ -16,7 +16,8 @@ pub enum AttachError {
         index: u32,
         /// Whose.
         pid: u32,
-        /// Whether that process is known to be gone, so that the memory node will free the slot.
+        /// Whether it has left or its process is known to be gone, so that the memory node will
+        /// free the slot.
         gone: bool,
     },
     /// There is no such slot.
@@ -51,8 +52,9 @@ impl fmt::Display for AttachError {
             }
             Self::Taken { index, pid, gone: true } => write!(
                 f,
-                "participant {index} of the pool was process {pid}, which is gone; its memory \
-                 node has to recover what it left: start dmrpc-mn, or give another number"
+                "participant {index} of the pool, process {pid}, has left or is gone, and the \
+                 pool's memory node has not recovered what it had yet: see that dmrpc-mn runs, or \
+                 give another number"
             ),
             Self::NoSlot { index, slots } => {
                 write!(f, "the pool has no participant {index}: give 0 to {}", slots - 1)

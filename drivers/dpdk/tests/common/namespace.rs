@@ -13,11 +13,11 @@ use super::common;
 /// Gives the calling thread a network namespace of its own. False if it may not have one.
 pub(crate) fn own_namespace() -> bool {
     // SAFETY: no memory is passed; the thread's namespace changes and nothing else.
-    let made = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
-    if !made {
-        eprintln!("skipped: network namespaces need root");
-    }
-    made
+    let made = match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    dmrpc_conformance::may(made, "network namespaces")
 }
 
 /// Runs `ip` in the calling thread's namespace.
