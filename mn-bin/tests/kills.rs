@@ -12,9 +12,11 @@ use std::os::unix::process::ExitStatusExt;
 
 use dmrpc_cn::memory::ALL_RIGHTS;
 use dmrpc_cn::{Node, NodeConfig};
+use dmrpc_core::device::{Capabilities, Device};
 use dmrpc_core::memory::Counted;
 use dmrpc_core::store::{EntryId, Error, HolderId, Limits, PAGE_BYTES, RegionId, Store};
 use dmrpc_cxl::{Mapping, Mode, Pool, PoolDevice, PoolMemory};
+use dmrpc_host::idle::Wait;
 
 const LEN: u64 = 70 * PAGE_BYTES;
 /// The order to a victim: the pool's path, the operation, the store, an entry's index and
@@ -323,6 +325,71 @@ fn processes_killed_at_named_stores_leave_nothing_behind() {
     }
     assert!(survivor.rounds > 2 * 5 * OPERATIONS.len() as u64);
     survivor.wind_up();
+}
+
+/// A device whose end takes until the memory node has taken back what its participant held: what
+/// a thread sees that loses its core just after it gave up its place.
+struct Lingering {
+    device: Option<PoolDevice>,
+    store: Store<PoolMemory>,
+}
+
+impl Device for Lingering {
+    type Rx<'a> = <PoolDevice as Device>::Rx<'a>;
+    type Tx<'a> = <PoolDevice as Device>::Tx<'a>;
+
+    fn capabilities(&self) -> Capabilities {
+        self.device.as_ref().expect("until it is dropped").capabilities()
+    }
+
+    fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>) {
+        self.device.as_mut().expect("until it is dropped").split()
+    }
+}
+
+impl Wait for Lingering {
+    fn wait(&self, timeout: Duration) -> bool {
+        self.device.as_ref().expect("until it is dropped").wait(timeout)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        drop(self.device.take());
+        let end = Instant::now() + PATIENCE;
+        while self.store.participant_state(SURVIVOR).expect("there is such a one").1 {
+            assert!(Instant::now() < end, "nobody took back what was held");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// The memory node recovers who has left. A node that then gives up what it held does it for
+/// another: its holder is left already, and may be somebody else's.
+#[test]
+fn a_node_gives_up_what_it_held_before_its_place() {
+    let served = Served::start("ends");
+    let pool = std::sync::Arc::new(open(&served.path));
+    let place = pool.attach(Some(SURVIVOR), 1).expect("free");
+    let device = PoolDevice::new(std::sync::Arc::clone(&pool), place).expect("rings");
+    let local = device.local_addr();
+    let onlooker = Store::attach(pool.store_memory(), 5).expect("free");
+    let device = Lingering { device: Some(device), store: onlooker };
+    let config = NodeConfig { datagram_bytes: 4400, ..NodeConfig::default() };
+    let node = Node::new(device, local, &config).expect("a node");
+    node.share_pool(&pool, SURVIVOR).expect("the store is there");
+    let memory = node.memory(node.connect("240.0.0.0:7".parse().expect("its")).expect("it serves"));
+    let region = memory.alloc(LEN).expect("room");
+    memory.write(region, 0, &vec![0xA5; LEN as usize]).expect("room");
+    // A holder that was left already is an error there.
+    drop(node);
+    let store = Store::attach(pool.store_memory(), 6).expect("free");
+    let end = Instant::now() + PATIENCE;
+    while store.stats().frames.in_use != 0 {
+        assert!(Instant::now() < end, "{:?}", store.stats().frames);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    audit(&store, "after its end");
 }
 
 #[test]
