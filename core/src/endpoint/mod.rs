@@ -128,6 +128,8 @@ pub struct Endpoint<'m> {
     keys: Option<Keys<'m>>,
     secret: Secret,
     traffic: Traffic,
+    /// Resets that may still be sent for the burst that is looked at.
+    resets_left: u8,
     /// When a reset that proves nothing is looked at next.
     reset_heeded_at: Instant,
     /// When a hello is heeded next, at a steady rate.
@@ -206,6 +208,7 @@ impl<'m> Endpoint<'m> {
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
             secret,
             traffic: Traffic::default(),
+            resets_left: 0,
             reset_heeded_at: Instant::ZERO,
             hello_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),

@@ -7,6 +7,10 @@ use crate::device::{Device, Rx, Tx, Work};
 use crate::endpoint::host::CallId;
 use crate::time::Instant;
 
+/// Packets of a burst that name no session here and are answered by a reset. A flood of such is not
+/// worth an answer each; whoever is not answered asks again.
+const RESETS_A_BURST: u8 = 8;
+
 /// One poll, for a device of any kind.
 struct Poll<'a, 'm, H> {
     endpoint: &'a mut Endpoint<'m>,
@@ -156,6 +160,7 @@ impl Endpoint<'_> {
         if self.ahead {
             self.expect_packets(rx, received);
         }
+        self.resets_left = RESETS_A_BURST;
         for index in 0..received {
             let (peer, datagram) = rx.packet(index);
             self.packet(now, io, peer, datagram);

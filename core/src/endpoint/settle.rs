@@ -212,7 +212,7 @@ impl Endpoint<'_> {
         self.transmit_reply(io, index);
     }
 
-    /// Tells a client that its session is not known here.
+    /// Tells a client that its session is not known here, unless many were told in this burst.
     #[cold]
     pub(super) fn reset<T: Tx, H: Host>(
         &mut self,
@@ -221,7 +221,10 @@ impl Endpoint<'_> {
         header: &Header,
     ) {
         self.counters.unknown_session += 1;
-        self.send_reset(io, peer, header);
+        if self.resets_left != 0 {
+            self.resets_left -= 1;
+            self.send_reset(io, peer, header);
+        }
     }
 
     /// The same, uncounted. What it answers is named: that is how a client knows that the reset is
