@@ -3,7 +3,7 @@
 //! When the other end of a memif link goes, the control thread unmaps the memory that both had, and
 //! does not ask whether a poll is just reading or writing there: without this a peer that is killed
 //! in full flight now and then takes us along. So the control thread closes the gate first, waits
-//! until nobody is inside, and opens it when the link is gone; meanwhile bursts are empty.
+//! until nobody is inside, and opens it when the link is gone; meanwhile bursts wait.
 //!
 //! That is Dekker's scheme with an uneven fence: each side writes its flag and reads the other's.
 //! Bursts pay a store and a load each, without a fence; the closing side, which is rare, has the
@@ -36,15 +36,39 @@ impl Pass {
         Self { inside }
     }
 
-    /// Runs `burst` inside; returns the default without running it while the gate is closed.
+    /// Runs `burst` inside. While the gate is closed it waits: what is not sent would be lost.
     #[inline]
-    pub(crate) fn through<R: Default>(&self, burst: impl FnOnce() -> R) -> R {
+    pub(crate) fn through<R>(&self, burst: impl FnOnce() -> R) -> R {
+        self.enter();
+        let result = burst();
+        self.inside.store(false, Ordering::Release);
+        result
+    }
+
+    #[inline]
+    fn enter(&self) {
         self.inside.store(true, Ordering::Relaxed);
         // The processor's half of this fence is the closing side's.
         compiler_fence(Ordering::SeqCst);
-        let result = if CLOSED.load(Ordering::Acquire) { R::default() } else { burst() };
-        self.inside.store(false, Ordering::Release);
-        result
+        if CLOSED.load(Ordering::Acquire) {
+            self.wait();
+        }
+    }
+
+    /// Goes outside until the gate is open, and in again.
+    #[cold]
+    fn wait(&self) {
+        loop {
+            self.inside.store(false, Ordering::Release);
+            while CLOSED.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            self.inside.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            if !CLOSED.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 }
 
