@@ -1,7 +1,7 @@
 //! A bounded ring between two threads: one produces, one consumes, neither waits for the other.
 //!
 //! Used to hand work to a poll loop and to take log frames from it. Nothing is allocated after
-//! [`ring`]; an item costs the producer one store to a shared cache line, and each side re-reads
+//! [`ring()`]; an item costs the producer one store to a shared cache line, and each side re-reads
 //! the other's position only when its own copy says that the ring is full, or empty.
 
 use std::fmt;
