@@ -260,7 +260,7 @@ impl Endpoint<'_> {
                 self.link(session_id.index);
             }
         }
-        if !self.ahead || !self.waits.begin(index, now, due) {
+        if !self.ahead || !self.waits.join(index, now, due) {
             self.wheel.arm(index as u32, due);
         }
         self.counters.calls_started += 1;

@@ -31,7 +31,7 @@ pub struct Storage<'m> {
     pub server_slots: &'m mut [ServerSlot],
     /// One for each session of either kind and each client slot.
     pub timers: &'m mut [TimerEntry],
-    /// A power of two, enough for the client slots.
+    /// Enough for the client slots.
     pub waits: &'m mut [WaitEntries],
 }
 
@@ -330,13 +330,13 @@ pub struct ServerSession {
     pub(super) last_heard: Instant,
     /// What the headers of its responses have in common.
     pub(super) template: Template,
-    pub(super) generation: u32,
     pub(super) slots: u16,
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
     pub(super) payload_bytes: u32,
+    pub(super) generation: u32,
     pub(super) open: bool,
     pub(super) suspected: bool,
     pub(super) peer: SocketAddrV4,
