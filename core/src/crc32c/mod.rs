@@ -75,8 +75,8 @@ impl Crc32c {
         return !table(table(begun.0, &header[24..44]), payload);
     }
 
-    /// The same as [`Crc32c::packet`] of a payload that is copied from `from` to `to` on the way: one pass over the bytes
-    /// where the processor folds.
+    /// The same as [`Crc32c::packet`] of a payload that is copied from `from` to `to` on the way:
+    /// one pass over the bytes where the processor folds.
     ///
     /// # Panics
     /// If they are not as long as each other.

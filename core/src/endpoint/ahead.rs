@@ -15,8 +15,6 @@ use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
 
 /// Tables of more bytes than this are taken not to be in a core's own caches.
 const TABLE_BYTES_MIN: usize = 1 << 20;
-/// Calls whose records fit the smaller caches, with all that is touched meanwhile.
-const CALLS_CACHED_MAX: u64 = 512;
 /// Lines of a client session that a usual call touches.
 const CLIENT_SESSION_LINES: usize = 2;
 /// Lines of a client slot that a short call touches.
@@ -71,8 +69,7 @@ impl Endpoint<'_> {
                     fetch(slot, SERVER_SLOT_LINES);
                 }
             }
-            // What calls under way have touched is in a cache yet, unless there are many.
-            RESPONSE if self.counters.calls_under_way() > CALLS_CACHED_MAX => {
+            RESPONSE => {
                 if let Some(session) = self.client_sessions.get(session) {
                     fetch(session, CLIENT_SESSION_LINES);
                 }

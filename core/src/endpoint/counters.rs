@@ -69,12 +69,6 @@ impl Counters {
         each("leases_expired", self.leases_expired);
     }
 
-    /// Calls that have begun here and not ended.
-    #[inline(always)]
-    pub(super) fn calls_under_way(&self) -> u64 {
-        self.calls_started.wrapping_sub(self.calls_completed)
-    }
-
     #[cold]
     pub(super) fn wire_error(&mut self, error: WireError) {
         match error {
