@@ -113,13 +113,10 @@ pub struct ClientSession {
     pub(super) straight: Straight,
     /// What the headers of its requests have in common.
     pub(super) template: Template,
+    pub(super) generation: u32,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) last_heard: Instant,
-    pub(super) generation: u32,
-    pub(super) slots: u16,
-    pub(super) free_count: u8,
-    pub(super) state: ClientState,
     /// Bit `i`: the server may hold something of the last call of slot `i`, which is over here.
     pub(super) unreleased: u64,
     /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
@@ -130,6 +127,9 @@ pub struct ClientSession {
     pub(super) behind: u64,
     /// How long its answers take.
     pub(super) rtt: Rtt,
+    pub(super) slots: u16,
+    pub(super) free_count: u8,
+    pub(super) state: ClientState,
     /// Slots with packets to send.
     pub(super) queue: Queue,
     pub(super) peer: SocketAddrV4,
