@@ -90,8 +90,8 @@ impl Endpoint<'_> {
         io.tx.flush();
     }
 
-    /// Largest payload of a packet to or from `peer`: each end says its own, and the session has the
-    /// smaller. A path too narrow even for the smallest is the network's to cut for.
+    /// Largest payload of a packet to or from `peer`: each end says its own, and the session has
+    /// the smaller. For a way too narrow even for the least that there is, the network cuts up.
     pub(super) fn payload_bytes_to<T: Tx>(&self, tx: &T, peer: SocketAddrV4) -> u32 {
         let most = self.config.payload_bytes_max;
         let Some(datagram_bytes) = tx.path_bytes(peer) else { return most };
