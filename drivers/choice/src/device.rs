@@ -157,6 +157,10 @@ impl Tx for AnyTx<'_> {
         either!(AnyTx, self, tx => tx.flush());
     }
 
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        either!(AnyTx, self, tx => tx.path_bytes(peer))
+    }
+
     #[inline]
     fn borrows(&self, peer: SocketAddrV4) -> bool {
         either!(AnyTx, self, tx => tx.borrows(peer))

@@ -167,6 +167,10 @@ impl Tx for ChosenTx<'_> {
         either!(ChosenTx, self, tx => tx.flush());
     }
 
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        either!(ChosenTx, self, tx => tx.path_bytes(peer))
+    }
+
     #[inline]
     fn borrows(&self, peer: SocketAddrV4) -> bool {
         either!(ChosenTx, self, tx => tx.borrows(peer))
