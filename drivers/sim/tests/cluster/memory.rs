@@ -253,8 +253,9 @@ impl Server<'_> {
         }
         assert!(held <= regions.in_use, "sessions hold {held} regions: {stats:?}");
         assert!(owned <= entries.in_use, "{owned} references are somebody's: {stats:?}");
-        let holds = regions.in_use + entries.in_use + pins.in_use;
-        assert!(holds > 0 || stages.in_use > 0 || self.node.store().pending() || frames.in_use == 0);
+        let holds = regions.in_use + entries.in_use + pins.in_use + stages.in_use;
+        let nothing = holds == 0 && !self.node.store().pending();
+        assert!(!nothing || frames.in_use == 0, "frames that nobody holds: {stats:?}");
     }
 
     pub(crate) fn act_at(&self) -> Instant {

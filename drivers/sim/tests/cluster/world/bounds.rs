@@ -53,8 +53,8 @@ impl World<'_> {
         silent_after + at_most(self.plan.lease + GRACE) + self.swept_within()
     }
 
-    /// Within this, each call under way ends: a path stands still no longer, silence is noticed, and
-    /// what those that are gone held makes room for those that wait.
+    /// Within this, each call under way ends: a path stands still no longer, silence is noticed,
+    /// and what those that are gone held makes room for those that wait.
     pub(super) fn settled_within(&self) -> Duration {
         CLOG_MAX + self.reclaimed_within()
     }
