@@ -105,6 +105,12 @@ macro_rules! one_of {
                 }
             }
 
+            fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+                match self {
+                    $($(#[cfg($when)])? Self::$name(tx) => tx.path_bytes(peer),)+
+                }
+            }
+
             #[inline]
             fn borrows(&self, peer: SocketAddrV4) -> bool {
                 match self {
