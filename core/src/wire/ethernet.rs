@@ -265,6 +265,19 @@ mod tests {
         assert_eq!(frame[34..42], [0x1C, 0xE8, 0x1C, 0xE9, 0, 12, 0, 0]);
     }
 
+    #[test]
+    fn words_differ_wherever_headers_do() {
+        let frame: [u8; HEADERS_BYTES + 6] = core::array::from_fn(|at| at as u8);
+        let words = HeaderWords::of(&frame).expect("long enough");
+        for at in 0..frame.len() {
+            let mut other = frame;
+            other[at] ^= 0x10;
+            let same = HeaderWords::of(&other).expect("long enough").is(&words);
+            assert_eq!(same, at >= HEADERS_BYTES, "byte {at}");
+        }
+        assert!(HeaderWords::of(&frame[..HEADERS_BYTES - 1]).is_none());
+    }
+
     /// What [`parse_udp`] has to agree with: the same through smoltcp's views.
     fn parse_by_smoltcp(frame: &[u8]) -> Option<UdpFrame> {
         let ethernet = EthernetFrame::new_checked(frame).ok()?;
