@@ -24,7 +24,7 @@ fn programs_join_a_cluster() {
     let brief = "--seconds 0.05 --blocks 3 --warmup 20 --idle yield --sizes 4KiB";
 
     let line = file.line(&format!("--client-index 2 --server-index 0 --server-index 1 {brief}"));
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     while !is_up(&mn) || !is_up(&echo) {
         assert!(Instant::now() < end, "the servers do not come up");
         std::thread::sleep(Duration::from_millis(10));
