@@ -23,7 +23,7 @@ impl Folder {
     fn forbidden(&self, name: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, "a key of more than sixteen bytes").expect("a file");
-        fs::set_permissions(&path, Permissions::from_mode(0)).expect("ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o000)).expect("ours");
         path.display().to_string()
     }
 }
@@ -69,7 +69,7 @@ fn files_that_may_not_be_used() {
     refused(command(&line), 2, &[&key, "Permission denied", "may read"]);
     let pool = format!("/dev/shm/dmrpc-rights-{}", std::process::id());
     fs::write(&pool, [0; 4096]).expect("tmpfs");
-    fs::set_permissions(&pool, Permissions::from_mode(0)).expect("ours");
+    fs::set_permissions(&pool, Permissions::from_mode(0o000)).expect("ours");
     refused(command(&format!("--pool {pool}")), 1, &[&pool, "Permission denied", "may read and"]);
     fs::remove_file(&pool).expect("ours");
     fs::set_permissions(&folder.0, Permissions::from_mode(0o500)).expect("ours");
