@@ -223,7 +223,7 @@ scenario_kill() {
 # nothing. When it wakes it begins anew.
 scenario_stop() {
     start_relay
-    start_client 1 8
+    start_client 1 12
     local sleeper=$child sleeper_out=$client_out
     await_gauge stop '.references_in_use > 0'
     local expired refused late
