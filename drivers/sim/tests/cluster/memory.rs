@@ -127,7 +127,6 @@ impl PoolMemory {
             oracle,
             fresh: false,
             few: self.config.pins <= FEW_MAX || self.config.stages <= 3,
-            put_off: 0,
             known: BTreeMap::new(),
             closed: Vec::new(),
             over: BTreeSet::new(),
@@ -153,8 +152,6 @@ pub(crate) struct Server<'m> {
     oracle: SharedOracle,
     /// Pins or staged writes are few.
     few: bool,
-    /// Requests that were put off, when it was last looked.
-    put_off: u64,
     /// A session was accepted since `known` was filled in.
     fresh: bool,
     /// Compute node, and its name of the session.
@@ -230,11 +227,9 @@ impl Server<'_> {
         }
     }
 
-    /// Whoever finds no pin, or no room for a staged write, waits and is told nothing: that none is
-    /// left when somebody was put off shows it.
-    fn note_waits(&mut self, endpoint: &Endpoint<'_>) {
-        let put_off = endpoint.counters().requests_refused;
-        if self.few && put_off > self.put_off {
+    /// Whoever finds no pin, or no room for a staged write, waits and is told nothing.
+    fn note_waits(&mut self) {
+        if self.few {
             let stats = self.node.store().stats();
             let mut oracle = self.oracle.borrow_mut();
             for (usage, name) in
@@ -245,12 +240,11 @@ impl Server<'_> {
                 }
             }
         }
-        self.put_off = put_off;
     }
 
     pub(crate) fn act(&mut self, now: Instant, endpoint: &Endpoint<'_>) {
         self.tell(endpoint);
-        self.note_waits(endpoint);
+        self.note_waits();
         let done = self.node.reclaim(now, self.budget);
         let wait = if done == self.budget { 1_000 } else { 50_000_000 };
         self.next = now + Duration::from_nanos(wait);
