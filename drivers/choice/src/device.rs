@@ -113,6 +113,10 @@ impl Device for AnyDevice {
         either!(AnyDevice, self, device => device.is_memory())
     }
 
+    fn is_lossless(&self) -> bool {
+        either!(AnyDevice, self, device => device.is_lossless())
+    }
+
     #[inline]
     fn split(&mut self) -> (AnyRx<'_>, AnyTx<'_>) {
         match self {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 use dmrpc_core::memory::Memory;
+use dmrpc_core::wire::direct::DIRECT_HEADER_BYTES;
 use dmrpc_host::idle::Wait;
 
 use crate::mapping::PoolMemory;
@@ -25,6 +26,8 @@ use crate::pool::Pool;
 use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings};
 use crate::superblock::Geometry;
 
+/// No participant's number.
+const NOBODY: u32 = u32::MAX;
 /// Most datagrams of a burst.
 const BURST_MAX: usize = 32;
 /// Pushes to a full ring that are refused before what follows is dropped: about a tenth of a second
@@ -177,6 +180,12 @@ impl<M: Memory> Device for RingDevice<M> {
         !self.rings.flush
     }
 
+    /// Rings hold senders up, and are given up only where a receiver stands still. Lines that are
+    /// old, between hosts that are not coherent, are another matter.
+    fn is_lossless(&self) -> bool {
+        !self.rings.flush
+    }
+
     #[inline]
     fn split(&mut self) -> (RingRx<'_, M>, RingTx<'_, M>) {
         let Self { memory, rings, own, receive, send } = self;
@@ -215,6 +224,8 @@ struct Receive {
     senders: u64,
     /// Those whose ring may hold something, a bit each; all senders while they are few.
     hot: u64,
+    /// The only sender there ever was; [`NOBODY`] if there is none, or several.
+    lone: u32,
     /// Whether senders are asked to ring.
     wants_bells: bool,
     /// The ring that is looked at first; also the next one to be looked at without being rung for.
@@ -239,6 +250,7 @@ impl Receive {
             all: if rings.flush { 0 } else { rings.all() },
             senders: known,
             hot: known,
+            lone: NOBODY,
             wants_bells: false,
             first: 0,
             buffer: vec![0; BURST_MAX * datagram_bytes.next_multiple_of(8)].into(),
@@ -253,7 +265,8 @@ impl Receive {
     #[inline(always)]
     fn drain(&mut self, rings: &Rings, memory: &impl Memory, sender: u32) -> bool {
         let Some(consumer) = self.consumers.get_mut(sender as usize) else { return true };
-        while let Some(bytes) = consumer.look(rings, memory) {
+        let mut found = consumer.look(rings, memory);
+        while let Some(bytes) = found {
             if self.count == BURST_MAX {
                 return false;
             }
@@ -267,6 +280,7 @@ impl Receive {
                 self.stats.nonsense += 1;
             }
             consumer.tell(rings, memory);
+            found = consumer.peek(rings, memory);
         }
         true
     }
@@ -281,13 +295,31 @@ impl Receive {
         }
         // Whoever sent before it could know of the wish did not ring: look at all once.
         self.hot = senders;
+        self.lone = if senders.is_power_of_two() { senders.trailing_zeros() } else { NOBODY };
     }
 
-    /// One burst from the rings that may hold something.
-    #[inline]
+    /// One burst from the rings that may hold something. While only one can, a look at it in vain
+    /// is two loads: the shorter it is, the sooner the next one finds what came meanwhile.
+    #[inline(always)]
     fn receive(&mut self, rings: &Rings, memory: &impl Memory, own: u32) -> usize {
         (self.count, self.used_bytes) = (0, 0);
         let senders = memory.load_u64(self.senders_at) & self.all;
+        if senders != self.senders || self.lone == NOBODY {
+            return self.receive_any(rings, memory, own, senders);
+        }
+        self.drain(rings, memory, self.lone);
+        self.count
+    }
+
+    /// The same where several senders may have sent something; those that ever sent are `senders`.
+    #[inline(never)]
+    fn receive_any(
+        &mut self,
+        rings: &Rings,
+        memory: &impl Memory,
+        own: u32,
+        senders: u64,
+    ) -> usize {
         if senders & !self.senders != 0 {
             self.meet(rings, memory, own, senders);
         }
@@ -322,7 +354,7 @@ pub struct RingRx<'a, M> {
 }
 
 impl<M: Memory> Rx for RingRx<'_, M> {
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self) -> usize {
         self.state.receive(self.rings, self.memory, self.own)
     }
@@ -370,8 +402,11 @@ impl Send {
     /// Puts the datagram that was written last into its ring.
     #[inline(always)]
     fn commit(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        if let Some(staged) = self.staged.take() {
-            self.put(rings, memory, own, staged);
+        if let Some(Staged { peer, bytes }) = self.staged.take()
+            && let Some(to) = self.peers.get_mut(peer as usize)
+        {
+            to.producer.put(rings, memory, &self.buffer[..bytes]);
+            self.has_put(rings, memory, own, peer);
         }
     }
 
@@ -381,16 +416,38 @@ impl Send {
         self.commit(rings, memory, own);
     }
 
+    /// Puts a datagram of two parts for participant `peer`. Returns false if its ring is full.
     #[inline(always)]
-    fn put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, staged: Staged) {
-        let Staged { peer: index, bytes } = staged;
-        let Some(peer) = self.peers.get_mut(index as usize) else { return };
-        peer.producer.put(rings, memory, &self.buffer[..bytes]);
-        if !peer.joined {
-            peer.joined = true;
-            rings.join(memory, own, index);
+    fn put<const N: usize>(
+        &mut self,
+        rings: &Rings,
+        memory: &impl Memory,
+        (own, peer): (u32, u32),
+        header: &[u8; N],
+        message: &[u8],
+    ) -> bool {
+        if let Some(to) = self.peers.get_mut(peer as usize)
+            && to.producer.has_room(rings, memory)
+        {
+            to.refusals = 0;
+            to.producer.put_parts(rings, memory, header, message);
+            self.touched |= 1 << peer;
+            self.has_put(rings, memory, own, peer);
+            return true;
         }
+        // True if it was dropped.
+        self.admit(rings, memory, peer) == Some(false)
+    }
+
+    /// Something was put into the ring to participant `peer`.
+    #[inline(always)]
+    fn has_put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, peer: u32) {
         self.stats.sent += 1;
+        let to = &mut self.peers[peer as usize];
+        if !to.joined {
+            to.joined = true;
+            rings.join(memory, own, peer);
+        }
     }
 
     /// Whether a datagram can be put for participant `index`; `None` to try again later.
@@ -432,10 +489,27 @@ impl<M: Memory> Tx for RingTx<'_, M> {
         if state.staged.is_some() {
             state.commit_early(rings, self.memory, self.own);
         }
-        let peer = participant_at(peer).unwrap_or(u32::MAX);
+        let peer = participant_at(peer).unwrap_or(NOBODY);
         let admitted = state.admit(rings, self.memory, peer)?;
         state.staged = admitted.then_some(Staged { peer, bytes });
         Some(&mut state.buffer[..bytes])
+    }
+
+    #[inline(always)]
+    fn put(
+        &mut self,
+        peer: SocketAddrV4,
+        header: &[u8; DIRECT_HEADER_BYTES],
+        message: &[u8],
+    ) -> bool {
+        let (state, rings) = (&mut *self.state, self.rings);
+        let (bytes, bytes_max) = (header.len() + message.len(), state.buffer.len());
+        assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
+        if state.staged.is_some() {
+            state.commit_early(rings, self.memory, self.own);
+        }
+        let index = participant_at(peer).unwrap_or(NOBODY);
+        state.put(rings, self.memory, (self.own, index), header, message)
     }
 
     /// Most polls send nothing: those cost one comparison.

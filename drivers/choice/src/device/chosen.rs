@@ -119,6 +119,10 @@ impl Device for Chosen {
         either!(Chosen, self, device => device.is_memory())
     }
 
+    fn is_lossless(&self) -> bool {
+        either!(Chosen, self, device => device.is_lossless())
+    }
+
     #[inline]
     fn split(&mut self) -> (ChosenRx<'_>, ChosenTx<'_>) {
         match self {
