@@ -44,7 +44,8 @@ pub struct BufferClass {
 pub struct NodeConfig {
     /// Address and port to bind; port 0 lets the kernel choose one.
     pub bind: SocketAddrV4,
-    /// Largest datagram in bytes: 9000 by default, 1472 for an Ethernet without jumbo frames.
+    /// Largest datagram in bytes: 9000 by default. Over UDP sessions use less where the way is
+    /// known to carry less in one piece.
     pub datagram_bytes: usize,
     /// Sessions to other nodes: one for each [`Peer`](crate::Peer).
     pub client_sessions: usize,

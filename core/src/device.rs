@@ -137,6 +137,13 @@ pub trait Tx {
     /// queued, or is dropped and counted, as the driver documents.
     fn flush(&mut self);
 
+    /// Largest datagram, in bytes, that the way to `peer` takes in one piece, if the device knows
+    /// it to be less than what it sends itself. Asked when a session is opened, not a packet.
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        let _ = peer;
+        None
+    }
+
     /// Whether datagrams to `peer` can end with bytes that are sent from where they lie.
     #[inline(always)]
     fn borrows(&self, peer: SocketAddrV4) -> bool {

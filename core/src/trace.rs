@@ -246,9 +246,12 @@ impl<H: Host> Host for Traced<'_, H> {
         reply: &mut Reply<'_>,
     ) -> Outcome {
         self.now = now;
+        // Before it is served: if that panics, it is the one that matters.
+        self.call(What::Request, head.call, head.trace);
         let outcome = self.host.request(now, head, body, reply);
-        let what = if outcome == Outcome::Busy { What::Busy } else { What::Request };
-        self.call(what, head.call, head.trace);
+        if outcome == Outcome::Busy {
+            self.call(What::Busy, head.call, head.trace);
+        }
         outcome
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::endpoint::host::{
-    Admission, Body, CallId, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
+    Admission, Body, CallId, Completion, Outcome, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
@@ -60,8 +60,6 @@ impl Host for Caller {
         assert!(offset as usize + bytes.len() <= room as usize, "within the room");
     }
 
-    fn abandon(&mut self, _: Sink) {}
-
     fn request(
         &mut self,
         _: Instant,
@@ -71,8 +69,6 @@ impl Host for Caller {
     ) -> Outcome {
         unreachable!("nobody has a session here")
     }
-
-    fn cancelled(&mut self, _: PendingCall) {}
 
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         assert!(offset as usize + out.len() <= self.sources[&source.0] as usize);

@@ -150,8 +150,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) session_detached: Option<u32>,
 
-    /// Largest datagram: what all hops to the compute nodes carry whole. 9000B over UDP, 1472B
-    /// over DPDK if not given.
+    /// Largest datagram. 9000B over UDP, 1472B over DPDK if not given. A session has what both ends
+    /// agree on; over UDP less where the way is known to carry less in one piece.
     #[arg(long, value_name = "SIZE",
         value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
     pub(crate) datagram_size: Option<ByteSize>,

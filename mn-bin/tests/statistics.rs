@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddrV4;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use dmrpc_cn::{BufferClass, Node, NodeConfig, Peer};
 use dmrpc_host as _;
@@ -10,6 +11,8 @@ use dmrpc_udp::{UdpConfig, UdpDevice};
 
 /// Enough for some requests to be timed.
 const CALLS: usize = 1000;
+/// How long a busy machine may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A child, killed when dropped.
 struct Killed(Child);
@@ -26,21 +29,12 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill is there").success());
 }
 
-/// Another node with a session.
-fn node_at_once(address: SocketAddrV4) -> (Node<UdpDevice>, Peer) {
-    let class = BufferClass { count: 1, bytes: 4096 };
-    let config = NodeConfig { buffers: [class; 3], ..NodeConfig::default() };
-    let node = Node::open_udp(&config).expect("a node");
-    let peer = node.connect(address).expect("it serves");
-    (node, peer)
-}
-
-#[test]
-fn a_core_tells_what_it_does() {
+/// A memory node, and where it serves.
+fn serve(flags: &[&str]) -> (Killed, SocketAddrV4) {
     let mut serving = Killed(
         Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
-            .args(["--bind", "127.0.0.1:0", "--pool-size", "8MiB", "--json"])
-            .args(["--sessions", "80", "--sessions-per-address", "80"])
+            .args(["--bind", "127.0.0.1:0", "--pool-size", "8MiB"])
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -50,6 +44,84 @@ fn a_core_tells_what_it_does() {
     let stdout = serving.0.stdout.take().expect("piped");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
     let address = line.trim().strip_prefix("ready ").expect(&line).parse().expect("an address");
+    (serving, address)
+}
+
+/// Another node with a session.
+fn node_at_once(address: SocketAddrV4) -> (Node<UdpDevice>, Peer) {
+    let class = BufferClass { count: 1, bytes: 4096 };
+    let config = NodeConfig { buffers: [class; 3], ..NodeConfig::default() };
+    let node = Node::open_udp(&config).expect("a node");
+    let peer = node.connect(address).expect("it serves");
+    (node, peer)
+}
+
+/// All that the memory node tells whoever asks over the network.
+fn all_pages(node: &Node<UdpDevice>, peer: Peer) -> String {
+    let mut pages = String::new();
+    for number in 0.. {
+        let mut page = [0; 1024];
+        let reply = node.statistics_page(peer, number, &mut page).expect("an answer");
+        if reply.body_bytes == 0 {
+            break;
+        }
+        pages += std::str::from_utf8(&page[..reply.body_bytes]).expect("text");
+    }
+    pages
+}
+
+/// What the memory node tells of the session of the node at `address`: the number behind `name`.
+fn of_session(pages: &str, address: SocketAddrV4, name: &str) -> u64 {
+    let end = format!("_address {address}");
+    let session = pages.lines().find_map(|line| line.strip_suffix(&end)).expect(pages);
+    let begin = format!("{session}_{name} ");
+    let value = pages.lines().find_map(|line| line.strip_prefix(&begin)).expect(pages);
+    value.parse().expect("a number")
+}
+
+/// An answer that its reader does not fetch keeps what it is made of, in that one's name.
+#[test]
+fn pins_are_told_by_holder() {
+    let (serving, address) = serve(&["--json"]);
+    let node = || Node::open_udp(&NodeConfig::default()).expect("a node");
+    let (reader, other) = (node(), node());
+    let (of_reader, of_other) =
+        (reader.connect(address).expect("it serves"), other.connect(address).expect("it serves"));
+    let pins =
+        |of: &Node<UdpDevice>| of_session(&all_pages(&other, of_other), of.local_addr(), "pins");
+    assert_eq!((pins(&reader), pins(&other)), (0, 0));
+
+    const BYTES: usize = 1 << 20;
+    let memory = reader.memory(of_reader);
+    let region = memory.alloc(BYTES as u64).expect("room");
+    memory.write(region, 0, &vec![7; BYTES]).expect("room");
+    let reading = memory.start().read(region, 0, BYTES).expect("it begins");
+    // The question leaves, and nobody looks at what comes back.
+    reader.poll();
+    let end = Instant::now() + PATIENCE;
+    while pins(&reader) == 0 {
+        assert!(Instant::now() < end, "nothing is pinned");
+    }
+    assert_eq!((pins(&reader), pins(&other)), (1, 0));
+    let read = loop {
+        match reader.try_finish(reading) {
+            Some(read) => break read.expect("all of it comes"),
+            None => _ = reader.step(),
+        }
+    };
+    drop(read);
+    while pins(&reader) != 0 {
+        // The last acknowledgement leaves by itself, as long as somebody polls.
+        reader.poll();
+        assert!(Instant::now() < end, "the answer came, and is pinned");
+    }
+    drop(serving);
+}
+
+#[test]
+fn a_core_tells_what_it_does() {
+    let (mut serving, address) =
+        serve(&["--json", "--sessions", "80", "--sessions-per-address", "80"]);
 
     let device = UdpDevice::open(UdpConfig::at("127.0.0.1:0".parse().expect("an address")))
         .expect("a socket");
@@ -69,15 +141,7 @@ fn a_core_tells_what_it_does() {
     assert!(polls.bursts <= polls.polls - polls.empty && polls.busy_ns > 0, "{polls:?}");
 
     // The same for whoever asks over the network: all pages.
-    let mut pages = String::new();
-    for number in 0.. {
-        let mut page = [0; 1024];
-        let reply = node.statistics_page(peer, number, &mut page).expect("an answer");
-        if reply.body_bytes == 0 {
-            break;
-        }
-        pages += std::str::from_utf8(&page[..reply.body_bytes]).expect("text");
-    }
+    let pages = all_pages(&node, peer);
     let count = |name: &str| -> u64 {
         let line = pages.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {pages}")).parse().expect("a number")
@@ -102,15 +166,7 @@ fn a_core_tells_what_it_does() {
     }
     let reference = node.memory(peer).put(b"held").expect("room");
     assert_eq!((region.length, reference.length), (8192, 4));
-    let mut pages = String::new();
-    for number in 0.. {
-        let mut page = [0; 1024];
-        let reply = node.statistics_page(peer, number, &mut page).expect("an answer");
-        if reply.body_bytes == 0 {
-            break;
-        }
-        pages += std::str::from_utf8(&page[..reply.body_bytes]).expect("text");
-    }
+    let pages = all_pages(&node, peer);
     let told = pages.lines().find(|line| line.ends_with(&format!("_address {last}")));
     let name = told.and_then(|line| line.strip_suffix(&format!("_address {last}"))).expect(&pages);
     assert!(pages.contains(&format!("{name}_regions 1\n")), "{pages}");

@@ -1,18 +1,20 @@
 //! A client that works on memory, whatever happens to the network and the memory node.
 
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dmrpc_choice::AnyDevice;
 use dmrpc_cn::memory::{ALL_RIGHTS, Cause};
 use dmrpc_cn::{
-    CallError, CallOptions, Error, IdleStrategy, Memory, Node, NodeConfig, OperationError, Peer,
-    Ref,
+    Arg, CallError, CallOptions, Error, IdleStrategy, Memory, Method, Node, NodeConfig,
+    OperationError, Peer, Ref, Status,
 };
 use dmrpc_host::captured::Captured;
+use dmrpc_host::key;
 use dmrpc_udp::{UdpConfig, UdpDevice};
 
-use super::{Common, Random};
+use super::{Common, Random, Secrecy};
 
 /// References that it keeps at most.
 const KEEP: usize = 8;
@@ -29,11 +31,14 @@ struct Account {
     unknown: u64,
     sessions: u64,
     bytes_compared: u64,
+    /// Calls that went to the service and back.
+    passed_on: u64,
 }
 
 struct Client<'n> {
     node: &'n Node<AnyDevice>,
     memory: Memory<'n, AnyDevice>,
+    service: Option<Peer>,
     random: Random,
     kept: Vec<(Ref, Vec<u8>)>,
     account: Account,
@@ -42,10 +47,21 @@ struct Client<'n> {
 }
 
 /// Works for so long, gives everything back, and prints the account.
-pub(super) fn run(common: &Common, pcap: Option<&Path>, hostile: bool) {
+pub(super) fn run(
+    common: &Common,
+    pcap: Option<&Path>,
+    hostile: bool,
+    service: Option<SocketAddrV4>,
+    secrecy: &Secrecy,
+) {
     let any = "0.0.0.0:0".parse().expect("an address");
-    let config =
-        NodeConfig { idle: IdleStrategy::Sleep, datagram_bytes: 1472, ..NodeConfig::at(any) };
+    let config = NodeConfig {
+        idle: IdleStrategy::Sleep,
+        datagram_bytes: 1472,
+        key: key::load(secrecy.key_file.as_deref()).expect("a key"),
+        encrypt: secrecy.encrypt,
+        ..NodeConfig::at(any)
+    };
     let mut udp = UdpConfig::at(any);
     udp.datagram_bytes_max = config.datagram_bytes;
     let device = UdpDevice::open(udp).expect("a socket");
@@ -59,7 +75,8 @@ pub(super) fn run(common: &Common, pcap: Option<&Path>, hostile: bool) {
     };
     let node = Node::new(device, local, &config).expect("a node");
     let mut client = Client {
-        memory: node.memory(connect(&node, common)),
+        memory: node.memory(connect(&node, common, common.memory_node)),
+        service: service.map(|service| connect(&node, common, service)),
         node: &node,
         random: Random(common.seed),
         kept: Vec::new(),
@@ -73,36 +90,39 @@ pub(super) fn run(common: &Common, pcap: Option<&Path>, hostile: bool) {
     println!(
         "{{\"app\":\"faults_client\",\"seed\":{},\"hostile\":{hostile},\"calls\":{begun},\
          \"done\":{done},\"refused\":{refused},\"not_executed\":{not_executed},\
-         \"unknown\":{unknown},\"sessions\":{sessions},\"bytes_compared\":{},\"wrong\":0}}",
-        common.seed, client.account.bytes_compared,
+         \"unknown\":{unknown},\"sessions\":{sessions},\"bytes_compared\":{},\
+         \"passed_on\":{},\"wrong\":0}}",
+        common.seed, client.account.bytes_compared, client.account.passed_on,
     );
 }
 
-/// The only session that it asks for: the library opens those that follow.
-fn connect(node: &Node<AnyDevice>, common: &Common) -> Peer {
+/// The only session of each that it asks for: the library opens those that follow.
+fn connect(node: &Node<AnyDevice>, common: &Common, to: SocketAddrV4) -> Peer {
     let end = Instant::now() + Duration::from_secs(common.seconds);
     loop {
-        match node.connect(common.memory_node) {
+        match node.connect(to) {
             Ok(peer) => return peer,
             Err(error) => assert!(Instant::now() < end, "{error}"),
         }
     }
 }
 
+fn options() -> CallOptions {
+    let deadline = Some(dmrpc_cn::Duration::from_secs(3));
+    CallOptions { deadline, ..CallOptions::default() }
+}
+
 impl Client<'_> {
     /// Works until the time is over, and gives everything back.
     fn work(&mut self, until: Instant) {
-        let options = CallOptions {
-            deadline: Some(dmrpc_cn::Duration::from_secs(3)),
-            ..CallOptions::default()
-        };
-        self.memory = self.memory.with_options(options);
+        self.memory = self.memory.with_options(options());
         while Instant::now() < until {
             match self.random.below(6) {
                 0 | 1 => self.put(),
                 2 => self.read(),
                 3 => self.write(),
                 4 => self.claim(),
+                5 if self.service.is_some() && self.random.below(2) == 0 => self.call(),
                 _ => self.drop_one(),
             }
             self.look_for_losses();
@@ -206,6 +226,28 @@ impl Client<'_> {
         }
         let freed = self.memory.free(region);
         self.enter(freed);
+    }
+
+    /// Passes a reference to the service, which answers with what it gets.
+    fn call(&mut self) {
+        let (Some(at), Some(peer)) = (self.any(), self.service) else { return };
+        let (reference, mut bytes) = (self.kept[at].0, self.bytes());
+        bytes.truncate(9_000);
+        let (args, mut out) = ([Arg::Ref(reference), Arg::Inline(&bytes)], vec![0; bytes.len()]);
+        let answer = self.node.call_with(peer, Method(1), &args, &mut out, options());
+        self.account.begun += 1;
+        match answer {
+            Ok(reply) if reply.status == Status::OK => {
+                assert!(reply.refs().eq([reference]), "the reference that was passed on");
+                assert!(out == bytes, "the bytes that were passed on");
+                self.account.bytes_compared += bytes.len() as u64;
+                self.account.passed_on += 1;
+                self.account.done += 1;
+            }
+            Ok(_) => self.account.refused += 1,
+            Err(Error::Call { error: CallError::OutcomeUnknown, .. }) => self.account.unknown += 1,
+            Err(_) => self.account.not_executed += 1,
+        }
     }
 
     fn claim(&mut self) {

@@ -93,18 +93,20 @@ pub(super) struct Effects {
     pub(super) overflowed: u64,
     pub(super) clogs: u64,
     pub(super) cuts: u64,
+    /// Held back until it was told to let go of them.
+    pub(super) held: u64,
 }
 
 impl Effects {
     /// As JSON.
     pub(super) fn json(&self) -> String {
         let Self { came, left, lost, cut, duplicated, replayed, .. } = self;
-        let Self { reordered, corrupted, mutated, overflowed, clogs, cuts, .. } = self;
+        let Self { reordered, corrupted, mutated, overflowed, clogs, cuts, held, .. } = self;
         format!(
             "{{\"came\":{came},\"left\":{left},\"lost\":{lost},\"cut\":{cut},\
              \"duplicated\":{duplicated},\"replayed\":{replayed},\"reordered\":{reordered},\
              \"corrupted\":{corrupted},\"mutated\":{mutated},\"overflowed\":{overflowed},\
-             \"clogs\":{clogs},\"cuts\":{cuts}}}"
+             \"clogs\":{clogs},\"cuts\":{cuts},\"held\":{held}}}"
         )
     }
 }
@@ -148,6 +150,8 @@ pub(super) struct Direction<F> {
     burst_left: usize,
     clog: Outage,
     cut: Outage,
+    /// Nothing leaves.
+    holds: bool,
     /// The packet before, for splices.
     last: Vec<u8>,
     pub(super) effects: Effects,
@@ -205,6 +209,7 @@ impl<F: Clone> Direction<F> {
             does,
             random,
             waiting: BinaryHeap::new(),
+            holds: false,
             number: 0,
             free_at: now,
             burst_left: 0,
@@ -278,9 +283,18 @@ impl<F: Clone> Direction<F> {
         self.waiting.push(Reverse(waiting));
     }
 
+    /// Holds everything back, or, if it does, lets go of it.
+    pub(super) fn hold_or_let_go(&mut self) {
+        if self.holds {
+            self.effects.held += self.waiting.len() as u64;
+        }
+        self.holds = !self.holds;
+    }
+
     /// A packet that leaves by now.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(F, Vec<u8>)> {
-        if self.waiting.peek()?.0.due > now
+        if self.holds
+            || self.waiting.peek()?.0.due > now
             || self.clog.look(now, &mut self.random, &mut self.effects.clogs)
         {
             return None;
@@ -292,7 +306,7 @@ impl<F: Clone> Direction<F> {
 
     /// When the next packet leaves, unless the link stands still.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.waiting.peek().map(|waiting| waiting.0.due)
+        self.waiting.peek().map(|waiting| waiting.0.due).filter(|_| !self.holds)
     }
 }
 
@@ -381,6 +395,19 @@ mod tests {
         assert!(direction.pop(start + Duration::from_micros(500)).is_none());
         assert!(direction.pop(start + Duration::from_micros(513)).is_some());
         assert_eq!(direction.due(), Some(start + Duration::from_micros(1024)));
+    }
+
+    #[test]
+    fn what_is_held_back_leaves_later() {
+        let start = Instant::now();
+        let does = Impairment { limit: 10, ..Default::default() };
+        let mut direction = Direction::new(does, 1, start);
+        direction.hold_or_let_go();
+        (0..3).for_each(|number| direction.push(start, &(), &[number; 64]));
+        assert!(direction.due().is_none() && direction.pop(start).is_none());
+        direction.hold_or_let_go();
+        assert_eq!(direction.effects.held, 3);
+        assert_eq!(direction.pop(start).map(|packet| packet.1[0]), Some(0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! faults client --memory-node IP:PORT --seconds N --seed S [--pcap FILE] [--hostile]
+//!     [--service IP:PORT] [--key-file FILE --encrypt]
 //! faults mutate --memory-node IP:PORT --seconds N --seed S --capture FILE
 //! faults relay --listen IP:PORT --to IP:PORT --seed S [--loss 10%] [--reorder 25%] ...
 //! ```
@@ -31,6 +32,17 @@ struct Common {
     seed: u64,
 }
 
+/// Keys and encryption.
+#[derive(Debug, clap::Args)]
+struct Secrecy {
+    /// The pre-shared key.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+    /// Encrypt packets.
+    #[arg(long, requires = "key_file")]
+    encrypt: bool,
+}
+
 #[derive(Debug, Parser)]
 struct Options {
     #[command(subcommand)]
@@ -49,6 +61,11 @@ enum Command {
         /// What it sends is changed on the way: bytes are not compared, and calls fail as they may.
         #[arg(long)]
         hostile: bool,
+        /// Pass references to this service, too, which answers with what it gets.
+        #[arg(long)]
+        service: Option<SocketAddrV4>,
+        #[command(flatten)]
+        secrecy: Secrecy,
     },
     /// Sends packets of a capture again, changed.
     Mutate {
@@ -75,8 +92,8 @@ impl Random {
 
 fn main() {
     match Options::parse().command {
-        Command::Client { common, pcap, hostile } => {
-            client::run(&common, pcap.as_deref(), hostile);
+        Command::Client { common, pcap, hostile, service, secrecy } => {
+            client::run(&common, pcap.as_deref(), hostile, service, &secrecy);
         }
         Command::Mutate { common, capture } => mutate::run(&common, &capture),
         Command::Relay(options) => relay::run(&options),

@@ -1,6 +1,6 @@
 //! A bad link as a process: datagrams that come to one address leave for another, and the answers
 //! go back, through what `impair` does to them. For kernels without netem, and for what netem does
-//! not do.
+//! not do: with SIGUSR1 it holds back what clients send, and with another lets go of it.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
@@ -98,6 +98,11 @@ pub(super) fn run(options: &Options) {
     let (pipe, answers) = (Arc::clone(&up), Arc::clone(&down));
     thread::spawn(move || listen(&front, to, &pipe, &answers));
     while !signals.stop_requested() {
+        // Asked by SIGUSR1, it holds back what clients send, or lets go of it.
+        if signals.take_dump_request() {
+            up.lock().hold_or_let_go();
+            up.changed.notify_one();
+        }
         thread::sleep(NAP);
     }
     let (up, down) = (up.lock().effects.json(), down.lock().effects.json());

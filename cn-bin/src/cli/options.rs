@@ -101,8 +101,8 @@ pub(crate) struct Options {
         value_parser = span_between(DEADLINES.0, DEADLINES.1))]
     pub(crate) deadline: TimeSpan,
 
-    /// Largest datagram: what all hops to the other nodes carry whole. 9000B over UDP, 1472B over
-    /// DPDK if not given.
+    /// Largest datagram. 9000B over UDP, 1472B over DPDK if not given. A session has what both ends
+    /// agree on; over UDP less where the way is known to carry less in one piece.
     #[arg(long, global = true, value_name = "SIZE",
         value_parser = size_between(DATAGRAM_SIZES.0, DATAGRAM_SIZES.1))]
     pub(crate) datagram_size: Option<ByteSize>,

@@ -19,6 +19,15 @@ use dmrpc_core::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
 
+/// The bars are 1 million frames and 500,000 references a second. A poll's 192 units are at most
+/// 100,000 instructions (`count` asserts that), so a core that does 1.5 billion a second, half of
+/// what today's do, does 2.88 million units: this many thousandths of one for each frame, and for
+/// each reference with a page of its own.
+const MILLI_UNITS_A_FRAME_MAX: u64 = 2_880;
+const MILLI_UNITS_A_REFERENCE_MAX: u64 = 5_760;
+/// Below so many, they are not asserted.
+const FEW: u32 = 1_000;
+
 struct Options {
     references: u32,
     pages: u64,
@@ -55,17 +64,33 @@ fn polled(done: u32) -> u32 {
     std::hint::black_box(done)
 }
 
-/// Polls until nothing is pending: how often, the most units of one poll, and how long it took.
-fn poll_all(store: &mut PlainStore<'_>, now: Instant, units: u32) -> (u64, u32, f64) {
-    let (begin, mut polls, mut most) = (StdInstant::now(), 0, 0);
+/// What it took until nothing was pending.
+#[derive(Default)]
+struct Work {
+    polls: u64,
+    /// Units of all polls, and the most of one.
+    units: u64,
+    units_max: u32,
+    seconds: f64,
+}
+
+fn poll_all(store: &mut PlainStore<'_>, now: Instant, units: u32) -> Work {
+    let (begin, mut work) = (StdInstant::now(), Work::default());
     loop {
         let done = polled(one_poll(store, now, units));
-        polls += 1;
-        most = most.max(done);
+        work.polls += 1;
+        work.units += u64::from(done);
+        work.units_max = work.units_max.max(done);
         if !store.pending() {
-            return (polls, most, begin.elapsed().as_secs_f64());
+            work.seconds = begin.elapsed().as_secs_f64();
+            return work;
         }
     }
+}
+
+/// Thousandths of a unit that each of `count` things took.
+fn milli_units(work: &Work, count: u64) -> u64 {
+    (work.units * 1_000).checked_div(count).unwrap_or(0)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -102,26 +127,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     store.holder_leave(holder, now)?;
     assert!(store.region_len(holder, region).is_err(), "unusable at once");
-    let (polls, most_region, region_s) = poll_all(&mut store, now, units);
+    let frames_work = poll_all(&mut store, now, units);
     let kept = store.stats();
     assert_eq!(kept.entries.in_use, u64::from(references), "references outlive their owner");
     assert_eq!(kept.frames.in_use, u64::from(references));
     now = now + Duration::from_nanos(config.grace_ns);
-    let (entry_polls, most_entries, entries_s) = poll_all(&mut store, now, units);
+    let entries_work = poll_all(&mut store, now, units);
     let after = store.stats();
     assert_eq!((after.entries.in_use, after.frames.in_use, after.versions.in_use), (0, 0, 0));
     if let Some(last) = last {
         assert!(store.ref_len(last).is_err(), "expired");
     }
+    let each = (milli_units(&frames_work, pages), milli_units(&entries_work, references.into()));
+    let (polls, seconds) =
+        (frames_work.polls + entries_work.polls, frames_work.seconds + entries_work.seconds);
     println!(
         "{{\"app\":\"reclaim_bench\",\"references\":{references},\"pages\":{pages},\
-         \"frames_per_s\":{:.0},\"references_per_s\":{:.0},\"polls\":{},\"units_a_poll\":{units},\
-         \"units_max\":{},\"us_per_poll\":{:.1}}}",
-        pages as f64 / region_s,
-        f64::from(references) / entries_s,
-        polls + entry_polls,
-        most_region.max(most_entries),
-        (region_s + entries_s) * 1e6 / (polls + entry_polls) as f64,
+         \"frames_per_s\":{:.0},\"references_per_s\":{:.0},\"polls\":{polls},\
+         \"units_a_poll\":{units},\"units_max\":{},\"milli_units_a_frame\":{},\
+         \"milli_units_a_reference\":{},\"us_per_poll\":{:.1}}}",
+        pages as f64 / frames_work.seconds,
+        f64::from(references) / entries_work.seconds,
+        frames_work.units_max.max(entries_work.units_max),
+        each.0,
+        each.1,
+        seconds * 1e6 / polls as f64,
     );
+    let most = frames_work.units_max.max(entries_work.units_max);
+    assert!(most <= units, "{most} units in a poll that may do {units}");
+    // Few things are mostly the overhead of finding them.
+    if references >= FEW && pages >= FEW.into() {
+        assert!(each.0 <= MILLI_UNITS_A_FRAME_MAX, "{} milli-units a frame", each.0);
+        assert!(each.1 <= MILLI_UNITS_A_REFERENCE_MAX, "{} milli-units a reference", each.1);
+    }
     Ok(())
 }

@@ -172,7 +172,7 @@ impl Endpoint<'_> {
             remote,
             remote_incarnation: hello.incarnation,
             remote_nonce: hello.nonce,
-            payload_bytes: hello.payload_bytes_max.min(self.config.payload_bytes_max),
+            payload_bytes: hello.payload_bytes_max.min(self.payload_bytes_to(io.tx, peer)),
             remote_window: hello.window,
             slots: hello.slots.min(self.config.slots_per_session),
             features,

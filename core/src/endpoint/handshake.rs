@@ -14,10 +14,10 @@ use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{
-    Challenge, Features, Hello, HelloAck, PROOF_BYTES, PROVED_BYTES, REFUSAL_PROVED_BYTES, Refusal,
-    SLOTS_MAX,
+    Challenge, Features, Hello, HelloAck, PAYLOAD_BYTES_MIN, PROOF_BYTES, PROVED_BYTES,
+    REFUSAL_PROVED_BYTES, Refusal, SLOTS_MAX,
 };
-use crate::wire::packet::{Flags, Header, Kind};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEAL_BYTES};
 
 /// How long a hello waits for its answer before it is sent again.
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -90,6 +90,16 @@ impl Endpoint<'_> {
         io.tx.flush();
     }
 
+    /// Largest payload of a packet to or from `peer`: each end says its own, and the session has
+    /// the smaller. For a way too narrow even for the least that there is, the network cuts up.
+    pub(super) fn payload_bytes_to<T: Tx>(&self, tx: &T, peer: SocketAddrV4) -> u32 {
+        let most = self.config.payload_bytes_max;
+        let Some(datagram_bytes) = tx.path_bytes(peer) else { return most };
+        let seal_bytes = if self.config.encrypt { SEAL_BYTES } else { 0 };
+        let payload_bytes = datagram_bytes.saturating_sub(HEADER_BYTES + seal_bytes);
+        u32::try_from(payload_bytes).unwrap_or(most).max(PAYLOAD_BYTES_MIN).min(most)
+    }
+
     pub(super) fn send_hello<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let session = &self.client_sessions[index];
         let id = SessionId { index: index as u32, generation: session.generation };
@@ -97,7 +107,7 @@ impl Endpoint<'_> {
             incarnation: self.config.incarnation,
             session: id.index,
             generation: id.generation,
-            payload_bytes_max: self.config.payload_bytes_max,
+            payload_bytes_max: self.payload_bytes_to(io.tx, session.peer),
             slots: self.config.slots_per_session,
             window: self.config.window_packets,
             features: self.config.features,

@@ -242,13 +242,22 @@ pub enum Side {
 /// The code around an endpoint: its services, and the owner of its calls.
 ///
 /// All methods are called from within [`Endpoint::poll`](super::Endpoint::poll) and run to
-/// completion.
+/// completion. What a host leaves out is what it has no need of: who answers short requests writes
+/// [`Host::request`], who calls [`Host::completed`]; bodies of several packets need the methods of
+/// sinks (coming in) and sources (going out), answers that take their time [`Host::cancelled`].
 pub trait Host {
-    /// May the message whose head has arrived come in? `body_bytes` will follow.
-    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission;
+    /// May the message whose head has arrived come in? `body_bytes` will follow. Unless a host says
+    /// otherwise, no message of more than one packet comes in.
+    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission {
+        let _ = (head, body_bytes);
+        Admission::Reject(Status::UNKNOWN_METHOD)
+    }
 
-    /// Bytes of an incoming body, each exactly once, in any order.
-    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]);
+    /// Bytes of an incoming body, each exactly once, in any order. For hosts that admit messages,
+    /// or give their calls a sink.
+    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
+        let _ = (sink, offset, bytes);
+    }
 
     /// Where `bytes` bytes of an incoming body from `offset` on belong, for an endpoint that copies
     /// them there while it checks them, instead of calling [`Host::absorb`]. If they turn out to be
@@ -261,25 +270,36 @@ pub trait Host {
 
     /// The rest of an incoming request will not come: forget it. The sink of a call is not
     /// abandoned: the call's completion ends it.
-    fn abandon(&mut self, sink: Sink);
+    fn abandon(&mut self, sink: Sink) {
+        let _ = sink;
+    }
 
-    /// A whole request. On [`Body::Absorbed`] the sink passes to the service.
+    /// A whole request. On [`Body::Absorbed`] the sink passes to the service. A host without
+    /// services answers that it does not know the method.
     fn request(
         &mut self,
         now: Instant,
         head: &RequestHead<'_>,
         body: Body<'_>,
         reply: &mut Reply<'_>,
-    ) -> Outcome;
+    ) -> Outcome {
+        let _ = (now, head, body);
+        reply.head(Status::UNKNOWN_METHOD, &[], &[]);
+        Outcome::Replied
+    }
 
     /// The caller of an accepted call does not want the answer any more: answer soon, somehow.
     /// Told at most once a call, also when the session or the caller is gone, where
     /// [`Endpoint::reply`](super::Endpoint::reply) will say that nobody waits.
-    fn cancelled(&mut self, call: PendingCall);
+    fn cancelled(&mut self, call: PendingCall) {
+        let _ = call;
+    }
 
     /// Fills `out` with the bytes of an outgoing body that start at `offset`. The same bytes may
-    /// be asked for again until the source is released.
-    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]);
+    /// be asked for again until the source is released. For hosts that name sources.
+    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
+        let _ = (source, offset, out);
+    }
 
     /// The `bytes` bytes of an outgoing body from `offset` on, where they lie together, for an
     /// endpoint that copies them while it sums them up, instead of calling [`Host::supply`].
@@ -299,13 +319,19 @@ pub trait Host {
     }
 
     /// An outgoing body is not needed any more, and no device has anything of it.
-    fn release(&mut self, source: Source);
+    fn release(&mut self, source: Source) {
+        let _ = source;
+    }
 
     /// A call has ended.
-    fn completed(&mut self, now: Instant, completion: Completion<'_>);
+    fn completed(&mut self, now: Instant, completion: Completion<'_>) {
+        let _ = (now, completion);
+    }
 
     /// Something happened to a session.
-    fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent);
+    fn session(&mut self, now: Instant, side: Side, session: SessionId, event: SessionEvent) {
+        let _ = (now, side, session, event);
+    }
 }
 
 /// An answer under construction, in the buffer that it will be kept in until it is acknowledged.

@@ -39,11 +39,14 @@ pub struct SessionHolder {
     /// Where the client is.
     pub(super) peer: Option<SocketAddrV4>,
     pub(super) holder: Option<HolderId>,
+    /// Its answers that are pins.
+    pub(super) pins: u32,
 }
 
 impl SessionHolder {
     /// No session.
-    pub const EMPTY: Self = Self { generation: 0, incarnation: 0, peer: None, holder: None };
+    pub const EMPTY: Self =
+        Self { generation: 0, incarnation: 0, peer: None, holder: None, pins: 0 };
 }
 
 /// A write of several packets on its way in.
@@ -350,7 +353,9 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         };
         match run.all(steps, bytes, stage) {
             Ok(()) => {
-                run.answer(reply);
+                if let Some(pin) = run.answer(reply) {
+                    self.keep(head.call.session, pin);
+                }
                 Ended::Done
             }
             Err(failure) => {
@@ -439,8 +444,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
     }
 
     fn release(&mut self, source: Source) {
-        let unpinned = self.store.unpin(PinId::from_raw(source.0));
-        debug_assert!(unpinned.is_ok(), "a source is released once");
+        self.let_go(PinId::from_raw(source.0));
     }
 
     fn completed(&mut self, _now: Instant, _completion: Completion<'_>) {
@@ -457,7 +461,8 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
                 let holder = self.store.holder_join(self.limits).ok();
                 self.refused_holders += u64::from(holder.is_none());
                 let generation = session.generation;
-                *entry = SessionHolder { generation, incarnation, peer: Some(peer), holder };
+                let peer = Some(peer);
+                *entry = SessionHolder { generation, incarnation, peer, holder, pins: 0 };
             }
             SessionEvent::Closed(_) => {
                 if let Some(holder) = core::mem::take(entry).holder {

@@ -11,6 +11,7 @@ mod detached;
 mod detached_tests;
 mod direct;
 mod failure;
+mod kept;
 mod memory_node;
 mod places;
 mod statistics;

@@ -10,7 +10,7 @@ use crate::wire::message::{HEAD_BYTES_MAX, Status};
 
 /// Counters on a page.
 const COUNTERS_A_PAGE: usize = 12;
-/// Sessions on a page: five lines each of some 40 bytes.
+/// Sessions on a page: six lines each of some 40 bytes.
 const SESSIONS_A_PAGE: usize = 3;
 
 impl<M: Memory> MemoryNode<'_, M> {
@@ -127,6 +127,7 @@ impl<M: Memory> MemoryNode<'_, M> {
             writeln!(out, "session_{index}_pages {}", usage.pages)?;
             writeln!(out, "session_{index}_regions {}", usage.regions)?;
             writeln!(out, "session_{index}_references {}", usage.entries)?;
+            writeln!(out, "session_{index}_pins {}", session.pins)?;
         }
         Ok(())
     }

@@ -400,9 +400,10 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         }
     }
 
-    /// Fills in the answer of a request that succeeded.
+    /// Fills in the answer of a request that succeeded. Returns the pin that it is made of, if it
+    /// is.
     #[inline]
-    pub(super) fn answer(self, reply: &mut Reply<'_>) {
+    pub(super) fn answer(self, reply: &mut Reply<'_>) -> Option<PinId> {
         let mut results = Results { references: heapless::Vec::new(), regions: [0; STEPS_MAX] };
         for (number, made) in self.made[..self.steps.into()].iter().enumerate() {
             match made {
@@ -420,15 +421,17 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         }
         let parameters = &parameters[..usize::from(self.steps) * 8];
         reply.head(Status::OK, &results.references, parameters);
-        let Some((pin, bytes)) = self.snapshot else { return };
+        let (pin, bytes) = self.snapshot?;
         if bytes as usize > reply.inline_room() {
-            return reply.body_from(Source(pin.raw()), bytes);
+            reply.body_from(Source(pin.raw()), bytes);
+            return Some(pin);
         }
         // Short enough to be kept with the answer: the snapshot need not outlive this.
         let store = &mut self.node.store;
         let read = reply.body_with(bytes as usize, |out| store.read_pin(pin, 0, out));
         let unpinned = store.unpin(pin);
         debug_assert!(read.is_ok() && unpinned.is_ok(), "pinned a moment ago");
+        None
     }
 }
 

@@ -66,6 +66,25 @@ impl<M: Memory> Store<M> {
         self.record(self.lay.pins, pin.index(), pin.generation(), Object::Pin)
     }
 
+    /// Notes beside a pin whom it is for, in words of the caller's own.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`].
+    pub fn mark_pin(&mut self, pin: PinId, mark: u64) -> Result<()> {
+        let at = self.pin_at(pin)?;
+        self.mem.store_u64(at + field::MARK, mark);
+        Ok(())
+    }
+
+    /// What was noted last beside a pin: something older if nothing was.
+    ///
+    /// # Errors
+    /// [`super::Error::Stale`].
+    pub fn pin_mark(&self, pin: PinId) -> Result<u64> {
+        let at = self.pin_at(pin)?;
+        self.sound(Ok(self.mem.load_u64(at + field::MARK)))
+    }
+
     /// Copies bytes out of a pinned range.
     ///
     /// # Errors

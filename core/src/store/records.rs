@@ -286,6 +286,8 @@ pub(super) mod pin {
     pub(crate) const LEN: u64 = 24;
     /// u32: the participant that made it.
     pub(crate) const PARTICIPANT: u64 = 32;
+    /// u64: whom it is for, in the words of whoever made it. Nobody else looks at it.
+    pub(crate) const MARK: u64 = 40;
 }
 
 /// Fields of a staged write.

@@ -188,4 +188,8 @@ impl<D: Device> Tx for CapturedTx<'_, D> {
         }
         self.tx.flush();
     }
+
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        self.tx.path_bytes(peer)
+    }
 }

@@ -168,6 +168,10 @@ impl<D: Device> Tx for MeteredTx<'_, D> {
     fn flush(&mut self) {
         self.tx.flush();
     }
+
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        self.tx.path_bytes(peer)
+    }
 }
 
 /// A byte count for people: three digits and a binary unit.

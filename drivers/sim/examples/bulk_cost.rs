@@ -19,10 +19,7 @@ use dmrpc_host::cipher::FastKey;
 use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
-};
+use dmrpc_core::endpoint::host::{Completion, SessionId, Sink, Source};
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::memory::Plain;
@@ -66,9 +63,6 @@ struct Program {
 }
 
 impl Host for Program {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
     #[inline]
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
         if self.visits {
@@ -85,17 +79,6 @@ impl Host for Program {
         }
         Some(&mut self.buffers[sink.0 as usize][offset as usize..][..bytes as usize])
     }
-    fn abandon(&mut self, _: Sink) {}
-    fn request(
-        &mut self,
-        _: Instant,
-        _: &RequestHead<'_>,
-        _: Body<'_>,
-        _: &mut Reply<'_>,
-    ) -> Outcome {
-        Outcome::Busy
-    }
-    fn cancelled(&mut self, _: PendingCall) {}
     #[inline]
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         let buffer = &self.buffers[source.0 as usize];
@@ -105,7 +88,6 @@ impl Host for Program {
     fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
         Some(&self.buffers[source.0 as usize][offset as usize..][..bytes as usize])
     }
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("an answer");
         assert_eq!(response.status, Status::OK, "every operation works");
@@ -114,7 +96,6 @@ impl Host for Program {
         }
         self.ended.push(completion.token);
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 struct World {

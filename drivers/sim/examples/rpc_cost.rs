@@ -22,10 +22,7 @@ use parts::Parts;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::cipher::{CipherRoom, CipherTable, Ciphers, PortableKey, SessionCipher};
-use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
-};
+use dmrpc_core::endpoint::host::{Body, Completion, Outcome, Reply, RequestHead, SessionId};
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
@@ -59,11 +56,6 @@ struct Echo {
 }
 
 impl Host for Echo {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
-    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
-    fn abandon(&mut self, _: Sink) {}
     #[inline(always)]
     fn request(
         &mut self,
@@ -77,9 +69,6 @@ impl Host for Echo {
         }
         Outcome::Replied
     }
-    fn cancelled(&mut self, _: PendingCall) {}
-    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         self.completed += 1;
         let right = matches!(completion.result, Ok(response) if response.status == Status::OK
@@ -88,7 +77,6 @@ impl Host for Echo {
             self.wrong += 1;
         }
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 /// Ciphers as programs have them, or the core's own.

@@ -149,6 +149,10 @@ impl<D: Device> Tx for BorrowingTx<'_, D> {
         self.tx.flush();
     }
 
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        self.tx.path_bytes(peer)
+    }
+
     fn borrows(&self, _: SocketAddrV4) -> bool {
         true
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Config, Endpoint, Host};
+use dmrpc_core::endpoint::{Config, Counters, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
 
 use crate::network::{Network, NetworkDevice};
@@ -161,6 +161,40 @@ impl<A: Actor> Cluster<A> {
     pub fn pause(&mut self, index: usize, span: Duration) {
         let until = self.network.now() + span;
         self.node(index).paused_until = until;
+    }
+
+    /// Lets node `index` poll now, its endpoint alone. Returns false if it does not run now, or if
+    /// packets wait for it.
+    pub fn settle(&mut self, index: usize) -> bool {
+        let network = self.network.clone();
+        let Some(node) = self.nodes[index].as_mut() else { return false };
+        if node.paused_until > network.now() || network.has_arrived(node.device.address()) {
+            return false;
+        }
+        let now = node.clock.at(network.now());
+        node.endpoint.poll(now, &mut node.device, &mut node.actor);
+        node.wake = Instant::ZERO;
+        true
+    }
+
+    /// Hands a datagram from `from` to node `index`, past all others, and lets it look at that:
+    /// its counters before and after. `None` if it does not run now, or if packets wait for it.
+    pub fn hand_over(
+        &mut self,
+        index: usize,
+        from: SocketAddrV4,
+        bytes: Vec<u8>,
+    ) -> Option<[Counters; 2]> {
+        if !self.settle(index) {
+            return None;
+        }
+        let node = self.nodes[index].as_ref().expect("it has just polled");
+        let (before, to) = (*node.endpoint.counters(), node.device.address());
+        self.network.hand_over(from, to, bytes);
+        let node = self.nodes[index].as_mut().expect("it has just polled");
+        let now = node.clock.at(self.network.now());
+        node.endpoint.poll(now, &mut node.device, &mut node.actor);
+        Some([before, *node.endpoint.counters()])
     }
 
     /// Node `index`.

@@ -46,13 +46,15 @@ pub enum Fault {
     PartitionOneWay,
     /// Dropped at a partition of both ways.
     Partition,
-    /// Dropped because its receiver's queue was full.
+    /// Dropped because its receiver's queue was full, of packets of few senders.
     QueueFull,
+    /// The same, of packets of many.
+    Incast,
 }
 
 impl Fault {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Loss,
         Self::Burst,
         Self::Duplicate,
@@ -68,6 +70,7 @@ impl Fault {
         Self::PartitionOneWay,
         Self::Partition,
         Self::QueueFull,
+        Self::Incast,
     ];
 
     /// A name for reports.
@@ -88,17 +91,26 @@ impl Fault {
             Self::PartitionOneWay => "one-way partition",
             Self::Partition => "partition",
             Self::QueueFull => "full queue",
+            Self::Incast => "incast",
         }
     }
+}
+
+/// A packet's header, of an encrypted one as it was before; that is told once.
+fn header(datagram: &[u8]) -> Option<[u8; HEADER_BYTES]> {
+    let header = *datagram.first_chunk::<HEADER_BYTES>()?;
+    if header[1] & SEALED != 0 { watched::header(datagram) } else { Some(header) }
+}
+
+/// Whether a packet is part of a request. Of an encrypted one it can be told once.
+pub(crate) fn is_request(datagram: &[u8]) -> bool {
+    header(datagram).is_some_and(|bytes| bytes[1] & !SEALED == Kind::Request as u8)
 }
 
 /// What a packet is, for telling whether it is sent again: `None` for those that nobody repeats. Of
 /// an encrypted one it can be told once, if it was sealed with a watched key.
 pub(crate) fn identity(from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) -> Option<u64> {
-    let mut bytes = *datagram.first_chunk::<HEADER_BYTES>()?;
-    if bytes[1] & SEALED != 0 {
-        bytes = watched::header(datagram)?;
-    }
+    let bytes = header(datagram)?;
     let kind = bytes[1] & !SEALED;
     if ![Kind::Request, Kind::Response, Kind::Hello].iter().any(|of| *of as u8 == kind) {
         return None;

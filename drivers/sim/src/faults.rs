@@ -119,6 +119,8 @@ pub struct Counts {
     pub queue_full: u64,
     /// Dropped because nobody has the address.
     pub nobody: u64,
+    /// Delivered encrypted.
+    pub sealed: u64,
 }
 
 impl Counts {

@@ -12,13 +12,21 @@ use std::rc::Rc;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
 use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::packet::SEALED;
 
 use crate::effects::{Effects, Fault, identity};
 use crate::faults::{Counts, Faults};
 use crate::random::{Random, mix};
 
+mod late;
+
+pub use late::Held;
+
 /// Datagrams that a device hands over at a time, and queues before it says that it is full.
 const BURST: usize = 32;
+
+/// A full queue with packets of so many senders is one that too many sent to at once.
+const INCAST_SENDERS: usize = 6;
 
 /// A network. Clones are handles to the same one.
 #[derive(Clone)]
@@ -50,6 +58,8 @@ struct Shared {
     recording: bool,
     record_from: Option<SocketAddrV4>,
     recorded: Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>,
+    hold_from: Option<SocketAddrV4>,
+    held: Vec<Held>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +96,8 @@ impl Network {
             recording: false,
             record_from: None,
             recorded: Vec::new(),
+            hold_from: None,
+            held: Vec::new(),
         };
         Self { shared: Rc::new(RefCell::new(shared)) }
     }
@@ -200,6 +212,9 @@ impl Shared {
         self.counts.sent += 1;
         if self.recording || self.record_from == Some(from) {
             self.recorded.push((from, to, bytes.clone()));
+        }
+        if self.hold(from, to, &bytes) {
+            return;
         }
         let identity = identity(from, to, &bytes);
         self.effects.sent(identity);
@@ -344,7 +359,10 @@ impl Shared {
         if queue.len() >= limit {
             self.counts.queue_full += 1;
             if copy.is_none() {
-                self.effects.hit(identity, Fault::QueueFull);
+                let senders: BTreeSet<_> = queue.iter().map(|(from, _)| from).collect();
+                let incast = senders.len() >= INCAST_SENDERS;
+                let fault = if incast { Fault::Incast } else { Fault::QueueFull };
+                self.effects.hit(identity, fault);
             }
             return;
         }
@@ -363,6 +381,7 @@ impl Shared {
             hash = mix(hash ^ u64::from_le_bytes(word));
         }
         self.hash = mix(hash ^ bytes.len() as u64);
+        self.counts.sealed += u64::from(bytes.get(1).is_some_and(|kind| kind & SEALED != 0));
         if queue.is_empty() {
             self.receivers.push(to);
         }

@@ -3,10 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::device::{Device, Rx, Tx};
-use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
-};
+use dmrpc_core::endpoint::host::{Body, Completion, Outcome, Reply, RequestHead, SessionId};
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
@@ -28,11 +25,6 @@ struct Echo {
 }
 
 impl Host for Echo {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
-    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
-    fn abandon(&mut self, _: Sink) {}
     fn request(
         &mut self,
         _: Instant,
@@ -46,15 +38,11 @@ impl Host for Echo {
         }
         Outcome::Replied
     }
-    fn cancelled(&mut self, _: PendingCall) {}
-    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("an answer");
         assert!(matches!(response.body, Body::Whole(b"hello")));
         self.ended.push(completion.token);
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 struct End {

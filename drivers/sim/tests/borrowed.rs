@@ -55,9 +55,6 @@ struct Program {
 }
 
 impl Host for Program {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
         self.reads[sink.0 as usize][offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
@@ -65,22 +62,10 @@ impl Host for Program {
         let read = self.tells_places.then(|| &mut self.reads[sink.0 as usize])?;
         Some(&mut read[offset as usize..][..bytes as usize])
     }
-    fn abandon(&mut self, _: Sink) {}
-    fn request(
-        &mut self,
-        _: Instant,
-        _: &RequestHead<'_>,
-        _: Body<'_>,
-        _: &mut Reply<'_>,
-    ) -> Outcome {
-        Outcome::Busy
-    }
-    fn cancelled(&mut self, _: PendingCall) {}
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         assert_eq!(source.0, WRITTEN);
         out.copy_from_slice(&self.written[offset as usize..][..out.len()]);
     }
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("an answer");
         assert_eq!(response.status, Status::OK, "every operation works");
@@ -91,7 +76,6 @@ impl Host for Program {
         }
         self.ended.push(completion.token);
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 /// A memory node, and what it lent.

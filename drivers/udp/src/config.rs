@@ -16,7 +16,8 @@ pub struct UdpConfig {
     /// Address and port to bind. Port 0 lets the kernel choose one; see
     /// [`UdpDevice::local_addr`](crate::UdpDevice::local_addr).
     pub bind: SocketAddrV4,
-    /// Largest datagram, in bytes, sent or received whole: 1 to [`DATAGRAM_BYTES_LIMIT`].
+    /// Largest datagram, in bytes, sent or received whole: 1 to [`DATAGRAM_BYTES_LIMIT`]. Sessions
+    /// use less where the kernel knows a way that carries less in one piece.
     pub datagram_bytes_max: usize,
     /// Most datagrams queued between two flushes: 1 to 4096.
     pub send_queue_max: usize,

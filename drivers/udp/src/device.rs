@@ -1,6 +1,6 @@
 //! The device: a socket, a row of receive buffers and a ring of send buffers.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -56,6 +56,9 @@ enum Trains {
 
 /// Arrivals with one call that show that there is bulk.
 const BULK_ARRIVALS: usize = 4;
+
+/// The headers of IPv4, without options, and of UDP.
+const HEADERS_BYTES: usize = 28;
 
 /// Where a datagram of the burst lies.
 #[derive(Clone, Copy)]
@@ -168,7 +171,7 @@ impl Device for UdpDevice {
         let bytes_max = self.datagram_bytes_max;
         (
             UdpRx { socket, bytes_max, state: &mut self.receive },
-            UdpTx { socket, bytes_max, state: &mut self.send },
+            UdpTx { socket, local: *self.local.ip(), bytes_max, state: &mut self.send },
         )
     }
 }
@@ -385,6 +388,7 @@ impl Send {
 /// The sending half of a [`UdpDevice`].
 pub struct UdpTx<'a> {
     socket: BorrowedFd<'a>,
+    local: Ipv4Addr,
     bytes_max: usize,
     state: &'a mut Send,
 }
@@ -406,5 +410,11 @@ impl Tx for UdpTx<'_> {
     #[inline]
     fn flush(&mut self) {
         self.state.flush(self.socket);
+    }
+
+    /// What the kernel says of the way: system calls.
+    fn path_bytes(&self, peer: SocketAddrV4) -> Option<usize> {
+        let bytes = sys::path_mtu(self.local, peer)?.saturating_sub(HEADERS_BYTES);
+        Some(bytes.min(self.bytes_max))
     }
 }

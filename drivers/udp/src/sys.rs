@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -89,27 +89,41 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value:
     }
 }
 
-/// Reads an option of level `SOL_SOCKET` into `words`. Returns whether the kernel knew it.
-fn get_option(fd: BorrowedFd<'_>, option: c_int, words: &mut [u32]) -> bool {
+/// Reads an option of level `level` into `words`. Returns whether the kernel knew it.
+fn get_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, words: &mut [u32]) -> bool {
     let mut bytes = mem::size_of_val(words) as socklen_t;
     let target: *mut c_void = words.as_mut_ptr().cast();
     // SAFETY: the kernel writes at most `bytes` bytes, the size of `words`.
-    unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, target, &raw mut bytes) == 0
-    }
+    unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, target, &raw mut bytes) == 0 }
 }
 
 /// Reads an integer option of level `SOL_SOCKET`; 0 if the kernel does not know it.
 pub(crate) fn option_value(fd: BorrowedFd<'_>, option: c_int) -> usize {
     let mut words = [0; 1];
-    if get_option(fd, option, &mut words) { words[0] as usize } else { 0 }
+    if get_option(fd, libc::SOL_SOCKET, option, &mut words) { words[0] as usize } else { 0 }
 }
 
 /// How many datagrams the kernel dropped at this socket because its buffer was full (modulo 2^32).
 pub(crate) fn kernel_drops(fd: BorrowedFd<'_>) -> u32 {
     let mut words = [0; MEMINFO_WORDS];
-    get_option(fd, SO_MEMINFO, &mut words);
+    get_option(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut words);
     words[MEMINFO_DROPS]
+}
+
+/// Largest IPv4 packet, in bytes, that the way from `local` to `peer` takes in one piece, as far as
+/// the kernel knows: the least of the interface's MTU, the route's, and what a router has said.
+pub(crate) fn path_mtu(local: Ipv4Addr, peer: SocketAddrV4) -> Option<usize> {
+    // Only a connected socket has a way, and the device's own has many.
+    let socket = open_socket().ok()?;
+    let fd = socket.as_fd();
+    bind(fd, SocketAddrV4::new(local, 0)).ok()?;
+    let name = to_sockaddr(peer);
+    // SAFETY: `name` is a live sockaddr_in of the length passed.
+    if unsafe { libc::connect(fd.as_raw_fd(), (&raw const name).cast(), NAME_BYTES) } != 0 {
+        return None;
+    }
+    let mut words = [0; 1];
+    get_option(fd, libc::IPPROTO_IP, libc::IP_MTU, &mut words).then_some(words[0] as usize)
 }
 
 /// Blocks until the socket is readable, `timeout` is over, or a signal came. Returns whether it is

@@ -43,36 +43,15 @@ impl Client {
 }
 
 impl Host for Client {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Reject(Status::UNKNOWN_METHOD)
-    }
-
     fn absorb(&mut self, _: Sink, offset: u32, bytes: &[u8]) {
         self.room[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
-
-    fn abandon(&mut self, _: Sink) {}
-
-    fn request(
-        &mut self,
-        _: Instant,
-        _: &RequestHead<'_>,
-        _: Body<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Outcome {
-        reply.head(Status::UNKNOWN_METHOD, &[], &[]);
-        Outcome::Replied
-    }
-
-    fn cancelled(&mut self, _: PendingCall) {}
 
     fn supply(&mut self, _: Source, offset: u32, out: &mut [u8]) {
         for (at, byte) in (offset as usize..).zip(out) {
             *byte = Self::byte(at);
         }
     }
-
-    fn release(&mut self, _: Source) {}
 
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let Ok(response) = completion.result else { return };
@@ -86,8 +65,6 @@ impl Host for Client {
             Body::Absorbed { bytes, .. } => bytes as usize,
         };
     }
-
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 /// A memory node that also echoes.

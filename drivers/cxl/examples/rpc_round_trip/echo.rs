@@ -4,8 +4,7 @@ use std::net::SocketAddrV4;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::endpoint::host::{
-    Admission, Body, CallId, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
-    SessionId, Side, Sink, Source,
+    Body, CallId, Completion, Outcome, Reply, RequestHead, SessionId,
 };
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, StartError};
@@ -29,11 +28,6 @@ pub(crate) struct Echo {
 }
 
 impl Host for Echo {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
-    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
-    fn abandon(&mut self, _: Sink) {}
     fn request(
         &mut self,
         _: Instant,
@@ -46,16 +40,12 @@ impl Host for Echo {
         }
         Outcome::Replied
     }
-    fn cancelled(&mut self, _: PendingCall) {}
-    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         self.completed += 1;
         let right = matches!(completion.result, Ok(response) if response.status == Status::OK
             && matches!(response.body, Body::Whole(bytes) if bytes == self.expected));
         self.wrong += u64::from(!right);
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 /// An endpoint, its rings and its host.

@@ -21,10 +21,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::device::{Device, Rx, Tx};
 use dmrpc_core::endpoint::auth::Key;
-use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
-};
+use dmrpc_core::endpoint::host::{Body, Outcome, Reply, RequestHead, SessionId};
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Config, Endpoint, Host};
 use dmrpc_core::time::Instant;
@@ -79,11 +76,6 @@ const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000)
 struct Echo;
 
 impl Host for Echo {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
-    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
-    fn abandon(&mut self, _: Sink) {}
     #[inline(always)]
     fn request(
         &mut self,
@@ -97,11 +89,6 @@ impl Host for Echo {
         }
         Outcome::Replied
     }
-    fn cancelled(&mut self, _: PendingCall) {}
-    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
-    fn release(&mut self, _: Source) {}
-    fn completed(&mut self, _: Instant, _: Completion<'_>) {}
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 fn endpoint(incarnation: u64, keyed: bool, sessions: usize) -> Endpoint<'static> {

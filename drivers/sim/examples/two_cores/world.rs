@@ -3,10 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
-};
+use dmrpc_core::endpoint::host::{Body, Completion, SessionId};
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::memory::Atomic;
@@ -42,23 +39,6 @@ struct Answers {
 }
 
 impl Host for Answers {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Busy
-    }
-    fn absorb(&mut self, _: Sink, _: u32, _: &[u8]) {}
-    fn abandon(&mut self, _: Sink) {}
-    fn request(
-        &mut self,
-        _: Instant,
-        _: &RequestHead<'_>,
-        _: Body<'_>,
-        _: &mut Reply<'_>,
-    ) -> Outcome {
-        Outcome::Busy
-    }
-    fn cancelled(&mut self, _: PendingCall) {}
-    fn supply(&mut self, _: Source, _: u32, _: &mut [u8]) {}
-    fn release(&mut self, _: Source) {}
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("nothing is lost in memory");
         assert_eq!(response.status, Status::OK, "the pool has room for all");
@@ -71,7 +51,6 @@ impl Host for Answers {
             (self.bytes, self.first) = (body.len(), body.first().copied().unwrap_or(0));
         }
     }
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 /// Both ends, and the session between them.

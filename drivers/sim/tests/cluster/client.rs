@@ -63,7 +63,11 @@ impl MemoryCall {
                 let (regions, _) = parameters.as_chunks::<8>();
                 Some((refs, regions.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()))
             }
-            _ => None,
+            Finish::Answered { .. } => {
+                self.cn.count("hostile requests");
+                None
+            }
+            Finish::Failed(_) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use dmrpc_core::endpoint::host::{CallError, CallId, PendingCall, SessionId, Sink, Source};
 use dmrpc_core::endpoint::{Call, Endpoint, StartError};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::message::{ArgEntry, Method, REQUEST_HEADER_BYTES, Status, arguments_bytes};
+use dmrpc_core::wire::message::{ArgEntry, REQUEST_HEADER_BYTES, Status, arguments_bytes};
 use dmrpc_core::wire::reference::Ref;
 use dmrpc_sim::network::NetworkDevice;
 use dmrpc_sim::random::Random;
@@ -23,57 +23,16 @@ use crate::net::address;
 mod fate;
 mod host;
 mod waits;
+mod wanted;
 
 pub(crate) use fate::Temper;
 pub(crate) use waits::{Sleep, Waiting};
+pub(crate) use wanted::{Finish, Wanted};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// How long to wait before a call that could not begin is tried again, if nothing else happens.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
-
-/// A call that a program wants to make.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) to: usize,
-    pub(crate) method: Method,
-    pub(crate) args: Vec<ArgEntry>,
-    pub(crate) parameters: Vec<u8>,
-    pub(crate) body: Rc<[u8]>,
-    pub(crate) room: u32,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) cancel_after: Option<Duration>,
-    /// The token of the call to be executed before.
-    pub(crate) after: Option<u64>,
-    pub(crate) depth: u8,
-    /// The session that it must be made in; if that is over, so is the call.
-    pub(crate) session: Option<SessionId>,
-}
-
-impl Wanted {
-    pub(crate) fn new(to: usize, method: Method) -> Self {
-        Self {
-            to,
-            method,
-            args: Vec::new(),
-            parameters: Vec::new(),
-            body: Rc::new([]),
-            room: 0,
-            deadline: None,
-            cancel_after: None,
-            after: None,
-            depth: 0,
-            session: None,
-        }
-    }
-}
-
-/// How a call ended.
-#[derive(Debug)]
-pub(crate) enum Finish {
-    Answered { status: Status, refs: Vec<Ref>, parameters: Vec<u8>, body: Vec<u8> },
-    Failed(CallError),
-}
 
 /// An answer to be given.
 struct Answer {
@@ -91,13 +50,21 @@ struct Place {
     got: usize,
 }
 
+/// A call under way.
+#[derive(Debug)]
+struct Started {
+    call: CallId,
+    sink: Option<u64>,
+    at: Instant,
+}
+
 #[derive(Default)]
 struct State {
     now: Instant,
     next: u64,
     awake: bool,
     wanted: VecDeque<(u64, Wanted)>,
-    started: BTreeMap<u64, (CallId, Option<u64>)>,
+    started: BTreeMap<u64, Started>,
     /// All calls that were ever begun, for those that must come after them.
     named: BTreeMap<u64, CallId>,
     finished: BTreeMap<u64, Finish>,
@@ -142,6 +109,8 @@ pub(crate) struct Handle {
     pub(crate) random: RefCell<Random>,
     /// Programs that have not ended.
     pub(crate) running: Cell<usize>,
+    /// Since when, on its own clock, each call ends within which time.
+    pub(crate) answers_within: Cell<Option<(Instant, Duration)>>,
     state: RefCell<State>,
 }
 
@@ -179,6 +148,7 @@ impl Cn {
             oracle,
             random: RefCell::new(random),
             running: Cell::new(0),
+            answers_within: Cell::new(None),
             state: RefCell::default(),
         }))
     }
@@ -340,7 +310,7 @@ impl State {
         if let Some(wait) = wanted.cancel_after {
             self.cancels.push((now + wait, token));
         }
-        self.started.insert(token, (call, sink.map(|_| token)));
+        self.started.insert(token, Started { call, sink: sink.map(|_| token), at: now });
         Ok(())
     }
 
@@ -440,8 +410,8 @@ impl Compute {
         state.give_answers(endpoint);
         let due: Vec<_> = state.cancels.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, token) in due {
-            if let Some((call, _)) = state.started.get(&token) {
-                endpoint.cancel(now, *call);
+            if let Some(started) = state.started.get(&token) {
+                endpoint.cancel(now, started.call);
             }
         }
         state.hog_sessions(now, endpoint);
@@ -453,15 +423,9 @@ impl Compute {
             over.extend(std::mem::take(&mut state.sessions).into_values());
         }
         drop(state);
-        {
-            for session in over {
-                endpoint.disconnect(
-                    now,
-                    device,
-                    &mut crate::net::Node::Compute(self.alias()),
-                    session,
-                );
-            }
+        for session in over {
+            let mut host = crate::net::Node::Compute(self.alias());
+            endpoint.disconnect(now, device, &mut host, session);
         }
     }
 

@@ -5,16 +5,18 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 
 use dmrpc_core::crc32c::Crc32c;
+use dmrpc_core::endpoint::Counters;
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::memory_op::{RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, put};
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header};
 use dmrpc_core::wire::reference::{Ref, Rights};
+use dmrpc_sim::cluster::Cluster;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::random::Random;
 
 use crate::client::{FIRST, Request};
 use crate::compute::Cn;
-use crate::net::{DATAGRAM_BYTES, address};
+use crate::net::{DATAGRAM_BYTES, Node, address, index_of};
 use crate::program::any_bytes;
 
 /// Packets of its own that it remembers.
@@ -32,7 +34,16 @@ pub(crate) struct Forger {
     kept: Vec<(SocketAddrV4, Vec<u8>)>,
     next: Instant,
     /// Packets sent.
-    pub(crate) sent: u64,
+    sent: u64,
+    /// Packets that a memory node refused to take for what they looked like.
+    pub(crate) refused: u64,
+}
+
+/// Packets that were dropped, or were of nothing that is going on.
+fn dropped(counters: &Counters) -> u64 {
+    let bad = counters.malformed + counters.bad_length + counters.bad_version;
+    let forged = counters.bad_checksum + counters.bad_tag;
+    bad + forged + counters.unknown_session + counters.stale + counters.duplicates
 }
 
 impl Forger {
@@ -40,11 +51,11 @@ impl Forger {
         network.record_from(Some(address(index)));
         let random = Random::new(seed);
         let next = Instant::ZERO;
-        Self { random, network, index, memory_nodes, kept: Vec::new(), next, sent: 0 }
+        Self { random, network, index, memory_nodes, kept: Vec::new(), next, sent: 0, refused: 0 }
     }
 
     /// Sends some packets, if it is time.
-    pub(crate) fn act(&mut self) {
+    pub(crate) fn act(&mut self, cluster: &mut Cluster<Node<'_>>) {
         let now = self.network.now();
         if now < self.next {
             return;
@@ -58,11 +69,11 @@ impl Forger {
             self.kept.push((to, bytes));
         }
         for _ in 0..self.random.below(4) {
-            self.send_one();
+            self.send_one(cluster);
         }
     }
 
-    fn send_one(&mut self) {
+    fn send_one(&mut self, cluster: &mut Cluster<Node<'_>>) {
         let invented = self.kept.is_empty() || self.random.below(16) == 0;
         let (to, mut bytes) = if invented {
             let to = address(self.random.below(self.memory_nodes as u64) as usize);
@@ -82,8 +93,18 @@ impl Forger {
                 self.seal(&mut bytes);
             }
         }
-        self.network.inject(address(self.index), to, &bytes);
         self.sent += 1;
+        let (from, server) = (address(self.index), index_of(to));
+        // Some are looked at alone, so that it can be told what became of them.
+        if server < self.memory_nodes
+            && self.random.below(4) == 0
+            && let Some([was, is]) = cluster.hand_over(server, from, bytes.clone())
+        {
+            assert_eq!(is.datagrams_received, was.datagrams_received + 1);
+            self.refused += u64::from(dropped(&is) > dropped(&was));
+            return;
+        }
+        self.network.inject(from, to, &bytes);
     }
 
     /// Changes some bytes, most of them in the header or the steps, and sometimes the length.

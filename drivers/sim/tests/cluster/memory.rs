@@ -1,17 +1,19 @@
 //! A memory node of the simulation: the real service over the real page store.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dmrpc_core::endpoint::Endpoint;
 use dmrpc_core::endpoint::Host;
-use dmrpc_core::endpoint::host::{Closed, SessionEvent, SessionId, Side};
-use dmrpc_core::memory::Plain;
+use dmrpc_core::endpoint::host::{
+    Body, Closed, Outcome, Reply, RequestHead, SessionEvent, SessionId, Side,
+};
+use dmrpc_core::memory::{Memory, Plain};
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
-use dmrpc_core::store::{Config, Layout, Limits, Store};
+use dmrpc_core::store::{Config, HolderUsage, Layout, Limits, Stats, Store};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
-use dmrpc_sim::random::Random;
+use dmrpc_sim::random::{Random, mix};
 
 use crate::model::SharedOracle;
 use crate::net::index_of;
@@ -108,6 +110,7 @@ impl PoolMemory {
             few: self.config.pins <= FEW_MAX || self.config.stages <= 3,
             known: BTreeMap::new(),
             closed: Vec::new(),
+            over: BTreeSet::new(),
             budget: [1, 4, 32, 1000][random.below(4) as usize],
             next: Instant::ZERO,
             polls: 0,
@@ -135,6 +138,7 @@ pub(crate) struct Server<'m> {
     /// Compute node, and its name of the session.
     known: BTreeMap<SessionId, (usize, SessionId)>,
     closed: Vec<(SessionId, Closed)>,
+    over: BTreeSet<SessionId>,
     budget: u32,
     next: Instant,
     polls: u32,
@@ -154,10 +158,31 @@ impl Server<'_> {
     ) {
         match event {
             SessionEvent::Accepted { .. } => self.fresh = true,
-            SessionEvent::Closed(why) => self.closed.push((session, why)),
+            SessionEvent::Closed(why) => {
+                self.closed.push((session, why));
+                self.over.insert(session);
+            }
+            SessionEvent::Suspected => {
+                if let Some((peer, _)) = self.known.get(&session) {
+                    self.oracle.borrow_mut().gave_up(self.number, *peer);
+                }
+            }
             _ => {}
         }
         self.node.session(now, side, session, event);
+    }
+
+    /// Passes a request on, unless it is of a session that is over.
+    pub(crate) fn request(
+        &mut self,
+        now: Instant,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        let session = head.call.session;
+        assert!(!self.over.contains(&session), "a request of {session:?}, which is over");
+        self.node.request(now, head, body, reply)
     }
 
     /// Tells the model whose sessions are over.
@@ -174,6 +199,7 @@ impl Server<'_> {
             match why {
                 Closed::LeaseExpired => {
                     oracle.count("lease expired");
+                    oracle.gave_up(self.number, peer);
                     oracle.expired_while_paused(self.number, peer, remote);
                 }
                 Closed::Superseded => oracle.count("restart met by a new incarnation"),
@@ -204,9 +230,32 @@ impl Server<'_> {
         let wait = if done == self.budget { 1_000 } else { 50_000_000 };
         self.next = now + Duration::from_nanos(wait);
         self.polls += 1;
+        self.check_sums();
         if self.polls.is_multiple_of(POLLS_AN_AUDIT) {
             self.audit();
         }
+    }
+
+    /// The sums that cost little, after each poll: nothing is used or promised that is not there,
+    /// and what sessions hold is in use. Who counts wrong by one is found here; where, by audits.
+    fn check_sums(&self) {
+        let stats = self.node.store().stats();
+        let Stats { frames, nodes, versions, regions, entries, holders, pins, stages, .. } = stats;
+        for usage in [frames, nodes, versions, regions, entries, holders, pins, stages] {
+            let taken = usage.in_use + usage.reserved + usage.retired;
+            assert!(taken <= usage.limit, "more is taken than there is: {stats:?}");
+        }
+        let (mut held, mut owned) = (0, stats.detached);
+        for session in self.known.keys() {
+            let HolderUsage { regions, entries, .. } = self.node.holdings(*session);
+            held += u64::from(regions);
+            owned += u64::from(entries);
+        }
+        assert!(held <= regions.in_use, "sessions hold {held} regions: {stats:?}");
+        assert!(owned <= entries.in_use, "{owned} references are somebody's: {stats:?}");
+        let holds = regions.in_use + entries.in_use + pins.in_use + stages.in_use;
+        let nothing = holds == 0 && !self.node.store().pending();
+        assert!(!nothing || frames.in_use == 0, "frames that nobody holds: {stats:?}");
     }
 
     pub(crate) fn act_at(&self) -> Instant {
@@ -220,6 +269,13 @@ impl Server<'_> {
         if let Err(fault) = store.check(&mut self.scratch) {
             panic!("the store contradicts itself: {fault:?}");
         }
+    }
+
+    /// A hash over all of the pool.
+    pub(crate) fn pool_hash(&self) -> u64 {
+        let memory = self.node.store().memory();
+        let words = (0..memory.len() / 8).map(|word| memory.load_u64(8 * word));
+        words.fold(0, |hash, word| mix(hash ^ word))
     }
 
     /// Whether nothing is left but references that a hostile node has detached.

@@ -178,7 +178,9 @@ pub(crate) struct Oracle {
     died: BTreeMap<(usize, u64), u64>,
     /// Sessions with memory nodes that ended at either end.
     lost: BTreeSet<Holding>,
-    /// Compute nodes that do not run now, and sessions with them that expired meanwhile.
+    /// Ticks of each node's clock to 1,000 of the network's.
+    pub(crate) clocks: BTreeMap<usize, u64>,
+    /// Nodes that do not run now, and sessions with such that a memory node ended meanwhile.
     pub(crate) paused: BTreeSet<usize>,
     zombies: BTreeSet<Holding>,
     /// A compute node that has come to a point where it is to die.
@@ -346,10 +348,21 @@ impl Oracle {
         }
     }
 
-    /// A compute node has learned that its session is over.
-    pub(crate) fn told(&mut self, node: usize, owner: usize, session: SessionId) {
-        if self.zombies.remove(&(node, owner, session)) {
-            self.count("zombie fenced");
+    /// Whether a memory node has ended a session of a node that does not run.
+    pub(crate) fn has_expired_while_paused(
+        &self,
+        node: usize,
+        owner: usize,
+        session: SessionId,
+    ) -> bool {
+        self.zombies.contains(&(node, owner, session))
+    }
+
+    /// `node` has taken `peer`'s silence for long, by its own clock.
+    pub(crate) fn gave_up(&mut self, node: usize, peer: usize) {
+        let rate = |index: usize| self.clocks.get(&index).copied().unwrap_or(1_000);
+        if rate(node) >= 2 * rate(peer) {
+            self.count("clocks apart");
         }
     }
 

@@ -97,7 +97,10 @@ impl Host for Node<'_> {
         body: Body<'_>,
         reply: &mut Reply<'_>,
     ) -> Outcome {
-        both!(self, request(now, head, body, reply))
+        match self {
+            Self::Memory(server) => server.request(now, head, body, reply),
+            Self::Compute(compute) => compute.request(now, head, body, reply),
+        }
     }
 
     fn cancelled(&mut self, call: PendingCall) {

@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) encrypt: bool,
     /// What a session may have at a memory node.
     pub(crate) limits: Limits,
+    /// Silence after which a session is over, on a node's own clock.
+    pub(crate) lease: Duration,
 }
 
 /// How long a memory node pauses at least to lose all sessions, on the slowest clock.
@@ -106,6 +108,7 @@ impl Plan {
             key: None,
             encrypt: false,
             limits: Limits::NONE,
+            lease: Duration::from_secs(10),
         }
     }
 

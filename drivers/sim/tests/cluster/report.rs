@@ -38,7 +38,7 @@ pub(crate) const NODE_FAULTS: [&str; 31] = [
     "clocks apart",
     "encrypted",
     "hostile packets",
-    "incast",
+    "hostile requests",
 ];
 
 /// Below this number of seeds, not every kind of fault can be expected.

@@ -6,6 +6,7 @@ use dmrpc_core::endpoint::Config;
 use dmrpc_core::endpoint::cipher::PortableKey;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::{Duration, Instant};
+use dmrpc_core::wire::reference::Rights;
 use dmrpc_host::cipher::FastKey;
 use dmrpc_sim::cluster::Cluster;
 use dmrpc_sim::faults::Faults;
@@ -16,19 +17,22 @@ use dmrpc_sim::watched::Watched;
 
 use crate::compute::{Cn, Compute, Temper};
 use crate::hostile::{self, Forger};
-use crate::memory::{FIRST_INCARNATION, GRACE, PoolMemory, Server};
+use crate::memory::{FIRST_INCARNATION, PoolMemory, Server};
 use crate::model::{Oracle, SharedOracle};
 use crate::net::{DATAGRAM_BYTES, Node, SESSIONS, address};
 use crate::plan::Plan;
-use crate::program;
+use crate::program::{self, any_bytes};
 use crate::report::Report;
 
+mod bounds;
 mod incidents;
+mod zombie;
 
 use incidents::Todo;
 
-/// Longest silence after which a session is over, on the slowest clock.
-const LEASE: Duration = Duration::from_secs(12);
+/// How long the programs may go on in all: each call has a bound of its own, and this is for those
+/// that would go on for ever.
+const PROGRAMS_MAX: Duration = Duration::from_secs(300);
 
 struct World<'m> {
     plan: Plan,
@@ -100,12 +104,6 @@ impl<'m> World<'m> {
         if self.plan.hostile {
             self.start_hostile();
         }
-        if self.plan.encrypt {
-            self.oracle.borrow_mut().count("encrypted");
-        }
-        if self.plan.clocks {
-            self.oracle.borrow_mut().count("clocks apart");
-        }
     }
 
     fn start(&mut self, index: usize, incarnation: u64, fresh: bool, node: Node<'m>) {
@@ -114,6 +112,7 @@ impl<'m> World<'m> {
         config.window_packets = self.plan.window;
         config.key = self.plan.key;
         config.encrypt = self.plan.encrypt;
+        config.lease = self.plan.lease;
         // Every other node encrypts as programs do, the others as the core does by itself.
         match index % 2 {
             0 => storage::encrypt_by::<Watched<FastKey>>(),
@@ -126,6 +125,7 @@ impl<'m> World<'m> {
             Node::Compute(_) => StorageSize::new(SESSIONS, SESSIONS, slots),
         };
         let clock = self.plan.clock(&mut self.random);
+        self.oracle.borrow_mut().clocks.insert(index, clock.permille);
         let cluster = &mut self.cluster;
         if fresh {
             let added = cluster.add(address(index), config, size, clock, node);
@@ -182,8 +182,13 @@ impl<'m> World<'m> {
     }
 
     /// Runs until `done`, or says what is still going on.
-    fn wait(&mut self, what: &str, seconds: u64, done: impl FnMut(&mut Cluster<Node<'m>>) -> bool) {
-        if self.cluster.run(Duration::from_secs(seconds), done) {
+    fn wait(
+        &mut self,
+        what: &str,
+        span: Duration,
+        done: impl FnMut(&mut Cluster<Node<'m>>) -> bool,
+    ) {
+        if self.cluster.run(span, done) {
             return;
         }
         for node in self.cluster.nodes() {
@@ -193,7 +198,7 @@ impl<'m> World<'m> {
             }
             eprintln!("{:?}", node.endpoint.counters());
         }
-        panic!("{what}: not within {seconds} s");
+        panic!("{what}: not within {} ms", span.as_nanos() / 1_000_000);
     }
 
     /// Without faults, what is left is given back, and what can be counted is.
@@ -201,7 +206,9 @@ impl<'m> World<'m> {
         self.cluster.network().set_faults(Faults::NONE);
         self.oracle.borrow_mut().deaths_left = 0;
         self.end_hostile();
-        self.wait("programs to end without faults", 300, |cluster| {
+        self.expect_answers();
+        let settled = self.settled_within();
+        self.wait("programs to end without faults", PROGRAMS_MAX, |cluster| {
             cluster.nodes().all(|node| incidents::is_over(&node.actor))
         });
         for index in self.compute_nodes() {
@@ -209,7 +216,7 @@ impl<'m> World<'m> {
             cn.hasty.set(0);
             cn.spawn(drop_all(cn.clone()));
         }
-        self.wait("calls to come home", 120, |cluster| {
+        self.wait("calls to come home", settled, |cluster| {
             cluster.nodes().all(|node| {
                 node.actor.compute().is_none_or(|compute| compute.cn.is_home(&node.endpoint))
             })
@@ -225,14 +232,14 @@ impl<'m> World<'m> {
         for index in self.compute_nodes() {
             let cn = self.cn(index);
             cn.spawn(end_detached(cn.clone()));
-            self.wait("detached references", 60, |_| cn.running.get() == 0);
+            self.wait("detached references", settled, |_| cn.running.get() == 0);
         }
         // Whose outcome nobody knows may still hold something.
         let oracle = self.oracle.borrow();
         let certain = oracle.unknown == 0 && !oracle.has_lost_sessions() && !self.plan.hostile;
         drop(oracle);
         if certain && !self.plan.temper.harsh {
-            self.wait("memory to come back", 10, |cluster| {
+            self.wait("memory to come back", self.swept_within(), |cluster| {
                 all_memory(cluster, |server| server.is_empty())
             });
         }
@@ -241,26 +248,48 @@ impl<'m> World<'m> {
     /// The node without rules is taken off the network.
     fn end_hostile(&mut self) {
         let Some(forger) = self.forger.take() else { return };
-        drop(self.cluster.crash(self.compute_nodes().end));
+        let index = self.compute_nodes().end;
+        let answered = self.cn(index).oracle.borrow().counts.get("hostile requests").copied();
+        let answered = answered.unwrap_or(0);
+        drop(self.cluster.crash(index));
         self.cluster.network().record_from(None);
-        *self.oracle.borrow_mut().counts.entry("hostile packets").or_default() += forger.sent;
+        let mut oracle = self.oracle.borrow_mut();
+        *oracle.counts.entry("hostile packets").or_default() += forger.refused;
+        *oracle.counts.entry("hostile requests").or_default() += answered;
     }
 
-    /// The nodes leave, and everything must be back after lease and grace.
+    /// From now on each call must end within the bound.
+    fn expect_answers(&mut self) {
+        let settled = self.settled_within();
+        for index in self.compute_nodes() {
+            let now = self.cluster.now(index);
+            let permille = self.oracle.borrow().clocks[&index];
+            let own = Duration::from_nanos(settled.as_nanos() * permille / 1_000);
+            self.cn(index).answers_within.set(Some((now, own)));
+        }
+    }
+
+    /// The nodes leave but for one, which dies with all that it can get hold of, and everything
+    /// must be back after lease, grace and sweep.
     fn part(&mut self) {
         let (last, others) = (self.plan.memory_nodes, self.compute_nodes().skip(1));
         for index in others {
             self.cn(index).leave();
         }
-        let limit = self.cluster.network().now() + LEASE + GRACE;
+        let settled = self.settled_within();
+        let limit = self.cluster.network().now() + self.reclaimed_within();
         while self.cluster.step(limit) {}
         // What was detached belongs to nobody: the last node ends it.
         let cn = self.cn(last);
         cn.spawn(end_detached(cn.clone()));
-        self.wait("detached references", 60, |_| cn.running.get() == 0);
-        cn.leave();
+        self.wait("detached references", settled, |_| cn.running.get() == 0);
+        cn.spawn(hoard(cn.clone()));
+        self.wait("a node to fill its hands", settled, |_| cn.running.get() == 0);
+        self.calls_before += self.cluster.node(last).endpoint.counters().calls_started;
+        drop(self.cluster.crash(last));
+        let reclaimed = self.reclaimed_within();
         let hostile = self.plan.hostile;
-        self.wait("all memory to come back", 200, |cluster| {
+        self.wait("all memory to come back", reclaimed, |cluster| {
             all_memory(cluster, |server| {
                 let empty = match hostile {
                     true => server.is_empty_but_for_detached(),
@@ -283,9 +312,7 @@ impl<'m> World<'m> {
         let mut counts = self.oracle.borrow().counts.clone();
         let untagged = self.cluster.nodes().map(|node| node.endpoint.counters().bad_tag).sum();
         counts.insert("packet without its tag", untagged);
-        if self.plan.temper.alone {
-            counts.insert("incast", network.counts().queue_full);
-        }
+        counts.insert("encrypted", network.counts().sealed);
         Report {
             hash: network.trace_hash(),
             ended: network.now(),
@@ -318,6 +345,22 @@ async fn drop_all(cn: Cn) {
     for (node, wire) in left {
         let content = std::rc::Rc::default();
         cn.drop_ref(&crate::model::Reference { node, wire, content }).await;
+    }
+}
+
+/// Takes what there is at each memory node, and keeps it.
+async fn hoard(cn: Cn) {
+    cn.hasty.set(0);
+    for node in 0..cn.memory_nodes {
+        for pages in [1, 3, 20] {
+            let bytes = any_bytes(&cn, pages * 4096);
+            cn.put(node, bytes.clone(), Rights::all()).await;
+            let Some(mut region) = cn.alloc(node, bytes.len()).await else { continue };
+            let end = cn.start_write(&region, 0, bytes.clone(), None).end().await;
+            cn.written(&mut region, 0, &bytes, &end);
+            cn.create_ref(&region, 0, bytes.len(), Rights::all()).await;
+        }
+        cn.count("held at the end");
     }
 }
 

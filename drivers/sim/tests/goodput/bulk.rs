@@ -3,8 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::host::{
-    Admission, Body, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent, SessionId,
-    Side, Sink, Source,
+    Admission, Body, Completion, Outcome, Reply, RequestHead, SessionId, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
@@ -66,8 +65,6 @@ impl Host for Bulk {
         }
     }
 
-    fn abandon(&mut self, _: Sink) {}
-
     fn request(
         &mut self,
         _: Instant,
@@ -91,8 +88,6 @@ impl Host for Bulk {
         Outcome::Replied
     }
 
-    fn cancelled(&mut self, _: PendingCall) {}
-
     fn supply(&mut self, _: Source, offset: u32, out: &mut [u8]) {
         let mut at = offset as usize;
         let mut rest = out;
@@ -105,8 +100,6 @@ impl Host for Bulk {
         }
     }
 
-    fn release(&mut self, _: Source) {}
-
     fn completed(&mut self, now: Instant, completion: Completion<'_>) {
         let response = completion.result.expect("an answer");
         assert_eq!(response.status, Status::OK);
@@ -116,8 +109,6 @@ impl Host for Bulk {
         };
         self.ended.push(Ended { token: completion.token, at: now, bytes });
     }
-
-    fn session(&mut self, _: Instant, _: Side, _: SessionId, _: SessionEvent) {}
 }
 
 pub(crate) struct Node {

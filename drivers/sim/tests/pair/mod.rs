@@ -6,8 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::endpoint::host::{
-    Admission, Body, CallError, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
-    SessionId, Side, Sink, Source,
+    Body, CallError, Completion, SessionEvent, SessionId, Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, StartError};
@@ -69,34 +68,13 @@ pub(crate) struct Caller {
 }
 
 impl Host for Caller {
-    fn admit(&mut self, _: &RequestHead<'_>, _: u32) -> Admission {
-        Admission::Reject(Status::UNKNOWN_METHOD)
-    }
-
     fn absorb(&mut self, _: Sink, offset: u32, bytes: &[u8]) {
         self.room[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 
-    fn abandon(&mut self, _: Sink) {}
-
-    fn request(
-        &mut self,
-        _: Instant,
-        _: &RequestHead<'_>,
-        _: Body<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Outcome {
-        reply.head(Status::UNKNOWN_METHOD, &[], &[]);
-        Outcome::Replied
-    }
-
-    fn cancelled(&mut self, _: PendingCall) {}
-
     fn supply(&mut self, _: Source, offset: u32, out: &mut [u8]) {
         out.copy_from_slice(&self.body[offset as usize..][..out.len()]);
     }
-
-    fn release(&mut self, _: Source) {}
 
     fn completed(&mut self, _: Instant, completion: Completion<'_>) {
         self.counts.0 += 1;

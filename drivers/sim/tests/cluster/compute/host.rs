@@ -6,7 +6,7 @@ use dmrpc_core::endpoint::host::{
 };
 use dmrpc_core::time::{Duration, Instant};
 
-use super::{Compute, Finish, Place};
+use super::{Compute, Finish, Place, Started};
 use crate::serve;
 
 impl Compute {
@@ -69,10 +69,15 @@ impl Compute {
         assert!(source.is_some(), "released once");
     }
 
-    pub(crate) fn completed(&mut self, _: Instant, completion: Completion<'_>) {
+    pub(crate) fn completed(&mut self, now: Instant, completion: Completion<'_>) {
         let mut state = self.cn.state.borrow_mut();
-        let (call, sink) = state.started.remove(&completion.token).expect("completed once");
+        let Started { call, sink, at } =
+            state.started.remove(&completion.token).expect("completed once");
         assert_eq!(call, completion.call);
+        if let Some((calm, within)) = self.cn.answers_within.get() {
+            let took = now.since(at.max(calm));
+            assert!(took <= within, "{call:?} took {took:?} without faults, not {within:?}");
+        }
         let place = sink.map(|sink| state.places.remove(&sink).expect("a sink of this node"));
         let finish = match completion.result {
             Ok(response) => Finish::Answered {
@@ -113,6 +118,13 @@ impl Compute {
                 return;
             }
             SessionEvent::Closed(why) => why,
+            SessionEvent::Suspected => {
+                let to = state.sessions.iter().find(|(_, open)| **open == session);
+                if let Some((to, _)) = to {
+                    self.cn.oracle.borrow_mut().gave_up(self.cn.index, *to);
+                }
+                return;
+            }
             _ => return,
         };
         if let Some(at) = hogged {
@@ -136,7 +148,12 @@ impl Compute {
         if to < self.cn.memory_nodes && why != Closed::Unreachable && why != Closed::NoSessions {
             let mut oracle = self.cn.oracle.borrow_mut();
             oracle.session_is_gone(to, self.cn.index, session);
-            oracle.told(to, self.cn.index, session);
+            if why == Closed::LeaseExpired {
+                oracle.gave_up(self.cn.index, to);
+                if oracle.paused.contains(&to) {
+                    oracle.count("memory node paused past a lease");
+                }
+            }
         }
     }
 }

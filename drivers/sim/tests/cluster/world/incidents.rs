@@ -4,18 +4,30 @@ use dmrpc_core::time::{Duration, Instant};
 
 use super::World;
 use crate::net::{Node, address};
-use crate::plan::{Incident, PAST_LEASE};
+use crate::plan::Incident;
 
 /// How long things may go wrong: what the programs have not done by then they do without faults.
 const WORK_MAX: Duration = Duration::from_secs(900);
+
+/// How long a node goes on before it is paused while its packets are held back already.
+const HELD_FOR: Duration = Duration::from_millis(2);
+
+/// A moment less than `span`.
+pub(super) fn nearly(span: Duration) -> Duration {
+    Duration::from_nanos(span.as_nanos().saturating_sub(1_000))
+}
 
 /// What must happen at a certain time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Todo {
     StartCompute(usize),
     StartMemory(usize),
-    /// A node, and for how long it did not run.
-    Resume(usize, Duration),
+    /// A node whose packets are held back already does not run for this time.
+    Stop(usize, Duration),
+    /// A node's packets that were held back come, just before it runs again.
+    Release(usize),
+    /// A node runs again.
+    Resume(usize),
     Heal(usize, usize),
 }
 
@@ -52,7 +64,7 @@ impl World<'_> {
     fn mend(&mut self) {
         self.oracle.borrow_mut().count("programs that faults held up");
         while let Some((_, todo)) = self.agenda.pop_first() {
-            if let Todo::Resume(index, _) = todo {
+            if let Todo::Resume(index) = todo {
                 self.cluster.pause(index, Duration::ZERO);
             }
             self.act(todo);
@@ -67,7 +79,7 @@ impl World<'_> {
         let (oracle, forger) = (self.oracle.clone(), &mut self.forger);
         self.cluster.run(span, |cluster| {
             if let Some(forger) = forger {
-                forger.act();
+                forger.act(cluster);
             }
             let oracle = oracle.borrow();
             oracle.dying.is_some()
@@ -80,7 +92,7 @@ impl World<'_> {
         self.cluster.nodes().all(|node| is_over(&node.actor))
     }
 
-    fn later(&mut self, span: Duration, todo: Todo) {
+    pub(super) fn later(&mut self, span: Duration, todo: Todo) {
         let number = self.random.draw();
         let at = self.cluster.network().now() + span;
         self.agenda.insert((at, number), todo);
@@ -102,14 +114,13 @@ impl World<'_> {
                 };
                 self.oracle.borrow_mut().count(name);
             }
-            Todo::Resume(index, span) => {
+            Todo::Stop(index, span) => self.stop(index, span),
+            Todo::Release(index) => self.release(index),
+            Todo::Resume(index) => {
                 self.oracle.borrow_mut().paused.remove(&index);
                 let waited = self.cluster.network().has_arrived(address(index));
                 if waited && index < self.plan.memory_nodes {
                     self.oracle.borrow_mut().count("memory node paused");
-                    if span >= PAST_LEASE {
-                        self.oracle.borrow_mut().count("memory node paused past a lease");
-                    }
                 }
             }
             Todo::Heal(from, to) => {
@@ -134,17 +145,17 @@ impl World<'_> {
             }
             Incident::Pause(span) => {
                 if let Some(index) = self.any_of(self.compute_nodes()) {
-                    self.oracle.borrow_mut().paused.insert(index);
-                    self.cluster.pause(index, span);
-                    self.later(span, Todo::Resume(index, span));
+                    // What it sends now is under way until just before it wakes.
+                    self.cluster.network().hold_from(Some(address(index)));
+                    self.later(HELD_FOR, Todo::Stop(index, span));
                 }
             }
             Incident::MemoryPause(span) => {
                 if let Some(index) = self.any_of(memory_nodes) {
+                    self.oracle.borrow_mut().paused.insert(index);
                     self.cluster.pause(index, span);
                     // Before it takes in what has come meanwhile.
-                    let nearly = Duration::from_nanos(span.as_nanos().saturating_sub(1_000));
-                    self.later(nearly, Todo::Resume(index, span));
+                    self.later(nearly(span), Todo::Resume(index));
                 }
             }
             Incident::MemoryCrash(away) => {
@@ -206,6 +217,7 @@ impl World<'_> {
         };
         server.audit();
         self.oracle.borrow_mut().memory_node_is_gone(index);
+        self.oracle.borrow_mut().paused.remove(&index);
         self.away.push(index);
         self.later(away, Todo::StartMemory(index));
     }
