@@ -69,9 +69,8 @@ impl<'a> Direct<'a> {
     #[inline(always)]
     pub fn header(&self) -> [u8; DIRECT_HEADER_BYTES] {
         let mut bytes = [0; DIRECT_HEADER_BYTES];
-        let second = u64::from(self.generation)
-            | u64::from(self.slot) << 32
-            | u64::from(self.head) << 48;
+        let second =
+            u64::from(self.generation) | u64::from(self.slot) << 32 | u64::from(self.head) << 48;
         put(&mut bytes, 0, (self.first | DIRECT_WORD).to_le_bytes());
         put(&mut bytes, 8, second.to_le_bytes());
         put(&mut bytes, 16, self.request.to_le_bytes());

@@ -8,16 +8,15 @@
 //! Datagrams are copied out of the ring before they are handed out: what another process can
 //! write is no `&[u8]`. Sent ones are copied into it for the same reason.
 //!
-//! A ring that stays full makes [`Tx::push`] answer `None`; when it stays full for
-//! [`REFUSALS_MAX`] pushes, its receiver is stopped or gone, and what is sent to it is dropped, as
-//! on any network, so that it does not hold up what others are sent.
+//! A ring that stays full makes [`Tx::push`](dmrpc_core::device::Tx::push) answer `None`; when it
+//! stays full for [`REFUSALS_MAX`] pushes, its receiver is stopped or gone, and what is sent to it
+//! is dropped, as on any network, so that it does not hold up what others are sent.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_core::device::{Capabilities, Device, Rx};
 use dmrpc_core::memory::Memory;
-use dmrpc_core::wire::direct::DIRECT_HEADER_BYTES;
 use dmrpc_host::idle::Wait;
 
 use crate::mapping::PoolMemory;
@@ -25,6 +24,11 @@ use crate::participants::Participant;
 use crate::pool::Pool;
 use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings};
 use crate::superblock::Geometry;
+
+mod send;
+
+pub use send::RingTx;
+use send::{Peer, Send};
 
 /// No participant's number.
 const NOBODY: u32 = u32::MAX;
@@ -133,11 +137,7 @@ impl<M: Memory> RingDevice<M> {
         let all = 0..ring_participants;
         let consumers = all.clone().map(|peer| Consumer::open(&rings, &memory, peer, own));
         let receive = Receive::new(&rings, own, consumers.collect());
-        let peers = all.map(|peer| Peer {
-            producer: Producer::open(&rings, &memory, own, peer),
-            refusals: 0,
-            joined: false,
-        });
+        let peers = all.map(|peer| Peer::new(Producer::open(&rings, &memory, own, peer)));
         let send = Send::new(peers.collect(), rings.datagram_bytes as usize);
         Ok(Self { memory, rings, own, receive, send })
     }
@@ -363,174 +363,5 @@ impl<M: Memory> Rx for RingRx<'_, M> {
     fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
         let Packet { sender, start, bytes } = self.state.packets[..self.state.count][index];
         (address_of(sender), &self.state.buffer[start..start + bytes])
-    }
-}
-
-/// What is known of a receiver.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    producer: Producer,
-    /// Pushes that found the ring full since one did not.
-    refusals: u32,
-    /// Whether the receiver was told that this participant sends to it.
-    joined: bool,
-}
-
-/// The datagram that is being written: its receiver, if there is one, and its length.
-#[derive(Clone, Copy, Debug)]
-struct Staged {
-    peer: u32,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Send {
-    peers: Box<[Peer]>,
-    /// Peers that something was written for since the last flush, a bit each.
-    touched: u64,
-    buffer: Box<[u8]>,
-    staged: Option<Staged>,
-    stats: RingStats,
-}
-
-impl Send {
-    fn new(peers: Box<[Peer]>, datagram_bytes: usize) -> Self {
-        let buffer = vec![0; datagram_bytes].into();
-        Self { peers, touched: 0, buffer, staged: None, stats: RingStats::default() }
-    }
-
-    /// Puts the datagram that was written last into its ring.
-    #[inline(always)]
-    fn commit(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        if let Some(Staged { peer, bytes }) = self.staged.take()
-            && let Some(to) = self.peers.get_mut(peer as usize)
-        {
-            to.producer.put(rings, memory, &self.buffer[..bytes]);
-            self.has_put(rings, memory, own, peer);
-        }
-    }
-
-    /// The same where another follows, which is not the path of a lone datagram.
-    #[inline(never)]
-    fn commit_early(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        self.commit(rings, memory, own);
-    }
-
-    /// Puts a datagram of two parts for participant `peer`. Returns false if its ring is full.
-    #[inline(always)]
-    fn put<const N: usize>(
-        &mut self,
-        rings: &Rings,
-        memory: &impl Memory,
-        (own, peer): (u32, u32),
-        header: &[u8; N],
-        message: &[u8],
-    ) -> bool {
-        if let Some(to) = self.peers.get_mut(peer as usize)
-            && to.producer.has_room(rings, memory)
-        {
-            to.refusals = 0;
-            to.producer.put_parts(rings, memory, header, message);
-            self.touched |= 1 << peer;
-            self.has_put(rings, memory, own, peer);
-            return true;
-        }
-        // True if it was dropped.
-        self.admit(rings, memory, peer) == Some(false)
-    }
-
-    /// Something was put into the ring to participant `peer`.
-    #[inline(always)]
-    fn has_put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, peer: u32) {
-        self.stats.sent += 1;
-        let to = &mut self.peers[peer as usize];
-        if !to.joined {
-            to.joined = true;
-            rings.join(memory, own, peer);
-        }
-    }
-
-    /// Whether a datagram can be put for participant `index`; `None` to try again later.
-    #[inline(always)]
-    fn admit(&mut self, rings: &Rings, memory: &impl Memory, index: u32) -> Option<bool> {
-        let Some(peer) = self.peers.get_mut(index as usize) else {
-            self.stats.dropped_nobody += 1;
-            return Some(false);
-        };
-        if peer.producer.has_room(rings, memory) {
-            peer.refusals = 0;
-            self.touched |= 1 << index;
-            return Some(true);
-        }
-        if peer.refusals < REFUSALS_MAX {
-            peer.refusals += 1;
-            return None;
-        }
-        self.stats.dropped_full += 1;
-        Some(false)
-    }
-}
-
-/// The sending half of a [`RingDevice`].
-#[derive(Debug)]
-pub struct RingTx<'a, M> {
-    memory: &'a M,
-    rings: &'a Rings,
-    own: u32,
-    state: &'a mut Send,
-}
-
-impl<M: Memory> Tx for RingTx<'_, M> {
-    #[inline]
-    fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
-        let bytes_max = self.state.buffer.len();
-        assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
-        let (state, rings) = (&mut *self.state, self.rings);
-        if state.staged.is_some() {
-            state.commit_early(rings, self.memory, self.own);
-        }
-        let peer = participant_at(peer).unwrap_or(NOBODY);
-        let admitted = state.admit(rings, self.memory, peer)?;
-        state.staged = admitted.then_some(Staged { peer, bytes });
-        Some(&mut state.buffer[..bytes])
-    }
-
-    #[inline(always)]
-    fn put(
-        &mut self,
-        peer: SocketAddrV4,
-        header: &[u8; DIRECT_HEADER_BYTES],
-        message: &[u8],
-    ) -> bool {
-        let (state, rings) = (&mut *self.state, self.rings);
-        let (bytes, bytes_max) = (header.len() + message.len(), state.buffer.len());
-        assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
-        if state.staged.is_some() {
-            state.commit_early(rings, self.memory, self.own);
-        }
-        let index = participant_at(peer).unwrap_or(NOBODY);
-        state.put(rings, self.memory, (self.own, index), header, message)
-    }
-
-    /// Most polls send nothing: those cost one comparison.
-    #[inline(always)]
-    fn flush(&mut self) {
-        if self.state.touched != 0 {
-            self.flush_touched();
-        }
-    }
-}
-
-impl<M: Memory> RingTx<'_, M> {
-    /// Puts what was written last into its ring, and rings where that is wanted.
-    #[inline]
-    fn flush_touched(&mut self) {
-        let state = &mut *self.state;
-        state.commit(self.rings, self.memory, self.own);
-        while state.touched != 0 {
-            let index = state.touched.trailing_zeros();
-            state.touched &= state.touched - 1;
-            self.rings.ring_bell(self.memory, self.own, index);
-        }
     }
 }
