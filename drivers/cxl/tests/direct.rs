@@ -85,13 +85,16 @@ impl Tx for LosingTx<'_> {
     }
 }
 
+/// A call's token, and what came of it.
+type Ended = (u64, Result<(Status, Vec<u8>), CallError>);
+
 /// Doubles every byte; remembers what it was asked, and how calls ended.
 #[derive(Default)]
 struct Service {
     executed: Vec<u8>,
     pending: Vec<PendingCall>,
     cancelled: Vec<PendingCall>,
-    ended: Vec<(u64, Result<(Status, Vec<u8>), CallError>)>,
+    ended: Vec<Ended>,
     is_busy: bool,
 }
 
@@ -209,7 +212,7 @@ impl Pair {
         }
     }
 
-    fn ended(&mut self) -> Vec<(u64, Result<(Status, Vec<u8>), CallError>)> {
+    fn ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.client.host.ended)
     }
 }
@@ -388,7 +391,7 @@ fn a_server_that_comes_back_ends_the_calls_of_its_earlier_life() {
     pair.server = Node::new(&pair.pool, 1, 3, pair.now);
     pair.run(ms(1_000), true);
     assert_eq!(pair.ended(), [(1, Err(CallError::OutcomeUnknown))]);
-    assert_eq!(pair.server.host.executed, []);
+    assert!(pair.server.host.executed.is_empty());
 }
 
 #[test]
@@ -445,7 +448,7 @@ fn nonsense_with_the_short_header_is_counted_and_dropped() {
         pair.client.poll(pair.now);
         stranger.poll(pair.now);
     }
-    assert_eq!(pair.server.host.executed, []);
+    assert!(pair.server.host.executed.is_empty());
     let counters = pair.server.endpoint.counters();
     assert!(counters.malformed + counters.bad_length + counters.unknown_session > 0);
     pair.call(&[1; 64], ECHO);
