@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dmrpc_choice::{AnyDevice, Driver, LinkKind, LocalLinks};
+use dmrpc_choice::{AnyDevice, Driver, LinkKind, LocalLinks, local_links};
 use dmrpc_host::affinity::{CoreError, CoreList, available_cores};
 use dmrpc_host::cluster::{Cluster, Role as ClusterRole};
 use dmrpc_host::idle::IdleStrategy;
@@ -97,13 +97,13 @@ enum Network {
     /// What the command line says.
     Driver(Driver),
     /// A link to each child, which has its place among the children as its number.
-    Links(LocalLinks),
+    Links(Box<dyn LocalLinks>),
     /// A pool that this program made and the children map.
     Pool(LocalPool),
 }
 
 fn links(kind: LinkKind, args: &Args) -> Result<Network, AppError> {
-    Ok(Network::Links(LocalLinks::start(kind, &args.driver, args.datagram_bytes())?))
+    Ok(Network::Links(local_links(kind, &args.driver, args.datagram_bytes())?))
 }
 
 impl Servers {

@@ -74,7 +74,11 @@ impl<D: Device> Node<D> {
     pub(crate) fn farewell(&self) {
         let start = StdInstant::now();
         let is_leaving = || self.core.borrow().endpoint.get().client_sessions().next().is_some();
-        while is_leaving() && start.elapsed() < FAREWELL {
+        let mut is_over = false;
+        while is_leaving() && !is_over {
+            // Looked at before the poll: what is due by then is said again, however long this
+            // thread was kept waiting.
+            is_over = start.elapsed() >= FAREWELL;
             self.poll();
             std::thread::yield_now();
         }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Instant as StdInstant;
+use std::time::{Duration as StdDuration, Instant as StdInstant};
 
 use common::{Server, config, node, pattern};
 use dmrpc_cn::{
@@ -16,6 +16,8 @@ use dmrpc_cn::{
 };
 use dmrpc_udp::UdpDevice;
 
+/// How long a busy machine may take for what is awaited.
+const PATIENCE: StdDuration = StdDuration::from_secs(20);
 const SIZES: [usize; 9] = [0, 1, 64, 700, 768, 5_000, 9_000, 100_000, 8 << 20];
 
 fn some_ref(number: u64) -> Ref {
@@ -225,7 +227,7 @@ fn nobody_there() {
     let error = node.connect(address).expect_err("nobody listens");
     assert_eq!(error, ConnectError::Refused { address, why: Closed::Unreachable });
     assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
-    assert!(start.elapsed().as_secs() < 2);
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -338,14 +340,14 @@ fn deadlines_and_cancellation_reach_the_handler() {
         node.step();
     }
     node.give_up(ticket);
-    let before = count_dropped(&node, peer);
     let start = StdInstant::now();
-    while count_dropped(&node, peer) == before && start.elapsed().as_secs() < 2 {}
-    assert!(count_dropped(&node, peer) > before || before > 0);
-    while node.statistics().calls_outstanding > 0 && start.elapsed().as_secs() < 4 {
+    while count_dropped(&node, peer) < 2 {
+        assert!(start.elapsed() < PATIENCE, "of both requests, one is still held");
+    }
+    while node.statistics().calls_outstanding > 0 {
+        assert!(start.elapsed() < PATIENCE, "{} calls", node.statistics().calls_outstanding);
         node.step();
     }
-    assert_eq!(node.statistics().calls_outstanding, 0);
 }
 
 #[test]

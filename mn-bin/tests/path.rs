@@ -5,10 +5,10 @@
 //! it these tests say so and pass.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use dmrpc_cn::{Node, NodeConfig, Peer};
+use dmrpc_conformance::{Killed, ip};
 use dmrpc_host as _;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::network::{Network, own_network};
@@ -18,22 +18,10 @@ const SERVER: &str = "10.9.0.1:7400";
 /// Bytes of a message: many packets, whatever their size.
 const BYTES: usize = 256 << 10;
 
-/// A memory node in a network of its own, joined to this thread's by a veth; killed when dropped.
+/// A memory node in a network of its own, joined to this thread's by a veth.
 struct World {
     network: Network,
-    child: Child,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn ip(line: &str) {
-    let status = Command::new("ip").args(line.split(' ')).status().expect("ip is installed");
-    assert!(status.success(), "ip {line}");
+    _serving: Killed,
 }
 
 /// Packets that the network of the calling thread has cut up, pieces counted.
@@ -65,12 +53,9 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"));
         command.args(["--bind", SERVER, "--idle", "sleep", "--pool-size", "64MiB"]).args(flags);
         network.start_in(&mut command);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), format!("ready {SERVER}"));
-        Some(Self { network, child })
+        let (_serving, address) = Killed::serving(&mut command);
+        assert_eq!(address, SERVER);
+        Some(Self { network, _serving })
     }
 
     /// Runs `ip` at both ends, with `VETH` for their interface.

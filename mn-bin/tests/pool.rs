@@ -1,9 +1,8 @@
 //! `dmrpc-mn --pool`: pools made, found again, refused, and looked after.
 
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use clap::Parser;
 use dmrpc_choice::{AnyDevice, Driver, DriverArgs, data_pool};
 use dmrpc_cn::memory::ALL_RIGHTS;
 use dmrpc_cn::{Node, NodeConfig};
+use dmrpc_conformance::Killed;
 use dmrpc_core::memory::Memory;
 use dmrpc_core::store::{Limits, Store};
 use dmrpc_cxl::{Mapping, Mode, Pool, PoolError};
@@ -51,8 +51,8 @@ fn command(path: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A memory node that is killed at the end.
-struct Serving(Child);
+/// A memory node.
+struct Serving(Killed);
 
 impl Serving {
     fn start(path: &Path, arguments: &[&str]) -> Self {
@@ -64,25 +64,12 @@ impl Serving {
     /// The same wherever it says that it is.
     fn start_at(path: &Path, arguments: &[&str]) -> (Self, SocketAddrV4) {
         let mut command = command(path, arguments);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = child.expect("it starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let address = line.trim().strip_prefix("ready ").map(str::parse);
-        (Self(child), address.expect("it is ready").expect("an address"))
+        let (serving, address) = Killed::serving(command.stderr(Stdio::null()));
+        (Self(serving), address.parse().expect("an address"))
     }
 
-    fn kill(mut self) {
-        self.0.kill().expect("a child");
-        self.0.wait().expect("a child");
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn kill(self) {
+        drop(self.0);
     }
 }
 
@@ -191,7 +178,7 @@ fn a_capture_file_goes_with_a_pool() {
 
 /// Sends a child a signal.
 fn signal(serving: &Serving, name: &str) {
-    let pid = serving.0.id().to_string();
+    let pid = serving.0.0.id().to_string();
     assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
 }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dmrpc_cn::{BufferClass, Node, NodeConfig, Peer};
+use dmrpc_conformance::Killed;
 use dmrpc_host as _;
 use dmrpc_udp::{UdpConfig, UdpDevice};
 
@@ -14,16 +15,6 @@ const CALLS: usize = 1000;
 /// How long a busy machine may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A child, killed when dropped.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status();
     assert!(status.expect("kill is there").success());
@@ -31,20 +22,13 @@ fn signal(child: &Child, name: &str) {
 
 /// A memory node, and where it serves.
 fn serve(flags: &[&str]) -> (Killed, SocketAddrV4) {
-    let mut serving = Killed(
+    let (serving, address) = Killed::serving(
         Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
             .args(["--bind", "127.0.0.1:0", "--pool-size", "8MiB"])
             .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts"),
+            .stderr(Stdio::piped()),
     );
-    let mut line = String::new();
-    let stdout = serving.0.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut line).expect("a line");
-    let address = line.trim().strip_prefix("ready ").expect(&line).parse().expect("an address");
-    (serving, address)
+    (serving, address.parse().expect("an address"))
 }
 
 /// Another node with a session.

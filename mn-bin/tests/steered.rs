@@ -6,11 +6,12 @@
 #![cfg(feature = "dpdk")]
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dmrpc_cn::memory::{Cause, OperationError};
 use dmrpc_cn::{Error, Node, NodeConfig};
+use dmrpc_conformance::{Killed, ip, may};
 use dmrpc_host as _;
 use dmrpc_host::idle::IdleStrategy;
 use dmrpc_host::network::own_network;
@@ -25,38 +26,15 @@ const ROUNDS: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 const SERVER: &str = "10.9.0.1:7400";
 
-/// A child, killed when dropped.
-struct Serving(Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// False, with a word why, without the rights.
-fn may_have_a_network() -> bool {
-    dmrpc_conformance::may(own_network(), "network namespaces")
-}
-
-fn ip(line: &str) {
-    let status = Command::new("ip").args(line.split(' ')).status().expect("ip is installed");
-    assert!(status.success(), "ip {line}");
-}
-
-fn start(vdev: &str) -> Serving {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
-        .args(["--driver", "dpdk", "--dpdk-no-huge", "--dpdk-vdev", vdev, "--bind", SERVER])
-        .args(["--cores", "0,1", "--idle", "sleep", "--pool-size", "64MiB", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-    assert_eq!(line.trim(), format!("ready {SERVER}"));
-    Serving(child)
+fn start(vdev: &str) -> Killed {
+    let (serving, address) = Killed::serving(
+        Command::new(env!("CARGO_BIN_EXE_dmrpc-mn"))
+            .args(["--driver", "dpdk", "--dpdk-no-huge", "--dpdk-vdev", vdev, "--bind", SERVER])
+            .args(["--cores", "0,1", "--idle", "sleep", "--pool-size", "64MiB", "--json"])
+            .stderr(Stdio::piped()),
+    );
+    assert_eq!(address, SERVER);
+    serving
 }
 
 fn node() -> Node<UdpDevice> {
@@ -126,7 +104,7 @@ fn exchange() {
 }
 
 /// What each core says of itself, on demand: its packets, and its driver's counts.
-fn reports(serving: &mut Serving) -> Vec<(u64, serde_json::Value)> {
+fn reports(serving: &mut Killed) -> Vec<(u64, serde_json::Value)> {
     let id = serving.0.id().to_string();
     assert!(Command::new("kill").args(["-USR1", &id]).status().expect("kill").success());
     let mut lines = BufReader::new(serving.0.stderr.take().expect("piped"));
@@ -153,7 +131,7 @@ fn next_object(lines: &mut BufReader<ChildStderr>, member: &str) -> serde_json::
     }
 }
 
-fn both_cores_serve(mut serving: Serving) {
+fn both_cores_serve(mut serving: Killed) {
     exchange();
     let reports = reports(&mut serving);
     for (packets, detail) in &reports {
@@ -168,7 +146,7 @@ fn both_cores_serve(mut serving: Serving) {
 
 #[test]
 fn over_af_packet() {
-    if !may_have_a_network() {
+    if !may(own_network(), "network namespaces") {
         return;
     }
     ip("link add veth0 type veth peer name veth1");
@@ -180,7 +158,7 @@ fn over_af_packet() {
 
 #[test]
 fn over_tap() {
-    if !may_have_a_network() {
+    if !may(own_network(), "network namespaces") {
         return;
     }
     let serving = start("net_tap0,iface=tap0");

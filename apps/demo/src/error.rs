@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use dmrpc_choice::DriverError;
 use dmrpc_cn::{ConnectError, OpenError, OperationError, Status};
 use dmrpc_host::local::LocalError;
 use dmrpc_host::signals::SignalError;
-use dmrpc_udp::UdpError;
 
 /// Why the demo failed.
 #[derive(Debug)]
@@ -20,7 +20,8 @@ pub(crate) enum Error {
     Local(LocalError),
     ReadyLine(String),
     Signals(SignalError),
-    Device(UdpError),
+    Device(DriverError),
+    OwnDriver,
     Open(OpenError),
     Connect(ConnectError),
     Call(dmrpc_cn::Error),
@@ -33,9 +34,13 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the command line is to blame.
     pub(crate) fn is_usage(&self) -> bool {
+        if let Self::Device(error) = self {
+            return error.is_usage();
+        }
         matches!(
             self,
-            Self::ReadFile { .. }
+            Self::OwnDriver
+                | Self::ReadFile { .. }
                 | Self::NoFile { .. }
                 | Self::EmptyFile { .. }
                 | Self::MissingAddress(_)
@@ -65,6 +70,10 @@ impl fmt::Display for Error {
             Self::ReadyLine(line) => write!(f, "unexpected line from a child: {line:?}"),
             Self::Signals(error) => error.fmt(f),
             Self::Device(error) => error.fmt(f),
+            Self::OwnDriver => f.write_str(
+                "the demo brings up a memory node and services of its own: give --local udp, cxl \
+                 or veth instead of --driver or --pool",
+            ),
             Self::Open(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::Call(error) => error.fmt(f),
@@ -93,7 +102,7 @@ macro_rules! from {
 from! {
     LocalError => Local,
     SignalError => Signals,
-    UdpError => Device,
+    DriverError => Device,
     OpenError => Open,
     ConnectError => Connect,
     dmrpc_cn::Error => Call,

@@ -10,6 +10,7 @@
 
 mod error;
 mod file;
+mod network;
 mod picture;
 mod producer;
 mod roles;
@@ -20,6 +21,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use dmrpc_choice::DriverArgs;
+
+use network::{ANYWHERE, Local, Network};
 
 /// Sends a file through three services by reference, then by value, and compares the traffic.
 #[derive(Debug, Parser)]
@@ -31,7 +35,11 @@ Examples:
   demo
       Render a picture and send it round; look at both pictures in target/demo afterwards.
   demo --file photo.jpeg --out /tmp/pictures
-      The same with a picture (or any other file) of yours, however long."
+      The same with a picture (or any other file) of yours, however long.
+  demo --local cxl
+      The same through a pool of shared memory instead of UDP on loopback.
+  demo --local veth --dpdk-no-huge
+      The same over DPDK, each process a host of its own (as root; built with --features dpdk)."
 )]
 struct Options {
     /// The file to send. Of a picture (BMP of 24 bits, JPEG, PNG) the pixels are sent, and the
@@ -43,6 +51,17 @@ struct Options {
     /// Folder for the original and the result.
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
+
+    /// What joins the processes, all of which are on this machine.
+    #[arg(long, value_enum, value_name = "DRIVER", default_value = "udp")]
+    local: Local,
+
+    #[command(flatten)]
+    driver: DriverArgs,
+
+    /// Where a child is to be reached.
+    #[arg(long, hide = true, default_value_t = ANYWHERE)]
+    bind: SocketAddrV4,
 
     /// Which of the compute nodes this process is (the producer starts the others).
     #[arg(long, value_enum, default_value_t = Role::Producer, hide = true)]
@@ -72,9 +91,13 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let result = match options.role {
-        Role::Producer => producer::run(options.file.as_deref(), &options.out),
-        Role::Forwarder => roles::forward(options.next),
-        Role::Transformer => roles::transform(options.memory_node),
+        Role::Producer => {
+            let network = Network::new(options.local, &options.driver);
+            let file = options.file.as_deref();
+            network.and_then(|network| producer::run(file, &options.out, network))
+        }
+        Role::Forwarder => roles::forward(&options.driver, options.bind, options.next),
+        Role::Transformer => roles::transform(&options.driver, options.bind, options.memory_node),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,8 @@ use dmrpc_host::metered::human_bytes;
 
 use crate::error::Error;
 use crate::file::{self, Original};
-use crate::roles::{PROCESS, Part, TRAFFIC, open_node};
+use crate::network::Network;
+use crate::roles::{PROCESS, Part, TRAFFIC};
 use crate::traffic::{self, Hop, Hops, MeteredNode};
 
 /// Bytes of the file in one message, by value. A multiple of the page size.
@@ -21,7 +22,7 @@ const PART_BYTES: usize = 4 << 20;
 const CHILD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the demo.
-pub(crate) fn run(path: Option<&Path>, out: &Path) -> Result<(), Error> {
+pub(crate) fn run(path: Option<&Path>, out: &Path, network: Network) -> Result<(), Error> {
     let Original { bytes: original, extension, decoded } = Original::load(path)?;
     if decoded {
         println!(
@@ -30,7 +31,7 @@ pub(crate) fn run(path: Option<&Path>, out: &Path) -> Result<(), Error> {
         );
     }
     fs::create_dir_all(out).map_err(|source| Error::WriteFile { path: out.to_owned(), source })?;
-    let cluster = Cluster::start(original.len() as u64)?;
+    let cluster = Cluster::start(original.len() as u64, network)?;
     println!(
         "memory node {}, producer {}, forwarder {}, transformer {}",
         cluster.memory_node.1,
@@ -75,29 +76,44 @@ struct Cluster {
     memory_node: (LocalProcess, SocketAddrV4),
     forwarder: (LocalProcess, SocketAddrV4),
     transformer: (LocalProcess, SocketAddrV4),
+    /// What joins them, which ends last.
+    _network: Network,
 }
 
 impl Cluster {
     /// Brings up a memory node with room for the file, and the two services.
-    fn start(file_bytes: u64) -> Result<Self, Error> {
-        // The original, the pages that are changed, and the tables, with room to spare.
-        let pool_bytes = (4 * file_bytes).max(64 << 20).next_multiple_of(1 << 20);
+    fn start(file_bytes: u64, network: Network) -> Result<Self, Error> {
+        // The original, the pages that are changed, and the tables, with room to spare; in a pool
+        // that is mapped, everybody's rings, too.
+        let pool_bytes = (64 << 20) + (4 * file_bytes).next_multiple_of(1 << 20);
         let mut command = Command::new(sibling("dmrpc-mn")?);
-        command.args(["--bind", "127.0.0.1:0", "--pool-size", &format!("{pool_bytes}B")]);
+        command.args(["--idle", "sleep", "--pool-size", &format!("{pool_bytes}B")]);
+        network.settle(0, &mut command)?;
         let memory_node = child("memory node", command)?;
         let itself =
             std::env::current_exe().map_err(|source| Error::Binary { name: "demo", source })?;
         let mut command = Command::new(&itself);
         command.args(["--role", "transformer", "--memory-node", &memory_node.1.to_string()]);
+        network.settle(1, &mut command)?;
         let transformer = child("transformer", command)?;
         let mut command = Command::new(&itself);
         command.args(["--role", "forwarder", "--next", &transformer.1.to_string()]);
+        network.settle(2, &mut command)?;
         let forwarder = child("forwarder", command)?;
-        let node = open_node()?;
+        let node = network.node(3)?;
         let memory = node.connect(memory_node.1)?;
         let service = node.connect(forwarder.1)?;
         let observed = node.connect(transformer.1)?;
-        Ok(Self { node, memory, service, observed, memory_node, forwarder, transformer })
+        Ok(Self {
+            node,
+            memory,
+            service,
+            observed,
+            memory_node,
+            forwarder,
+            transformer,
+            _network: network,
+        })
     }
 
     /// Puts the file into memory, has a reference to it sent round, and reads the result.

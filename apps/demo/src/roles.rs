@@ -1,16 +1,16 @@
 //! The two services: one that only passes requests on, one that works on the bytes.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
+use dmrpc_choice::{AnyDevice, DriverArgs};
 use dmrpc_cn::memory::ALL_RIGHTS;
-use dmrpc_cn::{Arg, Context, Duration, IncomingCall, Method, NodeConfig, Peer, Status};
-use dmrpc_host::idle::IdleStrategy;
+use dmrpc_cn::{Arg, Context, IncomingCall, Method, Peer, Status};
 use dmrpc_host::metered::Metered;
 use dmrpc_host::signals::{Signals, die_with_parent};
-use dmrpc_udp::{UdpConfig, UdpDevice};
 
 use crate::error::Error;
 use crate::file::{band, invert};
+use crate::network::open_node;
 use crate::traffic::{Hop, MeteredNode};
 
 /// Work on the file: a reference to it, or a [`Part`] and its bytes. The result is a reference, or
@@ -50,20 +50,7 @@ impl Part {
     }
 }
 
-type Device = Metered<UdpDevice>;
-
-/// Opens a node on a port of the kernel's choice.
-pub(crate) fn open_node() -> Result<MeteredNode, Error> {
-    let config = NodeConfig {
-        // Four processes share the machine's cores.
-        idle: IdleStrategy::Sleep,
-        deadline: Duration::from_secs(10),
-        ..NodeConfig::at(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
-    };
-    let device = UdpDevice::open(UdpConfig::at(config.bind))?;
-    let local = device.local_addr();
-    Ok(MeteredNode::new(Metered::new(device), local, &config)?)
-}
+type Device = Metered<AnyDevice>;
 
 /// Tells the producer where this node is.
 fn announce(node: &MeteredNode) {
@@ -71,10 +58,14 @@ fn announce(node: &MeteredNode) {
 }
 
 /// The forwarder: calls `next` with whatever it is called with.
-pub(crate) fn forward(next: Option<SocketAddrV4>) -> Result<(), Error> {
+pub(crate) fn forward(
+    driver: &DriverArgs,
+    bind: SocketAddrV4,
+    next: Option<SocketAddrV4>,
+) -> Result<(), Error> {
     let next = next.ok_or(Error::MissingAddress("--next"))?;
     let signals = start_child()?;
-    let node = open_node()?;
+    let node = open_node(driver, bind)?;
     let peer = node.connect(next)?;
     announce(&node);
     let service = node.serve(|context: Context<'_, Device>, call: IncomingCall<'_, Device>| {
@@ -114,10 +105,14 @@ async fn pass_on<'n>(
 }
 
 /// The transformer: inverts a band of what it is called with.
-pub(crate) fn transform(memory_node: Option<SocketAddrV4>) -> Result<(), Error> {
+pub(crate) fn transform(
+    driver: &DriverArgs,
+    bind: SocketAddrV4,
+    memory_node: Option<SocketAddrV4>,
+) -> Result<(), Error> {
     let memory_node = memory_node.ok_or(Error::MissingAddress("--memory-node"))?;
     let signals = start_child()?;
-    let node = open_node()?;
+    let node = open_node(driver, bind)?;
     let peer = node.connect(memory_node)?;
     announce(&node);
     let service =

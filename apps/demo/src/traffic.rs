@@ -2,12 +2,12 @@
 
 use std::net::SocketAddrV4;
 
+use dmrpc_choice::AnyDevice;
 use dmrpc_cn::Node;
 use dmrpc_host::metered::{Metered, Traffic, human_bytes};
-use dmrpc_udp::UdpDevice;
 
 /// A compute node of the demo.
-pub(crate) type MeteredNode = Node<Metered<UdpDevice>>;
+pub(crate) type MeteredNode = Node<Metered<AnyDevice>>;
 
 /// Bytes sent over one hop, in each direction.
 #[derive(Clone, Copy, Debug, Default)]

@@ -41,6 +41,8 @@ enum Job {
         /// The file.
         file: PathBuf,
     },
+    /// Print what a line of cache takes from one core to another and back now, in nanoseconds.
+    Distance,
     /// Write README.md and plots beside the files of results in a folder.
     Report {
         /// The folder.
@@ -76,6 +78,10 @@ fn main() -> ExitCode {
             Ok(())
         }
         Job::Finish { file } => header::finish(&file),
+        Job::Distance => {
+            println!("{}", cores::line_ns().map_or("null".to_owned(), |line| line.to_string()));
+            Ok(())
+        }
         Job::Report { folder, previous } => report(&folder, previous.as_deref()),
         Job::Instructions { committed, now } => instructions::check(&committed, &now),
         Job::Check { folder } => Results::load(&folder).and_then(|results| check::all(&results)),

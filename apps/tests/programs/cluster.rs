@@ -1,25 +1,14 @@
 //! The processes of a cluster file, started one by one.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use dmrpc_conformance::Killed;
 
 use crate::common::{ClusterFile, build_memory_node, command, free_port, program, rows};
 
-/// A process that is killed when dropped.
-struct Killed(Child);
-
-impl Killed {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"))
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // Both fail only if it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(command: &mut Command) -> Killed {
+    Killed::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 #[test]
@@ -29,13 +18,13 @@ fn programs_join_a_cluster() {
     let file = ClusterFile::new("join", &mn, &echo, &free_port());
     let memory_node = std::path::Path::new(program("rpc_test")).with_file_name("dmrpc-mn");
     let line = file.line("--server-index 0 --pool-size 64MiB");
-    let _memory_node = Killed::start(Command::new(memory_node).args(line.split(' ')));
+    let _memory_node = start(Command::new(memory_node).args(line.split(' ')));
     let line = format!("--role echo --idle sleep --bind {echo}");
-    let _echo = Killed::start(&mut command("rpc_test", &line));
+    let _echo = start(&mut command("rpc_test", &line));
     let brief = "--seconds 0.05 --blocks 3 --warmup 20 --idle yield --sizes 4KiB";
 
     let line = file.line(&format!("--client-index 2 --server-index 0 --server-index 1 {brief}"));
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     while !is_up(&mn) || !is_up(&echo) {
         assert!(Instant::now() < end, "the servers do not come up");
         std::thread::sleep(Duration::from_millis(10));

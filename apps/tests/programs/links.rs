@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dmrpc_conformance::{Killed, ip, may};
 use dmrpc_host::network::{Network, own_network};
 use serde_json::Value;
 
@@ -16,11 +17,6 @@ use crate::common::{
 
 /// Short, and the processes of two cores give each other way. Without huge pages it runs anywhere.
 const BRIEF: &str = "--dpdk-no-huge --seconds 0.05 --blocks 3 --warmup 20 --idle yield";
-
-/// Whether this process may make networks; says so if not.
-fn may_have_networks() -> bool {
-    dmrpc_conformance::may(Network::new(), "network namespaces")
-}
 
 fn check(rows: &[Value], driver: &str, wanted: &[&str]) {
     let ops: Vec<_> = rows.iter().map(|row| row["op"].as_str().expect("an op")).collect();
@@ -53,7 +49,7 @@ fn encrypted_over_memif() {
 
 #[test]
 fn over_veth() {
-    if !may_have_networks() {
+    if !may(Network::new(), "network namespaces") {
         return;
     }
     let line = format!("--local veth --raw {BRIEF} --sizes 32B,4KiB --concurrency 4");
@@ -72,7 +68,7 @@ fn network_of(id: u32) -> Option<String> {
 /// Every host is in a namespace of its own, and all go with the program, even if it is killed.
 #[test]
 fn hosts_on_veths_go_with_the_program() {
-    if !may_have_networks() {
+    if !may(Network::new(), "network namespaces") {
         return;
     }
     build_memory_node();
@@ -110,20 +106,10 @@ fn hosts_on_veths_go_with_the_program() {
     assert!(!links.contains("bridge0") && !links.contains("child0"), "{links}");
 }
 
-/// A child that is killed when dropped.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Two endpoints of one program, each with a link of its own to one memory node.
 #[test]
 fn fork_test_joins_a_cluster_over_dpdk() {
-    if !may_have_networks() {
+    if !may(Network::new(), "network namespaces") {
         return;
     }
     build_memory_node();
@@ -135,8 +121,7 @@ fn fork_test_joins_a_cluster_over_dpdk() {
             format!("link set mn{number} addrgenmode none up"),
             format!("link set cn{number} addrgenmode none up"),
         ] {
-            let status = Command::new("ip").args(line.split(' ')).status().expect("ip");
-            assert!(status.success(), "ip {line}");
+            ip(&line);
         }
     }
     let memory_node = std::path::Path::new(program("rpc_test")).with_file_name("dmrpc-mn");
@@ -148,12 +133,9 @@ fn fork_test_joins_a_cluster_over_dpdk() {
     };
     let line = file.line(&format!("--server-index 0 --pool-size 64MiB {}", dpdk("mn")));
     let mut serving = Command::new(memory_node);
-    serving.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut serving = Killed(serving.spawn().expect("it starts"));
-    let mut ready = String::new();
-    let mut out = std::io::BufReader::new(serving.0.stdout.take().expect("piped"));
-    std::io::BufRead::read_line(&mut out, &mut ready).expect("text");
-    assert_eq!(ready.trim(), "ready 10.9.0.1:7400");
+    serving.args(line.split(' ')).stderr(Stdio::null());
+    let (_serving, address) = Killed::serving(&mut serving);
+    assert_eq!(address, "10.9.0.1:7400");
 
     let brief = "--seconds 0.05 --blocks 3 --warmup 20 --idle yield --concurrency 1";
     let what = "--sizes 32KiB --pages 2 --write-sizes 1KiB";

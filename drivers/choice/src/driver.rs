@@ -105,7 +105,8 @@ impl fmt::Display for DriverError {
                 write!(f, "{flag} is for DPDK: give --driver dpdk too, or leave it out")
             }
             Self::Capture { path, source } => {
-                write!(f, "--pcap {} cannot be written: {source}", path.display())
+                let path = path.display();
+                write!(f, "--pcap {path} cannot be written: {source}; give a file that can")
             }
             Self::Address { given } => write!(
                 f,

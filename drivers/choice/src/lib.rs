@@ -15,7 +15,7 @@ mod links;
 pub use args::{DriverArgs, DriverKind, ZeroCopyTransmit};
 pub use device::{AnyDevice, AnyRx, AnyTx, Chosen, ChosenRx, ChosenTx};
 pub use driver::{Driver, DriverError, data_pool};
-pub use links::{LinkKind, LocalLinks};
+pub use links::{LinkKind, LocalLinks, local_links};
 
 /// Largest datagram through a pool unless another is asked for: a page and what goes with it.
 pub const CXL_DATAGRAM_BYTES: usize = 4400;

@@ -7,10 +7,12 @@
 //! With veths every process and endpoint is a host in a network namespace of its own, all joined by
 //! a bridge in another one. The kernel takes them down with the last process in them.
 
-#[cfg(not(feature = "dpdk"))]
-use std::convert::Infallible;
+#[cfg(feature = "dpdk")]
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
+
+#[cfg(feature = "dpdk")]
+use dmrpc_dpdk::DpdkDevice;
 
 use crate::args::DriverArgs;
 use crate::device::AnyDevice;
@@ -23,6 +25,7 @@ mod memif;
 mod veth;
 
 /// The port where children serve.
+#[cfg(feature = "dpdk")]
 const PORT: u16 = 7400;
 
 /// What links are made of.
@@ -35,20 +38,68 @@ pub enum LinkKind {
 }
 
 /// Links to children on this machine.
-pub enum LocalLinks {
-    /// Of `net_memif`.
-    #[cfg(feature = "dpdk")]
-    Memif(memif::Links),
-    /// Of `net_af_packet` on veths.
-    #[cfg(feature = "dpdk")]
-    Veth(veth::Links),
-    /// There are none without DPDK.
-    #[cfg(not(feature = "dpdk"))]
-    None(Infallible),
+pub trait LocalLinks {
+    /// Makes ready for child `child`, which gets a link to each of our first `endpoints` endpoints,
+    /// and returns the flags that it is to be started with.
+    ///
+    /// # Errors
+    /// [`DriverError`]: an interface cannot be made.
+    fn flags(&self, child: usize, endpoints: usize) -> Result<Vec<String>, DriverError>;
+
+    /// Has the process of `command` start where child `child` is to be, for which flags were made.
+    fn settle(&self, _child: usize, _command: &mut Command) {}
+
+    /// Connects the first `endpoints` endpoints of ours to child `child`, which serves.
+    ///
+    /// # Errors
+    /// [`DriverError`]: DPDK refuses, or the child does not answer.
+    fn connect(&mut self, _child: usize, _endpoints: usize) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// Removes what is needed for connecting only: no further child will be.
+    fn seal(&mut self) {}
+
+    /// Opens a device for one of our endpoints that is free, with links to `children`.
+    ///
+    /// # Errors
+    /// [`DriverError`]: none is free, or none can be made.
+    fn device(&self, children: &[usize]) -> Result<AnyDevice, DriverError>;
+}
+
+/// Starts DPDK in this process; links come one by one. To be called before the first child is
+/// started: those of [`LinkKind::Veth`] have to be in the same network.
+///
+/// # Errors
+/// [`DriverError`]: no DPDK, no huge pages, no temporary folder, no network of one's own.
+#[cfg(feature = "dpdk")]
+pub fn local_links(
+    kind: LinkKind,
+    args: &DriverArgs,
+    datagram_bytes: usize,
+) -> Result<Box<dyn LocalLinks>, DriverError> {
+    Ok(match kind {
+        LinkKind::Memif => Box::new(memif::MemifLinks::start(args, datagram_bytes)?),
+        LinkKind::Veth => Box::new(veth::VethLinks::start(args, datagram_bytes)?),
+    })
+}
+
+/// Says that this program was built without DPDK.
+///
+/// # Errors
+/// [`DriverError::NotBuilt`].
+#[cfg(not(feature = "dpdk"))]
+pub fn local_links(
+    _: LinkKind,
+    _: &DriverArgs,
+    _: usize,
+) -> Result<Box<dyn LocalLinks>, DriverError> {
+    Err(DriverError::NotBuilt)
 }
 
 /// The address where child `child` serves.
-pub(crate) fn child_address(child: usize) -> SocketAddrV4 {
+#[cfg(feature = "dpdk")]
+fn child_address(child: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 87, 2, child as u8 + 1), PORT)
 }
 
@@ -88,131 +139,12 @@ fn child_flags(child: usize, args: &DriverArgs, vdevs: &[String]) -> Vec<String>
     flags
 }
 
+/// A device that knows where these children are.
 #[cfg(feature = "dpdk")]
-impl LocalLinks {
-    /// Starts DPDK in this process; links come one by one. To be called before the first child is
-    /// started: those of [`LinkKind::Veth`] have to be in the same network.
-    ///
-    /// # Errors
-    /// [`DriverError`]: no DPDK, no huge pages, no temporary folder, no network of one's own.
-    pub fn start(
-        kind: LinkKind,
-        args: &DriverArgs,
-        datagram_bytes: usize,
-    ) -> Result<Self, DriverError> {
-        Ok(match kind {
-            LinkKind::Memif => Self::Memif(memif::Links::start(args, datagram_bytes)?),
-            LinkKind::Veth => Self::Veth(veth::Links::start(args, datagram_bytes)?),
-        })
+fn acquainted(device: DpdkDevice, children: &[usize]) -> AnyDevice {
+    for &child in children {
+        let ip = *child_address(child).ip();
+        device.learn(ip, hardware(ip));
     }
-
-    /// Makes ready for child `child`, which gets a link to each of our first `endpoints` endpoints,
-    /// and returns the flags that it is to be started with.
-    ///
-    /// # Errors
-    /// [`DriverError`]: an interface cannot be made.
-    pub fn flags(&self, child: usize, endpoints: usize) -> Result<Vec<String>, DriverError> {
-        match self {
-            Self::Memif(links) => Ok(links.flags(child, endpoints)),
-            Self::Veth(links) => links.flags(child),
-        }
-    }
-
-    /// Has the process of `command` start where child `child` is to be, for which flags were made.
-    pub fn settle(&self, child: usize, command: &mut Command) {
-        if let Self::Veth(links) = self {
-            links.settle(child, command);
-        }
-    }
-
-    /// Connects the first `endpoints` endpoints of ours to child `child`, which serves.
-    ///
-    /// # Errors
-    /// [`DriverError`]: DPDK refuses, or the child does not answer.
-    pub fn connect(&mut self, child: usize, endpoints: usize) -> Result<(), DriverError> {
-        match self {
-            Self::Memif(links) => links.connect(child, endpoints),
-            Self::Veth(_) => Ok(()),
-        }
-    }
-
-    /// Removes what is needed for connecting only: no further child will be.
-    pub fn seal(&mut self) {
-        if let Self::Memif(links) = self {
-            links.seal();
-        }
-    }
-
-    /// Opens a device for one of our endpoints that is free, with links to `children`.
-    ///
-    /// # Errors
-    /// [`DriverError`]: none is free, or none can be made.
-    pub fn device(&self, children: &[usize]) -> Result<AnyDevice, DriverError> {
-        let device = match self {
-            Self::Memif(links) => links.device(children)?,
-            Self::Veth(links) => links.device()?,
-        };
-        for &child in children {
-            let ip = *child_address(child).ip();
-            device.learn(ip, hardware(ip));
-        }
-        Ok(AnyDevice::plain(device))
-    }
-}
-
-#[cfg(not(feature = "dpdk"))]
-impl LocalLinks {
-    /// Says that this program was built without DPDK.
-    ///
-    /// # Errors
-    /// [`DriverError::NotBuilt`].
-    pub fn start(_: LinkKind, _: &DriverArgs, _: usize) -> Result<Self, DriverError> {
-        Err(DriverError::NotBuilt)
-    }
-
-    fn never(&self) -> ! {
-        let Self::None(never) = self;
-        match *never {}
-    }
-
-    /// Never called: there are no links without DPDK.
-    ///
-    /// # Errors
-    /// None.
-    pub fn flags(&self, _: usize, _: usize) -> Result<Vec<String>, DriverError> {
-        self.never()
-    }
-
-    /// Never called: there are no links without DPDK.
-    ///
-    /// # Errors
-    /// None.
-    pub fn connect(&mut self, _: usize, _: usize) -> Result<(), DriverError> {
-        self.never()
-    }
-
-    /// Never called: there are no links without DPDK.
-    pub fn settle(&self, _: usize, _: &mut Command) {
-        self.never()
-    }
-
-    /// Never called: there are no links without DPDK.
-    pub fn seal(&mut self) {
-        self.never()
-    }
-
-    /// Never called: there are no links without DPDK.
-    ///
-    /// # Errors
-    /// None.
-    pub fn device(&self, _: &[usize]) -> Result<AnyDevice, DriverError> {
-        self.never()
-    }
-}
-
-impl LocalLinks {
-    /// The address where child `child` serves.
-    pub fn child_address(&self, child: usize) -> SocketAddrV4 {
-        child_address(child)
-    }
+    AnyDevice::plain(device)
 }

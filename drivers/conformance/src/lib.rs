@@ -19,10 +19,12 @@
 pub mod checks;
 #[allow(unsafe_code)]
 mod counting;
+mod processes;
 mod rights;
 mod traffic;
 
 pub use counting::{CountingAllocator, allocations_of_this_thread};
+pub use processes::{Killed, ip};
 pub use rights::may;
 
 use std::net::SocketAddrV4;

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -93,7 +92,7 @@ impl Eal {
                 said if said.is_empty() => source.to_string(),
                 said => said,
             };
-            DpdkError::Vdev { given: text.to_owned(), said, root: is_root() }
+            DpdkError::Vdev { given: text.to_owned(), said, root: may_have_interfaces() }
         })?;
         Ok(name.to_owned())
     }
@@ -118,9 +117,14 @@ impl Eal {
     }
 }
 
-/// Whether this process is root's.
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+/// Whether this process may have interfaces of the kernel's, as root usually does: `CAP_NET_ADMIN`
+/// and `CAP_NET_RAW` (capabilities(7): bits of a mask).
+fn may_have_interfaces() -> bool {
+    const BOTH: u64 = 1 << 12 | 1 << 13;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & BOTH == BOTH)
 }
 
 /// Removes the folder that DPDK makes for files even when it is to make none, and those of

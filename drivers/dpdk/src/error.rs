@@ -47,7 +47,7 @@ pub enum DpdkError {
         given: String,
         /// What DPDK said.
         said: String,
-        /// Whether this process is root's.
+        /// Whether this process may have interfaces of the kernel's.
         root: bool,
     },
     /// There is a device of that name already.
@@ -186,6 +186,12 @@ impl fmt::Display for DpdkError {
             Self::Start { arguments, said } => {
                 write!(f, "DPDK does not start with '{arguments}'{}", Said(said))
             }
+            Self::Vdev { given, said, .. } if said.contains("already in use") => write!(
+                f,
+                "--dpdk-vdev {given} cannot be made{}: stop the process that has it, or give \
+                 another",
+                Said(said)
+            ),
             Self::Vdev { given, said, root } => write!(
                 f,
                 "--dpdk-vdev {given} cannot be made{}: {}give NAME[,KEY=VALUE...] such as \

@@ -306,7 +306,8 @@ mod tests {
         let took = sleep_once(&mut idle, Duration::from_millis(10), &socket());
         assert!(took >= StdDuration::from_millis(10), "{took:?}");
         let took = sleep_once(&mut idle, Duration::from_secs(3600), &socket());
-        assert!(took >= SLEEP_MAX && took < 20 * SLEEP_MAX, "{took:?}");
+        let awake = StdDuration::from_secs(60);
+        assert!((SLEEP_MAX..awake).contains(&took), "{took:?}");
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl fmt::Display for KeyLoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { path, source } => {
-                write!(f, "key file {} cannot be read: {source}", path.display())
+                let path = path.display();
+                write!(
+                    f,
+                    "key file {path} cannot be read: {source}; name one that this user may read"
+                )
             }
             Self::Short { place, source } => {
                 write!(f, "{place}: {source}; make one with: head -c 32 /dev/urandom | base64")

@@ -1,9 +1,11 @@
 //! A device that keeps an account of what was sent to whom, and what came from whom.
 
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+
+use crate::idle::{Doorbell, Wait};
 
 /// Peers that are told apart in each direction; further ones are counted together.
 pub const PEERS_MAX: usize = 32;
@@ -125,9 +127,21 @@ impl<D: Device> Device for Metered<D> {
     }
 }
 
-impl<D: AsFd> AsFd for Metered<D> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+impl<D: Wait> Wait for Metered<D> {
+    fn announce(&self) {
+        self.device.announce();
+    }
+
+    fn retract(&self) {
+        self.device.retract();
+    }
+
+    fn wait(&self, timeout: Duration) -> bool {
+        self.device.wait(timeout)
+    }
+
+    fn wait_with(&self, doorbell: &Doorbell, timeout: Duration) -> bool {
+        self.device.wait_with(doorbell, timeout)
     }
 }
 

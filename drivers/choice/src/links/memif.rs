@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
-use dmrpc_dpdk::{DpdkDevice, DpdkError, Eal, Port, PortConfig};
+use dmrpc_dpdk::{DpdkError, Eal, Port, PortConfig};
 
-use super::{child_address, child_flags, endpoint_address, hardware_text};
+use super::{LocalLinks, acquainted, child_address, child_flags, endpoint_address, hardware_text};
 use crate::args::DriverArgs;
+use crate::device::AnyDevice;
 use crate::driver::{DriverError, dpdk};
 
 /// How long a child that serves may take to answer a link.
@@ -46,7 +47,7 @@ struct Link {
 }
 
 /// All links, and how further ones are made.
-pub struct Links {
+pub(super) struct MemifLinks {
     links: Vec<Link>,
     eal: Eal,
     folder: Option<Folder>,
@@ -67,7 +68,7 @@ fn vdev(number: usize, role: &str, socket: &Path, ip: Ipv4Addr, frame_bytes_max:
     text
 }
 
-impl Links {
+impl MemifLinks {
     pub(super) fn start(args: &DriverArgs, datagram_bytes: usize) -> Result<Self, DriverError> {
         let folder = Folder::new().map_err(|source| DpdkError::Port {
             port: std::env::temp_dir().display().to_string(),
@@ -88,8 +89,10 @@ impl Links {
         let folder = self.folder.as_ref().expect("children come before the links are sealed");
         folder.0.join(format!("{child}-{endpoint}"))
     }
+}
 
-    pub(super) fn flags(&self, child: usize, endpoints: usize) -> Vec<String> {
+impl LocalLinks for MemifLinks {
+    fn flags(&self, child: usize, endpoints: usize) -> Result<Vec<String>, DriverError> {
         let ip = *child_address(child).ip();
         let vdevs: Vec<String> = (0..endpoints)
             .map(|endpoint| {
@@ -97,10 +100,10 @@ impl Links {
                 vdev(endpoint, "server", &socket, ip, self.frame_bytes_max)
             })
             .collect();
-        child_flags(child, &self.args, &vdevs)
+        Ok(child_flags(child, &self.args, &vdevs))
     }
 
-    pub(super) fn connect(&mut self, child: usize, endpoints: usize) -> Result<(), DriverError> {
+    fn connect(&mut self, child: usize, endpoints: usize) -> Result<(), DriverError> {
         let config = PortConfig {
             frame_bytes_max: self.frame_bytes_max,
             link_timeout: Some(LINK_TIMEOUT),
@@ -116,11 +119,11 @@ impl Links {
         Ok(())
     }
 
-    pub(super) fn seal(&mut self) {
+    fn seal(&mut self) {
         self.folder = None;
     }
 
-    pub(super) fn device(&self, children: &[usize]) -> Result<DpdkDevice, DriverError> {
+    fn device(&self, children: &[usize]) -> Result<AnyDevice, DriverError> {
         let wanted: Vec<&Link> =
             self.links.iter().filter(|link| children.contains(&link.child)).collect();
         let endpoints = wanted.iter().map(|link| link.endpoint).max().map_or(0, |most| most + 1);
@@ -130,7 +133,7 @@ impl Links {
             match ours.map(|link| link.port.queue(0)).collect::<Result<Vec<_>, _>>() {
                 Ok(pairs) => {
                     let bind = SocketAddrV4::new(endpoint_address(endpoint), 0);
-                    return dpdk::open(pairs, bind, 16, None);
+                    return Ok(acquainted(dpdk::open(pairs, bind, 16, None)?, children));
                 }
                 Err(error) => refused = error.into(),
             }

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dmrpc_core::wire::ethernet::HEADERS_BYTES;
-use dmrpc_dpdk::{DpdkDevice, Eal, Port, PortConfig};
+use dmrpc_dpdk::{Eal, Port, PortConfig};
 use dmrpc_host::network::{Network, own_network};
 
-use super::{child_address, child_flags, endpoint_address, hardware_text};
+use super::{LocalLinks, acquainted, child_address, child_flags, endpoint_address, hardware_text};
 use crate::args::DriverArgs;
+use crate::device::AnyDevice;
 use crate::driver::{DriverError, dpdk};
 
 /// The bridge and the hosts on it.
@@ -18,7 +19,7 @@ use crate::driver::{DriverError, dpdk};
 /// Each host is alone in its namespace with its end of a veth, as if it were another machine; the
 /// bridge and the other ends are in this process's own. No namespace has a name, so the kernel
 /// takes them all down with this process and its children.
-pub struct Links {
+pub(super) struct VethLinks {
     /// The ports of our endpoints, in their order.
     ports: RefCell<Vec<Arc<Port>>>,
     /// The namespaces of our endpoints.
@@ -65,7 +66,7 @@ fn vdev(number: usize, host: &str) -> String {
     format!("net_af_packet{number},iface={host},qdisc_bypass=1")
 }
 
-impl Links {
+impl VethLinks {
     pub(super) fn start(args: &DriverArgs, datagram_bytes: usize) -> Result<Self, DriverError> {
         own_network().map_err(DriverError::Network)?;
         ip("link add bridge0 type bridge forward_delay 0")?;
@@ -80,23 +81,24 @@ impl Links {
             args: args.clone(),
         })
     }
+}
 
-    pub(super) fn flags(&self, child: usize) -> Result<Vec<String>, DriverError> {
+impl LocalLinks for VethLinks {
+    fn flags(&self, child: usize, _: usize) -> Result<Vec<String>, DriverError> {
         let host = format!("child{child}");
         let network = add_host(&host, *child_address(child).ip())?;
         self.children.borrow_mut().push(network);
         Ok(child_flags(child, &self.args, &[vdev(0, &host)]))
     }
 
-    /// Has the process of `command` start on the host of child `child`, for which flags were made.
-    pub(super) fn settle(&self, child: usize, command: &mut Command) {
+    fn settle(&self, child: usize, command: &mut Command) {
         if let Some(network) = self.children.borrow().get(child) {
             network.start_in(command);
         }
     }
 
-    /// Opens a device at an endpoint that is free, making one if there is none.
-    pub(super) fn device(&self) -> Result<DpdkDevice, DriverError> {
+    /// Makes an endpoint if there is none that is free.
+    fn device(&self, children: &[usize]) -> Result<AnyDevice, DriverError> {
         let mut ports = self.ports.borrow_mut();
         let free = ports
             .iter()
@@ -120,6 +122,6 @@ impl Links {
             }
         };
         let bind = SocketAddrV4::new(endpoint_address(endpoint), 0);
-        dpdk::open(vec![pair], bind, 16, None)
+        Ok(acquainted(dpdk::open(vec![pair], bind, 16, None)?, children))
     }
 }

@@ -65,9 +65,12 @@ pub enum MapError {
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open { path, source } => {
-                write!(f, "pool {}: cannot be opened: {source}", path.display())
-            }
+            Self::Open { path, source } => write!(
+                f,
+                "pool {}: cannot be opened: {source}; give a path that this user may read and \
+                 write, such as /dev/shm/pool",
+                path.display()
+            ),
             Self::Unsuitable { path } => write!(
                 f,
                 "pool {}: is neither a device-dax nor a file on hugetlbfs or tmpfs; give a path \

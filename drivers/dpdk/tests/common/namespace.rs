@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::Command;
 use std::sync::Arc;
 
+pub(crate) use dmrpc_conformance::ip;
 use dmrpc_conformance::{Harness, ZeroSize};
 use dmrpc_dpdk::{DpdkDevice, Port, PortConfig, SEND_QUEUE, ZeroCopyTransmit};
 
@@ -12,18 +12,7 @@ use super::common;
 
 /// Gives the calling thread a network namespace of its own. False if it may not have one.
 pub(crate) fn own_namespace() -> bool {
-    // SAFETY: no memory is passed; the thread's namespace changes and nothing else.
-    let made = match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    };
-    dmrpc_conformance::may(made, "network namespaces")
-}
-
-/// Runs `ip` in the calling thread's namespace.
-pub(crate) fn ip(line: &str) {
-    let status = Command::new("ip").args(line.split(' ')).status().expect("ip is installed");
-    assert!(status.success(), "ip {line}");
+    dmrpc_conformance::may(dmrpc_host::network::own_network(), "network namespaces")
 }
 
 pub(crate) fn open(vdev: &str) -> Arc<Port> {

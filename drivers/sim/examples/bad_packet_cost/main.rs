@@ -4,8 +4,9 @@
 //! `bad_packet_cost KIND [--packets N] [--sessions N] [--apart US]` sends N packets of that kind,
 //! in bursts of 32, to a server with that many open sessions, and prints what the server counted;
 //! `bad_packet_cost kinds` lists the kinds of bad requests, `bad_packet_cost controls` those of
-//! other packets. `good` is a request of 32 bytes with its answer. For instructions a packet, run
-//! it under `valgrind --tool=callgrind` with two values of N and divide the difference of the
+//! other packets, `bad_packet_cost steps` those of requests to a memory node, each with the kind of
+//! a good one like it. `good` is a request of 32 bytes with its answer. For instructions a packet,
+//! run it under `valgrind --tool=callgrind` with two values of N and divide the difference of the
 //! totals by that of the packets. Making a packet costs the same for all kinds, as near as can be,
 //! and is part of the figure.
 //!
@@ -14,6 +15,7 @@
 //! and `hellos_put_off` in the output says how many were.
 
 mod controls;
+mod steps;
 
 use dmrpc_host as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,7 +25,7 @@ use dmrpc_core::device::{Device, Rx, Tx};
 use dmrpc_core::endpoint::auth::Key;
 use dmrpc_core::endpoint::host::{Body, Outcome, Reply, RequestHead, SessionId};
 use dmrpc_core::endpoint::table::StorageSize;
-use dmrpc_core::endpoint::{Config, Endpoint, Host};
+use dmrpc_core::endpoint::{Config, Counters, Endpoint, Host};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::control::HELLO_BYTES;
 use dmrpc_core::wire::message::{Method, REQUEST_HEADER_BYTES, RequestHeader, TraceId};
@@ -68,7 +70,7 @@ const BYTES: usize = 32;
 const DATAGRAM_BYTES: usize = 1472;
 const BURST: u64 = 32;
 /// Room for any of the packets.
-const BUFFER_BYTES: usize = 256;
+const BUFFER_BYTES: usize = 320;
 const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 4000);
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000);
 
@@ -98,9 +100,12 @@ fn endpoint(incarnation: u64, keyed: bool, sessions: usize) -> Endpoint<'static>
     Endpoint::new(config, storage::take(size), Instant::ZERO).expect("the defaults work")
 }
 
-/// The server, and the other end of its wire.
-struct World {
+/// The server, what it serves, and the other end of its wire.
+struct World<H> {
     server: Endpoint<'static>,
+    host: H,
+    /// What follows a poll.
+    after: fn(&mut H, Instant),
     device: MemoryDevice,
     sender: MemoryDevice,
     nanos: u64,
@@ -111,12 +116,23 @@ struct World {
 /// Time between polls while sessions are opened, in nanoseconds: no hello is put off.
 const OPENING_POLL: u64 = 10_000;
 
-impl World {
+impl World<Echo> {
+    /// A server that echoes.
+    fn echo(keyed: bool, sessions: usize, apart: u64) -> (Self, Known) {
+        Self::new((keyed, sessions, apart), Echo, |_, _| {})
+    }
+}
+
+impl<H: Host> World<H> {
     /// A server with open sessions, in the last of which anybody may now send.
-    fn new(keyed: bool, sessions: usize, apart: u64) -> (Self, Known) {
+    fn new(
+        (keyed, sessions, apart): (bool, usize, u64),
+        host: H,
+        after: fn(&mut H, Instant),
+    ) -> (Self, Known) {
         let (sender, device) = pair(CLIENT, SERVER, DATAGRAM_BYTES, 8);
         let (mut client, server) = (endpoint(1, keyed, sessions), endpoint(2, keyed, sessions));
-        let mut world = Self { server, device, sender, nanos: 0, apart };
+        let mut world = Self { server, host, after, device, sender, nanos: 0, apart };
         let mut hello = [0; HELLO_BYTES];
         for _ in 0..sessions {
             let session = client.connect(Instant::from_nanos(world.nanos), SERVER).expect("room");
@@ -125,7 +141,7 @@ impl World {
                 let now = Instant::from_nanos(world.nanos);
                 client.poll(now, &mut world.sender, &mut Echo);
                 world.overhear(&mut hello);
-                world.server.poll(now, &mut world.device, &mut Echo);
+                world.server.poll(now, &mut world.device, &mut world.host);
             }
         }
         // The generation counts the uses of a place, and this is its first.
@@ -160,7 +176,9 @@ impl World {
         }
         tx.flush();
         self.nanos += self.apart;
-        self.server.poll(Instant::from_nanos(self.nanos), &mut self.device, &mut Echo);
+        let now = Instant::from_nanos(self.nanos);
+        self.server.poll(now, &mut self.device, &mut self.host);
+        (self.after)(&mut self.host, now);
         let (mut rx, _) = self.sender.split();
         while rx.receive() > 0 {}
     }
@@ -182,7 +200,7 @@ fn request_payload() -> [u8; REQUEST_HEADER_BYTES + BYTES] {
 }
 
 /// Sends `packets` requests, each of them wrong in this way.
-fn send_requests(world: &mut World, known: &Known, packets: u64, wrong: &Wrong) {
+fn send_requests(world: &mut World<Echo>, known: &Known, packets: u64, wrong: &Wrong) {
     let &(name, before, after) = wrong;
     let payload = request_payload();
     let mut number = 1 << 39;
@@ -206,6 +224,33 @@ fn send_requests(world: &mut World, known: &Known, packets: u64, wrong: &Wrong) 
     }
 }
 
+/// Sends `packets` requests of that kind to a memory node.
+fn send_steps(sessions: usize, apart: u64, packets: u64, kind: &steps::Kind) -> Counters {
+    let (node, good) = steps::memory_node(sessions);
+    let (mut world, known) = World::new((false, sessions, apart), node, steps::reclaim);
+    let payload = steps::payload(kind, good);
+    let mut number = 1 << 39;
+    for _ in 0..packets / BURST {
+        world.burst(|buffer| {
+            number += 256;
+            let SessionId { index, generation } = known.session;
+            let mut header = Header::new(Kind::Request, index, generation);
+            header.flags = Flags::PAYLOAD_CHECK;
+            header.request = number;
+            (header.payload, header.message) = (payload.len() as u16, payload.len() as u32);
+            header.head = payload.len() as u16;
+            let bytes = &mut buffer[..HEADER_BYTES + payload.len()];
+            bytes[HEADER_BYTES..].copy_from_slice(&payload);
+            header.emit(bytes, known.crc);
+            bytes.len()
+        });
+    }
+    let failed: u64 = world.host.operations().iter().map(|operation| operation.failed).sum();
+    let done: u64 = world.host.operations().iter().map(|operation| operation.done).sum();
+    print!("steps_done={done} steps_failed={failed} ");
+    *world.server.counters()
+}
+
 /// The number behind a flag, if it is there.
 fn number_of(args: &[String], flag: &str) -> Option<u64> {
     let at = args.iter().position(|arg| arg == flag)?;
@@ -218,17 +263,20 @@ fn main() {
     match asked {
         "kinds" => return KINDS.iter().for_each(|(name, ..)| println!("{name}")),
         "controls" => return CONTROLS.iter().for_each(|(name, ..)| println!("{name}")),
+        "steps" => {
+            return steps::KINDS.iter().for_each(|(name, like, ..)| println!("{name} {like}"));
+        }
         _ => {}
     }
     let packets = number_of(&args, "--packets").unwrap_or(1_000_000);
     let sessions = number_of(&args, "--sessions").unwrap_or(1) as usize;
     let apart = number_of(&args, "--apart").unwrap_or(1) * 1_000;
-    let world = if let Some(wrong) = KINDS.iter().find(|(name, ..)| *name == asked) {
-        let (mut world, known) = World::new(asked == "tag", sessions, apart);
+    let counters = if let Some(wrong) = KINDS.iter().find(|(name, ..)| *name == asked) {
+        let (mut world, known) = World::echo(asked == "tag", sessions, apart);
         send_requests(&mut world, &known, packets, wrong);
-        world
+        *world.server.counters()
     } else if let Some((_, keyed, make)) = CONTROLS.iter().find(|(name, ..)| *name == asked) {
-        let (mut world, known) = World::new(*keyed, sessions, apart);
+        let (mut world, known) = World::echo(*keyed, sessions, apart);
         let mut number = 1 << 39;
         for _ in 0..packets / BURST {
             world.burst(|buffer| {
@@ -236,13 +284,17 @@ fn main() {
                 make(&known, number, buffer)
             });
         }
-        world
+        *world.server.counters()
+    } else if let Some(kind) = steps::KINDS.iter().find(|(name, ..)| *name == asked) {
+        send_steps(sessions, apart, packets, kind)
     } else {
-        eprintln!("name a kind: {:?}, {:?}", KINDS.map(|kind| kind.0), CONTROLS.map(|kind| kind.0));
+        let (kinds, controls) = (KINDS.map(|kind| kind.0), CONTROLS.map(|kind| kind.0));
+        let steps = steps::KINDS.map(|kind| kind.0);
+        eprintln!("name a kind: {kinds:?}, {controls:?}, {steps:?}");
         std::process::exit(2)
     };
     print!("kind={asked} packets={packets}");
-    world.server.counters().for_each(|name, count| {
+    counters.for_each(|name, count| {
         if count > 0 {
             print!(" {name}={count}");
         }
