@@ -20,7 +20,8 @@ use crate::device::{Capabilities, Device, Rx, Tx};
 use crate::memory::Loan;
 use crate::time::{Duration, Instant};
 use crate::wire::ethernet::{
-    ARP_REQUEST_BYTES, HEADERS_BYTES, HeaderTemplate, emit_arp_request, parse_arp, parse_udp,
+    ARP_REQUEST_BYTES, HEADERS_BYTES, HeaderTemplate, HeaderWords, emit_arp_request, parse_arp,
+    parse_udp,
 };
 use neighbours::Neighbours;
 use slow_path::SlowPath;
@@ -104,8 +105,17 @@ pub trait FrameTx {
 /// Header templates that are kept. A power of two.
 const TEMPLATES: usize = 64;
 
+/// The headers of datagrams to a peer.
+#[derive(Clone, Copy)]
+struct Headers {
+    peer: SocketAddrV4,
+    /// What [`Neighbours::changes`] was when the peer's neighbour was looked up.
+    asked_at: u32,
+    template: HeaderTemplate,
+}
+
 /// Headers of peers, by the last bits of address and port.
-type Templates = [Option<(SocketAddrV4, EthernetAddress, HeaderTemplate)>; TEMPLATES];
+type Templates = [Option<Headers>; TEMPLATES];
 
 /// The datagrams of a burst: frame, sender and place in the frame.
 type Burst = heapless::Vec<(usize, SocketAddrV4, Range<usize>), FRAMES_A_BURST>;
@@ -285,14 +295,15 @@ impl<D: FrameDevice> Rx for PortRx<'_, D> {
     fn receive(&mut self) -> usize {
         self.datagrams.clear();
         let frames = self.driver.receive();
-        // The last datagram's frame, and what it was found to be.
-        let mut last: Option<(&[u8], SocketAddrV4, Range<usize>)> = None;
+        // The last datagram's headers and length, and what it was found to be.
+        let mut last: Option<(HeaderWords, usize, SocketAddrV4, Range<usize>)> = None;
         for index in 0..frames {
             let frame = self.driver.frame(index);
+            let headers = if frames > 1 { HeaderWords::of(frame) } else { None };
             // Packets of a long message come one after the other, all with the same headers.
-            if let Some((before, from, place)) = &last
-                && frame.len() == before.len()
-                && frame.first_chunk::<HEADERS_BYTES>() == before.first_chunk()
+            if let Some((before, bytes, from, place)) = &last
+                && frame.len() == *bytes
+                && headers.is_some_and(|headers| headers.is(before))
             {
                 let pushed = self.datagrams.push((index, *from, place.clone()));
                 debug_assert!(pushed.is_ok(), "bursts are limited to FRAMES_A_BURST");
@@ -302,7 +313,8 @@ impl<D: FrameDevice> Rx for PortRx<'_, D> {
                 Some(udp) if udp.to == self.address.address => {
                     let hop = self.address.next_hop(*udp.from.ip());
                     self.neighbours.learn(self.address, hop, udp.hardware);
-                    last = Some((frame, udp.from, udp.payload.clone()));
+                    last = headers
+                        .map(|headers| (headers, frame.len(), udp.from, udp.payload.clone()));
                     let pushed = self.datagrams.push((index, udp.from, udp.payload));
                     debug_assert!(pushed.is_ok(), "bursts are limited to FRAMES_A_BURST");
                 }
@@ -337,14 +349,14 @@ pub struct PortTx<'a, D: FrameDevice + 'a> {
 
 impl<D: FrameDevice> Tx for PortTx<'_, D> {
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
-        let hop = self.address.next_hop(*peer.ip());
-        let Some(hardware) = self.neighbours.find(hop) else {
-            *self.wanted = Some(hop);
+        let Some(template) = template_of(self.templates, self.address, peer, self.neighbours)
+        else {
+            *self.wanted = Some(self.address.next_hop(*peer.ip()));
             *self.unresolved += 1;
             return Some(&mut self.nowhere[..bytes]);
         };
         let frame = self.driver.push(HEADERS_BYTES + bytes)?;
-        template_of(self.templates, self.address, peer, hardware).emit(frame, bytes);
+        template.emit(frame, bytes);
         Some(&mut frame[HEADERS_BYTES..])
     }
 
@@ -365,9 +377,8 @@ impl<D: FrameDevice> Tx for PortTx<'_, D> {
         loan: &Loan,
         ticket: u8,
     ) -> Option<&mut [u8]> {
-        let hardware = self.neighbours.find(self.address.next_hop(*peer.ip()))?;
+        let template = template_of(self.templates, self.address, peer, self.neighbours)?;
         let frame = self.driver.push_borrowed(HEADERS_BYTES + bytes, loan, ticket)?;
-        let template = template_of(self.templates, self.address, peer, hardware);
         template.emit(frame, bytes + loan.bytes());
         Some(&mut frame[HEADERS_BYTES..])
     }
@@ -378,21 +389,23 @@ impl<D: FrameDevice> Tx for PortTx<'_, D> {
     }
 }
 
-/// The headers of datagrams to `peer`, whose neighbour is at `hardware`.
+/// The headers of datagrams to `peer`; `None` if its neighbour is not known.
 #[inline]
 fn template_of<'t>(
     templates: &'t mut Templates,
     address: &PortAddress,
     peer: SocketAddrV4,
-    hardware: EthernetAddress,
-) -> &'t HeaderTemplate {
+    neighbours: &Neighbours,
+) -> Option<&'t HeaderTemplate> {
     let place = (u32::from(*peer.ip()) as usize ^ usize::from(peer.port())) % TEMPLATES;
     let known = &mut templates[place];
-    let fits = matches!(known, Some((to, at, _)) if *to == peer && *at == hardware);
+    let asked_at = neighbours.changes();
+    let fits = matches!(known, Some(to) if to.peer == peer && to.asked_at == asked_at);
     if !fits {
+        let hardware = neighbours.find(address.next_hop(*peer.ip()))?;
         let source = EthernetAddress(address.hardware);
         let template = HeaderTemplate::new(source, address.address, hardware, peer);
-        *known = Some((peer, hardware, template));
+        *known = Some(Headers { peer, asked_at, template });
     }
-    &known.as_ref().expect("there now").2
+    known.as_ref().map(|headers| &headers.template)
 }

@@ -13,11 +13,21 @@ pub const NEIGHBOURS_MAX: usize = 256;
 const PROBES: usize = 8;
 
 /// A table that both halves of a port look into: the receiving one learns, the sending one asks.
-pub(super) struct Neighbours([Cell<Option<(Ipv4Addr, EthernetAddress)>>; NEIGHBOURS_MAX]);
+pub(super) struct Neighbours {
+    places: [Cell<Option<(Ipv4Addr, EthernetAddress)>>; NEIGHBOURS_MAX],
+    /// Grows with each change, so that who asked before need not ask again.
+    changes: Cell<u32>,
+}
 
 impl Neighbours {
     pub(super) const fn new() -> Self {
-        Self([const { Cell::new(None) }; NEIGHBOURS_MAX])
+        Self { places: [const { Cell::new(None) }; NEIGHBOURS_MAX], changes: Cell::new(0) }
+    }
+
+    /// As long as this stays the same, so does what [`Neighbours::find`] says.
+    #[inline]
+    pub(super) fn changes(&self) -> u32 {
+        self.changes.get()
     }
 
     /// The places where `address` may be.
@@ -30,7 +40,7 @@ impl Neighbours {
     #[inline]
     pub(super) fn find(&self, address: Ipv4Addr) -> Option<EthernetAddress> {
         Self::places(address)
-            .filter_map(|place| self.0[place].get())
+            .filter_map(|place| self.places[place].get())
             .find_map(|(known, hardware)| (known == address).then_some(hardware))
     }
 
@@ -48,8 +58,9 @@ impl Neighbours {
             return;
         }
         let place = Self::places(address)
-            .find(|place| self.0[*place].get().is_none_or(|(known, _)| known == address))
+            .find(|place| self.places[*place].get().is_none_or(|(known, _)| known == address))
             .unwrap_or(u32::from(address) as usize % NEIGHBOURS_MAX);
-        self.0[place].set(Some((address, hardware)));
+        self.places[place].set(Some((address, hardware)));
+        self.changes.set(self.changes.get().wrapping_add(1));
     }
 }

@@ -109,6 +109,33 @@ pub struct HeaderTemplate {
     sum: u32,
 }
 
+/// The headers of a frame as words, to be compared with those of the next one. A call that compares
+/// bytes would wait for what was stored there in smaller pieces just before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderWords([u64; HEADERS_BYTES.div_ceil(8)]);
+
+impl HeaderWords {
+    /// Those at the front of `frame`; `None` if it is too short for all of them.
+    #[inline(always)]
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        let headers = frame.first_chunk::<HEADERS_BYTES>()?;
+        let mut words = [0; HEADERS_BYTES.div_ceil(8)];
+        let (whole, last) = (HEADERS_BYTES / 8, HEADERS_BYTES - 8);
+        for (at, word) in words[..whole].iter_mut().enumerate() {
+            *word = u64::from_ne_bytes(array(headers, 8 * at));
+        }
+        // The last one overlaps the one before.
+        words[whole] = u64::from_ne_bytes(array(headers, last));
+        Some(Self(words))
+    }
+
+    /// Whether `other` is the same.
+    #[inline(always)]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    }
+}
+
 impl HeaderTemplate {
     /// Headers from `source` at `from` to `destination` at `to`.
     pub fn new(
@@ -236,6 +263,19 @@ mod tests {
         assert_eq!(frame[22..24], [64, 17]);
         assert_eq!(frame[26..34], [10, 0, 0, 1, 10, 0, 0, 2]);
         assert_eq!(frame[34..42], [0x1C, 0xE8, 0x1C, 0xE9, 0, 12, 0, 0]);
+    }
+
+    #[test]
+    fn words_differ_wherever_headers_do() {
+        let frame: [u8; HEADERS_BYTES + 6] = core::array::from_fn(|at| at as u8);
+        let words = HeaderWords::of(&frame).expect("long enough");
+        for at in 0..frame.len() {
+            let mut other = frame;
+            other[at] ^= 0x10;
+            let same = HeaderWords::of(&other).expect("long enough").is(&words);
+            assert_eq!(same, at >= HEADERS_BYTES, "byte {at}");
+        }
+        assert!(HeaderWords::of(&frame[..HEADERS_BYTES - 1]).is_none());
     }
 
     /// What [`parse_udp`] has to agree with: the same through smoltcp's views.

@@ -109,6 +109,29 @@ fn an_unknown_neighbour_is_asked_for_and_then_reached() {
 }
 
 #[test]
+fn a_neighbour_that_moves_is_followed() {
+    let switch = Switch::new();
+    let mut ports = [1, 2].map(|host| (port(&switch, host), address(host).address));
+    introduce(&mut ports);
+    let [(mut here, _), (mut before, peer)] = ports;
+    let (_, mut tx) = here.split();
+    tx.push(peer, 3).expect("room").copy_from_slice(b"one");
+    tx.flush();
+    assert_eq!(before.split().0.receive(), 1);
+    // The same address at another interface, as it says itself.
+    let moved = [2, 0, 0, 0, 0, 9];
+    let who = PortAddress { hardware: moved, ..address(2) };
+    let mut after = EthernetPort::new(switch.plug(moved), who, 1, Instant::ZERO);
+    here.learn(*peer.ip(), moved);
+    let (_, mut tx) = here.split();
+    tx.push(peer, 3).expect("room").copy_from_slice(b"two");
+    tx.flush();
+    let (mut rx, _) = after.split();
+    assert_eq!((rx.receive(), before.split().0.receive()), (1, 0));
+    assert_eq!(rx.packet(0).1, b"two");
+}
+
+#[test]
 fn a_question_is_not_repeated_at_once() {
     let switch = Switch::new();
     let (mut here, mut there) = (port(&switch, 1), switch.plug([2, 0, 0, 0, 0, 9]));

@@ -86,23 +86,45 @@ int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **d
 	return 1;
 }
 
-static void give_back(void *address, void *returned)
+/* Never called: one count is always left. */
+static void none_left(void *address, void *opaque)
 {
 	(void)address;
-	__atomic_fetch_add((uint32_t *)returned, 1, __ATOMIC_RELEASE);
+	(void)opaque;
+}
+
+static inline struct rte_mbuf_ext_shared_info *shared_of(struct shim_account *account)
+{
+	_Static_assert(sizeof(struct rte_mbuf_ext_shared_info) <= sizeof(*account), "room for it");
+	return (void *)account;
+}
+
+void shim_open_account(struct shim_account *account)
+{
+	struct rte_mbuf_ext_shared_info *shared = shared_of(account);
+
+	shared->free_cb = none_left;
+	shared->fcb_opaque = NULL;
+	rte_mbuf_ext_refcnt_set(shared, 1);
+}
+
+void shim_charge(struct shim_account *account, uint16_t loans)
+{
+	__atomic_fetch_add(&shared_of(account)->refcnt, loans, __ATOMIC_RELAXED);
+}
+
+uint16_t shim_charged(const struct shim_account *account)
+{
+	const struct rte_mbuf_ext_shared_info *shared = (const void *)account;
+
+	return (uint16_t)(__atomic_load_n(&shared->refcnt, __ATOMIC_ACQUIRE) - 1);
 }
 
 void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
-	       uint16_t bytes, uint32_t *returned)
+	       uint16_t bytes, struct shim_account *account)
 {
-	/* The piece's own buffer is not used meanwhile: room for what keeps the account. */
-	struct rte_mbuf_ext_shared_info *shared = (void *)rte_mbuf_to_baddr(piece);
-
-	shared->free_cb = give_back;
-	shared->fcb_opaque = returned;
-	rte_mbuf_ext_refcnt_set(shared, 1);
 	rte_pktmbuf_attach_extbuf(piece, (void *)(uintptr_t)address, (rte_iova_t)(uintptr_t)address,
-				  bytes, shared);
+				  bytes, shared_of(account));
 	piece->data_len = bytes;
 	piece->pkt_len = bytes;
 	head->next = piece;

@@ -62,10 +62,24 @@ int shim_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint8_t **d
  * null if the pool is empty. */
 struct rte_mbuf *shim_copy(struct rte_mbuf *mbuf, uint32_t bytes, struct rte_mempool *pool);
 
+/* How many loans are out: what DPDK knows as the count of an external buffer's users. */
+struct shim_account {
+	uint64_t words[3];
+};
+
+/* Makes an account without loans. */
+void shim_open_account(struct shim_account *account);
+
+/* Adds loans, to be made by shim_lend: fewer than 65,535 may be on an account at a time. */
+void shim_charge(struct shim_account *account, uint16_t loans);
+
+/* Loans that are on an account. */
+uint16_t shim_charged(const struct shim_account *account);
+
 /* Has packet `head` go on with `bytes` bytes at `address`, by the empty buffer `piece`, until the
- * device has no more use for them: then `*returned` grows by one, on whatever thread. */
+ * device has no more use for them: then there is one loan less on `account`, on whatever thread. */
 void shim_lend(struct rte_mbuf *head, struct rte_mbuf *piece, const uint8_t *address,
-	       uint16_t bytes, uint32_t *returned);
+	       uint16_t bytes, struct shim_account *account);
 
 /* Sends packets of the given lengths, which lie at the start of their buffers; what was lent comes
  * after that. With `checksums` the device is asked for those of UDP datagrams. Returns how many the

@@ -16,6 +16,8 @@
 #![cfg(feature = "dpdk")]
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod account;
 mod device;
 mod eal;
 mod error;

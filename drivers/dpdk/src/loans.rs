@@ -1,10 +1,10 @@
 //! What a queue pair's device has of others' memory: bytes that packets are sent from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use dpdk_sys as dpdk;
 
+use crate::account::Account;
 use crate::error::DpdkError;
 use crate::kind::Kind;
 use crate::port::Port;
@@ -45,13 +45,19 @@ pub(crate) fn borrows(
     }
 }
 
+/// Loans that are put on an account at a time, so that not each of them costs an atomic addition.
+const CHARGE: u16 = 64;
+/// Most loans of a ticket that may be out: an account counts to less than 65,535.
+const OUT_MAX: u16 = u16::MAX - 2 * CHARGE;
+
 /// What the device has of others' memory, by ticket.
 pub(crate) struct Loans {
     port: Arc<Port>,
     queue: u16,
-    /// Lent so far, and given back as far as our user knows.
-    lent: [u32; TICKETS],
-    known: [u32; TICKETS],
+    /// Loans that are out as far as our user knows.
+    known: [u16; TICKETS],
+    /// Loans that are on the account and not made yet.
+    credit: [u16; TICKETS],
     /// Tickets of which something is out, a bit each.
     out: u64,
     /// Looks in a row that found nothing.
@@ -61,18 +67,29 @@ pub(crate) struct Loans {
 impl Loans {
     /// Nothing is lent yet by queue pair `queue` of `port`.
     pub(crate) fn new(port: Arc<Port>, queue: u16) -> Self {
-        let known =
-            std::array::from_fn(|ticket| port.returned(queue)[ticket].load(Ordering::Acquire));
-        Self { port, queue, lent: known, known, out: 0, looks: 0 }
+        // What is on the accounts was not used by who had the queue pair before: if any of it were
+        // out, the port would not borrow any more.
+        let credit = std::array::from_fn(|ticket| port.accounts(queue)[ticket].charged());
+        Self { port, queue, known: [0; TICKETS], credit, out: 0, looks: 0 }
     }
 
-    /// One more loan of `ticket`: returns where it is counted when it comes back.
+    /// One more loan of `ticket`: returns the account that it is on.
+    ///
+    /// # Panics
+    /// If more are out than can be counted.
     #[inline]
-    pub(crate) fn lent(&mut self, ticket: u8) -> &AtomicU32 {
+    pub(crate) fn lent(&mut self, ticket: u8) -> &Account {
         let index = usize::from(ticket);
-        self.lent[index] = self.lent[index].wrapping_add(1);
+        let account = &self.port.accounts(self.queue)[index];
+        if self.credit[index] == 0 {
+            assert!(self.known[index] < OUT_MAX, "{} loans of {ticket} are out", self.known[index]);
+            account.charge(CHARGE);
+            self.credit[index] = CHARGE;
+        }
+        self.credit[index] -= 1;
+        self.known[index] += 1;
         self.out |= 1 << index;
-        &self.port.returned(self.queue)[index]
+        account
     }
 
     /// Loans that came back, of one ticket: which, and how many.
@@ -82,17 +99,17 @@ impl Loans {
         while out != 0 {
             let index = out.trailing_zeros() as usize;
             out &= out - 1;
-            let now = self.port.returned(self.queue)[index].load(Ordering::Acquire);
-            let count = now.wrapping_sub(self.known[index]);
+            let now = self.port.accounts(self.queue)[index].charged() - self.credit[index];
+            let count = self.known[index] - now;
             if count == 0 {
                 continue;
             }
             self.known[index] = now;
-            if now == self.lent[index] {
+            if now == 0 {
                 self.out &= !(1 << index);
             }
             self.looks = 0;
-            return Some((index as u8, count));
+            return Some((index as u8, count.into()));
         }
         None
     }

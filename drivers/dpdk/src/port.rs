@@ -1,5 +1,6 @@
 //! A port: its queue pairs, its pools of buffers, its link.
 
+use std::array;
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use dmrpc_host::network::Network;
 use dpdk_sys as dpdk;
 
+use crate::account::Account;
 use crate::eal::{Eal, c_string};
 use crate::error::DpdkError;
 use crate::kind::Kind;
@@ -81,8 +83,8 @@ pub struct Port {
     /// It computes the checksums of what is sent.
     sums_up: bool,
     borrows: AtomicBool,
-    /// Loans that each queue pair has given back, by ticket.
-    returned: Vec<[AtomicU32; TICKETS]>,
+    /// Loans that are out, by queue pair and ticket.
+    accounts: Vec<[Account; TICKETS]>,
     taken: Vec<AtomicBool>,
     /// Dropped last, after the port was closed.
     pools: Vec<sys::Pool>,
@@ -139,7 +141,7 @@ impl Port {
             started: Mutex::new(false),
             sums_up: conf.txmode.offloads & sys::send_checksums() == sys::send_checksums(),
             borrows: AtomicBool::new(borrows),
-            returned: (0..config.queues).map(|_| [const { AtomicU32::new(0) }; TICKETS]).collect(),
+            accounts: (0..config.queues).map(|_| array::from_fn(|_| Account::new())).collect(),
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
             pools: Vec::new(),
         };
@@ -218,9 +220,9 @@ impl Port {
         self.borrows.store(false, Ordering::Relaxed);
     }
 
-    /// Counts of loans that came back from queue pair `queue`.
-    pub(crate) fn returned(&self, queue: u16) -> &[AtomicU32; TICKETS] {
-        &self.returned[usize::from(queue)]
+    /// Loans that queue pair `queue` has out, by ticket.
+    pub(crate) fn accounts(&self, queue: u16) -> &[Account; TICKETS] {
+        &self.accounts[usize::from(queue)]
     }
 
     /// Whether it is memory that two processes share.

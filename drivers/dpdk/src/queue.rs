@@ -288,12 +288,12 @@ impl SendQueue {
         self.spare_count -= 1;
         let head = self.spare[self.spare_count];
         let data = self.spare_data[self.spare_count];
-        let returned = self.loans.lent(ticket);
+        let account = self.loans.lent(ticket);
         // SAFETY: two empty buffers of ours; the bytes stay where and as they are until they are
-        // given back, and the count lives as long as the port, which outlives its packets.
+        // given back, and the account lives as long as the port, which outlives its packets.
         unsafe {
             let (address, length) = (loan.address().as_ptr(), loan.bytes() as u16);
-            dpdk::shim_lend(head, piece, address, length, returned.as_ptr());
+            dpdk::shim_lend(head, piece, address, length, account.as_ptr());
         }
         self.mbufs[self.count] = head;
         self.data[self.count] = data;
