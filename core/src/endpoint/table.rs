@@ -132,6 +132,9 @@ pub struct ClientSession {
     pub(super) state: ClientState,
     /// Slots with packets to send.
     pub(super) queue: Queue,
+    /// Bit `i`: the call of slot `i`, for which nothing is armed, was seen under way by the
+    /// session's timer.
+    pub(super) seen: u64,
     pub(super) peer: SocketAddrV4,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
@@ -188,6 +191,7 @@ impl ClientSession {
         held: 0,
         parked: 0,
         behind: 0,
+        seen: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
         opened: Instant::ZERO,
