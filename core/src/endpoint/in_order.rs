@@ -161,6 +161,9 @@ fn take_in<H: Host>(
         return if right { Ok(()) } else { Err(Fault::Checksum) };
     }
     verify_part(crc, keys, guard, bytes, payload)?;
-    host.absorb(sink, offset, payload);
+    match host.place(sink, offset, payload.len() as u32) {
+        Some(place) => crc.copy(payload, place),
+        None => host.absorb(sink, offset, payload),
+    }
     Ok(())
 }
