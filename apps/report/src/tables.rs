@@ -22,7 +22,8 @@ pub(crate) fn readme(results: &Results, plots: &[Plot], changes: &str) -> String
          the client pinned to one core and its server to another, over loopback UDP where the \
          name does not say another driver. Other records: `instructions.txt` \
          (`ci/instructions`), `simulation.txt` (`ci/sim`), `fuzz.txt` (`ci/fuzz`), \
-         `reclamation.txt` (`ci/reclamation --record`).\n\n\
+         `reclamation.txt` (`ci/reclamation --record`), `faults.txt` (`ci/faults`), `soak.txt` \
+         (`ci/soak`).\n\n\
          The machine is shared and noisy, so absolute figures differ from day to day. Ratios are \
          taken block by block, ours and the bare device's in turns: the median, and the quartiles \
          in brackets. The bare device carries the same datagrams, on the same cores, in the same \

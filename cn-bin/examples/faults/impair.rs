@@ -5,8 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
+use dmrpc_sim::forge;
+
 use super::Random;
-use super::mutate::{change, seal};
+use super::mutate::change;
 
 /// Parts of a share of one.
 const WHOLE: usize = 1_000_000;
@@ -237,7 +239,7 @@ impl<F: Clone> Direction<F> {
         if self.random.hits(mutate) {
             let mut copy = packet.to_vec();
             change(&mut copy, &mut self.random);
-            seal(&mut copy);
+            forge::seal(&mut copy);
             self.effects.mutated += 1;
             self.enqueue(now, Duration::ZERO, flow, copy);
         }

@@ -5,24 +5,22 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dmrpc_core::crc32c::Crc32c;
-use dmrpc_core::wire::packet::HEADER_BYTES;
+use dmrpc_core::wire::packet::{HEADER_BYTES, Kind};
+use dmrpc_sim::forge;
 
 use super::{Common, Random};
 
 /// Before the datagram in each record: the record's header, Ethernet, IPv4 and UDP.
 const BEFORE: usize = 16 + 42;
 const FILE_HEADER: usize = 24;
-/// Where a HelloAck, which is of kind 2, has the server's index and generation.
-const KIND_HELLO: u8 = 1;
-const KIND_HELLO_ACK: u8 = 2;
-const KIND_RESET: u8 = 14;
-const KIND_CHALLENGE: u8 = 15;
+/// Bytes that a changed packet has more than before, at most.
+const LONGER_MAX: usize = 600;
 /// How long a hello waits for its answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Where a hello has the cookie, and where a challenge does.
 const HELLO_COOKIE_AT: usize = HEADER_BYTES + 40;
 const CHALLENGE_COOKIE_AT: usize = HEADER_BYTES + 8;
+/// Where a server's answer to a hello has the name of the session.
 const ACK_SESSION_AT: usize = HEADER_BYTES + 16;
 
 /// The datagrams of a capture.
@@ -40,6 +38,10 @@ fn datagrams(path: &Path) -> Vec<Vec<u8>> {
     all
 }
 
+fn is(packet: &[u8], kind: Kind) -> bool {
+    forge::kind(packet) == Some(kind as u8)
+}
+
 /// Sends bad packets for so long.
 pub(super) fn run(common: &Common, capture: &Path) {
     let packets = datagrams(capture);
@@ -50,7 +52,7 @@ pub(super) fn run(common: &Common, capture: &Path) {
     let mut random = Random(common.seed);
     let until = Instant::now() + Duration::from_secs(common.seconds);
     // A capture has few of them, and without one there is no session.
-    let hellos: Vec<_> = packets.iter().filter(|packet| packet[1] == KIND_HELLO).collect();
+    let hellos: Vec<_> = packets.iter().filter(|packet| is(packet, Kind::Hello)).collect();
     assert!(!hellos.is_empty(), "{} has no hello", capture.display());
     let mut asked = Instant::now();
     let (mut sent, mut answers, mut sessions) = (0_u64, 0_u64, 0_u64);
@@ -65,19 +67,19 @@ pub(super) fn run(common: &Common, capture: &Path) {
             asked = Instant::now();
         }
         // A session of one's own, so that more than the door is tried.
-        if packet[1] != KIND_HELLO
+        if !is(&packet, Kind::Hello)
             && let Some(session) = session
             && random.below(4) != 0
         {
-            packet[4..12].copy_from_slice(&session);
+            forge::set_session(&mut packet, session);
         }
-        let kept = packet[1] == KIND_HELLO && (session.is_none() || random.below(4) == 0);
+        let kept = is(&packet, Kind::Hello) && (session.is_none() || random.below(4) == 0);
         if kept {
             hello = packet.clone();
         } else {
             change(&mut packet, &mut random);
             if random.below(8) != 0 {
-                seal(&mut packet);
+                forge::seal(&mut packet);
             }
         }
         if !kept
@@ -94,21 +96,21 @@ pub(super) fn run(common: &Common, capture: &Path) {
         let mut buffer = [0; 65_536];
         while let Ok(length) = socket.recv(&mut buffer) {
             answers += 1;
-            if buffer[1] == KIND_CHALLENGE
+            if is(&buffer, Kind::Challenge)
                 && length >= CHALLENGE_COOKIE_AT + 8
                 && hello.len() >= HELLO_COOKIE_AT + 8
             {
                 let cookie = &buffer[CHALLENGE_COOKIE_AT..CHALLENGE_COOKIE_AT + 8];
                 hello[HELLO_COOKIE_AT..HELLO_COOKIE_AT + 8].copy_from_slice(cookie);
-                seal(&mut hello);
+                forge::seal(&mut hello);
                 let _ = socket.send(&hello);
             }
-            if buffer[1] == KIND_HELLO_ACK && length >= ACK_SESSION_AT + 8 {
+            if is(&buffer, Kind::HelloAck) && length >= ACK_SESSION_AT + 8 {
                 let place = &buffer[ACK_SESSION_AT..ACK_SESSION_AT + 8];
                 session = Some(place.try_into().expect("8 bytes"));
                 sessions += 1;
             }
-            if buffer[1] == KIND_RESET {
+            if is(&buffer, Kind::Reset) {
                 session = None;
             }
         }
@@ -126,30 +128,6 @@ pub(super) fn run(common: &Common, capture: &Path) {
 
 /// Changes bytes, and perhaps the length.
 pub(super) fn change(packet: &mut Vec<u8>, random: &mut Random) {
-    match random.below(10) {
-        0 => packet.truncate(random.below(packet.len() + 1)),
-        1 => packet.resize(packet.len() + 1 + random.below(600), 0x5A),
-        _ => {}
-    }
-    for _ in 0..random.below(5) {
-        if !packet.is_empty() {
-            let reach = if random.below(3) == 0 { packet.len() } else { 160.min(packet.len()) };
-            let at = random.below(reach);
-            packet[at] = match random.below(3) {
-                0 => packet[at] ^ 1 << random.below(8),
-                1 => 0xFF,
-                _ => random.below(256) as u8,
-            };
-        }
-    }
-}
-
-/// Makes version, length and checksum right.
-pub(super) fn seal(packet: &mut [u8]) {
-    let Some((header, payload)) = packet.split_first_chunk_mut::<HEADER_BYTES>() else { return };
-    header[0] = 1;
-    header[34..36].copy_from_slice(&(payload.len() as u16).to_le_bytes());
-    let covered = header[2] & 1 != 0;
-    let check = Crc32c::detect().packet(header, if covered { payload } else { &[] });
-    header[HEADER_BYTES - 4..].copy_from_slice(&check.to_le_bytes());
+    let longest = packet.len() + LONGER_MAX;
+    forge::change(packet, longest, |bound| random.below(bound as usize) as u64);
 }

@@ -2,14 +2,15 @@
 //! a service that echoes, the payload check on.
 //!
 //! `rpc_cost --calls N [--in-flight K] [--auth] [--encrypt [--portable]] [--no-integrity]
-//! [--no-leases] [--no-congestion] [--sessions S]` prints one line:
+//! [--no-leases] [--no-congestion] [--sessions S] [--idle-polls P]` prints one line:
 //! `calls=N in_flight=K seconds=S calls_per_s=R`. `--auth` gives both ends a key, so that packets
 //! are tagged; `--encrypt` has them encrypted with what comes of one, as programs do it or, with
 //! `--portable`, as the core does by itself; `--no-integrity` leaves payloads out of the checksum;
 //! `--no-leases` makes leases and keep-alives longer than any run; `--no-congestion` leaves delay
 //! alone. With several sessions each call's is picked at random, and the rate is compared with that
 //! of 64, in turns. `--parts` compares, in turns, what each of these safeguards takes of the rate
-//! without any, each alone and all together.
+//! without any, each alone and all together. `--idle-polls` makes no calls but so many polls of the
+//! server, in which nothing comes and no timer is due.
 //!
 //! For instructions a call, run it under `valgrind --tool=callgrind` with two values of N and
 //! divide the difference of the totals by that of the calls: what happens once cancels out.
@@ -26,7 +27,7 @@ use dmrpc_core::endpoint::host::{Body, Completion, Outcome, Reply, RequestHead, 
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry, WaitEntries};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, Polled, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
@@ -145,8 +146,8 @@ impl Node {
         Self { endpoint: endpoint.expect("the defaults work"), device, host, room: None }
     }
 
-    fn poll(&mut self, now: Instant) {
-        self.endpoint.poll(now, &mut self.device, &mut self.host);
+    fn poll(&mut self, now: Instant) -> Polled {
+        self.endpoint.poll(now, &mut self.device, &mut self.host)
     }
 }
 
@@ -268,6 +269,16 @@ fn main() {
         });
     }
     let mut world = World::new(sessions, parts);
+    let idle_polls = number("--idle-polls", 0);
+    if idle_polls > 0 {
+        let now = world.tick();
+        world.server.poll(now);
+        for _ in 0..idle_polls {
+            let polled = world.server.poll(now);
+            assert!(polled.is_idle(), "nothing was to be done: {polled:?}");
+        }
+        return println!("idle_polls={idle_polls} sessions={sessions}");
+    }
     let seconds = world.run(calls, in_flight);
     let rate = calls as f64 / seconds;
     print!("calls={calls} in_flight={in_flight} seconds={seconds:.6} calls_per_s={rate:.0}");

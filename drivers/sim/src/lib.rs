@@ -8,6 +8,7 @@
 //! - [`faults`]: what a network may do to packets, and how often it did;
 //! - [`effects`]: how often that mattered;
 //! - [`watched`]: the same where packets are encrypted;
+//! - [`forge`]: bad packets made of good ones;
 //! - [`random`]: the generator behind it.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod borrowing;
 pub mod cluster;
 pub mod effects;
 pub mod faults;
+pub mod forge;
 pub mod link;
 pub mod memory;
 pub mod network;

@@ -135,6 +135,33 @@ fn refusals_come_to_an_end_without_a_deadline() {
     world.settle();
 }
 
+/// Seed 231 of the simulated clusters: a wait was shifted by as many bits as there had been
+/// timeouts, where the refusal was for order's sake.
+#[test]
+fn a_refusal_after_many_timeouts_is_waited_out() {
+    let mut world = World::with(3, Faults::NONE, 2, |_, config| {
+        config.retransmit_after = Duration::from_micros(500);
+        config.retransmit_max = MS(1);
+        Clock::TRUE
+    });
+    world.peer(0).wanted.insert(1);
+    run(&mut world, MS(5));
+    world.peer(1).places_max = 0;
+    cut(&world, 0, 1, true);
+    let first = world.peer(0).plan(Plan { body_bytes: 9_000, ..to(1) });
+    let second = world.peer(0).plan(Plan { after: Some(first), ..to(1) });
+    run(&mut world, MS(300));
+    assert!(world.cluster.node(0).endpoint.counters().packets_resent > 2 * 64);
+    cut(&world, 0, 1, false);
+    run(&mut world, MS(50));
+    assert!(world.cluster.node(1).endpoint.counters().requests_refused > 1);
+    assert_eq!((end(&world, first), end(&world, second)), (None, None));
+    world.peer(1).places_max = 1;
+    world.finish(5);
+    assert_eq!((end(&world, first), end(&world, second)), (Some(OK), Some(OK)));
+    world.settle();
+}
+
 #[test]
 fn cancelled_in_every_state() {
     // Before it is sent.

@@ -7,45 +7,15 @@ mod common;
 
 use common::actor::Plan;
 use common::{Work, World, address};
-use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::time::Duration;
-use dmrpc_core::wire::packet::HEADER_BYTES;
 use dmrpc_sim::faults::Faults;
+use dmrpc_sim::forge;
 use dmrpc_sim::random::Random;
 use proptest::prelude::*;
 
-/// Puts the right checksum into a packet, so that it gets past the first gate.
-fn seal(bytes: &mut [u8]) {
-    if let Some((header, payload)) = bytes.split_first_chunk_mut::<HEADER_BYTES>() {
-        header[34..36].copy_from_slice(&(payload.len() as u16).to_le_bytes());
-        let covered: &[u8] = if header[2] & 1 != 0 { payload } else { &[] };
-        let check = Crc32c::detect().packet(header, covered);
-        header[44..48].copy_from_slice(&check.to_le_bytes());
-    }
-}
-
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
-    for _ in 0..random.within(1..=3) {
-        match random.below(5) {
-            0 => bytes.truncate(random.within(0..=bytes.len() as u64) as usize),
-            1 => bytes.extend((0..random.below(40)).map(|_| random.draw() as u8)),
-            2 if bytes.len() > 3 => {
-                // The kind of another packet.
-                bytes[1] = random.within(0..=15) as u8;
-            }
-            _ if !bytes.is_empty() => {
-                let at = random.below(bytes.len().min(100) as u64) as usize;
-                bytes[at] = match random.below(3) {
-                    0 => random.draw() as u8,
-                    1 => 0xFF,
-                    _ => bytes[at].wrapping_add(1),
-                };
-            }
-            _ => {}
-        }
-    }
-    bytes.truncate(common::DATAGRAM_BYTES);
-    seal(bytes);
+    forge::change(bytes, common::DATAGRAM_BYTES, |bound| random.below(bound));
+    forge::seal(bytes);
 }
 
 /// Two honest nodes; what they send is also sent mutated, from either's address. A mutated packet
@@ -110,7 +80,7 @@ proptest! {
                 bytes[4] %= 4;
             }
             if seal_it {
-                seal(&mut bytes);
+                forge::seal(&mut bytes);
             }
             world.cluster.network().inject(address(0), address(1), &bytes);
             world.cluster.network().inject(address(1), address(0), &bytes);

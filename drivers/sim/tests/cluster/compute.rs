@@ -99,6 +99,8 @@ pub(crate) struct Handle {
     pub(crate) tight: bool,
     /// See [`Temper::limited`].
     pub(crate) limited: bool,
+    /// Longer writes are of several packets.
+    pub(crate) long_bytes: usize,
     /// Things happen that may end sessions.
     pub(crate) harsh: bool,
     /// It keeps to no rules, and what it is told is not compared with anything.
@@ -142,6 +144,7 @@ impl Cn {
             partners: if temper.alone { memory_nodes } else { nodes },
             tight: temper.tight || temper.mortal || temper.harsh,
             limited: temper.limited,
+            long_bytes: temper.long_bytes,
             harsh: temper.harsh,
             hostile: temper.hostile,
             hasty: Cell::new(temper.hasty),

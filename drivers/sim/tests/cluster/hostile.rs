@@ -4,13 +4,12 @@
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
-use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::endpoint::Counters;
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::memory_op::{RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, put};
-use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header};
 use dmrpc_core::wire::reference::{Ref, Rights};
 use dmrpc_sim::cluster::Cluster;
+use dmrpc_sim::forge;
 use dmrpc_sim::network::Network;
 use dmrpc_sim::random::Random;
 
@@ -85,12 +84,10 @@ impl Forger {
         match self.random.below(4) {
             // As it was, or as it was invented.
             0 => {}
-            1 => {
-                self.scatter(&mut bytes);
-            }
+            1 => self.change(&mut bytes),
             _ => {
-                self.scatter(&mut bytes);
-                self.seal(&mut bytes);
+                self.change(&mut bytes);
+                forge::seal(&mut bytes);
             }
         }
         self.sent += 1;
@@ -106,62 +103,8 @@ impl Forger {
         }
         self.network.inject(from, to, &bytes);
     }
-
-    /// Changes some bytes, most of them in the header or the steps, and sometimes the length.
-    fn scatter(&mut self, bytes: &mut Vec<u8>) {
-        match self.random.below(8) {
-            0 => bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize),
-            1 => {
-                let more = self.random.below(DATAGRAM_BYTES as u64 - bytes.len() as u64 + 1);
-                bytes.extend((0..more).map(|_| self.random.draw() as u8));
-            }
-            _ => {}
-        }
-        if bytes.is_empty() {
-            return;
-        }
-        for _ in 0..1 + self.random.below(4) {
-            let reach = if self.random.below(4) == 0 { bytes.len() } else { 200 };
-            let at = self.random.below(reach.min(bytes.len()) as u64) as usize;
-            bytes[at] = match self.random.below(4) {
-                0 => bytes[at].wrapping_add(1),
-                1 => 0,
-                2 => bytes[at] ^ 1 << self.random.below(8),
-                _ => self.random.draw() as u8,
-            };
-        }
-    }
-
-    /// Makes the checksum and the length field right again.
-    fn seal(&mut self, bytes: &mut [u8]) {
-        if bytes.len() < HEADER_BYTES {
-            return;
-        }
-        let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let kind = dmrpc_core::wire::packet::Kind::Request;
-        let header = Header {
-            flags: Flags::from_bits_truncate(half(2)),
-            grant: word(12),
-            tag: long(16),
-            request: long(24),
-            slot: half(32),
-            payload: (bytes.len() - HEADER_BYTES) as u16,
-            message: word(36),
-            packet: half(40),
-            head: half(42),
-            ..Header::new(kind, word(4), word(8))
-        };
-        let wanted = bytes[1];
-        let crc = Crc32c::detect();
-        header.emit(bytes, crc);
-        // The header's struct has legal kinds only.
-        bytes[1] = wanted;
-        let covered = header.flags.contains(Flags::PAYLOAD_CHECK);
-        let (head, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().expect("a header");
-        let check = crc.packet(head, if covered { payload } else { &[] });
-        head[HEADER_BYTES - 4..].copy_from_slice(&check.to_le_bytes());
+    fn change(&mut self, bytes: &mut Vec<u8>) {
+        forge::change(bytes, DATAGRAM_BYTES, |bound| self.random.below(bound));
     }
 }
 

@@ -9,7 +9,9 @@ use dmrpc_core::endpoint::host::{
     Body, Closed, Outcome, Reply, RequestHead, SessionEvent, SessionId, Side,
 };
 use dmrpc_core::memory::{Memory, Plain};
-use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
+use dmrpc_core::service::{
+    DetachedAccount, Detachment, Detachments, Identity, MemoryNode, SessionHolder, Transfer,
+};
 use dmrpc_core::store::{Config, HolderUsage, Layout, Limits, Stats, Store};
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::reference::RefKey;
@@ -17,6 +19,7 @@ use dmrpc_sim::random::{Random, mix};
 
 use crate::model::SharedOracle;
 use crate::net::index_of;
+use crate::plan::Quotas;
 
 /// The first life of each memory node.
 pub(crate) const FIRST_INCARNATION: u64 = 7_000;
@@ -34,6 +37,10 @@ pub(crate) struct PoolMemory {
     transfers: Vec<Transfer>,
     config: Config,
     limits: Limits,
+    quotas: Quotas,
+    /// Who detached what, where sessions may detach little.
+    detachments: Vec<Detachment>,
+    accounts: Vec<DetachedAccount>,
 }
 
 thread_local! {
@@ -46,7 +53,7 @@ impl PoolMemory {
     pub(crate) fn new(
         bytes: usize,
         sessions: usize,
-        limits: Limits,
+        (limits, quotas): (Limits, Quotas),
         tight: Option<&mut Random>,
     ) -> Self {
         let mut config = Config::for_pool_bytes(bytes as u64);
@@ -84,6 +91,9 @@ impl PoolMemory {
             transfers: vec![Transfer::default(); config.stages as usize],
             config,
             limits,
+            quotas,
+            detachments: (0..config.entries).map(|_| Detachment::default()).collect(),
+            accounts: (0..config.holders).map(|_| DetachedAccount::default()).collect(),
         }
     }
 
@@ -100,8 +110,17 @@ impl PoolMemory {
         key[..8].copy_from_slice(&random.draw().to_le_bytes());
         let incarnation = oracle.borrow().incarnations[number];
         let identity = Identity { memory_node: number as u32, incarnation, key: RefKey(key) };
-        let node =
+        let mut node =
             MemoryNode::new(store, identity, self.limits, &mut self.sessions, &mut self.transfers);
+        if let Some(most) = self.quotas.staged_pages {
+            node.bound_staged_pages(most);
+        }
+        if let Some(most) = self.quotas.transfers {
+            node.bound_transfers(most);
+        }
+        if let Some(most) = self.quotas.detached {
+            node.bound_detached(Detachments::new(most, &self.detachments, &self.accounts));
+        }
         Server {
             node,
             number,

@@ -1,13 +1,17 @@
 //! What is drawn for a seed: who takes part, and what goes wrong.
 
+use dmrpc_core::endpoint::Config;
 use dmrpc_core::endpoint::auth::Key;
+use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_core::store::Limits;
 use dmrpc_core::time::Duration;
+use dmrpc_core::wire::control::Features;
 use dmrpc_sim::cluster::Clock;
 use dmrpc_sim::faults::Faults;
 use dmrpc_sim::random::Random;
 
 use crate::compute::Temper;
+use crate::net::DATAGRAM_BYTES;
 
 /// Operations of all programs together, about.
 const OPERATIONS: u64 = 1_800;
@@ -57,8 +61,84 @@ pub(crate) struct Plan {
     pub(crate) encrypt: bool,
     /// What a session may have at a memory node.
     pub(crate) limits: Limits,
+    /// How endpoints are set up.
+    pub(crate) tuning: Tuning,
+    /// What a session may have at a memory node of things in progress, and of detached references.
+    pub(crate) quotas: Quotas,
+}
+
+/// How endpoints are set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// Longest datagrams of nodes with an even and with an odd index.
+    pub(crate) datagram_bytes: [usize; 2],
+    pub(crate) payload_check: bool,
+    pub(crate) congestion: Congestion,
+    pub(crate) arriving_packets: u32,
     /// Silence after which a session is over, on a node's own clock.
     pub(crate) lease: Duration,
+    retransmit_after: Duration,
+    retransmit_max: Duration,
+    busy_retry_after: Duration,
+}
+
+impl Tuning {
+    const USUAL: Self = Self {
+        datagram_bytes: [DATAGRAM_BYTES; 2],
+        payload_check: true,
+        congestion: Congestion::Swift,
+        arriving_packets: 128,
+        lease: Duration::from_secs(10),
+        retransmit_after: Duration::from_millis(5),
+        retransmit_max: Duration::from_millis(200),
+        busy_retry_after: Duration::from_micros(200),
+    };
+
+    /// Every second one is as usual, and each part of most others.
+    fn drawn(random: &mut Random, harsh: bool, corrupts: bool) -> Self {
+        let mut tuning = Self::USUAL;
+        if random.below(2) == 0 {
+            return tuning;
+        }
+        let mut of = |values: [u64; 4]| values[random.below(4) as usize];
+        let usual = DATAGRAM_BYTES as u64;
+        tuning.datagram_bytes =
+            [of([usual, 1_100, 4_096, 8_972]), of([usual, 1_100, 2_000, 8_972])]
+                .map(|n| n as usize);
+        // Without it, bytes that were corrupted on the way are taken for good.
+        tuning.payload_check = of([0, 1, 1, 1]) == 1 || corrupts;
+        if of([0, 1, 1, 1]) == 0 {
+            tuning.congestion = Congestion::None;
+        }
+        tuning.arriving_packets = of([128, 16, 40, 512]) as u32;
+        // Where no session may end, a short lease is too short for bursts of losses.
+        if harsh {
+            tuning.lease = Duration::from_secs(of([10, 10, 5, 3]));
+        }
+        tuning.retransmit_after = Duration::from_millis(of([5, 5, 1, 20]));
+        tuning.retransmit_max = Duration::from_millis(of([200, 200, 50, 600]));
+        tuning.busy_retry_after = Duration::from_micros(of([200, 200, 20, 2_000]));
+        tuning
+    }
+}
+
+/// See [`Plan::quotas`]; `None` is without bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quotas {
+    pub(crate) staged_pages: Option<u64>,
+    pub(crate) transfers: Option<usize>,
+    pub(crate) detached: Option<u32>,
+}
+
+impl Quotas {
+    fn drawn(random: &mut Random) -> Self {
+        let mut maybe = |range| (random.below(4) == 0).then(|| random.within(range));
+        Self {
+            staged_pages: maybe(12..=70),
+            transfers: maybe(1..=3).map(|most| most as usize),
+            detached: maybe(1..=4).map(|most| most as u32),
+        }
+    }
 }
 
 /// How long a memory node pauses at least to lose all sessions, on the slowest clock.
@@ -89,6 +169,7 @@ impl Plan {
             hostile: false,
             alone: incast,
             limited: false,
+            long_bytes: 2 * DATAGRAM_BYTES,
         };
         Self {
             memory_nodes,
@@ -108,8 +189,42 @@ impl Plan {
             key: None,
             encrypt: false,
             limits: Limits::NONE,
-            lease: Duration::from_secs(10),
+            tuning: Tuning::USUAL,
+            quotas: Quotas::default(),
         }
+    }
+
+    /// Draws how endpoints and quotas are set up, which came later still.
+    pub(crate) fn and_tuning(mut self, random: &mut Random) -> Self {
+        let corrupts = self.faults.corrupt > 0 || self.hostile;
+        self.tuning = Tuning::drawn(random, self.temper.harsh, corrupts);
+        if !self.temper.alone {
+            self.quotas = Quotas::drawn(random);
+            self.temper.limited |= self.quotas.staged_pages.is_some();
+            self.temper.limited |= self.quotas.detached.is_some();
+        }
+        self.temper.long_bytes = 2 * self.tuning.datagram_bytes.into_iter().max().unwrap_or(0);
+        self
+    }
+
+    /// How the endpoint of node `index` is set up.
+    pub(crate) fn config(&self, index: usize, incarnation: u64) -> Config {
+        let tuning = &self.tuning;
+        let mut config = Config::new(incarnation, tuning.datagram_bytes[index % 2]);
+        config.slots_per_session = self.slots;
+        config.window_packets = self.window;
+        config.key = self.key;
+        config.encrypt = self.encrypt;
+        config.lease = tuning.lease;
+        config.congestion = tuning.congestion;
+        config.arriving_packets = tuning.arriving_packets;
+        config.retransmit_after = tuning.retransmit_after;
+        config.retransmit_max = tuning.retransmit_max;
+        config.busy_retry_after = tuning.busy_retry_after;
+        if !tuning.payload_check {
+            config.features -= Features::PAYLOAD_CHECK;
+        }
+        config
     }
 
     /// Draws what came later: from numbers of its own, so that a seed's other draws stay.

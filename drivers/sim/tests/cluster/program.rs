@@ -166,7 +166,7 @@ impl Hands {
             let (offset, length) = any_range(&cn, region.content.len());
             let bytes = any_bytes(&cn, length);
             let call = cn.start_write(region, offset, bytes.clone(), after);
-            if length > 2 * crate::net::DATAGRAM_BYTES {
+            if length > cn.long_bytes {
                 cn.may_die_in(call.token(), "in a long write").await;
             }
             after = Some(call.token());

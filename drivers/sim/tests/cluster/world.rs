@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use dmrpc_core::endpoint::Config;
 use dmrpc_core::endpoint::cipher::PortableKey;
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use crate::compute::{Cn, Compute, Temper};
 use crate::hostile::{self, Forger};
 use crate::memory::{FIRST_INCARNATION, PoolMemory, Server};
 use crate::model::{Oracle, SharedOracle};
-use crate::net::{DATAGRAM_BYTES, Node, SESSIONS, address};
+use crate::net::{Node, SESSIONS, address};
 use crate::plan::Plan;
 use crate::program::{self, any_bytes};
 use crate::report::Report;
@@ -33,6 +32,9 @@ use incidents::Todo;
 /// How long the programs may go on in all: each call has a bound of its own, and this is for those
 /// that would go on for ever.
 const PROGRAMS_MAX: Duration = Duration::from_secs(300);
+
+/// Of the numbers that endpoints are set up by.
+const TUNING: u64 = 0x7E57;
 
 struct World<'m> {
     plan: Plan,
@@ -62,7 +64,7 @@ fn pools(plan: &Plan, random: &mut Random) -> Vec<Vec<PoolMemory>> {
         };
         let tight = (plan.temper.tight && (life > 0 || !plan.shrinking)).then_some(&mut *random);
         let bytes = if plan.shrinking && life == 0 { 4 << 20 } else { bytes };
-        PoolMemory::new(bytes, plan.sessions, plan.limits, tight)
+        PoolMemory::new(bytes, plan.sessions, (plan.limits, plan.quotas), tight)
     };
     (0..plan.memory_nodes).map(|_| (0..=more).rev().map(&mut pool).collect()).collect()
 }
@@ -71,6 +73,7 @@ fn pools(plan: &Plan, random: &mut Random) -> Vec<Vec<PoolMemory>> {
 pub(crate) fn run(seed: u64) -> Report {
     let mut random = Random::new(seed);
     let plan = Plan::drawn(&mut random).and_more(&mut Random::new(!seed));
+    let plan = plan.and_tuning(&mut Random::new(seed.rotate_left(32) ^ TUNING));
     let mut pools = pools(&plan, &mut random);
     let network = Network::new(random.draw(), plan.faults.clone());
     let oracle = Oracle::new(vec![FIRST_INCARNATION; plan.memory_nodes], plan.deaths);
@@ -107,12 +110,7 @@ impl<'m> World<'m> {
     }
 
     fn start(&mut self, index: usize, incarnation: u64, fresh: bool, node: Node<'m>) {
-        let mut config = Config::new(incarnation, DATAGRAM_BYTES);
-        config.slots_per_session = self.plan.slots;
-        config.window_packets = self.plan.window;
-        config.key = self.plan.key;
-        config.encrypt = self.plan.encrypt;
-        config.lease = self.plan.lease;
+        let config = self.plan.config(index, incarnation);
         // Every other node encrypts as programs do, the others as the core does by itself.
         match index % 2 {
             0 => storage::encrypt_by::<Watched<FastKey>>(),

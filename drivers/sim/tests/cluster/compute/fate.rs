@@ -21,6 +21,8 @@ pub(crate) struct Temper {
     pub(crate) alone: bool,
     /// Sessions may have little of something at a memory node.
     pub(crate) limited: bool,
+    /// See [`Handle::long_bytes`](super::Handle::long_bytes).
+    pub(crate) long_bytes: usize,
 }
 
 /// How often a node dies at a point where it may, parts in a million.

@@ -50,7 +50,7 @@ impl World<'_> {
     pub(super) fn reclaimed_within(&self) -> Duration {
         let network = self.cluster.network();
         let silent_after = network.last_arrival().since(network.now());
-        silent_after + at_most(self.plan.lease + GRACE) + self.swept_within()
+        silent_after + at_most(self.plan.tuning.lease + GRACE) + self.swept_within()
     }
 
     /// Within this, each call under way ends: a path stands still no longer, silence is noticed,
