@@ -204,10 +204,9 @@ impl<D: Device> Node<D> {
         session: SessionId,
         call: &Call<'_>,
     ) -> Result<CallId, StartError> {
-        let now = self.now();
         let Core { endpoint, device, polls, .. } = core;
         let sent_before = endpoint.get().counters().packets_sent;
-        let id = endpoint.with(|endpoint| endpoint.call_now(now, device, session, call));
+        let id = endpoint.with(|endpoint| endpoint.call_now(|| self.now(), device, session, call));
         polls.count_sent(endpoint.get().counters().packets_sent - sent_before);
         id
     }

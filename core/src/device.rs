@@ -12,6 +12,7 @@
 use core::net::SocketAddrV4;
 
 use crate::memory::Loan;
+use crate::wire::direct::DIRECT_HEADER_BYTES;
 
 /// What a device can do. Fixed for the life of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,12 @@ pub trait Device {
     /// nothing is lost, and what takes long is an end that is busy elsewhere. Control by delay has
     /// nothing to control there.
     fn is_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether what is sent arrives, in the order in which it was sent, unless its receiver ends or
+    /// stands still: nobody needs to wait for a loss then. Only of devices that keep bytes.
+    fn is_lossless(&self) -> bool {
         false
     }
 
@@ -104,6 +111,27 @@ pub trait Tx {
     /// # Panics
     /// If `bytes` exceeds [`Capabilities::datagram_bytes_max`].
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]>;
+
+    /// Queues a datagram of `header` and `message`, for devices that need not keep it whole before
+    /// they hand it over. Returns false if there is no room now, as [`Tx::push`] does.
+    ///
+    /// # Panics
+    /// As [`Tx::push`].
+    #[inline]
+    fn put(
+        &mut self,
+        peer: SocketAddrV4,
+        header: &[u8; DIRECT_HEADER_BYTES],
+        message: &[u8],
+    ) -> bool {
+        let Some(datagram) = self.push(peer, DIRECT_HEADER_BYTES + message.len()) else {
+            return false;
+        };
+        let (front, rest) = datagram.split_at_mut(DIRECT_HEADER_BYTES);
+        front.copy_from_slice(header);
+        rest.copy_from_slice(message);
+        true
+    }
 
     /// Hands all queued datagrams to the medium. Never blocks: what the medium does not take stays
     /// queued, or is dropped and counted, as the driver documents.

@@ -67,6 +67,12 @@ impl Crc32c {
         self.packet(header, to)
     }
 
+    /// Whether long inputs are folded: then [`Crc32c::copy`] is faster than other copies.
+    #[inline(always)]
+    pub(crate) fn folds(self) -> bool {
+        self.folds
+    }
+
     /// Copies a packet's payload as [`Crc32c::packet_copying`] does, without summing it up.
     ///
     /// # Panics

@@ -146,7 +146,7 @@ impl Endpoint<'_> {
         let generation = self.server_sessions[index].generation + 1;
         let remote = SessionId { index: hello.session, generation: hello.generation };
         // Checks are left out only where neither end asks for them.
-        let features = hello.features | self.config.features;
+        let features = hello.features.agreed(self.config.features);
         let server = SessionId { index: index as u32, generation };
         let parties = Parties {
             client_incarnation: hello.incarnation,

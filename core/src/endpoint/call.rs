@@ -141,14 +141,14 @@ impl Endpoint<'_> {
         session_id: SessionId,
         call: &Call<'_>,
     ) -> Result<CallId, StartError> {
-        self.begin_call(now, session_id, call, None::<&mut Nowhere>)
+        self.begin_call(|| now, session_id, call, None::<&mut Nowhere>)
     }
 
-    /// Begins a call, which leaves by `tx` at once if it can.
+    /// Begins a call, which leaves by `tx` at once if it can, before `clock` is asked.
     #[inline(always)]
     pub(super) fn begin_call<T: Tx>(
         &mut self,
-        now: Instant,
+        clock: impl FnOnce() -> Instant,
         session_id: SessionId,
         call: &Call<'_>,
         tx: Option<&mut T>,
@@ -202,10 +202,6 @@ impl Endpoint<'_> {
         // The next call's first attempt.
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
-        let noted_later = tx.is_some();
-        if !noted_later {
-            note_time(now, session, slot, slot_number, call.deadline);
-        }
         let header = RequestHeader {
             method: call.method,
             depth: call.depth,
@@ -224,6 +220,10 @@ impl Endpoint<'_> {
             copy_short(&mut buffer[at..head], call.parameters);
         }
         copy_short(&mut buffer[head..inline], call.body);
+        // Where nothing is lost, only what is long has timers.
+        let untimed = session.template.is_direct()
+            && call.source.is_none()
+            && !may_be_long(call.sink, session.payload_bytes);
         slot.outgoing.start(
             head as u16,
             inline as u16,
@@ -247,9 +247,8 @@ impl Endpoint<'_> {
                 && !outgoing.queued
                 && leave(tx, &self.crc, &self.keys, session, slot, slot_number)
         });
-        if noted_later {
-            note_time(now, session, slot, slot_number, call.deadline);
-        }
+        let now = clock();
+        note_time(now, session, slot, slot_number, call.deadline, untimed);
         let (request, due) = (slot.request, slot.due);
         if leaves {
             self.counters.packets_sent += 1;
@@ -260,7 +259,7 @@ impl Endpoint<'_> {
                 self.link(session_id.index);
             }
         }
-        if !self.ahead || !self.waits.begin(index, now, due) {
+        if untimed || !self.ahead || !self.waits.begin(index, now, due) {
             self.wheel.arm(index as u32, due);
         }
         self.counters.calls_started += 1;
@@ -316,8 +315,14 @@ fn note_time(
     slot: &mut ClientSlot,
     number: u16,
     deadline: Option<Duration>,
+    untimed: bool,
 ) {
     slot.deadline = deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
+    if untimed {
+        slot.due = slot.deadline;
+        session.seen &= !(1 << number);
+        return;
+    }
     slot.due = (now + session.rtt.timeout()).min(slot.deadline);
     session.rtt.begin(number, slot.request >> ATTEMPT_BITS, now);
 }

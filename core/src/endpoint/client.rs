@@ -46,7 +46,7 @@ impl Endpoint<'_> {
         self.odd_response(now, io, index, &header, packet.payload());
     }
 
-    fn odd_response<T: Tx, H: Host>(
+    pub(super) fn odd_response<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,

@@ -109,7 +109,8 @@ impl Config {
     }
 
     /// What suits a device: as much under way as its receive queue holds, no control by delay where
-    /// there is only memory between the two ends, no check of payloads where that keeps bytes.
+    /// there is only memory between the two ends, no check of payloads where that keeps bytes, and
+    /// short headers, without timers of small calls, where it loses nothing.
     #[must_use]
     pub fn for_device<D: Device>(mut self, device: &D) -> Self {
         if device.is_memory() {
@@ -118,6 +119,7 @@ impl Config {
         if device.keeps_bytes() {
             self.features -= Features::PAYLOAD_CHECK;
         }
+        self.features.set(Features::DIRECT, device.is_lossless());
         self.for_queue(device.receive_queue())
     }
 

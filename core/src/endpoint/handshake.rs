@@ -237,10 +237,12 @@ impl Endpoint<'_> {
         session.payload_bytes = ack.payload_bytes_max;
         session.remote_window = ack.window;
         session.slots = ack.slots;
-        session.features = ack.features;
+        // Whoever does not know the short header was not asked for it.
+        let features = ack.features - (Features::DIRECT - self.config.features);
+        session.features = features;
         let id = SessionId { index: index as u32, generation: session.generation };
-        session.template = template(Kind::Request, remote, ack.features);
-        session.straight = straight(Kind::Response, id, ack.features, peer);
+        session.template = template(Kind::Request, remote, features);
+        session.straight = straight(Kind::Response, id, features, peer);
         if let (Some(keys), Some(secret)) = (&mut self.keys, secret) {
             let begin = (session.straight.first_part(), session.template.first_part());
             session.guard = Some(keys.guard(secret, Side::Client, index, begin));

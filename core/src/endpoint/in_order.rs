@@ -161,9 +161,12 @@ fn take_in<H: Host>(
         return if right { Ok(()) } else { Err(Fault::Checksum) };
     }
     verify_part(crc, keys, guard, bytes, payload)?;
-    match host.place(sink, offset, payload.len() as u32) {
-        Some(place) => crc.copy(payload, place),
-        None => host.absorb(sink, offset, payload),
+    if crc.folds()
+        && let Some(place) = host.place(sink, offset, payload.len() as u32)
+    {
+        crc.copy(payload, place);
+    } else {
+        host.absorb(sink, offset, payload);
     }
     Ok(())
 }

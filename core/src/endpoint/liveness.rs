@@ -74,6 +74,7 @@ impl Endpoint<'_> {
                 session.state = ClientState::Up;
                 io.tell(now, Side::Client, id, SessionEvent::Recovered);
             }
+            self.watch_untimed(now, index);
             self.keep_alive(now, io, index)
         };
         self.client_sessions[index].due = due;

@@ -11,8 +11,8 @@
 //! - [`congestion`]: how much may be under way;
 //! - `wheel`: timers; `waits`: those of thousands of sessions;
 //! - `call`, `client`, `retry`: the calling end; `server`, `absorb`, `settle`: the answering end;
-//!   `straight`: the usual case of both, `in_order` that of long messages; `parts`: what both
-//!   share;
+//!   `straight`: the usual case of both, `direct` that of memory, `in_order` that of long messages;
+//!   `parts`: what both share;
 //! - [`auth`]: keys and cookies; `tag`: whose packet it is; [`cipher`] and `sealed`: encryption;
 //! - `ahead`: what comes next, fetched into the processor's caches;
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
@@ -48,6 +48,7 @@ mod client;
 mod config;
 pub mod congestion;
 mod counters;
+mod direct;
 mod dismiss;
 mod handshake;
 pub mod here;
@@ -87,6 +88,7 @@ use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::control::Features;
+use crate::wire::direct::{DIRECT, DIRECT_REQUEST, DIRECT_RESPONSE};
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
 use auth::{Keys, Secret, is_authentic};
 use book::Book;
@@ -276,6 +278,9 @@ impl<'m> Endpoint<'m> {
             let done = match bytes[1] {
                 REQUEST => self.straight_request::<false, T, H>(now, io, peer, bytes, payload),
                 RESPONSE => self.straight_response::<false, T, H>(now, io, peer, bytes, payload),
+                DIRECT_REQUEST | DIRECT_RESPONSE => {
+                    return self.direct_packet(now, io, peer, datagram);
+                }
                 _ => false,
             };
             if done {
@@ -294,6 +299,9 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
+        if datagram.get(1).is_some_and(|kind| kind & (DIRECT | SEALED) == DIRECT) {
+            return self.direct_packet(now, io, peer, datagram);
+        }
         if self.next_in_order(now, io, peer, datagram) {
             return;
         }

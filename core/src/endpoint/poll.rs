@@ -55,20 +55,20 @@ impl<C: FnOnce() -> Instant, H: Host> Work for Look<'_, '_, C, H> {
 }
 
 /// A call that leaves at once, for a device of any kind.
-struct Leave<'a, 'c, 'm> {
+struct Leave<'a, 'c, 'm, C> {
     endpoint: &'a mut Endpoint<'m>,
-    now: Instant,
+    clock: C,
     session: SessionId,
     call: &'a Call<'c>,
 }
 
-impl Work for Leave<'_, '_, '_> {
+impl<C: FnOnce() -> Instant> Work for Leave<'_, '_, '_, C> {
     type Output = Result<CallId, StartError>;
 
     #[inline(always)]
     fn run<R: Rx, T: Tx>(self, _: R, mut tx: T) -> Self::Output {
-        let Self { endpoint, now, session, call } = self;
-        endpoint.begin_call(now, session, call, Some(&mut tx))
+        let Self { endpoint, clock, session, call } = self;
+        endpoint.begin_call(clock, session, call, Some(&mut tx))
     }
 }
 
@@ -101,7 +101,8 @@ impl Endpoint<'_> {
     }
 
     /// As [`Endpoint::call`], for one call that is waited for: if it is one packet and nothing else
-    /// is ready to be sent, it leaves at once, and what there is to note of it is noted afterwards.
+    /// is ready to be sent, it leaves at once, and what there is to note of it is noted afterwards,
+    /// with the time that `clock` tells then.
     ///
     /// # Errors
     /// As [`Endpoint::call`].
@@ -111,12 +112,12 @@ impl Endpoint<'_> {
     #[inline]
     pub fn call_now<D: Device>(
         &mut self,
-        now: Instant,
+        clock: impl FnOnce() -> Instant,
         device: &mut D,
         session: SessionId,
         call: &Call<'_>,
     ) -> Result<CallId, StartError> {
-        device.lend(Leave { endpoint: self, now, session, call })
+        device.lend(Leave { endpoint: self, clock, session, call })
     }
 
     /// Whether a poll has to do other things than to take in packets, timers left aside.

@@ -88,7 +88,7 @@ impl Endpoint<'_> {
         self.odd_request(now, io, index, &header, packet.payload());
     }
 
-    fn odd_request<T: Tx, H: Host>(
+    pub(super) fn odd_request<T: Tx, H: Host>(
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,

@@ -29,7 +29,8 @@ use crate::wire::template::{Straight, Template, both_lengths};
 /// What all packets of `kind` in a session with `remote` have in common.
 pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
     let header = Header::new(kind, remote.index, remote.generation);
-    Template::new(&Header { flags: session_flags(features), ..header })
+    let template = Template::new(&Header { flags: session_flags(features), ..header });
+    if features.contains(Features::DIRECT) { template.direct() } else { template }
 }
 
 /// How the usual packets of `kind` begin that come in from `peer` for session `local`: where they
@@ -48,7 +49,7 @@ pub(super) fn straight(
 
 /// An address as one word, in the order that it has in memory.
 #[inline(always)]
-fn word_of(peer: SocketAddrV4) -> u64 {
+pub(super) fn word_of(peer: SocketAddrV4) -> u64 {
     u64::from(u32::from_ne_bytes(peer.ip().octets())) | u64::from(peer.port()) << 32
 }
 

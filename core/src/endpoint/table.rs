@@ -128,6 +128,9 @@ pub struct ClientSession {
     /// Bit `i`: the call of slot `i` was refused and must follow one that was not settled then:
     /// the end of that one is a time to try again.
     pub(super) behind: u64,
+    /// Bit `i`: the call of slot `i`, for which nothing is armed, was seen under way by the
+    /// session's timer.
+    pub(super) seen: u64,
     /// How long its answers take.
     pub(super) rtt: Rtt,
     /// Slots with packets to send.
@@ -188,6 +191,7 @@ impl ClientSession {
         held: 0,
         parked: 0,
         behind: 0,
+        seen: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
         opened: Instant::ZERO,

@@ -4,6 +4,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Guard, Keys};
+use super::direct::send_direct;
 use super::host::{Host, SessionEvent, SessionId, Side};
 use super::loans::Loans;
 use super::outgoing::{Outgoing, Short};
@@ -336,6 +337,9 @@ pub(super) fn send_whole<T: Tx>(
     outgoing: &mut Outgoing,
 ) -> bool {
     if line.template.flags() & CHECKED == 0 {
+        if line.template.is_direct() {
+            return send_direct(tx, line.template, line.peer, (request, slot), whole, outgoing);
+        }
         // One by one, so that nothing is put together for it where it is not called.
         let Line { crc, keys, guard, peer, template } = *line;
         return send_whole_unusual(

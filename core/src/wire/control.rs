@@ -15,6 +15,9 @@ bitflags! {
         const AUTHENTICATED = 1 << 1;
         /// Packets are encrypted. Both ends want it, or neither: there is nothing in between.
         const ENCRYPTED = 1 << 2;
+        /// Messages of one packet have the short header ([`direct`](super::direct)), and nobody
+        /// waits for their loss. Both ends can, or neither does; nothing else is on then.
+        const DIRECT = 1 << 3;
     }
 }
 
@@ -22,6 +25,14 @@ impl Features {
     /// Whether packets are encrypted.
     pub fn encrypts(self) -> bool {
         self.contains(Self::ENCRYPTED)
+    }
+
+    /// What a session has whose ends ask for `self` and `other`: what either wants, and what both
+    /// can.
+    #[must_use]
+    pub fn agreed(self, other: Self) -> Self {
+        let wanted = (self | other) - Self::DIRECT;
+        if wanted.is_empty() { wanted | self & other & Self::DIRECT } else { wanted }
     }
 }
 

@@ -176,14 +176,14 @@ impl RequestHeader {
     pub fn emit(&self, head: &mut [u8]) {
         let bytes = head.first_chunk_mut::<REQUEST_HEADER_BYTES>().expect("room for the header");
         let after = self.after.unwrap_or(After { slot: NO_SLOT, call: 0 });
-        put(bytes, 0, self.method.0.to_le_bytes());
-        bytes[2] = self.depth;
-        bytes[3] = self.args;
-        put(bytes, 4, self.deadline_us.to_le_bytes());
+        // By words, for it is copied by words right after.
+        let first = u64::from(self.method.0)
+            | u64::from(self.depth) << 16
+            | u64::from(self.args) << 24
+            | u64::from(self.deadline_us) << 32;
+        put(bytes, 0, first.to_le_bytes());
         put(bytes, 8, self.trace.0.to_le_bytes());
-        put(bytes, 24, after.call.to_le_bytes());
-        put(bytes, 28, after.slot.to_le_bytes());
-        put(bytes, 30, [0; 2]);
+        put(bytes, 24, (u64::from(after.call) | u64::from(after.slot) << 32).to_le_bytes());
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! - [`ethernet`]: Ethernet, IPv4 and UDP, through smoltcp's wire types, for drivers of raw frames;
 //! - [`packet`]: our header, the first [`packet::HEADER_BYTES`] bytes of each datagram;
+//! - [`direct`]: a shorter header, for messages of one packet through memory;
 //! - [`template`]: what the headers of a session's packets have in common;
 //! - [`control`]: the payloads of handshake and acknowledgement packets;
 //! - [`message`]: what a request or a response consists of, once its packets are put together;
@@ -18,6 +19,7 @@
 
 pub mod bytes;
 pub mod control;
+pub mod direct;
 pub mod ethernet;
 pub mod memory_op;
 pub mod message;

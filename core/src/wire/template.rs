@@ -1,6 +1,7 @@
 //! What the headers of a session's packets have in common, when they come in and when they go out.
 
-use super::bytes::{array_at, put, u64_at};
+use super::bytes::{array_at, put, u32_at, u64_at};
+use super::direct::{DIRECT, DIRECT_HEADER_BYTES, Direct};
 use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, SEALED, TAG_AT};
 use crate::crc32c::Crc32c;
 
@@ -65,6 +66,30 @@ impl Template {
     #[inline(always)]
     pub(crate) fn flags(&self) -> u8 {
         self.0[2]
+    }
+
+    /// The same of packets with the short header.
+    pub(crate) fn direct(mut self) -> Self {
+        self.0[1] |= DIRECT;
+        self
+    }
+
+    /// Whether its packets have the short header.
+    #[inline(always)]
+    pub(crate) fn is_direct(&self) -> bool {
+        self.0[1] & DIRECT != 0
+    }
+
+    /// The short header of a message that is whole in one packet.
+    #[inline(always)]
+    pub(crate) fn put_direct(
+        &self,
+        request: u64,
+        slot: u16,
+        head: u16,
+    ) -> [u8; DIRECT_HEADER_BYTES] {
+        let (first, generation) = (u64_at(&self.0, 0), u32_at(&self.0, 8));
+        Direct { first, generation, slot, head, request, message: &[] }.header()
     }
 
     /// All that its packets' headers have in front of the tag, as one block.

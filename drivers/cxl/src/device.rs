@@ -8,14 +8,14 @@
 //! Datagrams are copied out of the ring before they are handed out: what another process can
 //! write is no `&[u8]`. Sent ones are copied into it for the same reason.
 //!
-//! A ring that stays full makes [`Tx::push`] answer `None`; when it stays full for
-//! [`REFUSALS_MAX`] pushes, its receiver is stopped or gone, and what is sent to it is dropped, as
-//! on any network, so that it does not hold up what others are sent.
+//! A ring that stays full makes [`Tx::push`](dmrpc_core::device::Tx::push) answer `None`; when it
+//! stays full for [`REFUSALS_MAX`] pushes, its receiver is stopped or gone, and what is sent to it
+//! is dropped, as on any network, so that it does not hold up what others are sent.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
+use dmrpc_core::device::{Capabilities, Device, Rx};
 use dmrpc_core::memory::Memory;
 use dmrpc_host::idle::Wait;
 
@@ -25,6 +25,13 @@ use crate::pool::Pool;
 use crate::ring::{Consumer, DIRECT_MAX, Producer, Rings};
 use crate::superblock::Geometry;
 
+mod send;
+
+pub use send::RingTx;
+use send::{Peer, Send};
+
+/// No participant's number.
+const NOBODY: u32 = u32::MAX;
 /// Most datagrams of a burst.
 const BURST_MAX: usize = 32;
 /// Pushes to a full ring that are refused before what follows is dropped: about a tenth of a second
@@ -130,11 +137,7 @@ impl<M: Memory> RingDevice<M> {
         let all = 0..ring_participants;
         let consumers = all.clone().map(|peer| Consumer::open(&rings, &memory, peer, own));
         let receive = Receive::new(&rings, own, consumers.collect());
-        let peers = all.map(|peer| Peer {
-            producer: Producer::open(&rings, &memory, own, peer),
-            refusals: 0,
-            joined: false,
-        });
+        let peers = all.map(|peer| Peer::new(Producer::open(&rings, &memory, own, peer)));
         let send = Send::new(peers.collect(), rings.datagram_bytes as usize);
         Ok(Self { memory, rings, own, receive, send })
     }
@@ -177,6 +180,12 @@ impl<M: Memory> Device for RingDevice<M> {
         !self.rings.flush
     }
 
+    /// Rings hold senders up, and are given up only where a receiver stands still. Lines that are
+    /// old, between hosts that are not coherent, are another matter.
+    fn is_lossless(&self) -> bool {
+        !self.rings.flush
+    }
+
     #[inline]
     fn split(&mut self) -> (RingRx<'_, M>, RingTx<'_, M>) {
         let Self { memory, rings, own, receive, send } = self;
@@ -215,6 +224,8 @@ struct Receive {
     senders: u64,
     /// Those whose ring may hold something, a bit each; all senders while they are few.
     hot: u64,
+    /// The only sender there ever was; [`NOBODY`] if there is none, or several.
+    lone: u32,
     /// Whether senders are asked to ring.
     wants_bells: bool,
     /// The ring that is looked at first; also the next one to be looked at without being rung for.
@@ -239,6 +250,7 @@ impl Receive {
             all: if rings.flush { 0 } else { rings.all() },
             senders: known,
             hot: known,
+            lone: NOBODY,
             wants_bells: false,
             first: 0,
             buffer: vec![0; BURST_MAX * datagram_bytes.next_multiple_of(8)].into(),
@@ -253,7 +265,8 @@ impl Receive {
     #[inline(always)]
     fn drain(&mut self, rings: &Rings, memory: &impl Memory, sender: u32) -> bool {
         let Some(consumer) = self.consumers.get_mut(sender as usize) else { return true };
-        while let Some(bytes) = consumer.look(rings, memory) {
+        let mut found = consumer.look(rings, memory);
+        while let Some(bytes) = found {
             if self.count == BURST_MAX {
                 return false;
             }
@@ -267,6 +280,7 @@ impl Receive {
                 self.stats.nonsense += 1;
             }
             consumer.tell(rings, memory);
+            found = consumer.peek(rings, memory);
         }
         true
     }
@@ -281,13 +295,31 @@ impl Receive {
         }
         // Whoever sent before it could know of the wish did not ring: look at all once.
         self.hot = senders;
+        self.lone = if senders.is_power_of_two() { senders.trailing_zeros() } else { NOBODY };
     }
 
-    /// One burst from the rings that may hold something.
-    #[inline]
+    /// One burst from the rings that may hold something. While only one can, a look at it in vain
+    /// is two loads: the shorter it is, the sooner the next one finds what came meanwhile.
+    #[inline(always)]
     fn receive(&mut self, rings: &Rings, memory: &impl Memory, own: u32) -> usize {
         (self.count, self.used_bytes) = (0, 0);
         let senders = memory.load_u64(self.senders_at) & self.all;
+        if senders != self.senders || self.lone == NOBODY {
+            return self.receive_any(rings, memory, own, senders);
+        }
+        self.drain(rings, memory, self.lone);
+        self.count
+    }
+
+    /// The same where several senders may have sent something; those that ever sent are `senders`.
+    #[inline(never)]
+    fn receive_any(
+        &mut self,
+        rings: &Rings,
+        memory: &impl Memory,
+        own: u32,
+        senders: u64,
+    ) -> usize {
         if senders & !self.senders != 0 {
             self.meet(rings, memory, own, senders);
         }
@@ -322,7 +354,7 @@ pub struct RingRx<'a, M> {
 }
 
 impl<M: Memory> Rx for RingRx<'_, M> {
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self) -> usize {
         self.state.receive(self.rings, self.memory, self.own)
     }
@@ -331,132 +363,5 @@ impl<M: Memory> Rx for RingRx<'_, M> {
     fn packet(&self, index: usize) -> (SocketAddrV4, &[u8]) {
         let Packet { sender, start, bytes } = self.state.packets[..self.state.count][index];
         (address_of(sender), &self.state.buffer[start..start + bytes])
-    }
-}
-
-/// What is known of a receiver.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    producer: Producer,
-    /// Pushes that found the ring full since one did not.
-    refusals: u32,
-    /// Whether the receiver was told that this participant sends to it.
-    joined: bool,
-}
-
-/// The datagram that is being written: its receiver, if there is one, and its length.
-#[derive(Clone, Copy, Debug)]
-struct Staged {
-    peer: u32,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Send {
-    peers: Box<[Peer]>,
-    /// Peers that something was written for since the last flush, a bit each.
-    touched: u64,
-    buffer: Box<[u8]>,
-    staged: Option<Staged>,
-    stats: RingStats,
-}
-
-impl Send {
-    fn new(peers: Box<[Peer]>, datagram_bytes: usize) -> Self {
-        let buffer = vec![0; datagram_bytes].into();
-        Self { peers, touched: 0, buffer, staged: None, stats: RingStats::default() }
-    }
-
-    /// Puts the datagram that was written last into its ring.
-    #[inline(always)]
-    fn commit(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        if let Some(staged) = self.staged.take() {
-            self.put(rings, memory, own, staged);
-        }
-    }
-
-    /// The same where another follows, which is not the path of a lone datagram.
-    #[inline(never)]
-    fn commit_early(&mut self, rings: &Rings, memory: &impl Memory, own: u32) {
-        self.commit(rings, memory, own);
-    }
-
-    #[inline(always)]
-    fn put(&mut self, rings: &Rings, memory: &impl Memory, own: u32, staged: Staged) {
-        let Staged { peer: index, bytes } = staged;
-        let Some(peer) = self.peers.get_mut(index as usize) else { return };
-        peer.producer.put(rings, memory, &self.buffer[..bytes]);
-        if !peer.joined {
-            peer.joined = true;
-            rings.join(memory, own, index);
-        }
-        self.stats.sent += 1;
-    }
-
-    /// Whether a datagram can be put for participant `index`; `None` to try again later.
-    #[inline(always)]
-    fn admit(&mut self, rings: &Rings, memory: &impl Memory, index: u32) -> Option<bool> {
-        let Some(peer) = self.peers.get_mut(index as usize) else {
-            self.stats.dropped_nobody += 1;
-            return Some(false);
-        };
-        if peer.producer.has_room(rings, memory) {
-            peer.refusals = 0;
-            self.touched |= 1 << index;
-            return Some(true);
-        }
-        if peer.refusals < REFUSALS_MAX {
-            peer.refusals += 1;
-            return None;
-        }
-        self.stats.dropped_full += 1;
-        Some(false)
-    }
-}
-
-/// The sending half of a [`RingDevice`].
-#[derive(Debug)]
-pub struct RingTx<'a, M> {
-    memory: &'a M,
-    rings: &'a Rings,
-    own: u32,
-    state: &'a mut Send,
-}
-
-impl<M: Memory> Tx for RingTx<'_, M> {
-    #[inline]
-    fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
-        let bytes_max = self.state.buffer.len();
-        assert!(bytes <= bytes_max, "a datagram of {bytes} bytes, at most {bytes_max}");
-        let (state, rings) = (&mut *self.state, self.rings);
-        if state.staged.is_some() {
-            state.commit_early(rings, self.memory, self.own);
-        }
-        let peer = participant_at(peer).unwrap_or(u32::MAX);
-        let admitted = state.admit(rings, self.memory, peer)?;
-        state.staged = admitted.then_some(Staged { peer, bytes });
-        Some(&mut state.buffer[..bytes])
-    }
-
-    /// Most polls send nothing: those cost one comparison.
-    #[inline(always)]
-    fn flush(&mut self) {
-        if self.state.touched != 0 {
-            self.flush_touched();
-        }
-    }
-}
-
-impl<M: Memory> RingTx<'_, M> {
-    /// Puts what was written last into its ring, and rings where that is wanted.
-    #[inline]
-    fn flush_touched(&mut self) {
-        let state = &mut *self.state;
-        state.commit(self.rings, self.memory, self.own);
-        while state.touched != 0 {
-            let index = state.touched.trailing_zeros();
-            state.touched &= state.touched - 1;
-            self.rings.ring_bell(self.memory, self.own, index);
-        }
     }
 }

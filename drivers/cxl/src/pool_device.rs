@@ -131,6 +131,10 @@ impl Device for PoolDevice {
         self.rings.keeps_bytes()
     }
 
+    fn is_lossless(&self) -> bool {
+        self.rings.is_lossless()
+    }
+
     #[inline]
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>) {
         self.rings.split()

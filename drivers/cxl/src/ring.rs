@@ -289,10 +289,7 @@ impl Producer {
     /// Puts a datagram into the free place that there is.
     #[inline(always)]
     pub(crate) fn put(&mut self, rings: &Rings, memory: &impl Memory, bytes: &[u8]) {
-        let (place, word) = (self.place, self.word);
-        self.put = self.put.wrapping_add(1);
-        self.word = word.wrapping_add(NEXT);
-        self.place = rings.place_behind(self.ring, place);
+        let place = self.place;
         // The consumer is looking at the first line: it is touched last and in one go, or it would
         // travel there and back an extra time.
         if let Some((first, rest)) = bytes.split_first_chunk::<FIRST_BYTES>() {
@@ -301,12 +298,44 @@ impl Producer {
         } else {
             memory.write(place + WORD_BYTES, bytes);
         }
+        self.publish(rings, memory, bytes.len());
+    }
+
+    /// The same of a datagram of two parts, the first of which fits the first line.
+    #[inline(always)]
+    pub(crate) fn put_parts<const N: usize>(
+        &mut self,
+        rings: &Rings,
+        memory: &impl Memory,
+        header: &[u8; N],
+        message: &[u8],
+    ) {
+        const { assert!(N < FIRST_BYTES && N.is_multiple_of(8)) };
+        let place = self.place;
+        let message_at = place + WORD_BYTES + N as u64;
+        if let Some((first, rest)) = message.split_at_checked(FIRST_BYTES - N) {
+            memory.write(place + LINE_BYTES, rest);
+            memory.write(message_at, first);
+        } else {
+            memory.write(message_at, message);
+        }
+        memory.write(place + WORD_BYTES, header);
+        self.publish(rings, memory, N + message.len());
+    }
+
+    /// The datagram of `bytes` bytes in the next place is whole.
+    #[inline(always)]
+    fn publish(&mut self, rings: &Rings, memory: &impl Memory, bytes: usize) {
+        let (place, word) = (self.place, self.word);
+        self.put = self.put.wrapping_add(1);
+        self.word = word.wrapping_add(NEXT);
+        self.place = rings.place_behind(self.ring, place);
         if rings.flush {
             // The bytes are there before the word that says so.
-            memory.flush(place + WORD_BYTES, bytes.len() as u64);
+            memory.flush(place + WORD_BYTES, bytes as u64);
             memory.fence();
         }
-        memory.store_u64(place, word | bytes.len() as u64);
+        memory.store_u64(place, word | bytes as u64);
         if rings.flush {
             memory.flush(place, WORD_BYTES);
         }
@@ -347,8 +376,14 @@ impl Consumer {
 
     /// The length of the datagram in the next place; `None` if there is nothing yet.
     #[inline(always)]
+    pub(crate) fn peek(&self, rings: &Rings, memory: &impl Memory) -> Option<usize> {
+        rings.look(memory, self.place, self.word)
+    }
+
+    /// The same for whoever looks until there is something.
+    #[inline(always)]
     pub(crate) fn look(&self, rings: &Rings, memory: &impl Memory) -> Option<usize> {
-        let bytes = rings.look(memory, self.place, self.word);
+        let bytes = self.peek(rings, memory);
         if bytes.is_none() && !rings.flush {
             // When these lines change they come together with the first, not after it.
             let mut line = self.ahead;

@@ -73,6 +73,10 @@ impl<D: Device> Device for Captured<D> {
         self.device.is_memory()
     }
 
+    fn is_lossless(&self) -> bool {
+        self.device.is_lossless()
+    }
+
     fn split(&mut self) -> (CapturedRx<'_, D>, CapturedTx<'_, D>) {
         let Self { device, local, file, staged, bytes } = self;
         let (rx, tx) = device.split();

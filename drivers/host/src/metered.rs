@@ -116,6 +116,10 @@ impl<D: Device> Device for Metered<D> {
         self.device.is_memory()
     }
 
+    fn is_lossless(&self) -> bool {
+        self.device.is_lossless()
+    }
+
     fn split(&mut self) -> (MeteredRx<'_, D>, MeteredTx<'_, D>) {
         let (rx, tx) = self.device.split();
         let rx = MeteredRx { rx, account: &mut self.received };

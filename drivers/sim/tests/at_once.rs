@@ -70,7 +70,7 @@ impl End {
 
     fn call_now(&mut self, now: Instant, session: SessionId, token: u64) {
         let call = Call { body: b"hello", token, ..Call::new(Method(1)) };
-        let begun = self.endpoint.call_now(now, &mut self.device, session, &call);
+        let begun = self.endpoint.call_now(|| now, &mut self.device, session, &call);
         begun.expect("a free slot");
     }
 

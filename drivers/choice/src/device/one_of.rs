@@ -56,6 +56,12 @@ macro_rules! one_of {
                 }
             }
 
+            fn is_lossless(&self) -> bool {
+                match self {
+                    $($(#[cfg($when)])? Self::$name(device) => device.is_lossless(),)+
+                }
+            }
+
             #[inline]
             fn split(&mut self) -> ($rx<'_>, $tx<'_>) {
                 match self {

@@ -101,7 +101,8 @@ impl Node {
         session: SessionId,
         call: &Call<'_>,
     ) -> Result<CallId, StartError> {
-        self.endpoint.call_now(self.clock.now(), &mut self.device, session, call)
+        let Self { endpoint, device, clock, .. } = self;
+        endpoint.call_now(|| clock.now(), device, session, call)
     }
 
     /// Opens a session with the node at `address`, which polls, or is polled by `meanwhile`.

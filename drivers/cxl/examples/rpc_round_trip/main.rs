@@ -34,6 +34,10 @@ const SERVE: u32 = 0;
 const PING: u32 = 1;
 const STOP: u32 = 2;
 
+/// What one core looks at all the time, far from what the other one writes for itself.
+#[repr(align(256))]
+struct Apart(AtomicU32);
+
 fn number(name: &str, default: u64) -> u64 {
     let mut args = std::env::args().skip_while(|arg| arg != name).skip(1);
     args.next().map_or(default, |text| {
@@ -91,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = pool()?;
     // The line of the yardstick lies where the store would be.
     let line = pool.store_memory();
-    let task = AtomicU32::new(SERVE);
+    let Apart(task) = &Apart(AtomicU32::new(SERVE));
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             pin_to_core(*theirs).expect("it is there");
