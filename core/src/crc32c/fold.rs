@@ -62,6 +62,26 @@ pub(super) fn update_copying<'a>(sum: u32, bytes: &'a [u8], to: &mut [u8]) -> (u
     fold::<true>(sum, bytes, to)
 }
 
+/// Copies the longest part of `bytes` that is a multiple of 64 bytes to the front of `to`, and
+/// returns the rest of both.
+///
+/// # Panics
+/// If `to` is shorter than that.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn copy<'a, 't>(bytes: &'a [u8], mut to: &'t mut [u8]) -> (&'a [u8], &'t mut [u8]) {
+    let mut rest = bytes;
+    while let Some((step, behind)) = rest.split_first_chunk::<STEP_BYTES>() {
+        to = store(to, &load(step));
+        rest = behind;
+    }
+    while let Some((lane, behind)) = rest.split_first_chunk::<LANE_BYTES>() {
+        to = store(to, &[load_lane(lane)]);
+        rest = behind;
+    }
+    (rest, to)
+}
+
 #[inline]
 #[target_feature(enable = "sse4.2,avx512f,vpclmulqdq")]
 fn fold<'a, const COPIES: bool>(sum: u32, bytes: &'a [u8], mut to: &mut [u8]) -> (u32, &'a [u8]) {

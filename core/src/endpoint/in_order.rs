@@ -161,6 +161,12 @@ fn take_in<H: Host>(
         return if right { Ok(()) } else { Err(Fault::Checksum) };
     }
     verify_part(crc, keys, guard, bytes, payload)?;
-    host.absorb(sink, offset, payload);
+    if crc.folds()
+        && let Some(place) = host.place(sink, offset, payload.len() as u32)
+    {
+        crc.copy(payload, place);
+    } else {
+        host.absorb(sink, offset, payload);
+    }
     Ok(())
 }

@@ -189,7 +189,7 @@ pub(crate) fn seal_copying(
     let check = if header[2] & CHECKED != 0 {
         crc.packet_copying(header, from, to)
     } else {
-        to.copy_from_slice(from);
+        crc.copy(from, to);
         crc.header(header)
     };
     put(header, CHECK_AT, check.to_le_bytes());
