@@ -19,6 +19,15 @@ pub struct Crc32c {
     folds: bool,
 }
 
+/// The running sum of a header's first 16 bytes, which many packets share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun(u32);
+
+impl Begun {
+    /// The sum of nothing.
+    pub const NOTHING: Self = Self(!0);
+}
+
 impl Crc32c {
     /// Asks the processor.
     ///
@@ -51,8 +60,23 @@ impl Crc32c {
         return !table(table(table(!0, &header[..16]), &header[24..44]), payload);
     }
 
-    /// The same of a payload that is copied from `from` to `to` on the way: one pass over the bytes
-    /// where the processor folds.
+    /// Begins the sum of packets whose headers begin so.
+    pub fn begin(self, first: &[u8; 16]) -> Begun {
+        Begun(!self.of(first))
+    }
+
+    /// The same as [`Crc32c::packet`] of a header that begins as `begun`: what is the same for
+    /// many packets is not summed up again.
+    #[inline(always)]
+    pub fn packet_begun(self, begun: Begun, header: &[u8; 48], payload: &[u8]) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        return hardware::packet_begun(begun.0, header, payload, self.folds);
+        #[cfg(not(target_arch = "x86_64"))]
+        return !table(table(begun.0, &header[24..44]), payload);
+    }
+
+    /// The same as [`Crc32c::packet`] of a payload that is copied from `from` to `to` on the way:
+    /// one pass over the bytes where the processor folds.
     ///
     /// # Panics
     /// If they are not as long as each other.
@@ -165,7 +189,31 @@ mod hardware {
     /// the instruction can't be inlined into one for all, and small packets cost less than calls.
     #[inline(always)]
     pub(super) fn packet(header: &[u8; 48], payload: &[u8], folds: bool) -> u32 {
-        let mut sum = self::header(header);
+        with_payload(self::header(header), payload, folds)
+    }
+
+    /// See [`super::Crc32c::packet_begun`].
+    #[inline(always)]
+    pub(super) fn packet_begun(begun: u32, header: &[u8; 48], payload: &[u8], folds: bool) -> u32 {
+        let mut sum = u64::from(begun);
+        // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2; only the header's
+        // bytes are read.
+        unsafe {
+            asm!(
+                "crc32 {sum}, qword ptr [{header} + 24]",
+                "crc32 {sum}, qword ptr [{header} + 32]",
+                "crc32 {sum:e}, dword ptr [{header} + 40]",
+                sum = inout(reg) sum,
+                header = in(reg) header.as_ptr(),
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        with_payload(sum, payload, folds)
+    }
+
+    /// The running sum `sum` of a header, and its payload.
+    #[inline(always)]
+    fn with_payload(mut sum: u64, payload: &[u8], folds: bool) -> u32 {
         let at = payload.as_ptr();
         // One computed jump for the usual lengths.
         match payload.len() {
@@ -418,6 +466,8 @@ mod tests {
                 prop_assert_eq!(crc.of(&bytes), !table(!0, &bytes));
                 let wanted = !table(table(table(!0, &header[..16]), &header[24..44]), &bytes);
                 prop_assert_eq!(crc.packet(&header, &bytes), wanted);
+                let begun = crc.begin(header.first_chunk().unwrap());
+                prop_assert_eq!(crc.packet_begun(begun, &header, &bytes), wanted);
                 let mut copy = std::vec![0xAA; bytes.len()];
                 prop_assert_eq!(crc.packet_copying(&header, &bytes, &mut copy), wanted);
                 prop_assert!(copy == bytes);

@@ -105,7 +105,8 @@ impl Endpoint<'_> {
 const _: () = {
     use crate::wire::message::RESPONSE_HEADER_BYTES;
     use core::mem::offset_of;
-    let short_queue = offset_of!(ClientSession, queue) + 8;
+    // With places for four slots.
+    let short_queue = offset_of!(ClientSession, queue) + 7 + 4;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ServerSession, guard) <= SERVER_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);

@@ -259,7 +259,7 @@ impl Endpoint<'_> {
                 self.link(session_id.index);
             }
         }
-        if untimed || !self.ahead || !self.waits.begin(index, now, due) {
+        if untimed || !self.ahead || !self.waits.join(index, now, due) {
             self.wheel.arm(index as u32, due);
         }
         self.counters.calls_started += 1;

@@ -260,7 +260,7 @@ impl Endpoint<'_> {
         session.last_heard = now;
         slot.request = request;
         slot.unasked = 0;
-        let id = SessionId { index: session_index as u32, generation: session.generation };
+        let id = SessionId { index: session_index as u32, generation: came.second as u32 };
         let call = PendingCall { session: id, slot: number as u16, request };
         let head = head_of(now, call, &header, arguments);
         let served = serve(now, io.host, session, slot, &head, Body::Whole(body));

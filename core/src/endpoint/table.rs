@@ -31,7 +31,7 @@ pub struct Storage<'m> {
     pub server_slots: &'m mut [ServerSlot],
     /// One for each session of either kind and each client slot.
     pub timers: &'m mut [TimerEntry],
-    /// A power of two, enough for the client slots.
+    /// Enough for the client slots.
     pub waits: &'m mut [WaitEntries],
 }
 
@@ -113,13 +113,10 @@ pub struct ClientSession {
     pub(super) straight: Straight,
     /// What the headers of its requests have in common.
     pub(super) template: Template,
+    pub(super) generation: u32,
     /// Bit `i`: slot `i` has no call.
     pub(super) free: u64,
     pub(super) last_heard: Instant,
-    pub(super) generation: u32,
-    pub(super) slots: u16,
-    pub(super) free_count: u8,
-    pub(super) state: ClientState,
     /// Bit `i`: the server may hold something of the last call of slot `i`, which is over here.
     pub(super) unreleased: u64,
     /// Bit `i`: slot `i` is held, and the server has not even been asked, because the call that
@@ -128,13 +125,16 @@ pub struct ClientSession {
     /// Bit `i`: the call of slot `i` was refused and must follow one that was not settled then:
     /// the end of that one is a time to try again.
     pub(super) behind: u64,
+    /// How long its answers take.
+    pub(super) rtt: Rtt,
+    pub(super) slots: u16,
+    pub(super) free_count: u8,
+    pub(super) state: ClientState,
+    /// Slots with packets to send.
+    pub(super) queue: Queue,
     /// Bit `i`: the call of slot `i`, for which nothing is armed, was seen under way by the
     /// session's timer.
     pub(super) seen: u64,
-    /// How long its answers take.
-    pub(super) rtt: Rtt,
-    /// Slots with packets to send.
-    pub(super) queue: Queue,
     pub(super) peer: SocketAddrV4,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
@@ -334,13 +334,13 @@ pub struct ServerSession {
     pub(super) last_heard: Instant,
     /// What the headers of its responses have in common.
     pub(super) template: Template,
-    pub(super) generation: u32,
     pub(super) slots: u16,
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
     pub(super) payload_bytes: u32,
+    pub(super) generation: u32,
     pub(super) open: bool,
     pub(super) suspected: bool,
     pub(super) peer: SocketAddrV4,

@@ -20,7 +20,7 @@ use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
 use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind};
-use crate::wire::template::{Template, seal_checked};
+use crate::wire::template::Template;
 
 /// What a poll works with: the device's sending half and the host.
 pub(super) struct Io<'a, T, H> {
@@ -362,7 +362,7 @@ pub(super) fn send_whole<T: Tx>(
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
     copy_short(payload, from);
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
-    let check = seal_checked(header, payload, line.crc);
+    let check = line.template.seal_whole(header, payload, line.crc);
     // The flags say it, so that nothing else is looked at: the guard may be far from any cache.
     if header[2] != CHECKED
         && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)

@@ -11,7 +11,7 @@ use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::wire::bytes::copy_short;
 use crate::wire::packet::HEADER_BYTES;
-use crate::wire::template::{Template, seal_by_flags, seal_header};
+use crate::wire::template::Template;
 
 /// See [`send_whole`](super::transmit::send_whole).
 #[cold]
@@ -37,7 +37,7 @@ pub(super) fn send_whole_unusual<T: Tx>(
         let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
         copy_short(payload, from);
         template.put_whole(header, bytes, request, slot, whole.head);
-        seal_header(header, crc);
+        template.seal_whole(header, &[], &crc);
         outgoing.short = Short::Sent;
         return true;
     }
@@ -50,7 +50,8 @@ pub(super) fn send_whole_unusual<T: Tx>(
     copy_short(payload, from);
     template.put_whole(header, bytes, request, slot, whole.head);
     if !seal.encrypts() {
-        seal_by_flags(header, payload, crc);
+        // Only payloads that nobody checks come here.
+        template.seal_whole(header, &[], &crc);
     }
     seal.finish_whole(datagram);
     outgoing.short = Short::Sent;

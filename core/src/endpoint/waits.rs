@@ -1,159 +1,184 @@
-//! Calls that are waited for, in the order in which they began: the timers of endpoints with
-//! thousands of sessions.
+//! Calls that are waited for: the timers of endpoints with thousands of sessions.
 //!
 //! Nearly every call is over long before its timer. With a few sessions a slot's timer just stays
 //! armed from call to call. With thousands each call would arm its timer and see it fire: an entry
-//! of the wheel, its neighbour and the slot, none of which is in a cache by then. So there the slot
-//! of a call stands in a line, and is looked at when it has stood there for [`AGE`] ticks. A bit
-//! says whether its call is still under way: one that is over has touched only the two ends of the
-//! line and its bits, which lie close together for all slots. One that is not is the wheel's.
+//! of the wheel, its neighbour and the slot, none of which is in a cache by then. So there a call
+//! that begins sets a bit, and its end clears it. A hand goes round the bits, a third of them a
+//! tick. A bit that it finds for the second time stands for a call that has been under way for
+//! longer than most: its slot is looked at. All bits of 20,000 sessions are a few kilobytes.
 
 use super::wheel::FINE_SHIFT;
 use crate::time::{Duration, Instant};
 
-/// Slots of one part of the line's memory.
+/// Slots of one part of the memory.
 const PART_SLOTS: usize = 512;
 const WORDS: usize = PART_SLOTS / 64;
-/// Ticks that are remembered: a power of two, more than [`AGE`].
-const TICKS: usize = 8;
-/// Ticks after which a slot is looked at.
-const AGE: u64 = 6;
-/// Who can wait for so long may stand in line.
-const SPAN: Duration = Duration::from_nanos((AGE + 1) << FINE_SHIFT);
+/// Parts whose use one word tells.
+const GROUP: usize = 64;
+/// Ticks in which the hand goes round once.
+const ROUND: u64 = 3;
+/// Who can wait for so long may be left to the hand: twice round, and the tick that is under way.
+const SPAN: Duration = Duration::from_nanos((2 * ROUND + 1) << FINE_SHIFT);
 
-/// The line's memory for 512 client slots.
+/// The memory for 512 client slots.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct WaitEntries {
-    /// Bit `i`: the slot has a call under way.
-    under_way: [u64; WORDS],
-    /// Bit `i`: the slot stands in line.
-    in_line: [u64; WORDS],
-    /// Slots in the order in which they began to stand.
-    line: [u32; PART_SLOTS],
+    /// Bit `i`: the slot has a call under way that the hand has not come by yet.
+    young: [u64; WORDS],
+    /// Bit `i`: one that it has come by once.
+    old: [u64; WORDS],
+    /// In the first part of each group: bit `i`: part `i` may have bits set.
+    used: u64,
 }
 
 impl WaitEntries {
     /// Nobody waits.
-    pub const EMPTY: Self =
-        Self { under_way: [0; WORDS], in_line: [0; WORDS], line: [0; PART_SLOTS] };
+    pub const EMPTY: Self = Self { young: [0; WORDS], old: [0; WORDS], used: 0 };
 
     /// How many are needed for so many client slots.
     pub(super) const fn needed(slots: usize) -> usize {
-        if slots == 0 { 0 } else { slots.div_ceil(PART_SLOTS).next_power_of_two() }
+        slots.div_ceil(PART_SLOTS)
     }
 }
 
-/// The line.
+/// The bits, and the hand.
 pub(super) struct Waits<'m> {
     parts: &'m mut [WaitEntries],
-    /// Slots that ever joined, and those that were looked at: their low bits are places.
-    joined: u64,
-    served: u64,
-    /// Those that joined before this are served now.
-    until: u64,
     /// The tick of the last look at the clock.
     tick: u64,
-    /// How many had joined when a tick began, by the tick's low bits.
-    joined_at: [u64; TICKS],
+    /// The part that the hand comes to next, and how many it has to go on by now.
+    hand: usize,
+    left: usize,
+    /// Slots that it has found, from slot `first` on.
+    found: [u64; WORDS],
+    word: usize,
+    first: usize,
 }
 
 impl<'m> Waits<'m> {
     pub(super) fn new(parts: &'m mut [WaitEntries], now: Instant) -> Self {
         parts.fill(WaitEntries::EMPTY);
         let tick = now.as_nanos() >> FINE_SHIFT;
-        Self { parts, joined: 0, served: 0, until: 0, tick, joined_at: [0; TICKS] }
+        Self { parts, tick, hand: 0, left: 0, found: [0; WORDS], word: WORDS, first: 0 }
     }
 
     pub(super) fn into_entries(self) -> &'m mut [WaitEntries] {
         self.parts
     }
 
-    /// The call of `slot` is under way, and is looked at before `due`. Returns false if that is too
-    /// soon for the line.
-    #[inline(always)]
-    pub(super) fn begin(&mut self, slot: usize, now: Instant, due: Instant) -> bool {
-        self.parts[slot / PART_SLOTS].under_way[slot / 64 % WORDS] |= 1 << (slot % 64);
-        self.join(slot, now, due)
-    }
-
-    /// The call of `slot` is over.
-    #[inline(always)]
-    pub(super) fn end(&mut self, slot: usize) {
-        self.parts[slot / PART_SLOTS].under_way[slot / 64 % WORDS] &= !(1 << (slot % 64));
-    }
-
-    /// Sees to it that `slot` is looked at before `due`. Returns false if that is too soon for the
-    /// line.
+    /// The call of `slot` is under way: sees to it that it is looked at before `due`. Returns false
+    /// if that is too soon for the hand.
     #[inline(always)]
     pub(super) fn join(&mut self, slot: usize, now: Instant, due: Instant) -> bool {
         if due < now + SPAN {
             return false;
         }
-        let word = &mut self.parts[slot / PART_SLOTS].in_line[slot / 64 % WORDS];
-        let bit = 1 << (slot % 64);
-        if *word & bit == 0 {
-            *word |= bit;
-            *self.place(self.joined) = slot as u32;
-            self.joined += 1;
+        let at = slot / PART_SLOTS;
+        let word = &mut self.parts[at].young[slot / 64 % WORDS];
+        let before = *word;
+        *word |= 1 << (slot % 64);
+        if before == 0 {
+            self.parts[at - at % GROUP].used |= 1 << (at % GROUP);
         }
         true
     }
 
-    /// There are as many places as slots, and each slot has one at most.
+    /// The call of `slot` is over.
     #[inline(always)]
-    fn place(&mut self, number: u64) -> &mut u32 {
-        let place = number as usize & (self.parts.len() * PART_SLOTS - 1);
-        &mut self.parts[place / PART_SLOTS].line[place % PART_SLOTS]
+    pub(super) fn end(&mut self, slot: usize) {
+        let part = &mut self.parts[slot / PART_SLOTS];
+        let (word, others) = (slot / 64 % WORDS, !(1 << (slot % 64)));
+        part.young[word] &= others;
+        part.old[word] &= others;
     }
 
-    /// The next slot that has stood in line for long enough and whose call is still under way. Its
-    /// owner looks at its time, acts, and asks on until `None`.
+    /// The next slot whose call has been under way for longer than most. Its owner looks at its
+    /// time, acts, and asks on until `None`.
     #[inline]
     pub(super) fn pop(&mut self, now: Instant) -> Option<usize> {
         let tick = now.as_nanos() >> FINE_SHIFT;
         if tick > self.tick {
             self.advance(tick);
         }
-        while self.served < self.until {
-            let slot = *self.place(self.served) as usize;
-            self.served += 1;
-            let part = &mut self.parts[slot / PART_SLOTS];
-            let (word, bit) = (slot / 64 % WORDS, 1 << (slot % 64));
-            part.in_line[word] &= !bit;
-            if part.under_way[word] & bit != 0 {
-                return Some(slot);
+        loop {
+            while self.word < WORDS {
+                let word = &mut self.found[self.word];
+                if *word != 0 {
+                    let bit = word.trailing_zeros() as usize;
+                    *word &= *word - 1;
+                    return Some(self.first + self.word * 64 + bit);
+                }
+                self.word += 1;
             }
+            self.go_on()?;
+        }
+    }
+
+    /// Lets the hand go where it must be in a later tick.
+    #[inline(never)]
+    fn advance(&mut self, tick: u64) {
+        // Who has waited for longer than two rounds is found in two.
+        let ticks = (tick - self.tick).min(2 * ROUND);
+        self.hand = self.third(tick - ticks + 1).0;
+        self.left =
+            (tick - ticks + 1..=tick).map(|tick| self.third(tick)).map(|(a, b)| b - a).sum();
+        self.tick = tick;
+    }
+
+    /// The parts that the hand goes by in a tick: the first, and the one behind the last.
+    fn third(&self, tick: u64) -> (usize, usize) {
+        let (third, parts) = ((tick % ROUND) as usize, self.parts.len());
+        (parts * third / ROUND as usize, parts * (third + 1) / ROUND as usize)
+    }
+
+    /// Goes by the next part with calls in it, if the hand has to go that far. Slots whose calls
+    /// are old are found then; those that are young are old.
+    fn go_on(&mut self) -> Option<()> {
+        while self.left > 0 {
+            let at = if self.hand < self.parts.len() { self.hand } else { 0 };
+            let used = self.parts[at - at % GROUP].used >> (at % GROUP);
+            let idle = if used == 0 { GROUP - at % GROUP } else { used.trailing_zeros() as usize };
+            let idle = idle.min(self.left).min(self.parts.len() - at);
+            if idle > 0 {
+                (self.hand, self.left) = (at + idle, self.left - idle);
+                continue;
+            }
+            (self.hand, self.left) = (at + 1, self.left - 1);
+            let part = &mut self.parts[at];
+            self.found = core::mem::replace(&mut part.old, part.young);
+            part.young = [0; WORDS];
+            if part.old == [0; WORDS] {
+                self.parts[at - at % GROUP].used &= !(1 << (at % GROUP));
+            }
+            (self.word, self.first) = (0, at * PART_SLOTS);
+            return Some(());
         }
         None
     }
 
-    #[inline(never)]
-    fn advance(&mut self, tick: u64) {
-        let first = (self.tick + 1).max((tick + 1).saturating_sub(TICKS as u64));
-        for between in first..=tick {
-            self.joined_at[between as usize % TICKS] = self.joined;
-        }
-        self.tick = tick;
-        // Who joined in tick T had joined when T + 1 began, and is served from T + AGE on.
-        self.until = self.joined_at[(tick + 1 - AGE.min(tick + 1)) as usize % TICKS];
-    }
-
     /// A time before which nobody need be looked at.
     pub(super) fn next_due(&self) -> Instant {
-        if self.served == self.joined {
-            return Instant::FAR_FUTURE;
+        let ticks = self.tick + 1..=self.tick + ROUND;
+        let mut with_calls = ticks.filter(|tick| self.is_used(self.third(*tick)));
+        with_calls
+            .next()
+            .map_or(Instant::FAR_FUTURE, |tick| Instant::from_nanos(tick << FINE_SHIFT))
+    }
+
+    /// Whether there may be calls under way in the parts from one to another.
+    fn is_used(&self, (mut at, end): (usize, usize)) -> bool {
+        while at < end {
+            let inside = GROUP - at % GROUP;
+            let bits = self.parts[at - at % GROUP].used >> (at % GROUP);
+            if bits != 0 && at + (bits.trailing_zeros() as usize) < end {
+                return true;
+            }
+            at += inside;
         }
-        let joined_before = |ahead: u64| {
-            let tick = self.tick + ahead + 1;
-            tick >= AGE && self.joined_at[(tick - AGE) as usize % TICKS] > self.served
-        };
-        let ahead = (1..AGE).find(|ahead| joined_before(*ahead)).unwrap_or(AGE);
-        Instant::from_nanos((self.tick + ahead) << FINE_SHIFT)
+        false
     }
 }
-
-const _: () = assert!(TICKS.is_power_of_two() && TICKS as u64 > AGE);
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +230,7 @@ mod tests {
                 } else {
                     let next = now + SPAN;
                     due.insert(slot, next);
-                    prop_assert!(waits.begin(slot, now, next));
+                    prop_assert!(waits.join(slot, now, next));
                 }
             }
         }
@@ -223,19 +248,39 @@ mod tests {
     }
 
     #[test]
-    fn all_slots_find_a_place_again_and_again() {
+    fn all_slots_are_found_again_and_again_and_none_that_is_over() {
         let mut parts = vec![WaitEntries::EMPTY; WaitEntries::needed(SLOTS)];
         let mut now = Instant::ZERO;
         let mut waits = Waits::new(&mut parts, now);
-        for _ in 0..10 {
+        for round in 0..10 {
             for slot in 0..SLOTS {
-                assert!(waits.begin(slot, now, now + SPAN));
+                assert!(waits.join(slot, now, now + SPAN));
             }
+            waits.end(round);
             now = now + SPAN;
-            for slot in 0..SLOTS {
-                assert_eq!(waits.pop(now), Some(slot));
+            let mut found: Vec<_> = core::iter::from_fn(|| waits.pop(now)).collect();
+            found.sort_unstable();
+            assert!(found.iter().copied().eq((0..SLOTS).filter(|slot| *slot != round)));
+            assert_eq!(waits.next_due(), Instant::FAR_FUTURE, "nobody is left");
+        }
+    }
+
+    #[test]
+    fn parts_without_calls_are_not_looked_at() {
+        let slots = 300 * PART_SLOTS;
+        let mut parts = vec![WaitEntries::EMPTY; WaitEntries::needed(slots)];
+        let mut now = Instant::ZERO;
+        let mut waits = Waits::new(&mut parts, now);
+        for slot in [5, 70 * PART_SLOTS, slots - 1] {
+            assert!(waits.join(slot, now, now + SPAN));
+            let mut found = Vec::new();
+            while found.is_empty() {
+                assert!(waits.next_due() > now && waits.next_due() <= now + SPAN);
+                now = waits.next_due();
+                found.extend(core::iter::from_fn(|| waits.pop(now)));
             }
-            assert_eq!(waits.pop(now), None);
+            assert_eq!(found, [slot]);
+            assert_eq!(waits.parts.iter().filter(|part| part.used != 0).count(), 0);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::bytes::{array_at, put, u32_at, u64_at};
 use super::direct::{DIRECT, DIRECT_HEADER_BYTES, Direct};
 use super::packet::{CHECK_AT, CHECKED, HEADER_BYTES, Header, SEALED, TAG_AT};
-use crate::crc32c::Crc32c;
+use crate::crc32c::{Begun, Crc32c};
 
 /// The lengths of payload and message as they lie in the word at byte 32 of a header, for a message
 /// of `bytes` bytes that is whole in one packet.
@@ -40,44 +40,49 @@ impl Straight {
 
     /// Those of packets from `peer` whose header begins as `header` does.
     pub fn new(header: &Header, peer: u64) -> Self {
-        let Template(bytes) = Template::new(header);
+        let Template { bytes, .. } = Template::new(header);
         Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8), peer }
     }
 }
 
 /// What the headers of a session's packets of one kind have in common, ready to be sent: all in
-/// front of the tag.
+/// front of the tag, and its sum.
 #[derive(Clone, Copy, Debug)]
-pub struct Template([u8; TAG_AT]);
+pub struct Template {
+    bytes: [u8; TAG_AT],
+    begun: Begun,
+}
 
 impl Template {
     /// The template of no session.
-    pub const EMPTY: Self = Self([0; TAG_AT]);
+    pub const EMPTY: Self = Self { bytes: [0; TAG_AT], begun: Begun::NOTHING };
 
     /// A template of `header`.
     pub fn new(header: &Header) -> Self {
         let mut bytes = [0; HEADER_BYTES];
         let header = Header { payload: 0, ..*header };
-        header.emit(&mut bytes, Crc32c::detect());
-        Self(array_at(&bytes, 0))
+        let crc = Crc32c::detect();
+        header.emit(&mut bytes, crc);
+        let bytes = array_at(&bytes, 0);
+        Self { bytes, begun: crc.begin(&bytes) }
     }
 
     /// The flags of its packets, as far as templates have any.
     #[inline(always)]
     pub(crate) fn flags(&self) -> u8 {
-        self.0[2]
+        self.bytes[2]
     }
 
     /// The same of packets with the short header.
     pub(crate) fn direct(mut self) -> Self {
-        self.0[1] |= DIRECT;
-        self
+        self.bytes[1] |= DIRECT;
+        Self { begun: Crc32c::detect().begin(&self.bytes), ..self }
     }
 
     /// Whether its packets have the short header.
     #[inline(always)]
     pub(crate) fn is_direct(&self) -> bool {
-        self.0[1] & DIRECT != 0
+        self.bytes[1] & DIRECT != 0
     }
 
     /// The short header of a message that is whole in one packet.
@@ -88,13 +93,13 @@ impl Template {
         slot: u16,
         head: u16,
     ) -> [u8; DIRECT_HEADER_BYTES] {
-        let (first, generation) = (u64_at(&self.0, 0), u32_at(&self.0, 8));
+        let (first, generation) = (u64_at(&self.bytes, 0), u32_at(&self.bytes, 8));
         Direct { first, generation, slot, head, request, message: &[] }.header()
     }
 
     /// All that its packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
-        u128::from_ne_bytes(self.0)
+        u128::from_ne_bytes(self.bytes)
     }
 
     /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the
@@ -108,11 +113,25 @@ impl Template {
         slot: u16,
         head: u16,
     ) {
-        put(header, 0, self.0);
+        put(header, 0, self.bytes);
         put(header, TAG_AT, [0; 8]);
         put(header, 24, request.to_le_bytes());
         put(header, 32, (u64::from(slot) | both_lengths(bytes)).to_le_bytes());
         put(header, 40, (u32::from(head) << 16).to_le_bytes());
+    }
+
+    /// Seals a header that [`Template::put_whole`] has written with the checksum of itself and of
+    /// `covered`: its payload, or nothing. Returns the checksum.
+    #[inline(always)]
+    pub(crate) fn seal_whole(
+        &self,
+        header: &mut [u8; HEADER_BYTES],
+        covered: &[u8],
+        crc: &Crc32c,
+    ) -> u32 {
+        let check = crc.packet_begun(self.begun, header, covered);
+        put(header, CHECK_AT, check.to_le_bytes());
+        check
     }
 }
 
@@ -149,21 +168,6 @@ impl Part {
         put(header, 32, (self.lengths | u64::from(bytes) << 16).to_le_bytes());
         put(header, 40, (self.head | u32::from(number)).to_le_bytes());
     }
-}
-
-/// Seals a header and a payload with the checksum of both, which is returned.
-#[inline(always)]
-pub(crate) fn seal_checked(header: &mut [u8; HEADER_BYTES], payload: &[u8], crc: &Crc32c) -> u32 {
-    let check = crc.packet(header, payload);
-    put(header, CHECK_AT, check.to_le_bytes());
-    check
-}
-
-/// Seals a header whose payload is not covered.
-#[inline(always)]
-pub(crate) fn seal_header(header: &mut [u8; HEADER_BYTES], crc: Crc32c) {
-    let check = crc.header(header);
-    put(header, CHECK_AT, check.to_le_bytes());
 }
 
 /// Seals a header, and its payload if the flags say so.
@@ -219,13 +223,10 @@ mod tests {
             template.put_whole(header, payload.len(), request, slot, head);
             seal_by_flags(header, payload, crc);
             prop_assert_eq!(*header, wanted);
-            if template.flags() & CHECKED != 0 {
-                header[CHECK_AT..].fill(0);
-                seal_checked(header, payload, &crc);
-            } else {
-                header[CHECK_AT..].fill(0);
-                seal_header(header, crc);
-            }
+            header[CHECK_AT..].fill(0);
+            let covered = if check { &payload[..] } else { &[] };
+            let sum = template.seal_whole(header, covered, &crc);
+            prop_assert_eq!(sum.to_le_bytes(), array_at(header, CHECK_AT));
             prop_assert_eq!(*header, wanted);
         }
     }
