@@ -102,6 +102,10 @@ pub trait Rx {
 
 /// The sending half of a [`Device`].
 pub trait Tx {
+    /// Whether a device of this kind may be lossless ([`Device::is_lossless`]). Where none can be,
+    /// no usual packet is asked whether its header is the short one.
+    const CAN_BE_LOSSLESS: bool = false;
+
     /// Queues a datagram of exactly `bytes` bytes to `peer` and returns the buffer to fill.
     ///
     /// The buffer's contents are unspecified before the caller has written all of it. `None` means

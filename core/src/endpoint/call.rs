@@ -12,6 +12,7 @@ use super::table::{
     CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS, may_be_long,
 };
 use super::transmit::{Line, Whole, send_whole};
+use super::wheel::Wheel;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -220,10 +221,6 @@ impl Endpoint<'_> {
             copy_short(&mut buffer[at..head], call.parameters);
         }
         copy_short(&mut buffer[head..inline], call.body);
-        // Where nothing is lost, only what is long has timers.
-        let untimed = session.template.is_direct()
-            && call.source.is_none()
-            && !may_be_long(call.sink, session.payload_bytes);
         slot.outgoing.start(
             head as u16,
             inline as u16,
@@ -248,8 +245,21 @@ impl Endpoint<'_> {
                 && leave(tx, &self.crc, &self.keys, session, slot, slot_number)
         });
         let now = clock();
-        note_time(now, session, slot, slot_number, call.deadline, untimed);
-        let (request, due) = (slot.request, slot.due);
+        slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
+        // Where nothing is lost, only what is long has timers.
+        if session.template.is_direct()
+            && call.source.is_none()
+            && !may_be_long(call.sink, session.payload_bytes)
+        {
+            note_untimed(&mut self.wheel, session, slot, slot_number, index);
+        } else {
+            slot.due = (now + session.rtt.timeout()).min(slot.deadline);
+            session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
+            if !self.ahead || !self.waits.join(index, now, slot.due) {
+                self.wheel.arm(index as u32, slot.due);
+            }
+        }
+        let request = slot.request;
         if leaves {
             self.counters.packets_sent += 1;
         } else if !slot.outgoing.queued {
@@ -258,9 +268,6 @@ impl Endpoint<'_> {
             if !session.queue.linked {
                 self.link(session_id.index);
             }
-        }
-        if untimed || !self.ahead || !self.waits.join(index, now, due) {
-            self.wheel.arm(index as u32, due);
         }
         self.counters.calls_started += 1;
         Ok(CallId { session: session_id, slot: slot_number, request: request >> ATTEMPT_BITS })
@@ -307,24 +314,18 @@ impl Endpoint<'_> {
     }
 }
 
-/// Notes when a call that begins must be over, when it is looked at next, and when it began.
-#[inline(always)]
-fn note_time(
-    now: Instant,
+/// Arms only the deadline of slot `number`'s call, if it has one.
+#[inline(never)]
+fn note_untimed(
+    wheel: &mut Wheel<'_>,
     session: &mut ClientSession,
     slot: &mut ClientSlot,
     number: u16,
-    deadline: Option<Duration>,
-    untimed: bool,
+    index: usize,
 ) {
-    slot.deadline = deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-    if untimed {
-        slot.due = slot.deadline;
-        session.seen &= !(1 << number);
-        return;
-    }
-    slot.due = (now + session.rtt.timeout()).min(slot.deadline);
-    session.rtt.begin(number, slot.request >> ATTEMPT_BITS, now);
+    slot.due = slot.deadline;
+    session.seen &= !(1 << number);
+    wheel.arm(index as u32, slot.due);
 }
 
 /// Sends a request that is one packet. Returns false if the device has no room.

@@ -278,7 +278,7 @@ impl<'m> Endpoint<'m> {
             let done = match bytes[1] {
                 REQUEST => self.straight_request::<false, T, H>(now, io, peer, bytes, payload),
                 RESPONSE => self.straight_response::<false, T, H>(now, io, peer, bytes, payload),
-                DIRECT_REQUEST | DIRECT_RESPONSE => {
+                DIRECT_REQUEST | DIRECT_RESPONSE if T::CAN_BE_LOSSLESS => {
                     return self.direct_packet(now, io, peer, datagram);
                 }
                 _ => false,

@@ -167,7 +167,9 @@ impl<D: Device> CapturedTx<'_, D> {
     }
 }
 
-impl<D: Device> Tx for CapturedTx<'_, D> {
+impl<'a, D: Device> Tx for CapturedTx<'a, D> {
+    const CAN_BE_LOSSLESS: bool = <D::Tx<'a> as Tx>::CAN_BE_LOSSLESS;
+
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
         if self.staged.is_none() && self.file.borrow().is_none() {
             return self.tx.push(peer, bytes);

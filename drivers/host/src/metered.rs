@@ -172,7 +172,9 @@ pub struct MeteredTx<'a, D: Device + 'a> {
     account: &'a mut Account,
 }
 
-impl<D: Device> Tx for MeteredTx<'_, D> {
+impl<'a, D: Device> Tx for MeteredTx<'a, D> {
+    const CAN_BE_LOSSLESS: bool = <D::Tx<'a> as Tx>::CAN_BE_LOSSLESS;
+
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
         let buffer = self.tx.push(peer, bytes)?;
         self.account.count(peer, bytes);

@@ -121,7 +121,7 @@ impl Send {
     }
 }
 
-/// The sending half of a [`RingDevice`].
+/// The sending half of a [`RingDevice`](super::RingDevice).
 #[derive(Debug)]
 pub struct RingTx<'a, M> {
     pub(super) memory: &'a M,
@@ -131,6 +131,8 @@ pub struct RingTx<'a, M> {
 }
 
 impl<M: Memory> Tx for RingTx<'_, M> {
+    const CAN_BE_LOSSLESS: bool = true;
+
     #[inline]
     fn push(&mut self, peer: SocketAddrV4, bytes: usize) -> Option<&mut [u8]> {
         let bytes_max = self.state.buffer.len();
