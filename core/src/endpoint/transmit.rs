@@ -337,7 +337,7 @@ pub(super) fn send_whole<T: Tx>(
     outgoing: &mut Outgoing,
 ) -> bool {
     if line.template.flags() & CHECKED == 0 {
-        if line.template.is_direct() {
+        if T::CAN_BE_LOSSLESS && line.template.is_direct() {
             return send_direct(tx, line.template, line.peer, (request, slot), whole, outgoing);
         }
         // One by one, so that nothing is put together for it where it is not called.

@@ -4,6 +4,7 @@
 use core::net::SocketAddrV4;
 
 use super::auth::{Guard, Keys};
+use super::direct::send_direct;
 use super::outgoing::{Outgoing, Short};
 use super::seal::Seal;
 use super::transmit::Whole;
@@ -29,6 +30,10 @@ pub(super) fn send_whole_unusual<T: Tx>(
     whole: Whole,
     outgoing: &mut Outgoing,
 ) -> bool {
+    // Of a lossless device among others.
+    if template.is_direct() {
+        return send_direct(tx, template, peer, (request, slot.into()), whole, outgoing);
+    }
     let bytes = usize::from(whole.bytes);
     let from = &outgoing.inline[..bytes];
     // In memory, which keeps bytes as they are, this is the usual packet.

@@ -27,7 +27,7 @@ use dmrpc_core::endpoint::host::{Body, Completion, Outcome, Reply, RequestHead, 
 use dmrpc_core::endpoint::table::{
     ClientSession, ClientSlot, ServerSession, ServerSlot, Storage, StorageSize,
 };
-use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, Polled, TimerEntry, WaitEntries};
+use dmrpc_core::endpoint::{Call, Config, Endpoint, Host, TimerEntry, WaitEntries};
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::message::{Method, Status};
 use dmrpc_sim::memory::{MemoryDevice, pair};
@@ -146,8 +146,8 @@ impl Node {
         Self { endpoint: endpoint.expect("the defaults work"), device, host, room: None }
     }
 
-    fn poll(&mut self, now: Instant) -> Polled {
-        self.endpoint.poll(now, &mut self.device, &mut self.host)
+    fn poll(&mut self, now: Instant) {
+        self.endpoint.poll(now, &mut self.device, &mut self.host);
     }
 }
 
@@ -272,9 +272,10 @@ fn main() {
     let idle_polls = number("--idle-polls", 0);
     if idle_polls > 0 {
         let now = world.tick();
-        world.server.poll(now);
+        let Node { endpoint, device, host, .. } = &mut world.server;
+        endpoint.poll(now, device, host);
         for _ in 0..idle_polls {
-            let polled = world.server.poll(now);
+            let polled = endpoint.poll(now, device, host);
             assert!(polled.is_idle(), "nothing was to be done: {polled:?}");
         }
         return println!("idle_polls={idle_polls} sessions={sessions}");
