@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::endpoint::host::{
-    Admission, Body, CallId, Completion, Outcome, Reply, RequestHead, SessionEvent,
-    SessionId, Side, Sink, Source,
+    Admission, Body, CallId, Completion, Outcome, Reply, RequestHead, SessionEvent, SessionId,
+    Side, Sink, Source,
 };
 use dmrpc_core::endpoint::table::StorageSize;
 use dmrpc_core::endpoint::{Call, Config, Endpoint, Host};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::{BEYOND_BYTES, Features, Hello, HelloAck};
+use dmrpc_core::wire::control::{BEYOND_BYTES, Hello, HelloAck};
 use dmrpc_core::wire::message::{Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status};
 use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 
@@ -113,13 +113,15 @@ struct World {
 
 /// Does what `data` says.
 pub fn run(data: &[u8]) {
+    let hands = Hands::for_data(data);
     let mut config = Config::new(1, DATAGRAM_BYTES);
     config.slots_per_session = SLOTS;
+    config.features = hands.features();
     let storage = dmrpc_sim::storage::take(StorageSize::new(SESSIONS, 1, usize::from(SLOTS)));
     let endpoint = Endpoint::new(config, storage, Instant::ZERO).expect("a configuration");
     let mut world = World {
         endpoint,
-        hands: Hands::default(),
+        hands,
         caller: Caller::default(),
         crc: Crc32c::detect(),
         now: Instant::ZERO,
@@ -172,10 +174,10 @@ impl World {
     }
 
     fn learn(&mut self, packet: &[u8]) {
-        let header = Header::parse(packet, self.crc).expect("the client's packets are right");
+        let (header, payload) = Hands::parse(packet, self.crc);
         match header.kind {
             Kind::Hello => {
-                let hello = Hello::parse(&packet[HEADER_BYTES..]).expect("a hello");
+                let hello = Hello::parse(payload).expect("a hello");
                 if self.hellos.last() != Some(&hello) {
                     self.hellos.push(hello);
                 }
@@ -211,7 +213,7 @@ impl World {
             payload_bytes_max,
             slots,
             window,
-            features: Features::PAYLOAD_CHECK,
+            features: self.hands.features(),
             lease_ms: 10_000,
             nonce: 1,
             proof: HelloAck::echo(hello.nonce),

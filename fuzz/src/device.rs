@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dmrpc_core::crc32c::Crc32c;
 use dmrpc_core::device::{Capabilities, Device, Rx, Tx};
-use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header};
+use dmrpc_core::wire::control::Features;
+use dmrpc_core::wire::direct::{DIRECT, DIRECT_REQUEST, Direct};
+use dmrpc_core::wire::packet::{Flags, HEADER_BYTES, Header, Kind};
 
 /// Longest datagram, in bytes: three packets carry two pages.
 pub(crate) const DATAGRAM_BYTES: usize = 1472;
@@ -17,9 +19,35 @@ pub(crate) struct Hands {
     incoming: Vec<Vec<u8>>,
     receiving: Vec<Vec<u8>>,
     pub(crate) outgoing: Vec<Vec<u8>>,
+    /// Whether the wire is memory, with short headers for messages of one packet.
+    memory: bool,
 }
 
 impl Hands {
+    /// Of a network; of memory for data of an odd length.
+    pub(crate) fn for_data(data: &[u8]) -> Self {
+        Self { memory: data.len() % 2 == 1, ..Self::default() }
+    }
+
+    /// What both ends ask for.
+    pub(crate) fn features(&self) -> Features {
+        if self.memory { Features::DIRECT } else { Features::PAYLOAD_CHECK }
+    }
+
+    /// The header of a packet that the endpoint sends, and its payload.
+    pub(crate) fn parse(packet: &[u8], crc: Crc32c) -> (Header, &[u8]) {
+        if packet[1] & DIRECT == 0 {
+            let header = Header::parse(packet, crc).expect("the endpoint's packets are right");
+            return (header, &packet[HEADER_BYTES..]);
+        }
+        let direct = Direct::parse(packet).expect("the endpoint's packets are right");
+        let kind = if packet[1] == DIRECT_REQUEST { Kind::Request } else { Kind::Response };
+        let mut header = Header::new(kind, direct.session() as u32, direct.generation);
+        (header.slot, header.head, header.request) = (direct.slot, direct.head, direct.request);
+        header.message = direct.message.len() as u32;
+        (header, direct.message)
+    }
+
     /// Any bytes.
     pub(crate) fn inject(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(DATAGRAM_BYTES)];
@@ -30,11 +58,27 @@ impl Hands {
     pub(crate) fn inject_sealed(&mut self, header: Header, payload: &[u8], crc: Crc32c) {
         let payload = &payload[..payload.len().min(DATAGRAM_BYTES - HEADER_BYTES)];
         let mut header = Header { payload: payload.len() as u16, ..header };
-        header.flags |= Flags::PAYLOAD_CHECK;
+        if self.memory
+            && matches!(header.kind, Kind::Request | Kind::Response)
+            && header.message as usize == payload.len()
+        {
+            return self.inject_direct(&header, payload);
+        }
+        header.flags.set(Flags::PAYLOAD_CHECK, !self.memory);
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend_from_slice(payload);
         header.emit(&mut bytes, crc);
         self.incoming.push(bytes);
+    }
+
+    /// A message with the short header.
+    fn inject_direct(&mut self, header: &Header, message: &[u8]) {
+        let mut bytes = vec![0; HEADER_BYTES + message.len()];
+        header.emit(&mut bytes, Crc32c::detect());
+        let first = u64::from_le_bytes(*bytes.first_chunk().expect("a header"));
+        let Header { generation, slot, head, request, .. } = *header;
+        let direct = Direct { first, generation, slot, head, request, message };
+        self.incoming.push([&direct.header()[..], message].concat());
     }
 }
 
@@ -47,7 +91,7 @@ impl Device for Hands {
     }
 
     fn split(&mut self) -> (HandsRx<'_>, HandsTx<'_>) {
-        let Self { incoming, receiving, outgoing } = self;
+        let Self { incoming, receiving, outgoing, .. } = self;
         (HandsRx { incoming, receiving }, HandsTx { outgoing })
     }
 }

@@ -13,7 +13,7 @@ use dmrpc_core::memory::Plain;
 use dmrpc_core::service::{Identity, MemoryNode, SessionHolder, Transfer};
 use dmrpc_core::store::{Config as StoreConfig, Layout, Limits, Store};
 use dmrpc_core::time::{Duration, Instant};
-use dmrpc_core::wire::control::{BEYOND_BYTES, Challenge, Features, Hello, PROOF_BYTES};
+use dmrpc_core::wire::control::{BEYOND_BYTES, Challenge, Hello, PROOF_BYTES};
 use dmrpc_core::wire::memory_op::{
     RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step, emit_steps,
 };
@@ -98,14 +98,16 @@ pub fn run(data: &[u8]) {
 }
 
 fn drive(node: MemoryNode<'_, Plain<'_>>, data: &[u8]) {
+    let hands = Hands::for_data(data);
     let mut config = Config::new(1, DATAGRAM_BYTES);
     config.slots_per_session = SLOTS;
+    config.features = hands.features();
     let size = StorageSize::new(1, SESSIONS, usize::from(SLOTS));
     let storage = dmrpc_sim::storage::take(size);
     let endpoint = Endpoint::new(config, storage, Instant::ZERO).expect("a configuration");
     let mut world = World {
         endpoint,
-        hands: Hands::default(),
+        hands,
         node,
         crc: Crc32c::detect(),
         now: Instant::ZERO,
@@ -153,8 +155,7 @@ impl World<'_> {
 
     /// Takes in what the server says. All of it must make sense.
     fn learn(&mut self, packet: &[u8]) {
-        let header = Header::parse(packet, self.crc).expect("the server's packets are right");
-        let payload = &packet[HEADER_BYTES..];
+        let (header, payload) = Hands::parse(packet, self.crc);
         match header.kind {
             Kind::HelloAck => {
                 let ack = dmrpc_core::wire::control::HelloAck::parse(payload).expect("an answer");
@@ -189,7 +190,7 @@ impl World<'_> {
             payload_bytes_max: PAYLOAD_BYTES as u32,
             slots: SLOTS,
             window: 16,
-            features: Features::PAYLOAD_CHECK,
+            features: self.hands.features(),
             nonce: 1,
             cookie: 0,
             proof: [0; PROOF_BYTES],
