@@ -338,6 +338,9 @@ fn serve<M: Memory>(
     let mut next_report = interval.map_or(Instant::FAR_FUTURE, |span| clock.now() + span);
     let mut polls = 0u32;
     let mut dumps = 0;
+    if common.shared.is_some() {
+        node.host.host.end_earlier_sessions(clock.now());
+    }
     let mut meter = PollMeter::default();
     loop {
         let (now, polled) = match spin(endpoint, device, node, (&idle, &mut meter, clock)) {

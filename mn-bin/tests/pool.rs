@@ -12,7 +12,7 @@ use dmrpc_cn::memory::ALL_RIGHTS;
 use dmrpc_cn::{Node, NodeConfig};
 use dmrpc_conformance::Killed;
 use dmrpc_core::memory::Memory;
-use dmrpc_core::store::{Limits, Store};
+use dmrpc_core::store::{Limits, Stats, Store};
 use dmrpc_cxl::{Mapping, Mode, Pool, PoolError};
 
 const SIZE: &str = "64MiB";
@@ -261,6 +261,30 @@ fn a_memory_node_that_died_comes_back_to_its_pool() {
     let node = Serving::start(&path, &["--format"]);
     assert_ne!(identity(path.open().expect("a pool")), first, "made anew");
     node.kill();
+}
+
+/// Sessions with the memory node end with it; what they held comes back when it does.
+#[test]
+fn what_sessions_of_an_earlier_life_held_is_free_again() {
+    let path = Path::new("earlier");
+    let flags = ["--driver", "udp", "--bind", "127.0.0.1:0", "--grace", "100ms"];
+    let (node, address) = Serving::start_at(&path, &flags);
+    let far = udp_node(address, &[]);
+    let memory = far.memory(far.connect(address).expect("it serves"));
+    let region = memory.alloc(1 << 20).expect("room");
+    memory.write(region, 0, &[7; 100_000]).expect("room");
+    memory.create_ref(region, 0, 100_000, ALL_RIGHTS).expect("room");
+    node.kill();
+    let (_node, _) = Serving::start_at(&path, &flags);
+    let pool = path.open().expect("a pool");
+    let _place = pool.attach(Some(9), 1).expect("free");
+    let store = Store::attach(pool.store_memory(), 9).expect("free");
+    let end = Instant::now() + Duration::from_secs(20);
+    let held = |stats: Stats| (stats.holders.in_use, stats.regions.in_use, stats.frames.in_use);
+    while held(store.stats()) != (0, 0, 0) {
+        assert!(Instant::now() < end, "{:?}", store.stats());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The memory node of a pool in flush mode told its participants where pages are: another one may

@@ -218,6 +218,12 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         self.store.recover(participant, now).unwrap_or(true)
     }
 
+    /// Ends what sessions of an earlier life of this memory node held in the pool: see
+    /// [`Store::end_earlier_holders`].
+    pub fn end_earlier_sessions(&mut self, now: Instant) {
+        self.store.end_earlier_holders(now);
+    }
+
     /// Does up to `budget` steps of freeing. Returns how many there were to do.
     pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
         self.store.reclaim(now, budget)

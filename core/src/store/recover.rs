@@ -73,7 +73,16 @@ impl<M: Memory> Store<M> {
         for table in self.lay.tables() {
             self.keep_popped(table);
         }
+        self.hand_over_leaving(RECLAIMER);
         self.corrupt.set(false);
+    }
+
+    /// Lets the holders of this participant's earlier life leave, as with
+    /// [`Store::holder_leave`]: whoever they were for was forgotten with it. For one that has come
+    /// back, before it lets anybody in.
+    pub fn end_earlier_holders(&mut self, now: Instant) {
+        let now = if self.me == RECLAIMER { self.advance(now) } else { now };
+        self.end_holders(self.me, now);
     }
 
     /// Undoes the operation that a participant's redo line speaks of, unless it was decided.
@@ -207,17 +216,28 @@ impl<M: Memory> Store<M> {
 
     /// Lets the holders of a participant that is gone leave.
     fn end_holders(&mut self, participant: u32, now: Instant) {
+        self.hand_over_leaving(participant);
         for index in 0..self.high(self.lay.holders) {
-            let at = self.at(self.lay.holders, index);
-            if self.mem.load_u32(at + holder::PARTICIPANT) != participant {
-                continue;
-            }
-            if self.live_holder(index).is_some() {
+            if self.is_of(index, participant) && self.live_holder(index).is_some() {
                 self.leave_at(index, now);
-            } else if self.is_leaving(index) && !self.is_left(index) {
-                self.post(superblock::LEFT, at + LINK, index + 1);
             }
         }
+    }
+
+    /// Hands the reclaimer the holders that left and were not handed over: their participant died
+    /// in between.
+    fn hand_over_leaving(&mut self, participant: u32) {
+        for index in 0..self.high(self.lay.holders) {
+            if self.is_of(index, participant) && self.is_leaving(index) && !self.is_left(index) {
+                self.post(superblock::LEFT, self.at(self.lay.holders, index) + LINK, index + 1);
+            }
+        }
+    }
+
+    /// Whether a holder is a participant's.
+    fn is_of(&self, holder: u32, participant: u32) -> bool {
+        let at = self.at(self.lay.holders, holder);
+        self.mem.load_u32(at + holder::PARTICIPANT) == participant
     }
 
     /// Whether a holder that left is among those that wait.
@@ -242,9 +262,7 @@ impl<M: Memory> Store<M> {
     /// The live holders of a participant: for a session of it that goes on after a restart.
     pub fn holders_of(&self, participant: u32) -> impl Iterator<Item = HolderId> + '_ {
         (0..self.high(self.lay.holders)).filter_map(move |index| {
-            let at = self.at(self.lay.holders, index);
-            let theirs = self.mem.load_u32(at + holder::PARTICIPANT) == participant;
-            self.live_holder(index).filter(|_| theirs)
+            self.live_holder(index).filter(|_| self.is_of(index, participant))
         })
     }
 }

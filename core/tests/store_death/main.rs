@@ -147,6 +147,19 @@ fn while_it_stages_a_write() {
     });
 }
 
+/// The reclaimer's own holders leave, too, wherever it dies.
+#[test]
+fn while_it_lets_its_own_leave() {
+    let join_and_leave: Act = |s| {
+        let holder = s.node.holder_join(dmrpc_core::store::Limits::NONE)?;
+        let region = s.node.alloc(holder, LEN)?;
+        s.node.create_ref(holder, region, 0, LEN)?;
+        s.node.holder_leave(holder, Instant::ZERO)
+    };
+    let stores = die_everywhere("holder_leave", Who::Reclaimer, |_| Ok(()), join_and_leave);
+    assert!(stores > 0, "it stores nothing");
+}
+
 #[test]
 fn while_it_comes_and_goes() {
     user("holder_join", |s| s.user.holder_join(dmrpc_core::store::Limits::NONE).map(drop));
