@@ -299,14 +299,16 @@ impl<'m> Endpoint<'m> {
         peer: SocketAddrV4,
         datagram: &[u8],
     ) {
-        if datagram.get(1).is_some_and(|kind| kind & (DIRECT | SEALED) == DIRECT) {
-            return self.direct_packet(now, io, peer, datagram);
-        }
         if self.next_in_order(now, io, peer, datagram) {
             return;
         }
-        if datagram.get(1).is_some_and(|kind| kind & SEALED != 0) {
-            return self.sealed_packet(now, io, peer, datagram);
+        if let Some(kind) = datagram.get(1)
+            && kind & (DIRECT | SEALED) != 0
+        {
+            return match kind & SEALED {
+                0 => self.direct_packet(now, io, peer, datagram),
+                _ => self.sealed_packet(now, io, peer, datagram),
+            };
         }
         match Packet::parse(datagram, self.crc) {
             Ok(packet) => self.parsed_packet(now, io, peer, packet),
