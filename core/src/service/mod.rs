@@ -16,8 +16,8 @@ mod memory_node;
 mod places;
 mod statistics;
 mod steps;
+mod transfers;
 
 pub use detached::{DetachedAccount, Detachment, Detachments};
-pub use memory_node::{
-    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
-};
+pub use memory_node::{CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder};
+pub use transfers::Transfer;
