@@ -16,6 +16,7 @@ use super::window::Reordering;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
+use crate::wire::packet::Header;
 use crate::wire::template::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
@@ -159,6 +160,13 @@ pub struct ClientSession {
     /// server has confirmed that it is over.
     pub(super) held: u64,
     pub(super) last_asked: Instant,
+    /// When a pong came last that is newer than all before: what its lease of the server counts
+    /// from.
+    pub(super) ponged: Instant,
+    /// The longest that it goes without a ping, however much else is heard.
+    pub(super) prove_every: Duration,
+    /// The server's clock as the newest pong told it (`alive.rs`); zero before.
+    pub(super) server_clock: u32,
     pub(super) opened: Instant,
     pub(super) due: Instant,
 }
@@ -194,6 +202,9 @@ impl ClientSession {
         seen: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
+        ponged: Instant::ZERO,
+        prove_every: Duration::ZERO,
+        server_clock: 0,
         opened: Instant::ZERO,
         due: Instant::FAR_FUTURE,
     };
@@ -299,6 +310,12 @@ impl ClientSlot {
         outgoing: Outgoing::EMPTY,
     };
 
+    /// Whether a packet of an answer is about the slot's call, which is under way.
+    #[inline]
+    pub(super) fn is_about(&self, header: &Header) -> bool {
+        self.request == header.request && self.state != CallState::Free
+    }
+
     /// Room for the answer's body beyond one packet: where and how many bytes.
     #[inline(always)]
     pub(super) fn sink(&self) -> Option<(Sink, u32)> {
@@ -360,6 +377,9 @@ pub struct ServerSession {
     pub(super) arriving: Arriving,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
+    /// When the client has shown that it was alive: what its lease counts from. Never later than
+    /// it was heard of.
+    pub(super) proved: Instant,
     /// Its place in the book of sessions.
     pub(super) entry: Entry,
 }
@@ -388,6 +408,7 @@ impl ServerSession {
         reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,
+        proved: Instant::ZERO,
         entry: Entry::NONE,
     };
 }
