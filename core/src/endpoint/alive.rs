@@ -1,18 +1,19 @@
 //! Who shows that they are alive, and since when that is known.
 //!
-//! Any packet of a session that is not known to be old is a *sign of life*, and who gives none is
-//! suspected. But networks repeat packets, and deliver some very late, so what was sent by a node
-//! that died since can go on arriving. A *lease* therefore counts from something that no late
-//! packet can show:
+//! Networks repeat packets, and deliver some very late: what a node had sent can go on arriving
+//! long after its death.
 //!
-//! - Each pong says what the server's clock was, and each ping says it again, as the newest pong
-//!   told it. So a ping shows that its client was alive at that time of the server's own clock or
-//!   later, however long it was under way and however often it comes. A client asks at least every
-//!   [`prove_every`], whatever else is heard.
-//! - A client's lease of its server counts from the last pong that was newer than all before.
-//!
-//! The price: who dies is known to have been alive up to two pings before, so a lease may be over
-//! by that much sooner than a lease after the last packet.
+//! - **A client's lease** counts from something that no late packet can show. Each pong says what
+//!   the server's clock was, and each ping says it again, as the newest pong told it. So a ping
+//!   shows that its client was alive at that time of the server's own clock or later, however long
+//!   it was under way and however often it comes. A client asks at least every [`prove_every`],
+//!   whatever else is heard. Who dies is known to have been alive up to two pings before, so a
+//!   lease may be over by that much sooner than a lease after the last packet.
+//! - **A server is alive** to its client by what was not there before: pongs newer than all
+//!   others, answers of calls under way, packets of them that were missing. What acknowledges a
+//!   request is none of that, for the request may be executed for long.
+//! - **A client is suspected** by its server by the last packet that is not known to be old. That
+//!   has no effect but to be told.
 
 use core::net::SocketAddrV4;
 

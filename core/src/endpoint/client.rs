@@ -42,9 +42,6 @@ impl Endpoint<'_> {
             self.counters.malformed += 1;
             return;
         };
-        if self.client_slots[index].is_about(&header) {
-            self.client_sessions[session_index].last_heard = now;
-        }
         self.odd_response(now, io, index, &header, packet.payload());
     }
 
@@ -57,11 +54,12 @@ impl Endpoint<'_> {
         payload: &[u8],
     ) {
         let slot = &self.client_slots[index];
-        if !slot.is_about(header) {
+        if slot.request != header.request || slot.state == CallState::Free {
             self.stale_response(io, index >> self.slot_shift, header);
         } else if header.message as usize != payload.len() {
             self.part_of_response(now, io, index, header, payload);
         } else if slot.state == CallState::Sent {
+            self.client_sessions[index >> self.slot_shift].last_heard = now;
             let call = self.end_call(io, index);
             if header.flags.contains(Flags::DECLINED) {
                 self.give_up(now, index, false);
@@ -137,6 +135,7 @@ impl Endpoint<'_> {
         }
         slot.backoff = 0;
         let session = &mut self.client_sessions[index >> self.slot_shift];
+        session.last_heard = now;
         slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
@@ -402,7 +401,8 @@ impl Endpoint<'_> {
         };
         let slots = self.client_sessions[session_index].slots;
         let index = self.slot_index(session_index, header.slot, slots)?;
-        if !self.client_slots[index].is_about(header) {
+        let slot = &self.client_slots[index];
+        if slot.request != header.request || slot.state == CallState::Free {
             self.counters.stale += 1;
             return None;
         }

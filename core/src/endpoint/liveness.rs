@@ -58,11 +58,11 @@ impl Endpoint<'_> {
             self.ask(now, io, index, Kind::Bye);
             now + HELLO_AGAIN_AFTER
         } else {
-            if now.since(session.ponged) >= self.config.lease {
+            let silence = now.since(session.last_heard);
+            if silence >= self.config.lease {
                 self.counters.leases_expired += 1;
                 return self.close_client(now, io, index, Closed::LeaseExpired);
             }
-            let silence = now.since(session.last_heard);
             let id = SessionId { index: index as u32, generation: session.generation };
             // Whoever was not asked is not silent: it is we who have not polled for a while.
             let asked = session.last_asked > session.last_heard;
@@ -75,7 +75,8 @@ impl Endpoint<'_> {
                 io.tell(now, Side::Client, id, SessionEvent::Recovered);
             }
             self.watch_untimed(now, index);
-            self.keep_alive(now, io, index)
+            let over = self.client_sessions[index].last_heard + self.config.lease;
+            self.keep_alive(now, io, index).min(over)
         };
         self.client_sessions[index].due = due;
         self.wheel.arm(self.client_session_timer_id(index), due);

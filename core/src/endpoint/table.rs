@@ -16,7 +16,6 @@ use super::window::Reordering;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
-use crate::wire::packet::Header;
 use crate::wire::template::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
@@ -160,8 +159,7 @@ pub struct ClientSession {
     /// server has confirmed that it is over.
     pub(super) held: u64,
     pub(super) last_asked: Instant,
-    /// When a pong came last that is newer than all before: what its lease of the server counts
-    /// from.
+    /// When a pong came last that is newer than all before.
     pub(super) ponged: Instant,
     /// The longest that it goes without a ping, however much else is heard.
     pub(super) prove_every: Duration,
@@ -309,12 +307,6 @@ impl ClientSlot {
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,
     };
-
-    /// Whether a packet of an answer is about the slot's call, which is under way.
-    #[inline]
-    pub(super) fn is_about(&self, header: &Header) -> bool {
-        self.request == header.request && self.state != CallState::Free
-    }
 
     /// Room for the answer's body beyond one packet: where and how many bytes.
     #[inline(always)]

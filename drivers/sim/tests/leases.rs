@@ -93,6 +93,12 @@ fn the_packets_of_a_dead_server_keep_no_call_waiting() {
         let work = Work { delay_us: 600_000_000, ..Work::default() };
         world.peer(1).plan(Plan { to: 0, work, ..Plan::default() });
         run(&mut world, MS(300));
+        // And it is in the middle of an answer.
+        let answer_bytes = 4_000_000;
+        let work = Work { answer_bytes, ..Work::default() };
+        let id = world.peer(1).plan(Plan { to: 0, work, room: answer_bytes, ..Plan::default() });
+        run(&mut world, Duration::from_micros(100));
+        assert_eq!(world.oracle.borrow().end_of(id), None, "under way");
         let died = world.cluster.network().now();
         drop(world.cluster.crash(0));
         haunt(&mut world, 0);
