@@ -45,15 +45,15 @@ impl Random {
 /// One operation in so many is verified while it is being timed.
 pub const VERIFY_ONE_IN: u64 = 64;
 
-/// What lies between two words of a pattern: odd and without a plan, so that words of one row are all
-/// different. (2^64 divided by the golden ratio.)
+/// What lies between two words of a pattern: odd, so that the words of one row are all different.
+/// (2^64 divided by the golden ratio.)
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
 
-/// Word `index` of the pattern whose name was mixed to `base`. A row of them is a row of sums, which
-/// compilers make several of at a time: some operations are verified while others are timed.
+/// Word `index` of the pattern whose name was mixed to `base`. A row of them is a row of sums, of
+/// which compilers make several at a time: some operations are verified while others are timed.
 fn word(base: u64, index: usize) -> [u8; WORD] {
     base.wrapping_add((index as u64).wrapping_mul(STEP)).to_le_bytes()
 }
