@@ -83,7 +83,7 @@ mod tests {
         let session = SessionId { index: 3, generation: 1 << 20 };
         for (step, generations) in [(1u64, 1u64), (1, 64), (64, 4), (1 << 24, 1)] {
             let names =
-                (0..256).flat_map(|at| (0..generations).map(move |of| at * step | of << 24));
+                (0..256).flat_map(|at| (0..generations).map(move |of| (at * step) | (of << 24)));
             let names: HashSet<u64> = names.collect();
             let places: HashSet<u64> = names
                 .iter()
