@@ -138,8 +138,8 @@ pub trait Memory {
         None
     }
 
-    /// `len` bytes to be written by whoever has the memory alone; none where others may look or write
-    /// too. What lies there is not to be lent: a device would see it change.
+    /// `len` bytes to be written by whoever has the memory alone; none where others may look or
+    /// write too. What lies there is not to be lent: a device would see it change.
     #[inline(always)]
     fn alone(&mut self, offset: u64, len: u64) -> Option<&mut [u8]> {
         let _ = (offset, len);

@@ -32,7 +32,7 @@ impl StagedRun {
         self.find(offset, bytes).is_some()
     }
 
-    /// Where `bytes` bytes from `offset` of the staged write on are, if all of them are of this run.
+    /// Where `bytes` bytes from `offset` of the staged write on are, if all of them are here.
     #[inline(always)]
     fn find(&self, offset: u64, bytes: u64) -> Option<u64> {
         let skipped = offset.checked_sub(self.offset)?;
