@@ -13,6 +13,7 @@ mod direct;
 mod failure;
 mod kept;
 mod memory_node;
+mod one_step;
 mod places;
 mod statistics;
 mod steps;
