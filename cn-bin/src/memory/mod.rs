@@ -32,7 +32,7 @@ use crate::call::{CallOptions, Finished};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::statistics::{Makes, Operation};
-pub(crate) use request::{Making, Request, StepBytes};
+pub(crate) use request::{Making, Request};
 
 /// Most bytes that one message carries: longer reads and writes travel as several.
 pub const MESSAGE_BODY_BYTES_MAX: usize = 8 << 20;
@@ -130,14 +130,14 @@ impl<'n, D> Memory<'n, D> {
 }
 
 impl<'n, D: Device + Wait> Memory<'n, D> {
+    #[inline(always)]
     fn run(
         &self,
         request: &Request,
         body: &[u8],
         sink: &mut [u8],
     ) -> Result<Finished<'n>, OperationError> {
-        let mut steps = request::StepBytes::default();
-        let spec = request.spec(self.options, &mut steps);
+        let spec = request.spec(self.options);
         let finished = self.node.block(&spec, &[Arg::Inline(body)], sink);
         finished.map_err(|error| request.failed(error))?.checked()
     }

@@ -97,11 +97,14 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// What the memory node says against it.
+    #[inline]
     pub fn checked(self) -> Result<Self, OperationError> {
+        if self.reply.status == Status::OK { Ok(self) } else { Err(self.refused()) }
+    }
+
+    #[cold]
+    fn refused(self) -> OperationError {
         let status = self.reply.status;
-        if status == Status::OK {
-            return Ok(self);
-        }
         let details = parse_failure(&self.reply.parameters).map_or([0; 2], |(_, details)| details);
         let cause = match status {
             // Steps of this library are well-formed, so it is the reference that is not: no memory
@@ -111,13 +114,14 @@ impl<'n> Finished<'n> {
                 MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory)
             }
         };
-        Err(self.error(cause))
+        self.error(cause)
     }
 
     /// The region that the operation made.
     ///
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
+    #[inline]
     pub fn region(self) -> Result<Region, OperationError> {
         let finished = self.checked()?;
         let names = finished.reply.parameters.as_chunks::<8>().0;
@@ -134,6 +138,7 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
+    #[inline]
     pub fn reference(self) -> Result<Ref, OperationError> {
         let finished = self.checked()?;
         let reference = finished.reply.refs().last();
@@ -144,6 +149,7 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if there are fewer.
+    #[inline]
     pub fn whole_body(self) -> Result<(), OperationError> {
         self.bytes_read().map(drop)
     }
@@ -152,6 +158,7 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// As [`Finished::whole_body`].
+    #[inline]
     pub fn bytes_read(self) -> Result<Option<crate::Buffer<'n>>, OperationError> {
         let finished = self.checked()?;
         if finished.reply.body_bytes as u64 != finished.length {
