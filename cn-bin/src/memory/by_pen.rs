@@ -82,7 +82,7 @@ impl<D: Device + Wait> Memory<'_, D> {
         };
         let made = self
             .write(region, 0, bytes)
-            .and_then(|()| self.run(&Request::refer_and_free(region), &[], &mut [])?.reference());
+            .and_then(|()| self.run_ref(&Request::refer_and_free(region), &[]));
         if made.is_err() {
             self.let_go(region);
         }
@@ -108,7 +108,7 @@ impl<D: Device + Wait> Memory<'_, D> {
         };
         let mut taken = self.read(mapped, 0, out);
         if !is_short && taken.is_ok() {
-            taken = self.run(&Request::end_mapped(reference, mapped), &[], &mut []).map(drop);
+            taken = self.run_bare(&Request::end_mapped(reference, mapped), &[]);
         }
         if is_short || taken.is_err() {
             self.let_go(mapped);

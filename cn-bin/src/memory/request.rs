@@ -210,7 +210,8 @@ impl Request {
         self.error(Cause::Call(error))
     }
 
-    fn error(&self, cause: Cause) -> OperationError {
+    #[cold]
+    pub(crate) fn error(&self, cause: Cause) -> OperationError {
         let Self { operation, offset, length, .. } = *self;
         OperationError { operation, offset, length, cause }
     }
