@@ -14,7 +14,7 @@
 //! | 128..136 | CRC32C of the bytes before, in the low half |
 //! | 1024..1032 | the host that an operator says is gone; not under the checksum |
 //!
-//! The rest of the page is zeros. All parts of a pool are in a table in ARCHITECTURE.md.
+//! The rest of the page is zeros. All parts of a pool are in a table in docs/pools.md.
 
 use std::fmt;
 
