@@ -2,7 +2,7 @@
 //! node of one thread over a wire in memory, the payload check on. Operations block, one at a time,
 //! as in a program that waits for each.
 //!
-//! `memory_cost OPERATION --calls N` prints one line: `operation=O calls=N seconds=S ns_each=T`.
+//! `memory_cost --operation O --calls N` prints one line: `operation=O calls=N seconds=S ns_each=T`.
 //! Operations: `create_ref` (with the `drop_ref` that ends it), `map_ref` (with `free`), `read` and
 //! `write` of 64 bytes, `call`, which the memory node refuses: what the way there and back costs
 //! alone.
@@ -156,22 +156,22 @@ fn run(operation: &str, memory: Memory<'_, Wire>, node: &Node<Wire>, calls: u64)
     }
 }
 
+/// What follows `name` on the command line.
+fn flag(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| arg != name).nth(1)
+}
+
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let operation = args.first().map_or("create_ref", String::as_str);
-    let calls =
-        match args.iter().skip_while(|arg| *arg != "--calls").nth(1).map(|text| text.parse()) {
-            None => 1_000_000,
-            Some(Ok(calls)) => calls,
-            Some(Err(_)) => {
-                eprintln!("--calls: a number is wanted");
-                std::process::exit(2)
-            }
-        };
+    let operation = flag("--operation").unwrap_or_else(|| "create_ref".to_owned());
+    let calls = flag("--calls").map_or(Ok(1_000_000), |text| text.parse());
+    let Ok(calls) = calls else {
+        eprintln!("--calls: a number is wanted");
+        std::process::exit(2)
+    };
     let node = node();
     let peer = node.connect(SERVER).expect("a session");
     let start = std::time::Instant::now();
-    run(operation, node.memory(peer), &node, calls);
+    run(&operation, node.memory(peer), &node, calls);
     let seconds = start.elapsed().as_secs_f64();
     let ns_each = seconds * 1e9 / calls as f64;
     println!("operation={operation} calls={calls} seconds={seconds:.6} ns_each={ns_each:.1}");

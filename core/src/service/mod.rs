@@ -14,6 +14,8 @@ mod failure;
 mod kept;
 mod memory_node;
 mod one_step;
+#[cfg(test)]
+mod one_step_tests;
 mod places;
 mod statistics;
 mod steps;
