@@ -2,7 +2,8 @@
 //! node of one thread over a wire in memory, the payload check on. Operations block, one at a time,
 //! as in a program that waits for each.
 //!
-//! `memory_cost --operation O --calls N` prints one line: `operation=O calls=N seconds=S ns_each=T`.
+//! `memory_cost --operation O --calls N` prints one line:
+//! `operation=O calls=N seconds=S ns_each=T`.
 //! Operations: `create_ref` (with the `drop_ref` that ends it), `map_ref` (with `free`), `read` and
 //! `write` of 64 bytes, `call`, which the memory node refuses: what the way there and back costs
 //! alone.
