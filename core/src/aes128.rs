@@ -1,5 +1,6 @@
-//! AES-128 on one block, for the tags of packets: by the processor's instructions on x86-64, where
-//! servers have them since 2010; elsewhere by the crate `aes`.
+//! AES-128 on one block, and multiplication in GF(2^64), for the tags of packets: by the processor's
+//! instructions on x86-64, where servers have them since 2010; elsewhere by the crate `aes` and bit
+//! by bit.
 //!
 //! The crate could do both, but finds out at run time what the processor can, so its code cannot be
 //! part of ours: around each block of ten instructions were seventy of calls and of words on their
@@ -21,9 +22,21 @@ pub(crate) struct Aes128 {
     portable: Aes128Enc,
 }
 
-/// A block that the next one is mixed with, and the key's first round with it.
+/// What masks a session's usual tags are made of: a block that the next one is mixed with, and the
+/// key's first round with it; and what the tagged words are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Begun(u128);
+#[repr(C, align(16))]
+pub(crate) struct Pad {
+    begun: u128,
+    factor: u64,
+    /// What x^64 is in the field, beside the factor for one load of both.
+    modulus: u64,
+}
+
+/// x^64 = x^4 + x^3 + x + 1: that with x^64 is irreducible.
+const MODULUS: u64 = 0b11011;
+/// Bits of a word that may be multiplied: then the product is reduced in one step.
+pub(crate) const WORD_BITS: u32 = 60;
 
 impl Aes128 {
     pub(crate) fn new(key: &[u8; 16]) -> Self {
@@ -65,27 +78,49 @@ impl Aes128 {
         u128::from_ne_bytes(bytes.into())
     }
 
-    /// Begins a block that will be `state` mixed with what follows.
-    pub(crate) fn begin(&self, state: u128) -> Begun {
-        Begun(state ^ self.first)
+    /// A pad whose masks are `state` mixed with what follows, encrypted.
+    pub(crate) fn pad(&self, state: u128, factor: u64) -> Pad {
+        Pad { begun: state ^ self.first, factor, modulus: MODULUS }
     }
 
-    /// The first half of the block that was begun with a state, mixed with `low` and `high`,
-    /// encrypted.
+    /// The two masks of `low` and `high`: the halves of a block.
     #[inline(always)]
-    pub(crate) fn finish(&self, begun: &Begun, low: u64, high: u64) -> u64 {
+    pub(crate) fn masks(&self, pad: &Pad, low: u64, high: u64) -> (u64, u64) {
         #[cfg(target_arch = "x86_64")]
         if self.has_instructions {
-            return hardware::finish(&self.rounds, &begun.0, low, high);
+            return hardware::masks(&self.rounds, pad, low, high);
         }
-        let mixed = begun.0 ^ self.first ^ (u128::from(low) | u128::from(high) << 64).to_le();
-        self.encrypt_portably(mixed) as u64
+        let mixed = pad.begun ^ self.first ^ (u128::from(low) | u128::from(high) << 64).to_le();
+        let block = self.encrypt_portably(mixed).to_le();
+        (block as u64, (block >> 64) as u64)
     }
+
+    /// `word`, which has at most [`WORD_BITS`] bits, times the pad's factor in GF(2^64).
+    #[inline(always)]
+    pub(crate) fn product(&self, pad: &Pad, word: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_instructions {
+            return hardware::product(pad, word);
+        }
+        product_portably(pad.factor, word)
+    }
+}
+
+/// Bit by bit; as many steps whatever they are.
+#[inline(never)]
+fn product_portably(mut factor: u64, word: u64) -> u64 {
+    let mut product = 0;
+    for bit in 0..u64::BITS {
+        product ^= factor & (word >> bit & 1).wrapping_neg();
+        factor = factor << 1 ^ MODULUS & (factor >> 63).wrapping_neg();
+    }
+    product
 }
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod hardware {
+    use super::Pad;
     use core::arch::asm;
     use core::arch::x86_64::{
         __cpuid, __m128i, _mm_aeskeygenassist_si128, _mm_shuffle_epi32, _mm_slli_si128,
@@ -94,9 +129,10 @@ mod hardware {
 
     /// The round keys of a key; `None` if the processor does not have the instructions.
     pub(super) fn expand(key: u128) -> Option<[u128; 11]> {
-        // Leaf 1 exists on every x86-64 processor. ECX bit 25 is AES, bit 19 SSE4.1.
-        let has = __cpuid(1).ecx;
-        if has & (1 << 25) == 0 || has & (1 << 19) == 0 {
+        // Leaf 1 exists on every x86-64 processor. ECX bit 25 is AES, bit 19 SSE4.1, bit 1
+        // PCLMULQDQ.
+        const NEEDED: u32 = 1 << 25 | 1 << 19 | 1 << 1;
+        if __cpuid(1).ecx & NEEDED != NEEDED {
             return None;
         }
         // SAFETY: the processor has just said that it can.
@@ -160,16 +196,16 @@ mod hardware {
         word(state)
     }
 
-    /// See [`super::Aes128::finish`].
+    /// See [`super::Aes128::masks`].
     #[inline(always)]
-    pub(super) fn finish(rounds: &[u128; 11], begun: &u128, low: u64, high: u64) -> u64 {
-        let tag: u64;
-        // SAFETY: as above; the block that was begun is aligned too.
+    pub(super) fn masks(rounds: &[u128; 11], pad: &Pad, low: u64, high: u64) -> (u64, u64) {
+        let (first, second);
+        // SAFETY: as above; the pad is aligned too.
         unsafe {
             asm!(
                 "movq {state}, {low}",
                 "pinsrq {state}, {high}, 1",
-                "pxor {state}, [{begun}]",
+                "pxor {state}, [{pad}]",
                 "aesenc {state}, [{keys} + 16]",
                 "aesenc {state}, [{keys} + 32]",
                 "aesenc {state}, [{keys} + 48]",
@@ -181,15 +217,41 @@ mod hardware {
                 "aesenc {state}, [{keys} + 144]",
                 "aesenclast {state}, [{keys} + 160]",
                 "movq {low}, {state}",
+                "pextrq {high}, {state}, 1",
                 state = out(xmm_reg) _,
-                low = inout(reg) low => tag,
-                high = in(reg) high,
-                begun = in(reg) begun,
+                low = inout(reg) low => first,
+                high = inout(reg) high => second,
+                pad = in(reg) pad,
                 keys = in(reg) rounds.as_ptr(),
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
-        tag
+        (first, second)
+    }
+
+    /// See [`super::Aes128::product`]: multiplied without carries, then what lies above 64 bits
+    /// times what x^64 is.
+    #[inline(always)]
+    pub(super) fn product(pad: &Pad, word: u64) -> u64 {
+        let product: u64;
+        // SAFETY: whoever has round keys, which callers have looked at, has the instructions; only
+        // the pad is read, and its second half is aligned as these instructions want.
+        unsafe {
+            asm!(
+                "movq {wide}, {word}",
+                "pclmulqdq {wide}, [{pad} + 16], 0",
+                "movdqa {above}, {wide}",
+                "pclmulqdq {above}, [{pad} + 16], 0x11",
+                "pxor {wide}, {above}",
+                "movq {word}, {wide}",
+                wide = out(xmm_reg) _,
+                above = out(xmm_reg) _,
+                word = inout(reg) word => product,
+                pad = in(reg) pad,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        product
     }
 }
 
@@ -218,10 +280,43 @@ mod tests {
         ) {
             let (fast, slow) = (Aes128::new(&key), Aes128::portable(&key));
             prop_assert_eq!(fast.encrypt(block), slow.encrypt(block));
-            let finish = |cipher: &Aes128| cipher.finish(&cipher.begin(state), halves.0, halves.1);
             let mixed = state ^ (u128::from(halves.0) | u128::from(halves.1) << 64).to_le();
-            prop_assert_eq!(finish(&fast), slow.encrypt(mixed) as u64);
-            prop_assert_eq!(finish(&slow), slow.encrypt(mixed) as u64);
+            let block = slow.encrypt(mixed).to_le();
+            let word = halves.0 >> (u64::BITS - WORD_BITS);
+            for cipher in [&fast, &slow] {
+                let pad = cipher.pad(state, halves.1);
+                let wanted = (block as u64, (block >> 64) as u64);
+                prop_assert_eq!(cipher.masks(&pad, halves.0, halves.1), wanted);
+                prop_assert_eq!(cipher.product(&pad, word), product_portably(halves.1, word));
+            }
         }
+
+        /// What makes it a field: no product of two that are not zero is, and sums stay sums.
+        #[test]
+        fn products_are_those_of_a_field(a in 1u64.., b in 1u64.., c in any::<u64>()) {
+            prop_assert_ne!(product_portably(a, b), 0);
+            prop_assert_eq!(product_portably(a, b), product_portably(b, a));
+            let sum = product_portably(a, b) ^ product_portably(a, c);
+            prop_assert_eq!(product_portably(a, b ^ c), sum);
+            prop_assert_eq!(product_portably(a, 1), a);
+            let cubed = product_portably(product_portably(a, b), c);
+            prop_assert_eq!(product_portably(a, product_portably(b, c)), cubed);
+        }
+    }
+
+    /// The polynomial is irreducible: x^(2^64) is x, and x^(2^32) is not (64 has no other prime
+    /// factor than two).
+    #[test]
+    fn the_modulus_makes_a_field() {
+        let squared = |times: u32| (0..times).fold(2, |x, _| product_portably(x, x));
+        assert_eq!(squared(64), 2);
+        let half = squared(32);
+        assert_ne!(half, 2);
+        // Rabin's test: x^(2^32) - x has an inverse, so nothing in common with the polynomial.
+        let inverse = (1..64).fold((half ^ 2, 1), |(power, product), _| {
+            let power = product_portably(power, power);
+            (power, product_portably(product, power))
+        });
+        assert_eq!(product_portably(half ^ 2, inverse.1), 1);
     }
 }

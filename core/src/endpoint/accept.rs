@@ -9,6 +9,7 @@ use super::congestion::{Arriving, Control};
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::straight::{straight, template};
 use super::table::{ServerSession, ServerSlot};
+use super::tag::Usual;
 use super::transmit::Io;
 use super::window::Reordering;
 use crate::device::Tx;
@@ -159,10 +160,10 @@ impl Endpoint<'_> {
         let template = template(Kind::Response, remote, features);
         let straight = straight(Kind::Request, server, features, peer);
         let place = self.client_sessions.len() + index;
-        let begin = (straight.first_part(), template.first_part());
+        let usual = Usual { requests: straight.first_part(), answers: template.first_part() };
         let keyed = self.keys.as_mut().map(|keys| {
             let secret = keys.secret(&parties);
-            (keys.guard(secret, Side::Server, place, begin), secret)
+            (keys.guard(secret, Side::Server, place, usual), secret)
         });
         self.server_sessions[index] = ServerSession {
             open: true,

@@ -23,7 +23,7 @@ use siphasher::sip::SipHasher24;
 
 use super::cipher::CipherRoom;
 use super::host::{SessionId, Side};
-use super::tag::{Binding, TagKeys};
+use super::tag::{Binding, TagKeys, Usual};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
 use crate::wire::packet::{Flags, Packet};
@@ -136,7 +136,7 @@ impl<'m> Keys<'m> {
         let handshake = cmac(&key.0, &[b"dmrpc handshakes"]);
         let tags = TagKeys::new(
             &cmac(&key.0, &[b"dmrpc packets"]),
-            &cmac(&key.0, &[b"dmrpc whole messages"]),
+            &cmac(&key.0, &[b"dmrpc usual packets"]),
         );
         let outside = tags.bind([0; 16]);
         Self { ciphers, handshake, tags, outside }
@@ -153,21 +153,19 @@ impl<'m> Keys<'m> {
     }
 
     /// What guards a session with these secret bytes, of which this end is `side`: the cipher at
-    /// `place` where the endpoint encrypts, else tags; the usual packets begin in these ways.
+    /// `place` where the endpoint encrypts, else tags; its usual packets begin so.
     pub(super) fn guard(
         &mut self,
         secret: [u8; 16],
         side: Side,
         place: usize,
-        (incoming, outgoing): (u128, u128),
+        usual: Usual,
     ) -> Guard {
         if let Some(ciphers) = &mut self.ciphers {
             ciphers.sessions.begin(place, secret, side);
             return Guard::Cipher(place as u32);
         }
-        let mut binding = self.tags.bind(secret);
-        self.tags.expect(&mut binding, incoming, outgoing);
-        Guard::Tags(binding)
+        Guard::Tags(self.tags.bind_usual(secret, usual))
     }
 
     /// What a hello shows.

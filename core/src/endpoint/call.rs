@@ -341,8 +341,9 @@ fn leave<T: Tx>(
     let outgoing = &mut slot.outgoing;
     let whole = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
     let peer = address_of(session.straight.peer);
-    let line = Line { crc, keys, guard: &session.guard, peer, template: &session.template };
-    if !send_whole(tx, &line, (slot.request, number.into()), whole, outgoing) {
+    let (guard, template) = (&session.guard, &session.template);
+    let line = Line { crc, keys, guard, peer, template, mask: None };
+    if !send_whole::<false, T>(tx, &line, (slot.request, number.into()), whole, outgoing) {
         return false;
     }
     tx.flush();

@@ -106,29 +106,30 @@ pub(super) enum Fault {
 
 /// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
 /// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
+/// Returns the mask of the tag of a request's answer, if that has one.
 // The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
-fn verify(
+fn verify<const ANSWER: bool>(
     crc: &Crc32c,
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
     slot: u64,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     if bytes[2] == CHECKED {
         // Nothing covers a tag in a session without: it must be zero.
         let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
-        return if sound { Ok(()) } else { Err(Fault::Checksum) };
+        return if sound { Ok(0) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked(*crc, keys, guard, bytes);
+        return verify_unchecked::<ANSWER>(*crc, keys, guard, bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
-    if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
+    has_tag::<ANSWER>(keys, guard, bytes, whole).ok_or(Fault::Tag)
 }
 
 /// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
@@ -168,48 +169,39 @@ pub(super) fn has_tag_of_part(
     u64_at(bytes, TAG_AT) == 0
 }
 
-/// Whether a whole message has its tag.
+/// Whether a whole message has its tag: then, of a request, the mask of the answer's.
 #[inline(always)]
-fn has_tag(
+fn has_tag<const ANSWER: bool>(
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     whole: tag::Whole,
-) -> bool {
-    match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => {
-            keys.tags.is_tagged_whole(binding, bytes, whole)
-        }
-        _ => false,
+) -> Option<u64> {
+    let (Some(Guard::Tags(binding)), Some(keys)) = (guard, keys) else { return None };
+    if ANSWER {
+        keys.tags.is_tagged_answer(binding, bytes, whole).then_some(0)
+    } else {
+        keys.tags.is_tagged_request(binding, bytes, whole)
     }
 }
 
-/// The same, by the header's own fields, which fit what has come.
+/// [`verify`] where the checksum leaves the payload out: by the header's own fields, which fit what
+/// has come.
 #[inline(never)]
-fn has_tag_unchecked(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    bytes: &[u8; HEADER_BYTES],
-) -> bool {
-    let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
-    has_tag(keys, guard, bytes, whole)
-}
-
-/// [`verify`] where the checksum leaves the payload out.
-#[inline(never)]
-fn verify_unchecked(
+fn verify_unchecked<const ANSWER: bool>(
     crc: Crc32c,
     keys: &Option<Keys<'_>>,
     guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     if crc.header(bytes) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
-        return if has_tag_unchecked(keys, guard, bytes) { Ok(()) } else { Err(Fault::Tag) };
+        let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
+        return has_tag::<ANSWER>(keys, guard, bytes, whole).ok_or(Fault::Tag);
     }
-    if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
+    if u64_at(bytes, TAG_AT) == 0 { Ok(0) } else { Err(Fault::Checksum) }
 }
 
 impl Endpoint<'_> {
@@ -250,12 +242,16 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
-        if !OPENED
-            && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
-        {
-            self.faulty(fault);
-            return true;
+        let mut mask = 0;
+        if !OPENED {
+            let by = (&self.crc, &self.keys, &session.guard);
+            match verify::<false>(by.0, by.1, by.2, bytes, payload, number) {
+                Ok(of_answer) => mask = of_answer,
+                Err(fault) => {
+                    self.faulty(fault);
+                    return true;
+                }
+            }
         }
         session.last_heard = now;
         slot.request = request;
@@ -277,9 +273,10 @@ impl Endpoint<'_> {
                     guard: &session.guard,
                     peer,
                     template: &session.template,
+                    mask: Some(mask),
                 };
                 let id = (request, number as usize);
-                if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+                if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
                     self.counters.packets_sent += 1;
                 } else {
                     self.enqueue_server(index);
@@ -315,7 +312,7 @@ impl Endpoint<'_> {
         }
         if !OPENED
             && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+                verify::<false>(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -332,11 +329,12 @@ impl Endpoint<'_> {
             guard: &session.guard,
             peer,
             template: &session.template,
+            mask: None,
         };
         let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
         let id = (request, number as usize);
         // Without room in the device it is as if the repetition had been lost.
-        if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+        if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
             self.counters.packets_resent += 1;
             self.counters.packets_sent += 1;
         }
@@ -375,7 +373,7 @@ impl Endpoint<'_> {
         }
         if !OPENED
             && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+                verify::<true>(&self.crc, &self.keys, &session.guard, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
