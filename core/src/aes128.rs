@@ -38,6 +38,11 @@ const MODULUS: u64 = 0b11011;
 /// Bits of a word that may be multiplied: then the product is reduced in one step.
 pub(crate) const WORD_BITS: u32 = 60;
 
+impl Pad {
+    /// Of no session.
+    pub(crate) const NONE: Self = Self { begun: 0, factor: 0, modulus: MODULUS };
+}
+
 impl Aes128 {
     pub(crate) fn new(key: &[u8; 16]) -> Self {
         let portable = Aes128Enc::new(key.into());
@@ -83,26 +88,43 @@ impl Aes128 {
         Pad { begun: state ^ self.first, factor, modulus: MODULUS }
     }
 
-    /// The two masks of `low` and `high`: the halves of a block.
+    /// The two masks of `low` and `high`, the halves of a block; the first is mixed with `word`,
+    /// which has at most [`WORD_BITS`] bits, times the pad's factor in GF(2^64).
     #[inline(always)]
-    pub(crate) fn masks(&self, pad: &Pad, low: u64, high: u64) -> (u64, u64) {
+    pub(crate) fn code_first(&self, pad: &Pad, low: u64, high: u64, word: u64) -> (u64, u64) {
         #[cfg(target_arch = "x86_64")]
         if self.has_instructions {
-            return hardware::masks(&self.rounds, pad, low, high);
+            return hardware::code_first(&self.rounds, pad, low, high, word);
         }
+        let (first, second) = self.masks_portably(pad, low, high);
+        (first ^ product_portably(pad.factor, word), second)
+    }
+
+    /// The second of these masks, mixed so.
+    #[inline(always)]
+    pub(crate) fn code_second(&self, pad: &Pad, low: u64, high: u64, word: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_instructions {
+            return hardware::code_second(&self.rounds, pad, low, high, word);
+        }
+        self.masks_portably(pad, low, high).1 ^ product_portably(pad.factor, word)
+    }
+
+    /// `mask` mixed so.
+    #[inline(always)]
+    pub(crate) fn code_under(&self, pad: &Pad, mask: u64, word: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_instructions {
+            return hardware::code_under(pad, mask, word);
+        }
+        mask ^ product_portably(pad.factor, word)
+    }
+
+    #[inline(never)]
+    fn masks_portably(&self, pad: &Pad, low: u64, high: u64) -> (u64, u64) {
         let mixed = pad.begun ^ self.first ^ (u128::from(low) | u128::from(high) << 64).to_le();
         let block = self.encrypt_portably(mixed).to_le();
         (block as u64, (block >> 64) as u64)
-    }
-
-    /// `word`, which has at most [`WORD_BITS`] bits, times the pad's factor in GF(2^64).
-    #[inline(always)]
-    pub(crate) fn product(&self, pad: &Pad, word: u64) -> u64 {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_instructions {
-            return hardware::product(pad, word);
-        }
-        product_portably(pad.factor, word)
     }
 }
 
@@ -196,31 +218,67 @@ mod hardware {
         word(state)
     }
 
-    /// See [`super::Aes128::masks`].
+    /// Encrypts what is in `state`, mixed with a pad's beginning, into `state`.
+    macro_rules! masks {
+        () => {
+            concat!(
+                "pxor {state}, [{pad}]\n",
+                "aesenc {state}, [{keys} + 16]\n",
+                "aesenc {state}, [{keys} + 32]\n",
+                "aesenc {state}, [{keys} + 48]\n",
+                "aesenc {state}, [{keys} + 64]\n",
+                "aesenc {state}, [{keys} + 80]\n",
+                "aesenc {state}, [{keys} + 96]\n",
+                "aesenc {state}, [{keys} + 112]\n",
+                "aesenc {state}, [{keys} + 128]\n",
+                "aesenc {state}, [{keys} + 144]\n",
+                "aesenclast {state}, [{keys} + 160]",
+            )
+        };
+    }
+
+    /// Multiplies what is in `wide` by a pad's factor without carries, and leaves in `wide` and
+    /// `above` what mixed is the product in the field: what lies above 64 bits is taken times what
+    /// x^64 is.
+    macro_rules! product {
+        () => {
+            concat!(
+                "pclmulqdq {wide}, [{pad} + 16], 0\n",
+                "movdqa {above}, {wide}\n",
+                "pclmulqdq {above}, [{pad} + 16], 0x11",
+            )
+        };
+    }
+
+    /// See [`super::Aes128::code_first`].
     #[inline(always)]
-    pub(super) fn masks(rounds: &[u128; 11], pad: &Pad, low: u64, high: u64) -> (u64, u64) {
+    pub(super) fn code_first(
+        rounds: &[u128; 11],
+        pad: &Pad,
+        low: u64,
+        high: u64,
+        word: u64,
+    ) -> (u64, u64) {
         let (first, second);
-        // SAFETY: as above; the pad is aligned too.
+        // SAFETY: whoever has round keys, which callers have looked at, has the instructions; only
+        // keys and pad are read, and both are aligned as these instructions want.
         unsafe {
             asm!(
                 "movq {state}, {low}",
                 "pinsrq {state}, {high}, 1",
-                "pxor {state}, [{pad}]",
-                "aesenc {state}, [{keys} + 16]",
-                "aesenc {state}, [{keys} + 32]",
-                "aesenc {state}, [{keys} + 48]",
-                "aesenc {state}, [{keys} + 64]",
-                "aesenc {state}, [{keys} + 80]",
-                "aesenc {state}, [{keys} + 96]",
-                "aesenc {state}, [{keys} + 112]",
-                "aesenc {state}, [{keys} + 128]",
-                "aesenc {state}, [{keys} + 144]",
-                "aesenclast {state}, [{keys} + 160]",
-                "movq {low}, {state}",
+                "movq {wide}, {word}",
+                masks!(),
+                product!(),
                 "pextrq {high}, {state}, 1",
+                "pxor {wide}, {state}",
+                "pxor {wide}, {above}",
+                "movq {low}, {wide}",
                 state = out(xmm_reg) _,
+                wide = out(xmm_reg) _,
+                above = out(xmm_reg) _,
                 low = inout(reg) low => first,
                 high = inout(reg) high => second,
+                word = in(reg) word,
                 pad = in(reg) pad,
                 keys = in(reg) rounds.as_ptr(),
                 options(pure, readonly, nostack, preserves_flags),
@@ -229,19 +287,51 @@ mod hardware {
         (first, second)
     }
 
-    /// See [`super::Aes128::product`]: multiplied without carries, then what lies above 64 bits
-    /// times what x^64 is.
+    /// See [`super::Aes128::code_second`].
     #[inline(always)]
-    pub(super) fn product(pad: &Pad, word: u64) -> u64 {
+    pub(super) fn code_second(
+        rounds: &[u128; 11],
+        pad: &Pad,
+        low: u64,
+        high: u64,
+        word: u64,
+    ) -> u64 {
+        let code;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "movq {state}, {low}",
+                "pinsrq {state}, {high}, 1",
+                "movq {wide}, {word}",
+                masks!(),
+                product!(),
+                "punpckhqdq {state}, {state}",
+                "pxor {wide}, {above}",
+                "pxor {wide}, {state}",
+                "movq {low}, {wide}",
+                state = out(xmm_reg) _,
+                wide = out(xmm_reg) _,
+                above = out(xmm_reg) _,
+                low = inout(reg) low => code,
+                high = in(reg) high,
+                word = in(reg) word,
+                pad = in(reg) pad,
+                keys = in(reg) rounds.as_ptr(),
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        code
+    }
+
+    /// See [`super::Aes128::code_under`].
+    #[inline(always)]
+    pub(super) fn code_under(pad: &Pad, mask: u64, word: u64) -> u64 {
         let product: u64;
-        // SAFETY: whoever has round keys, which callers have looked at, has the instructions; only
-        // the pad is read, and its second half is aligned as these instructions want.
+        // SAFETY: as above.
         unsafe {
             asm!(
                 "movq {wide}, {word}",
-                "pclmulqdq {wide}, [{pad} + 16], 0",
-                "movdqa {above}, {wide}",
-                "pclmulqdq {above}, [{pad} + 16], 0x11",
+                product!(),
                 "pxor {wide}, {above}",
                 "movq {word}, {wide}",
                 wide = out(xmm_reg) _,
@@ -251,7 +341,7 @@ mod hardware {
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
-        product
+        mask ^ product
     }
 }
 
@@ -285,9 +375,13 @@ mod tests {
             let word = halves.0 >> (u64::BITS - WORD_BITS);
             for cipher in [&fast, &slow] {
                 let pad = cipher.pad(state, halves.1);
-                let wanted = (block as u64, (block >> 64) as u64);
-                prop_assert_eq!(cipher.masks(&pad, halves.0, halves.1), wanted);
-                prop_assert_eq!(cipher.product(&pad, word), product_portably(halves.1, word));
+                let (first, second) = (block as u64, (block >> 64) as u64);
+                let product = product_portably(halves.1, word);
+                let (low, high) = halves;
+                let codes = cipher.code_first(&pad, low, high, word);
+                prop_assert_eq!(codes, (first ^ product, second));
+                prop_assert_eq!(cipher.code_second(&pad, low, high, word), second ^ product);
+                prop_assert_eq!(cipher.code_under(&pad, low, word), low ^ product);
             }
         }
 

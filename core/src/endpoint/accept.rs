@@ -12,6 +12,7 @@ use super::table::{ServerSession, ServerSlot};
 use super::tag::Usual;
 use super::transmit::Io;
 use super::window::Reordering;
+use crate::aes128::Pad;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{
@@ -181,6 +182,7 @@ impl Endpoint<'_> {
             straight,
             // What is left in it of the last session finds nothing to send.
             queue: self.server_sessions[index].queue,
+            pad: keyed.map_or(Pad::NONE, |(guard, _)| guard.pad()),
             guard: keyed.map(|(guard, _)| guard),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
             control: Control::new(self.config.congestion),

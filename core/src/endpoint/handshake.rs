@@ -248,7 +248,8 @@ impl Endpoint<'_> {
             let (requests, answers) =
                 (session.template.first_part(), session.straight.first_part());
             let usual = Usual { requests, answers };
-            session.guard = Some(keys.guard(secret, Side::Client, index, usual));
+            let guard = keys.guard(secret, Side::Client, index, usual);
+            (session.pad, session.guard) = (guard.pad(), Some(guard));
         }
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;

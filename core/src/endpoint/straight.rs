@@ -15,8 +15,9 @@ use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
-use super::tag;
+use super::tag::{self, UsualKey};
 use super::transmit::{Io, Line, Whole, send_whole, session_flags};
+use crate::aes128::Pad;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -104,15 +105,16 @@ pub(super) enum Fault {
     Tag,
 }
 
-/// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
-/// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
-/// Returns the mask of the tag of a request's answer, if that has one.
+/// What verifies a session's usual packets.
+type By<'a> = (&'a Crc32c, &'a UsualKey, &'a Pad);
+
+/// Verifies checksum and tag of a packet that begins as its session's usual ones do and is a whole
+/// message in `slot`, as far as its fields for slot and lengths say. Returns the mask of the tag of
+/// a request's answer, if that has one.
 // The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
 fn verify<const ANSWER: bool>(
-    crc: &Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+    (crc, key, pad): By<'_>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
     slot: u64,
@@ -123,13 +125,13 @@ fn verify<const ANSWER: bool>(
         return if sound { Ok(0) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked::<ANSWER>(*crc, keys, guard, bytes);
+        return verify_unchecked::<ANSWER>((crc, key, pad), bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
-    has_tag::<ANSWER>(keys, guard, bytes, whole).ok_or(Fault::Tag)
+    has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag)
 }
 
 /// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
@@ -169,19 +171,18 @@ pub(super) fn has_tag_of_part(
     u64_at(bytes, TAG_AT) == 0
 }
 
-/// Whether a whole message has its tag: then, of a request, the mask of the answer's.
+/// Whether a usual packet has its tag: then, of a request, the mask of the answer's.
 #[inline(always)]
 fn has_tag<const ANSWER: bool>(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+    key: &UsualKey,
+    pad: &Pad,
     bytes: &[u8; HEADER_BYTES],
     whole: tag::Whole,
 ) -> Option<u64> {
-    let (Some(Guard::Tags(binding)), Some(keys)) = (guard, keys) else { return None };
     if ANSWER {
-        keys.tags.is_tagged_answer(binding, bytes, whole).then_some(0)
+        key.is_tagged_answer(pad, bytes, whole).then_some(0)
     } else {
-        keys.tags.is_tagged_request(binding, bytes, whole)
+        key.is_tagged_request(pad, bytes, whole)
     }
 }
 
@@ -189,9 +190,7 @@ fn has_tag<const ANSWER: bool>(
 /// has come.
 #[inline(never)]
 fn verify_unchecked<const ANSWER: bool>(
-    crc: Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+    (crc, key, pad): By<'_>,
     bytes: &[u8; HEADER_BYTES],
 ) -> Result<u64, Fault> {
     if crc.header(bytes) != u32_at(bytes, 44) {
@@ -199,7 +198,7 @@ fn verify_unchecked<const ANSWER: bool>(
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
         let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
-        return has_tag::<ANSWER>(keys, guard, bytes, whole).ok_or(Fault::Tag);
+        return has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag);
     }
     if u64_at(bytes, TAG_AT) == 0 { Ok(0) } else { Err(Fault::Checksum) }
 }
@@ -244,8 +243,8 @@ impl Endpoint<'_> {
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         let mut mask = 0;
         if !OPENED {
-            let by = (&self.crc, &self.keys, &session.guard);
-            match verify::<false>(by.0, by.1, by.2, bytes, payload, number) {
+            let by = (&self.crc, &self.usual_key, &session.pad);
+            match verify::<false>(by, bytes, payload, number) {
                 Ok(of_answer) => mask = of_answer,
                 Err(fault) => {
                     self.faulty(fault);
@@ -270,7 +269,7 @@ impl Endpoint<'_> {
                 let line = Line {
                     crc: &self.crc,
                     keys: &self.keys,
-                    guard: &session.guard,
+                    by: (&self.usual_key, &session.pad, &session.guard),
                     peer,
                     template: &session.template,
                     mask: Some(mask),
@@ -311,8 +310,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) =
-                verify::<false>(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let by = (&self.crc, &self.usual_key, &session.pad)
+            && let Err(fault) = verify::<false>(by, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -326,7 +325,7 @@ impl Endpoint<'_> {
         let line = Line {
             crc: &self.crc,
             keys: &self.keys,
-            guard: &session.guard,
+            by: (&self.usual_key, &session.pad, &session.guard),
             peer,
             template: &session.template,
             mask: None,
@@ -372,8 +371,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) =
-                verify::<true>(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let by = (&self.crc, &self.usual_key, &session.pad)
+            && let Err(fault) = verify::<true>(by, bytes, payload, number)
         {
             self.faulty(fault);
             return true;

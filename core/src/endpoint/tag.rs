@@ -55,9 +55,13 @@ impl Usual {
 
 /// The keys of tags.
 pub(super) struct TagKeys {
-    usual: Aes128,
+    usual: UsualKey,
     any: Aes128,
 }
+
+/// The key of the tags of usual packets, apart, so that every endpoint has one: then no packet asks
+/// whether there is one. It guards nothing where there is no key.
+pub(super) struct UsualKey(Aes128);
 
 /// What a whole message's header says behind the tag but for request number and checksum, as it is
 /// known while one is made or taken in.
@@ -77,22 +81,23 @@ const _: () = assert!((SLOTS_MAX as u64) < NO_SLOT);
 
 impl TagKeys {
     pub(super) fn new(any: &[u8; 16], usual: &[u8; 16]) -> Self {
-        Self { usual: Aes128::new(usual), any: Aes128::new(any) }
+        Self { usual: UsualKey::new(usual), any: Aes128::new(any) }
     }
 
     /// What a session with these secret bytes has, of which no packet is usual.
     pub(super) fn bind(&self, secret: [u8; 16]) -> Binding {
         let any = self.any.encrypt(u128::from_ne_bytes(secret));
-        Binding { pad: self.usual.pad(0, 0), any, usual: Usual::NONE }
+        Binding { pad: Pad::NONE, any, usual: Usual::NONE }
     }
 
     /// What one has whose usual packets begin so.
     pub(super) fn bind_usual(&self, secret: [u8; 16], usual: Usual) -> Binding {
-        let state = self.usual.encrypt(u128::from_ne_bytes(secret));
-        let state = self.usual.encrypt(state ^ usual.requests);
-        let state = self.usual.encrypt(state ^ usual.answers);
-        let (factor, _) = self.usual.masks(&self.usual.pad(state, 0), 0, NO_SLOT);
-        Binding { pad: self.usual.pad(state, factor), usual, ..self.bind(secret) }
+        let cipher = &self.usual.0;
+        let state = cipher.encrypt(u128::from_ne_bytes(secret));
+        let state = cipher.encrypt(state ^ usual.requests);
+        let state = cipher.encrypt(state ^ usual.answers);
+        let (factor, _) = cipher.code_first(&cipher.pad(state, 0), 0, NO_SLOT, 0);
+        Binding { pad: cipher.pad(state, factor), usual, ..self.bind(secret) }
     }
 
     /// The tag of a packet with this header. What the header has as its tag does not matter.
@@ -102,10 +107,12 @@ impl TagKeys {
         if (first == binding.usual.requests || first == binding.usual.answers)
             && let Some(word) = whole_message(header)
         {
-            let slot = u16_at(header, 32).into();
-            let (request, answer) = self.usual.masks(&binding.pad, u64_at(header, 24), slot);
-            let mask = if first == binding.usual.requests { request } else { answer };
-            return mask ^ self.usual.product(&binding.pad, word);
+            let (request, slot) = (u64_at(header, 24), u16_at(header, 32).into());
+            return if first == binding.usual.requests {
+                self.usual.0.code_first(&binding.pad, request, slot, word).0
+            } else {
+                self.usual.0.code_second(&binding.pad, request, slot, word)
+            };
         }
         let state = self.any.encrypt(binding.any ^ first);
         let state = self.any.encrypt(state ^ of_message(header));
@@ -117,75 +124,95 @@ impl TagKeys {
         self.tag(binding, header) == u64_at(header, TAG_AT)
     }
 
-    /// The same for a request that begins as the session's usual ones do, of a whole message in this
-    /// slot and of this length, as far as its fields for them say. Returns the mask of the answer's
-    /// tag, if it has its own.
+    /// Puts a packet's tag into its header, which is finished otherwise.
+    pub(super) fn put(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES]) {
+        let tag = self.tag(binding, header);
+        put(header, TAG_AT, tag.to_le_bytes());
+    }
+}
+
+impl Binding {
+    /// What the tags of usual packets depend on.
+    pub(super) fn pad(&self) -> Pad {
+        self.pad
+    }
+}
+
+impl UsualKey {
+    pub(super) fn new(key: &[u8; 16]) -> Self {
+        Self(Aes128::new(key))
+    }
+
+    /// Whether a request that begins as the session's usual ones do has its tag: of a whole message
+    /// in this slot and of this length, as far as its fields for them say. Returns the mask of the
+    /// answer's tag then.
     #[inline(always)]
     pub(super) fn is_tagged_request(
         &self,
-        binding: &Binding,
+        pad: &Pad,
         header: &[u8; HEADER_BYTES],
         whole: Whole,
     ) -> Option<u64> {
-        let (request, answer) = self.usual.masks(&binding.pad, u64_at(header, 24), whole.slot);
-        self.is_under(binding, header, whole, request).then_some(answer)
+        let (request, word, usual) = in_question(header, whole);
+        let (tag, of_answer) = self.0.code_first(pad, request, whole.slot, word);
+        (usual && tag == u64_at(header, TAG_AT)).then_some(of_answer)
     }
 
     /// The same for an answer.
     #[inline(always)]
     pub(super) fn is_tagged_answer(
         &self,
-        binding: &Binding,
+        pad: &Pad,
         header: &[u8; HEADER_BYTES],
         whole: Whole,
     ) -> bool {
-        let (_, answer) = self.usual.masks(&binding.pad, u64_at(header, 24), whole.slot);
-        self.is_under(binding, header, whole, answer)
+        let (request, word, usual) = in_question(header, whole);
+        usual && self.0.code_second(pad, request, whole.slot, word) == u64_at(header, TAG_AT)
     }
 
-    /// Whether a usual header has the tag that this mask makes. One that cannot be usual has none.
+    /// Puts the tag into the header of a usual request. `sealed` is what its last word says: the
+    /// checksum, and the head's length.
     #[inline(always)]
-    fn is_under(
+    pub(super) fn put_request(
         &self,
-        binding: &Binding,
-        header: &[u8; HEADER_BYTES],
-        whole: Whole,
-        mask: u64,
-    ) -> bool {
-        let last = u64_at(header, 40);
-        if last & NOT_WHOLE != 0 {
-            return self.is_tagged(binding, header);
-        }
-        let word = word(last, whole.bytes);
-        mask ^ self.usual.product(&binding.pad, word) == u64_at(header, TAG_AT)
-    }
-
-    /// Puts a packet's tag into its header, which is finished otherwise.
-    pub(super) fn put(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES]) {
-        let tag = self.tag(binding, header);
-        put(header, TAG_AT, tag.to_le_bytes());
-    }
-
-    /// The masks of a call's request and of its answer.
-    #[inline(always)]
-    pub(super) fn masks(&self, binding: &Binding, request: u64, slot: u64) -> (u64, u64) {
-        self.usual.masks(&binding.pad, request, slot)
-    }
-
-    /// Puts the tag that a mask makes into the header of a usual packet with a payload of so many
-    /// bytes. `sealed` is what its last word says: the checksum, and the head's length.
-    #[inline(always)]
-    pub(super) fn put_under(
-        &self,
-        binding: &Binding,
+        pad: &Pad,
         header: &mut [u8; HEADER_BYTES],
-        bytes: usize,
+        request: u64,
+        whole: Whole,
         sealed: u64,
-        mask: u64,
     ) {
-        let tag = mask ^ self.usual.product(&binding.pad, word(sealed, bytes));
+        let word = word(sealed, whole.bytes);
+        let (tag, _) = self.0.code_first(pad, request, whole.slot, word);
         put(header, TAG_AT, tag.to_le_bytes());
     }
+
+    /// The same for an answer, the mask of whose tag may be known already.
+    #[inline(always)]
+    pub(super) fn put_answer(
+        &self,
+        pad: &Pad,
+        header: &mut [u8; HEADER_BYTES],
+        request: u64,
+        whole: Whole,
+        sealed: u64,
+        mask: Option<u64>,
+    ) {
+        let word = word(sealed, whole.bytes);
+        let tag = match mask {
+            Some(mask) => self.0.code_under(pad, mask, word),
+            None => self.0.code_second(pad, request, whole.slot, word),
+        };
+        put(header, TAG_AT, tag.to_le_bytes());
+    }
+}
+
+/// The request number and the word of a header that may be usual, and whether it is: none with a
+/// packet number is.
+#[inline(always)]
+fn in_question(header: &[u8; HEADER_BYTES], whole: Whole) -> (u64, u64, bool) {
+    let last = u64_at(header, 40);
+    let usual = last & NOT_WHOLE == 0;
+    (u64_at(header, 24), word(last, whole.bytes), usual)
 }
 
 /// The first part of a header: all in front of the tag.
@@ -344,20 +371,22 @@ mod tests {
             let wanted = mask ^ product(u64_at(&of(0, u64::MAX), 0), word);
             prop_assert_eq!(keys.tag(&binding, &header), wanted);
 
-            let of_answer = u64_at(&masks, 8);
-            prop_assert_eq!(keys.masks(&binding, request, slot.into()), (u64_at(&masks, 0), of_answer));
-            let sealed = u64_at(&header, 40);
-            keys.put_under(&binding, &mut header, whole_of(&header).bytes, sealed, mask);
-            prop_assert_eq!(u64_at(&header, TAG_AT), wanted);
-            let whole = whole_of(&header);
+            let (whole, of_answer) = (whole_of(&header), u64_at(&masks, 8));
+            let (sealed, pad) = (u64_at(&header, 40), &binding.pad);
             if answer {
-                prop_assert!(keys.is_tagged_answer(&binding, &header, whole));
-                prop_assert_eq!(keys.is_tagged_request(&binding, &header, whole), None);
+                for known in [None, Some(of_answer)] {
+                    header[TAG_AT..TAG_AT + 8].fill(0);
+                    keys.usual.put_answer(pad, &mut header, request, whole, sealed, known);
+                    prop_assert!(keys.usual.is_tagged_answer(pad, &header, whole));
+                }
+                prop_assert_eq!(keys.usual.is_tagged_request(pad, &header, whole), None);
             } else {
-                let found = keys.is_tagged_request(&binding, &header, whole);
+                keys.usual.put_request(pad, &mut header, request, whole, sealed);
+                let found = keys.usual.is_tagged_request(pad, &header, whole);
                 prop_assert_eq!(found, Some(of_answer));
-                prop_assert!(!keys.is_tagged_answer(&binding, &header, whole));
+                prop_assert!(!keys.usual.is_tagged_answer(pad, &header, whole));
             }
+            prop_assert_eq!(u64_at(&header, TAG_AT), wanted);
         }
 
         #[test]
@@ -398,9 +427,9 @@ mod tests {
             let binding = session(&keys, &header, answer);
             let is_tagged = |header: &[u8; HEADER_BYTES], whole| {
                 if answer {
-                    keys.is_tagged_answer(&binding, header, whole)
+                    keys.usual.is_tagged_answer(&binding.pad, header, whole)
                 } else {
-                    keys.is_tagged_request(&binding, header, whole).is_some()
+                    keys.usual.is_tagged_request(&binding.pad, header, whole).is_some()
                 }
             };
             let whole = whole_of(&header);

@@ -12,8 +12,10 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
+use super::tag::{self, UsualKey};
 use super::turn::{Turn, several};
 use super::unusual::send_whole_unusual;
+use crate::aes128::Pad;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -167,7 +169,7 @@ impl Endpoint<'_> {
                     let line = Line {
                         crc: &self.crc,
                         keys: &self.keys,
-                        guard: &session.guard,
+                        by: (&self.usual_key, &session.pad, &session.guard),
                         peer: address_of(session.straight.peer),
                         template: &session.template,
                         mask: None,
@@ -255,7 +257,7 @@ impl Endpoint<'_> {
         let line = Line {
             crc: &self.crc,
             keys: &self.keys,
-            guard: &session.guard,
+            by: (&self.usual_key, &session.pad, &session.guard),
             peer: session.peer,
             template: &session.template,
             mask: None,
@@ -325,7 +327,8 @@ pub(super) struct Whole {
 pub(super) struct Line<'a> {
     pub(super) crc: &'a Crc32c,
     pub(super) keys: &'a Option<Keys<'a>>,
-    pub(super) guard: &'a Option<Guard>,
+    /// What its tags are made with, of usual packets and of others.
+    pub(super) by: (&'a UsualKey, &'a Pad, &'a Option<Guard>),
     pub(super) peer: SocketAddrV4,
     pub(super) template: &'a Template,
     /// Of an answer's tag, if it is known already.
@@ -347,7 +350,7 @@ pub(super) fn send_whole<const ANSWER: bool, T: Tx>(
             return send_direct(tx, line.template, line.peer, (request, slot), whole, outgoing);
         }
         // One by one, so that nothing is put together for it where it is not called.
-        let Line { crc, keys, guard, peer, template, .. } = *line;
+        let Line { crc, keys, by: (.., guard), peer, template, .. } = *line;
         return send_whole_unusual(
             tx,
             *crc,
@@ -370,15 +373,15 @@ pub(super) fn send_whole<const ANSWER: bool, T: Tx>(
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     let check = line.template.seal_whole(header, payload, line.crc);
     // The flags say it, so that nothing else is looked at: the guard may be far from any cache.
-    if header[2] != CHECKED
-        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
-    {
+    if header[2] != CHECKED {
         let sealed = u64::from(check) << 32 | u64::from(whole.head) << 16;
-        let mask = line.mask.unwrap_or_else(|| {
-            let (of_request, of_answer) = keys.tags.masks(binding, request, slot as u64);
-            if ANSWER { of_answer } else { of_request }
-        });
-        keys.tags.put_under(binding, header, bytes, sealed, mask);
+        let whole = tag::Whole { slot: slot as u64, bytes };
+        let (key, pad, _) = line.by;
+        if ANSWER {
+            key.put_answer(pad, header, request, whole, sealed, line.mask);
+        } else {
+            key.put_request(pad, header, request, whole, sealed);
+        }
     }
     outgoing.short = Short::Sent;
     true
