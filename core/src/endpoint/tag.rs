@@ -435,8 +435,10 @@ mod tests {
             let whole = whole_of(&header);
             keys.put(&binding, &mut header);
             prop_assert!(is_tagged(&header, whole));
-            prop_assert!(!is_tagged(&header, Whole { bytes: whole.bytes ^ 1, ..whole }));
-            prop_assert!(!is_tagged(&header, Whole { slot: whole.slot ^ 1, ..whole }));
+            let longer = Whole { bytes: whole.bytes ^ 1, ..whole };
+            prop_assert!(!is_tagged(&header, longer));
+            let elsewhere = Whole { slot: whole.slot ^ 1, ..whole };
+            prop_assert!(!is_tagged(&header, elsewhere));
             header[bit / 8] ^= 1 << (bit % 8);
             let told = (32..40).contains(&(bit / 8));
             prop_assert_eq!(is_tagged(&header, whole), told);
@@ -451,11 +453,13 @@ mod tests {
             let (one, mut changed) = (header(&one, true), header(&one, true));
             changed[at] = other[at];
             let same = one[24..] == changed[24..];
-            let words = |header| (of_message(header), of_packet(header));
+            let words = |header: &[u8; HEADER_BYTES]| (of_message(header), of_packet(header));
             prop_assert_eq!(words(&one) == words(&changed), same);
             let changed = header(&changed, true);
             let same = one[24..] == changed[24..];
-            let words = |header| (u64_at(header, 24), u16_at(header, 32), whole_message(header));
+            let words = |header: &[u8; HEADER_BYTES]| {
+                (u64_at(header, 24), u16_at(header, 32), whole_message(header))
+            };
             prop_assert_eq!(words(&one) == words(&changed), same);
         }
     }
