@@ -45,39 +45,53 @@ impl Random {
 /// One operation in so many is verified while it is being timed.
 pub const VERIFY_ONE_IN: u64 = 64;
 
-/// Word `index` of the pattern called `name`.
-fn word(name: u64, index: u64) -> [u8; 8] {
-    // Cheap, and different for neighbours of either kind.
-    let value = (index ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name.rotate_left(32);
-    value.to_le_bytes()
+/// What lies between two words of a pattern: odd, so that the words of one row are all different.
+/// (2^64 divided by the golden ratio.)
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+
+/// Word `index` of the pattern whose name was mixed to `base`. A row of them is a row of sums, of
+/// which compilers make several at a time: some operations are verified while others are timed.
+fn word(base: u64, index: usize) -> [u8; WORD] {
+    base.wrapping_add((index as u64).wrapping_mul(STEP)).to_le_bytes()
 }
 
 /// Fills `bytes` with the first bytes of the pattern called `name`.
 pub fn fill(name: u64, bytes: &mut [u8]) {
-    let name = mix(name);
-    let mut chunks = bytes.chunks_exact_mut(8);
-    let mut index = 0;
-    for chunk in &mut chunks {
-        chunk.copy_from_slice(&word(name, index));
-        index += 1;
+    let base = mix(name);
+    let (whole, rest) = bytes.as_chunks_mut::<WORD>();
+    let count = whole.len();
+    for (index, chunk) in whole.iter_mut().enumerate() {
+        *chunk = word(base, index);
     }
-    let rest = chunks.into_remainder();
     let length = rest.len();
-    rest.copy_from_slice(&word(name, index)[..length]);
+    rest.copy_from_slice(&word(base, count)[..length]);
 }
 
 /// Index of the first byte that is not as in the pattern called `name`.
 pub fn first_difference(name: u64, bytes: &[u8]) -> Option<usize> {
-    let name = mix(name);
-    let chunks = bytes.chunks(8);
-    for (index, chunk) in chunks.enumerate() {
-        let expected = word(name, index as u64);
-        if *chunk != expected[..chunk.len()] {
-            let inside = chunk.iter().zip(expected).position(|(found, right)| *found != right);
-            return Some(index * 8 + inside.unwrap_or(0));
-        }
+    first_unlike(mix(name), 0, bytes)
+}
+
+/// Index of the first of `bytes` that is not as the pattern has it from its byte `offset` on.
+fn first_unlike(base: u64, offset: usize, bytes: &[u8]) -> Option<usize> {
+    let search = |from: usize, until: usize| {
+        let right = |at: usize| word(base, (offset + at) / WORD)[(offset + at) % WORD];
+        (from..until).find(|at| bytes[*at] != right(*at))
+    };
+    let lead = (offset.next_multiple_of(WORD) - offset).min(bytes.len());
+    let (whole, tail) = bytes[lead..].as_chunks::<WORD>();
+    let first = (offset + lead) / WORD;
+    let mut unlike = 0;
+    for (index, found) in whole.iter().enumerate() {
+        unlike |= u64::from_ne_bytes(*found) ^ u64::from_ne_bytes(word(base, first + index));
     }
-    None
+    if unlike != 0 {
+        return search(0, bytes.len());
+    }
+    search(0, lead).or_else(|| search(bytes.len() - tail.len(), bytes.len()))
 }
 
 /// Bytes between two stamps: a page, so that pages of different writes are told apart.
@@ -87,7 +101,7 @@ const STAMP_EVERY: usize = 4096;
 /// every operation.
 pub fn stamp(sequence: u64, bytes: &mut [u8]) {
     for page in bytes.chunks_mut(STAMP_EVERY) {
-        let length = page.len().min(8);
+        let length = page.len().min(WORD);
         page[..length].copy_from_slice(&sequence.to_le_bytes()[..length]);
     }
 }
@@ -105,20 +119,22 @@ pub fn first_unstamped_from(
     offset: usize,
     bytes: &[u8],
 ) -> Option<usize> {
-    let name = mix(name);
-    let stamp = sequence.to_le_bytes();
+    let (base, stamp) = (mix(name), sequence.to_le_bytes());
     let mut at = 0;
     while at < bytes.len() {
-        let (index, inside) = ((offset + at) / 8, (offset + at) % 8);
-        let stamped = (index * 8).is_multiple_of(STAMP_EVERY);
-        let expected = if stamped { stamp } else { word(name, index as u64) };
-        let count = (8 - inside).min(bytes.len() - at);
-        let (found, right) = (&bytes[at..at + count], &expected[inside..inside + count]);
-        if found != right {
-            let wrong = found.iter().zip(right).position(|(found, right)| found != right);
-            return Some(at + wrong.unwrap_or(0));
+        // The rest of a stamp, or of what lies between two.
+        let inside = (offset + at) % STAMP_EVERY;
+        let end = if inside < WORD { WORD } else { STAMP_EVERY };
+        let part = &bytes[at..bytes.len().min(at + end - inside)];
+        let unlike = if inside < WORD {
+            part.iter().zip(&stamp[inside..]).position(|(found, right)| found != right)
+        } else {
+            first_unlike(base, offset + at, part)
+        };
+        if let Some(unlike) = unlike {
+            return Some(at + unlike);
         }
-        at += count;
+        at += part.len();
     }
     None
 }
@@ -126,10 +142,9 @@ pub fn first_unstamped_from(
 /// Whether `bytes` look as if they were filled with the pattern called `name`: a look at a few, to
 /// spare the filling of a buffer that comes back.
 pub fn looks_filled(name: u64, bytes: &[u8]) -> bool {
-    let name = mix(name);
-    let count = bytes.len() / 8;
-    let is_there = |index: usize| bytes[index * 8..][..8] == word(name, index as u64);
-    count > 2 && bytes.len().is_multiple_of(8) && is_there(1) && is_there(count - 1)
+    let (base, count) = (mix(name), bytes.len() / WORD);
+    let is_there = |index: usize| bytes[index * WORD..][..WORD] == word(base, index);
+    count > 2 && bytes.len().is_multiple_of(WORD) && is_there(1) && is_there(count - 1)
 }
 
 #[cfg(test)]
@@ -142,7 +157,7 @@ mod tests {
             let mut bytes = vec![0; length];
             fill(7, &mut bytes);
             assert_eq!(first_difference(7, &bytes), None);
-            for at in (0..length).step_by(61) {
+            for at in (0..length).step_by(61).chain(length.checked_sub(1)) {
                 bytes[at] ^= 1;
                 assert_eq!(first_difference(7, &bytes), Some(at));
                 bytes[at] ^= 1;

@@ -18,7 +18,7 @@ local kinds = {
     [6] = "RequestAck", [7] = "ResponseAck", [8] = "Busy", [9] = "Cancel", [10] = "Done",
     [11] = "Ping", [12] = "Pong", [13] = "Bye", [14] = "Reset", [15] = "Challenge",
 }
-local HELLO, REQUEST, RESPONSE, PING, BYE = 1, 4, 5, 11, 13
+local HELLO, REQUEST, RESPONSE, PING, PONG, BYE = 1, 4, 5, 11, 12, 13
 -- Beside the kind of an encrypted packet, and what such a packet has at its end.
 local SEALED, SEAL_BYTES = 0x80, 16
 local methods = { [0xFF01] = "memory", [0xFF02] = "statistics" }
@@ -58,6 +58,7 @@ local f = {
     slot = ProtoField.uint16("dmrpc.slot", "Slot"),
     payload = ProtoField.uint16("dmrpc.payload", "Payload (bytes)"),
     message = ProtoField.uint32("dmrpc.message", "Message (bytes)"),
+    clock = ProtoField.uint32("dmrpc.clock", "Server's clock (65.536 us)"),
     packet = ProtoField.uint16("dmrpc.packet", "Packet"),
     head = ProtoField.uint16("dmrpc.head", "Head (bytes)"),
     check = ProtoField.uint32("dmrpc.check", "Check (CRC32C)", base.HEX),
@@ -192,7 +193,8 @@ local function header(buffer, tree)
     request:add_le(f.call, buffer(24, 8), buffer(24, 8):le_uint64():rshift(8))
     tree:add_le(f.slot, buffer(32, 2))
     tree:add_le(f.payload, buffer(34, 2))
-    tree:add_le(f.message, buffer(36, 4))
+    local kind = buffer(1, 1):uint()
+    tree:add_le((kind == PING or kind == PONG) and f.clock or f.message, buffer(36, 4))
     tree:add_le(f.packet, buffer(40, 2))
     tree:add_le(f.head, buffer(42, 2))
     tree:add_le(f.check, buffer(44, 4))

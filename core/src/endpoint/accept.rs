@@ -190,6 +190,7 @@ impl Endpoint<'_> {
             reordering: Reordering::NONE,
             waiting: 0,
             last_heard: now,
+            proved: now,
             entry: Entry::NONE,
         };
         self.book.enter(self.server_sessions, index);

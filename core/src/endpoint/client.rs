@@ -37,7 +37,6 @@ impl Endpoint<'_> {
             self.counters.bad_tag += 1;
             return;
         }
-        session.last_heard = now;
         let slots = session.slots;
         let Some(index) = self.slot_index(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
@@ -60,6 +59,7 @@ impl Endpoint<'_> {
         } else if header.message as usize != payload.len() {
             self.part_of_response(now, io, index, header, payload);
         } else if slot.state == CallState::Sent {
+            self.client_sessions[index >> self.slot_shift].last_heard = now;
             let call = self.end_call(io, index);
             if header.flags.contains(Flags::DECLINED) {
                 self.give_up(now, index, false);
@@ -135,6 +135,7 @@ impl Endpoint<'_> {
         }
         slot.backoff = 0;
         let session = &mut self.client_sessions[index >> self.slot_shift];
+        session.last_heard = now;
         slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
@@ -310,7 +311,7 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let Some(index) = self.current_call(now, peer, header) else { return };
+        let Some(index) = self.current_call(peer, header) else { return };
         let Ok(beyond) = Beyond::parse(payload) else {
             self.counters.malformed += 1;
             return;
@@ -354,7 +355,7 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         header: &Header,
     ) {
-        let Some(index) = self.current_call(now, peer, header) else { return };
+        let Some(index) = self.current_call(peer, header) else { return };
         let session_index = index >> self.slot_shift;
         let session = &self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
@@ -391,15 +392,14 @@ impl Endpoint<'_> {
         }
     }
 
-    /// The slot of the call that a control packet is about, if it is the current one.
-    fn current_call(&mut self, now: Instant, peer: SocketAddrV4, header: &Header) -> Option<usize> {
+    /// The slot of the call that a control packet is about, if it is the current one. The packet
+    /// may be a copy of one that came long ago, and so is no sign of life: the call may take long.
+    fn current_call(&mut self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
         let Some(session_index) = self.client_session_of(peer, header) else {
             self.counters.unknown_session += 1;
             return None;
         };
-        let session = &mut self.client_sessions[session_index];
-        session.last_heard = now;
-        let slots = session.slots;
+        let slots = self.client_sessions[session_index].slots;
         let index = self.slot_index(session_index, header.slot, slots)?;
         let slot = &self.client_slots[index];
         if slot.request != header.request || slot.state == CallState::Free {

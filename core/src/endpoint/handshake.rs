@@ -3,6 +3,7 @@
 use core::net::SocketAddrV4;
 
 use super::Endpoint;
+use super::alive::prove_every;
 use super::auth::{Guard, Parties};
 use super::cipher::farewell;
 use super::congestion::Control;
@@ -257,7 +258,11 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.sample(now.since(session.last_asked), min, max);
         session.last_asked = now;
-        session.due = now + self.config.keep_alive;
+        session.ponged = now;
+        session.server_clock = 0;
+        let lease = Duration::from_millis(ack.lease_ms.into()).min(self.config.lease);
+        session.prove_every = prove_every(lease);
+        session.due = now + self.config.keep_alive.min(session.prove_every);
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
         io.tell(now, Side::Client, id, event);
     }

@@ -75,7 +75,8 @@ impl Endpoint<'_> {
                 io.tell(now, Side::Client, id, SessionEvent::Recovered);
             }
             self.watch_untimed(now, index);
-            self.keep_alive(now, io, index)
+            let over = self.client_sessions[index].last_heard + self.config.lease;
+            self.keep_alive(now, io, index).min(over)
         };
         self.client_sessions[index].due = due;
         self.wheel.arm(self.client_session_timer_id(index), due);
@@ -92,9 +93,13 @@ impl Endpoint<'_> {
         let suspected = session.state == ClientState::Suspected;
         let (last_heard, mut unreleased) = (session.last_heard, session.unreleased);
         let often = Duration::from_nanos(self.config.keep_alive.as_nanos() / PINGS_A_KEEP_ALIVE);
-        let unanswered = session.last_asked > last_heard && !suspected;
-        let wait = if unanswered { often } else { self.config.keep_alive };
-        let mut due = last_heard.max(session.last_asked) + wait;
+        let unanswered = session.last_asked > session.ponged && !suspected;
+        let mut due = if unanswered {
+            session.last_asked + often
+        } else {
+            (last_heard.max(session.last_asked) + self.config.keep_alive)
+                .min(session.last_asked + session.prove_every)
+        };
         if due <= now {
             self.ask(now, io, index, Kind::Ping);
             due = now + if suspected { self.config.keep_alive } else { often };
@@ -128,10 +133,12 @@ impl Endpoint<'_> {
     ) {
         let session = &mut self.client_sessions[index];
         session.last_asked = now;
+        let server_clock = session.server_clock;
         let id = SessionId { index: index as u32, generation: session.generation };
         let mut header = Header::new(kind, session.remote.index, session.remote.generation);
         header.flags = session_flags(session.features);
         header.request = self.secret.ping_nonce(id);
+        header.message = server_clock;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, header, 0, |_| {});
     }
@@ -144,67 +151,6 @@ impl Endpoint<'_> {
         done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, done, 0, |_| {});
-    }
-
-    pub(super) fn on_ping<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        match self.server_session_of(peer, header) {
-            Some(index) => {
-                self.server_sessions[index].last_heard = now;
-                self.pong(io, index, header);
-            }
-            None => self.reset(io, peer, header),
-        }
-    }
-
-    /// Answers a ping, or confirms that a slot's answer was released.
-    pub(super) fn pong<T: Tx, H: Host>(
-        &mut self,
-        io: &mut Io<'_, T, H>,
-        index: usize,
-        asked: &Header,
-    ) {
-        let session = &self.server_sessions[index];
-        let mut pong = Header::new(Kind::Pong, session.remote.index, session.remote.generation);
-        pong.flags = session_flags(session.features);
-        pong.slot = asked.slot;
-        pong.request = asked.request;
-        let seal = Seal::new(self.crc, &self.keys, &session.guard);
-        send(io.tx, seal, session.peer, pong, 0, |_| {});
-    }
-
-    pub(super) fn on_pong<T: Tx, H: Host>(
-        &mut self,
-        now: Instant,
-        io: &mut Io<'_, T, H>,
-        peer: SocketAddrV4,
-        header: &Header,
-    ) {
-        let Some(index) = self.client_session_of(peer, header) else {
-            self.counters.unknown_session += 1;
-            return;
-        };
-        let session = &mut self.client_sessions[index];
-        session.last_heard = now;
-        if session.state == ClientState::Suspected {
-            session.state = ClientState::Up;
-            let id = SessionId { index: index as u32, generation: session.generation };
-            io.tell(now, Side::Client, id, SessionEvent::Recovered);
-        }
-        let slots = session.slots;
-        // A pong that names a request confirms that the request's answer was released.
-        if header.request != 0
-            && let Some(slot) = self.slot_index(index, header.slot, slots)
-            && self.client_slots[slot].request == header.request
-            && self.client_slots[slot].state == CallState::Free
-        {
-            self.end_doubt(now, slot);
-        }
     }
 
     pub(super) fn on_bye<T: Tx, H: Host>(
@@ -278,11 +224,11 @@ impl Endpoint<'_> {
         if !session.open {
             return;
         }
-        let silence = now.since(session.last_heard);
-        if silence >= self.config.lease {
+        if now.since(session.proved) >= self.config.lease {
             self.counters.leases_expired += 1;
             return self.close_server(now, io, index, Closed::LeaseExpired);
         }
+        let silence = now.since(session.last_heard);
         let suspected = silence >= self.config.suspect_after;
         let due = if suspected {
             session.last_heard + (silence + self.config.suspect_after).min(self.config.lease)
@@ -295,6 +241,7 @@ impl Endpoint<'_> {
             let event = if suspected { SessionEvent::Suspected } else { SessionEvent::Recovered };
             io.tell(now, Side::Server, id, event);
         }
+        let due = due.min(session.proved + self.config.lease);
         self.wheel.arm(self.server_session_timer_id(index), due);
     }
 

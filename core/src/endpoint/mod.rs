@@ -39,6 +39,7 @@
 mod absorb;
 mod accept;
 mod ahead;
+mod alive;
 pub mod auth;
 mod bits;
 mod book;

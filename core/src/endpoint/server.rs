@@ -79,12 +79,14 @@ impl Endpoint<'_> {
             self.counters.bad_tag += 1;
             return;
         }
-        session.last_heard = now;
         let slots = session.slots;
         let Some(index) = self.slot_index(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
             return;
         };
+        if header.request >= self.server_slots[index].request {
+            self.server_sessions[session_index].last_heard = now;
+        }
         self.odd_request(now, io, index, &header, packet.payload());
     }
 

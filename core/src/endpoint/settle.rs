@@ -62,13 +62,13 @@ impl Endpoint<'_> {
         let Some(session_index) = self.server_session_of(peer, header) else {
             return self.reset(io, peer, header);
         };
-        self.server_sessions[session_index].last_heard = now;
         let slots = self.server_sessions[session_index].slots;
         let Some(index) = self.slot_index(session_index, header.slot, slots) else { return };
         if header.request >= self.server_slots[index].request {
+            self.server_sessions[session_index].last_heard = now;
             self.begin(io, index, header.request);
         }
-        self.pong(io, session_index, header);
+        self.pong(now, io, session_index, header);
         if self.server_sessions[session_index].waiting != 0 {
             self.wake(now, io, session_index);
         }
@@ -85,7 +85,6 @@ impl Endpoint<'_> {
         let Some(session_index) = self.server_session_of(peer, header) else {
             return self.reset(io, peer, header);
         };
-        self.server_sessions[session_index].last_heard = now;
         let slots = self.server_sessions[session_index].slots;
         let Some(index) = self.slot_index(session_index, header.slot, slots) else { return };
         let slot = &self.server_slots[index];
@@ -93,6 +92,7 @@ impl Endpoint<'_> {
             self.counters.stale += 1;
             return;
         }
+        self.server_sessions[session_index].last_heard = now;
         if header.request > slot.request {
             // The request itself never came; whatever of it comes later finds it answered.
             self.begin(io, index, header.request);
@@ -143,14 +143,13 @@ impl Endpoint<'_> {
             self.reset(io, peer, header);
             return None;
         };
-        let session = &mut self.server_sessions[session_index];
-        session.last_heard = now;
-        let slots = session.slots;
+        let slots = self.server_sessions[session_index].slots;
         let index = self.slot_index(session_index, header.slot, slots)?;
         if self.server_slots[index].request != header.request {
             self.counters.stale += 1;
             return None;
         }
+        self.server_sessions[session_index].last_heard = now;
         Some(index)
     }
 

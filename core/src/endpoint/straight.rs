@@ -316,11 +316,11 @@ impl Endpoint<'_> {
             self.faulty(fault);
             return true;
         }
-        session.last_heard = now;
         if request < slot.request {
             self.counters.stale += 1;
             return true;
         }
+        session.last_heard = now;
         self.counters.duplicates += 1;
         let line = Line {
             crc: &self.crc,

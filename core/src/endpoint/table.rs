@@ -162,6 +162,12 @@ pub struct ClientSession {
     /// server has confirmed that it is over.
     pub(super) held: u64,
     pub(super) last_asked: Instant,
+    /// When a pong came last that is newer than all before.
+    pub(super) ponged: Instant,
+    /// The longest that it goes without a ping, however much else is heard.
+    pub(super) prove_every: Duration,
+    /// The server's clock as the newest pong told it (`alive.rs`); zero before.
+    pub(super) server_clock: u32,
     pub(super) opened: Instant,
     pub(super) due: Instant,
     /// See [`ServerSlot`].
@@ -200,6 +206,9 @@ impl ClientSession {
         seen: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
+        ponged: Instant::ZERO,
+        prove_every: Duration::ZERO,
+        server_clock: 0,
         opened: Instant::ZERO,
         due: Instant::FAR_FUTURE,
         apart: [0; 8],
@@ -369,6 +378,9 @@ pub struct ServerSession {
     pub(super) arriving: Arriving,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
+    /// When the client has shown that it was alive: what its lease counts from. Never later than
+    /// it was heard of.
+    pub(super) proved: Instant,
     /// Its place in the book of sessions.
     pub(super) entry: Entry,
 }
@@ -398,6 +410,7 @@ impl ServerSession {
         reordering: Reordering::NONE,
         waiting: 0,
         last_heard: Instant::ZERO,
+        proved: Instant::ZERO,
         entry: Entry::NONE,
     };
 }

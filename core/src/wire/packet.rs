@@ -151,7 +151,8 @@ pub struct Header {
     pub slot: u16,
     /// Length of the payload, in bytes.
     pub payload: u16,
-    /// Length of the message that this packet is a part of, in bytes.
+    /// Length of the message that this packet is a part of, in bytes. In pongs: the server's clock
+    /// in ticks of 65.5 us; in pings: the same, as the newest pong told it, or zero.
     pub message: u32,
     /// Number of the packet in its message; in acknowledgements, how many arrived without a gap.
     pub packet: u16,

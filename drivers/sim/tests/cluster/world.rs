@@ -268,7 +268,7 @@ impl<'m> World<'m> {
     }
 
     /// The nodes leave but for one, which dies with all that it can get hold of, and everything
-    /// must be back after lease, grace and sweep.
+    /// must be back after lease, grace and sweep, while copies of what it had sent go on arriving.
     fn part(&mut self) {
         let (last, others) = (self.plan.memory_nodes, self.compute_nodes().skip(1));
         for index in others {
@@ -281,10 +281,12 @@ impl<'m> World<'m> {
         let cn = self.cn(last);
         cn.spawn(end_detached(cn.clone()));
         self.wait("detached references", settled, |_| cn.running.get() == 0);
+        self.cluster.network().set_faults(late_copies());
         cn.spawn(hoard(cn.clone()));
         self.wait("a node to fill its hands", settled, |_| cn.running.get() == 0);
         self.calls_before += self.cluster.node(last).endpoint.counters().calls_started;
         drop(self.cluster.crash(last));
+        let haunted_until = self.cluster.network().last_arrival();
         let reclaimed = self.reclaimed_within();
         let hostile = self.plan.hostile;
         self.wait("all memory to come back", reclaimed, |cluster| {
@@ -297,8 +299,10 @@ impl<'m> World<'m> {
                 empty && store.stats().holders.in_use == 0 && !store.pending()
             })
         });
+        while self.cluster.step(haunted_until) {}
         for index in 0..self.plan.memory_nodes {
             let server = self.cluster.node(index).actor.memory().expect("a memory node");
+            assert!(hostile || server.is_empty(), "late packets of the dead took memory");
             server.audit();
         }
     }
@@ -320,6 +324,19 @@ impl<'m> World<'m> {
             network: network.counts(),
             effects: network.effects(),
         }
+    }
+}
+
+/// Nothing gets lost, but copies of many packets come up to a minute later, and some packets
+/// themselves seconds later.
+fn late_copies() -> Faults {
+    Faults {
+        duplicate: 300_000,
+        replay: 400_000,
+        replay_after_max: Duration::from_secs(60),
+        straggle: 50_000,
+        straggle_max: Duration::from_secs(5),
+        ..Faults::NONE
     }
 }
 

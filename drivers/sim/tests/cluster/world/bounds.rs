@@ -44,13 +44,10 @@ impl World<'_> {
         at_most(sweeps.max().unwrap_or(Duration::ZERO))
     }
 
-    /// Within this, what a dead node held is back: the lease, the grace, and the sweep. A copy of
-    /// something that it had said counts as a sign of life, so silence begins when the last packet
-    /// under way has arrived.
+    /// Within this from its death on, what a dead node held is back: the lease, the grace, and the
+    /// sweep, whatever of its packets the network still delivers.
     pub(super) fn reclaimed_within(&self) -> Duration {
-        let network = self.cluster.network();
-        let silent_after = network.last_arrival().since(network.now());
-        silent_after + at_most(self.plan.tuning.lease + GRACE) + self.swept_within()
+        at_most(self.plan.tuning.lease + GRACE) + self.swept_within()
     }
 
     /// Within this, each call under way ends: a path stands still no longer, silence is noticed,
