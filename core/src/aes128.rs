@@ -1,6 +1,6 @@
-//! AES-128 on one block, and multiplication in GF(2^64), for the tags of packets: by the processor's
-//! instructions on x86-64, where servers have them since 2010; elsewhere by the crate `aes` and bit
-//! by bit.
+//! AES-128 on one block, and multiplication in GF(2^64), for the tags of packets: by the
+//! processor's instructions on x86-64, where servers have them since 2010; elsewhere by the crate
+//! `aes` and bit by bit.
 //!
 //! The crate could do both, but finds out at run time what the processor can, so its code cannot be
 //! part of ours: around each block of ten instructions were seventy of calls and of words on their

@@ -5,17 +5,17 @@
 //!
 //! - *Usual packets* are whole messages, as nearly all small ones are, whose header begins as all
 //!   usual ones do in the session and direction. Of what is left of such a header, request number
-//!   and slot never come twice with different rest: a request is sent without [`Flags::HOLDS`] once,
-//!   and an answer without it is always the same bytes. So they are a nonce, and the tag is that of
-//!   Wegman and Carter ("New hash functions and their use in authentication and set equality",
-//!   1981; the bounds are those of Bernstein, "Stronger security bounds for Wegman-Carter-Shoup
-//!   authenticators", 2005): the rest, as a word, times a secret factor of the session in GF(2^64),
-//!   under a mask that is used for nothing else. A block of AES has the masks of a call's request
-//!   and of its answer, and waits for no checksum.
-//! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no nonce:
-//!   the session's secret bytes, the header's first part, what is the same for all packets of a
-//!   message, and what is not (Bellare, Kilian, Rogaway, "The security of the cipher block chaining
-//!   message authentication code", 2000). The state after the secret is kept.
+//!   and slot never come twice with different rest: a request is sent without [`Flags::HOLDS`]
+//!   once, and an answer without it is always the same bytes. So they are a nonce, and the tag is
+//!   that of Wegman and Carter ("New hash functions and their use in authentication and set
+//!   equality", 1981; the bounds are those of Bernstein, "Stronger security bounds for
+//!   Wegman-Carter-Shoup authenticators", 2005): the rest, as a word, times a secret factor of the
+//!   session in GF(2^64), under a mask that is used for nothing else. A block of AES has the masks
+//!   of a call's request and of its answer, and waits for no checksum.
+//! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
+//!   nonce: the session's secret bytes, the header's first part, what is the same for all packets
+//!   of a message, and what is not (Bellare, Kilian, Rogaway, "The security of the cipher block
+//!   chaining message authentication code", 2000). The state after the secret is kept.
 //!
 //! Masks and factor are such codes themselves, of four blocks: the session's secret bytes, how its
 //! usual requests begin, how its usual answers begin, and request number and slot; for the factor,
