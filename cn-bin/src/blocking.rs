@@ -12,6 +12,7 @@ use crate::hosting::{USER, UserBytes};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::pending::{ArgList, Interest, Place, Reply, Ticket};
+use crate::state::State;
 
 impl<D: Device + Wait> Node<D> {
     /// Calls `method` of the service at `peer` and waits for the answer. Inline results go to
@@ -99,11 +100,86 @@ impl<D: Device + Wait> Node<D> {
                 self.begin_waiting(spec, Outgoing { inline, source: None }, answer)
             })?
         };
-        let mut user = UserBytes { parts, sink, visit: None };
+        self.wait(ticket, UserBytes { parts, sink, visit: None });
+        self.finish(ticket).unwrap_or(Err(Error::StaleTicket))
+    }
+
+    /// As [`Node::block`] with one inline argument. `take` takes what the caller wants out of the
+    /// answer's head, and is told whose answer it is: the whole head is never moved.
+    #[inline(always)]
+    pub(crate) fn block_for<R>(
+        &self,
+        spec: &Spec<'_>,
+        body: &[u8],
+        sink: &mut [u8],
+        take: impl FnOnce(Peer, &Reply) -> R,
+    ) -> Result<R, Error> {
+        if self.shared.borrow().is_some() || self.pens.borrow().is_some() {
+            let finished = self.block(spec, &[Arg::Inline(body)], sink)?;
+            return Ok(take(finished.peer, &finished.reply));
+        }
+        let ticket = self.block_through(spec, body, sink)?;
+        self.take_reply(ticket, take)
+    }
+
+    /// Makes a call through the device and waits for its end.
+    #[inline(never)]
+    fn block_through(
+        &self,
+        spec: &Spec<'_>,
+        body: &[u8],
+        sink: &mut [u8],
+    ) -> Result<Ticket, Error> {
+        let room = u32::try_from(sink.len()).unwrap_or(u32::MAX);
+        let place = if room == 0 { Place::Nowhere } else { Place::User };
+        let outgoing = if spec.head_bytes() + body.len() > HEAD_BYTES_MAX {
+            let bytes = u32::try_from(body.len()).map_err(|_| too_large(body.len()))?;
+            Outgoing { inline: &[], source: Some((Source(USER), bytes)) }
+        } else {
+            Outgoing { inline: body, source: None }
+        };
+        let ticket = self.begin_waiting(spec, outgoing, (place, room))?;
+        self.wait(ticket, UserBytes { parts: &[Arg::Inline(body)], sink, visit: None });
+        Ok(ticket)
+    }
+
+    #[inline(always)]
+    fn wait(&self, ticket: Ticket, mut user: UserBytes<'_>) {
         while !self.state.borrow().pending.is_done(ticket) {
             self.step_with(Some(&mut user), false);
         }
-        self.finish(ticket).unwrap_or(Err(Error::StaleTicket))
+    }
+
+    /// Ends a call that is over, and whose answer's body is the caller's already.
+    #[inline(always)]
+    fn take_reply<R>(
+        &self,
+        ticket: Ticket,
+        take: impl FnOnce(Peer, &Reply) -> R,
+    ) -> Result<R, Error> {
+        let mut state = self.state.borrow_mut();
+        let State { pending, replies, .. } = &mut *state;
+        if let Some(entry) = pending.get(ticket)
+            && entry.error.is_none()
+            && let Some(reply) = entry.reply.take()
+        {
+            let taken = take(entry.peer, &reply);
+            replies.put(reply);
+            pending.free(ticket);
+            return Ok(taken);
+        }
+        drop(state);
+        Err(self.failure_of(ticket))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failure_of(&self, ticket: Ticket) -> Error {
+        match self.finish(ticket) {
+            Some(Err(error)) => error,
+            // It is over, and has an error or an answer.
+            _ => Error::StaleTicket,
+        }
     }
 
     /// Begins a call as soon as there is room for it, at most until its deadline.

@@ -41,7 +41,7 @@ use dmrpc_host::spsc::{self, Consumer, Producer};
 use crate::args::{Arg, entries, shortest};
 use crate::call::{CallOptions, Finished, call_spec};
 use crate::error::Error;
-use crate::memory::{OperationError, Request, StepBytes};
+use crate::memory::{OperationError, Request};
 use crate::node::{Node, Rest};
 use crate::peers::Peer;
 use crate::pending::{ArgList, Interest, Reply, Ticket};
@@ -273,8 +273,7 @@ impl<D: Device> Node<D> {
                 self.start(&spec, &parts, reply, Interest::Asking)
             }
             Ask::Memory(request) => {
-                let mut steps = StepBytes::default();
-                let spec = request.spec(CallOptions::default(), &mut steps);
+                let spec = request.spec(CallOptions::default());
                 self.start(&spec, &parts, reply, Interest::Asking)
             }
         }

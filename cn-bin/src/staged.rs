@@ -18,7 +18,7 @@ use crate::call::{CallOptions, Finished, Outgoing, Spec, call_spec};
 use crate::call_here::ended_here;
 use crate::error::Error;
 use crate::local::POOL_ADDRESS;
-use crate::memory::{Making, Region, Request, StepBytes};
+use crate::memory::{Making, Region, Request};
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::pending::{Begin, Interest, Place, Reply, Ticket};
@@ -308,8 +308,7 @@ impl<D: Device> Node<D> {
                     What::Take(reference) => Request::end_mapped(reference, region),
                     What::ReadRef(_) | What::Put => Request::refer_and_free(region),
                 };
-                let mut steps = StepBytes::default();
-                let spec = request.spec(options, &mut steps);
+                let spec = request.spec(options);
                 // It is counted as a whole.
                 let spec = Spec { operation: Operation::Call, ..spec };
                 self.begin(&spec, nothing, (Place::Nowhere, 0), Interest::Asking)
@@ -327,8 +326,7 @@ impl<D: Device> Node<D> {
     /// Begins the operation as one message.
     fn begin_plain(&self, staged: &mut Staged, options: CallOptions) -> Result<(), Error> {
         let request = staged.plain();
-        let mut steps = StepBytes::default();
-        let spec = Spec { operation: Operation::Call, ..request.spec(options, &mut steps) };
+        let spec = Spec { operation: Operation::Call, ..request.spec(options) };
         let nothing = Outgoing { inline: &[], source: None };
         let index = staged.bytes;
         if matches!(staged.what, What::Put) {

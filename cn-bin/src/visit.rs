@@ -8,9 +8,7 @@ use dmrpc_host::idle::Wait;
 use crate::call::{Finished, Outgoing, Spec};
 use crate::error::Error;
 use crate::hosting::UserBytes;
-use crate::memory::{
-    MESSAGE_BODY_BYTES_MAX, Memory, OperationError, Pipeline, Region, Request, StepBytes,
-};
+use crate::memory::{MESSAGE_BODY_BYTES_MAX, Memory, OperationError, Pipeline, Region, Request};
 use crate::node::Node;
 use crate::pending::{Interest, Place, Ticket};
 
@@ -97,9 +95,8 @@ impl<'n, D: Device> Pipeline<'n, D> {
     }
 
     fn begin_visit(&self, request: &Request, bytes: usize) -> Result<Ticket, OperationError> {
-        let mut steps = StepBytes::default();
         let memory = self.memory();
-        let spec = request.spec(memory.options(), &mut steps);
+        let spec = request.spec(memory.options());
         memory.node().start_visit(&spec, bytes).map_err(|error| request.failed(error))
     }
 }

@@ -10,7 +10,7 @@ use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::Ref;
 use dmrpc_host::idle::Wait;
 
-use super::request::{Making, Request, StepBytes};
+use super::request::{Making, Request};
 use super::{Memory, OperationError, Region};
 use crate::pending::Interest;
 use crate::statistics::Operation;
@@ -31,8 +31,8 @@ impl<D> Memory<'_, D> {
 impl<D: Device> Memory<'_, D> {
     /// Begins to free a region, whose end nobody waits for; false if there is no room.
     pub(crate) fn begin_free(&self, region: Region) -> bool {
-        let (request, mut steps) = (Request::free(region), StepBytes::default());
-        let spec = request.spec(self.options, &mut steps);
+        let request = Request::free(region);
+        let spec = request.spec(self.options);
         match self.node.start(&spec, &[], None, Interest::Abandoned) {
             Ok(_) => true,
             // A session that is over took the region with it.
@@ -82,7 +82,7 @@ impl<D: Device + Wait> Memory<'_, D> {
         };
         let made = self
             .write(region, 0, bytes)
-            .and_then(|()| self.run(&Request::refer_and_free(region), &[], &mut [])?.reference());
+            .and_then(|()| self.run_ref(&Request::refer_and_free(region), &[]));
         if made.is_err() {
             self.let_go(region);
         }
@@ -108,7 +108,7 @@ impl<D: Device + Wait> Memory<'_, D> {
         };
         let mut taken = self.read(mapped, 0, out);
         if !is_short && taken.is_ok() {
-            taken = self.run(&Request::end_mapped(reference, mapped), &[], &mut []).map(drop);
+            taken = self.run_bare(&Request::end_mapped(reference, mapped), &[]);
         }
         if is_short || taken.is_err() {
             self.let_go(mapped);

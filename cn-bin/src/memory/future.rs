@@ -3,7 +3,7 @@
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::{Ref, Rights};
 
-use super::request::{Request, StepBytes};
+use super::request::Request;
 use super::{ALL_RIGHTS, MESSAGE_BODY_BYTES_MAX, Memory, OperationError, Region};
 use crate::args::Arg;
 use crate::call::Finished;
@@ -47,8 +47,7 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         body: &[u8],
         room: usize,
     ) -> Result<Finished<'n>, OperationError> {
-        let mut steps = StepBytes::default();
-        let spec = request.spec(self.memory.options_of(request), &mut steps);
+        let spec = request.spec(self.memory.options_of(request));
         let parts = [Arg::Inline(body)];
         let finished = self.memory.node.run(&spec, &parts, room).await;
         finished.map_err(|error| request.failed(error))?.checked()

@@ -18,6 +18,7 @@ use std::fmt;
 
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::memory_op::RegionName;
+use dmrpc_core::wire::message::Status;
 use dmrpc_core::wire::reference::{Ref, Rights};
 use dmrpc_host::idle::Wait;
 
@@ -27,12 +28,12 @@ pub(crate) use owned::Unwanted;
 pub use owned::{OwnedRef, OwnedRegion};
 pub use pipelined::Pipeline;
 
-use crate::args::Arg;
-use crate::call::{CallOptions, Finished};
+use crate::call::CallOptions;
 use crate::node::Node;
 use crate::peers::Peer;
+use crate::pending::Reply;
 use crate::statistics::{Makes, Operation};
-pub(crate) use request::{Making, Request, StepBytes};
+pub(crate) use request::{Making, Request};
 
 /// Most bytes that one message carries: longer reads and writes travel as several.
 pub const MESSAGE_BODY_BYTES_MAX: usize = 8 << 20;
@@ -130,16 +131,47 @@ impl<'n, D> Memory<'n, D> {
 }
 
 impl<'n, D: Device + Wait> Memory<'n, D> {
-    fn run(
+    /// Runs a request; `take` takes what it made out of the answer.
+    #[inline(always)]
+    fn run<R>(
         &self,
         request: &Request,
         body: &[u8],
         sink: &mut [u8],
-    ) -> Result<Finished<'n>, OperationError> {
-        let mut steps = request::StepBytes::default();
-        let spec = request.spec(self.options, &mut steps);
-        let finished = self.node.block(&spec, &[Arg::Inline(body)], sink);
-        finished.map_err(|error| request.failed(error))?.checked()
+        take: impl FnOnce(Peer, &Reply) -> Option<R>,
+    ) -> Result<R, OperationError> {
+        let spec = request.spec(self.options);
+        let mut cause = Cause::BadAnswer;
+        let taken = self.node.block_for(&spec, body, sink, |peer, reply| {
+            if reply.status != Status::OK {
+                cause = reply.refusal(spec.operation);
+                return None;
+            }
+            take(peer, reply)
+        });
+        match taken {
+            Ok(Some(taken)) => Ok(taken),
+            Ok(None) => Err(request.error(cause)),
+            Err(error) => Err(request.failed(error)),
+        }
+    }
+
+    /// Runs a request that makes nothing.
+    #[inline(always)]
+    fn run_bare(&self, request: &Request, body: &[u8]) -> Result<(), OperationError> {
+        self.run(request, body, &mut [], |_, _| Some(()))
+    }
+
+    /// Runs a request that makes a region.
+    #[inline(always)]
+    fn run_region(&self, request: &Request, body: &[u8]) -> Result<Region, OperationError> {
+        self.run(request, body, &mut [], |peer, reply| reply.region(peer, request.length))
+    }
+
+    /// Runs a request that makes a reference.
+    #[inline(always)]
+    fn run_ref(&self, request: &Request, body: &[u8]) -> Result<Ref, OperationError> {
+        self.run(request, body, &mut [], |_, reply| reply.last_ref())
     }
 
     /// Reserves a region of `length` bytes, which read as zeros until written.
@@ -147,7 +179,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`], as for every operation: what was asked for, and why it had no effect.
     pub fn alloc(&self, length: u64) -> Result<Region, OperationError> {
-        self.run(&Request::alloc(self.peer, length), &[], &mut [])?.region()
+        self.run_region(&Request::alloc(self.peer, length), &[])
     }
 
     /// Gives a region back.
@@ -155,7 +187,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn free(&self, region: Region) -> Result<(), OperationError> {
-        self.run(&Request::free(region), &[], &mut []).map(drop)
+        self.run_bare(&Request::free(region), &[])
     }
 
     /// Fills `out` from byte `offset` of the region on. More than [`MESSAGE_BODY_BYTES_MAX`] come
@@ -177,7 +209,8 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     }
 
     fn read_once(&self, request: &Request, out: &mut [u8]) -> Result<(), OperationError> {
-        self.run(request, &[], out)?.whole_body()
+        let whole = |_, reply: &Reply| (reply.body_bytes as u64 == request.length).then_some(());
+        self.run(request, &[], out, whole)
     }
 
     /// Writes `bytes` from byte `offset` of the region on. More than [`MESSAGE_BODY_BYTES_MAX`]
@@ -189,12 +222,12 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     pub fn write(&self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), OperationError> {
         if bytes.len() <= MESSAGE_BODY_BYTES_MAX {
             let request = Request::write(region, offset, bytes.len());
-            return self.run(&request, bytes, &mut []).map(drop);
+            return self.run_bare(&request, bytes);
         }
         Request::write(region, offset, bytes.len()).within(region.length)?;
         let mut at = offset;
         for part in bytes.chunks(MESSAGE_BODY_BYTES_MAX) {
-            self.run(&Request::write(region, at, part.len()), part, &mut [])?;
+            self.run_bare(&Request::write(region, at, part.len()), part)?;
             at = at.saturating_add(part.len() as u64);
         }
         Ok(())
@@ -212,7 +245,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         rights: Rights,
     ) -> Result<Ref, OperationError> {
         let request = Request::create_ref(region, offset, length, rights);
-        self.run(&request, &[], &mut [])?.reference()
+        self.run_ref(&request, &[])
     }
 
     /// Makes a region of one's own that begins with the reference's bytes. Writes to it are seen
@@ -221,7 +254,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn map_ref(&self, reference: &Ref) -> Result<Region, OperationError> {
-        self.run(&Request::map_ref(self.peer, reference), &[], &mut [])?.region()
+        self.run_region(&Request::map_ref(self.peer, reference), &[])
     }
 
     /// Becomes the owner of a reference. The one returned replaces it, and works for its owner
@@ -230,7 +263,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn claim_ref(&self, reference: &Ref) -> Result<Ref, OperationError> {
-        self.run(&Request::claim_ref(self.peer, reference), &[], &mut [])?.reference()
+        self.run_ref(&Request::claim_ref(self.peer, reference), &[])
     }
 
     /// Lets a reference outlive this session, until it is claimed and dropped.
@@ -238,7 +271,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn detach(&self, reference: &Ref) -> Result<(), OperationError> {
-        self.run(&Request::detach(self.peer, reference), &[], &mut []).map(drop)
+        self.run_bare(&Request::detach(self.peer, reference), &[])
     }
 
     /// Ends a reference.
@@ -246,7 +279,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`].
     pub fn drop_ref(&self, reference: &Ref) -> Result<(), OperationError> {
-        self.run(&Request::drop_ref(self.peer, reference), &[], &mut []).map(drop)
+        self.run_bare(&Request::drop_ref(self.peer, reference), &[])
     }
 
     /// Makes a reference to `length` bytes from byte `offset` of another, with no more rights than
@@ -262,7 +295,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         rights: Rights,
     ) -> Result<Ref, OperationError> {
         let request = Request::narrow(self.peer, reference, offset, length, rights);
-        self.run(&request, &[], &mut [])?.reference()
+        self.run_ref(&request, &[])
     }
 
     /// Fills `out` from byte `offset` of what the reference refers to, without mapping it. The
@@ -310,7 +343,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         }
         if bytes.len() <= MESSAGE_BODY_BYTES_MAX {
             let request = Request::put(self.peer, bytes.len());
-            return self.run(&request, bytes, &mut [])?.reference();
+            return self.run_ref(&request, bytes);
         }
         let length = bytes.len() as u64;
         let region = self.alloc(length)?;
@@ -344,7 +377,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         }
         self.read_ref(reference, 0, &mut out[..length])?;
         let end = Request::end(self.peer, reference);
-        self.run(&end, &[], &mut []).map(|_| length)
+        self.run_bare(&end, &[]).map(|_| length)
     }
 
     /// Turns a reference into a region of one's own: map_ref, claim_ref and drop_ref in one round
@@ -354,7 +387,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
     /// # Errors
     /// [`OperationError`]; among others the reference lacks MAP or CONSUME.
     pub fn take_region(&self, reference: &Ref) -> Result<Region, OperationError> {
-        self.run(&Request::take_region(self.peer, reference, None), &[], &mut [])?.region()
+        self.run_region(&Request::take_region(self.peer, reference, None), &[])
     }
 
     /// As [`Memory::take_region`], and writes `bytes` from byte `offset` of the region on, in the
@@ -370,7 +403,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         bytes: &[u8],
     ) -> Result<Region, OperationError> {
         let request = Request::take_region(self.peer, reference, Some(offset));
-        self.run(&request, bytes, &mut [])?.region()
+        self.run_region(&request, bytes)
     }
 }
 

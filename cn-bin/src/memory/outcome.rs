@@ -3,12 +3,14 @@
 use std::fmt;
 
 use dmrpc_core::wire::memory_op::{MemoryError, RegionName, parse_failure};
-use dmrpc_core::wire::message::Status;
+use dmrpc_core::wire::message::{ArgEntry, Status};
 use dmrpc_core::wire::reference::Ref;
 
 use super::Region;
 use crate::call::Finished;
 use crate::error::Error;
+use crate::peers::Peer;
+use crate::pending::Reply;
 use crate::statistics::Operation;
 
 /// Why a memory operation failed.
@@ -97,21 +99,12 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// What the memory node says against it.
+    #[inline]
     pub fn checked(self) -> Result<Self, OperationError> {
-        let status = self.reply.status;
-        if status == Status::OK {
+        if self.reply.status == Status::OK {
             return Ok(self);
         }
-        let details = parse_failure(&self.reply.parameters).map_or([0; 2], |(_, details)| details);
-        let cause = match status {
-            // Steps of this library are well-formed, so it is the reference that is not: no memory
-            // node makes one like that.
-            Status::MALFORMED if self.operation.is_memory() => Cause::Memory(MemoryError::Forged),
-            _ => {
-                MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory)
-            }
-        };
-        Err(self.error(cause))
+        Err(self.error(self.reply.refusal(self.operation)))
     }
 
     /// The region that the operation made.
@@ -120,14 +113,8 @@ impl<'n> Finished<'n> {
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
     pub fn region(self) -> Result<Region, OperationError> {
         let finished = self.checked()?;
-        let names = finished.reply.parameters.as_chunks::<8>().0;
-        let name = names.iter().map(|name| u64::from_le_bytes(*name)).find(|name| *name != 0);
-        match name {
-            Some(name) => {
-                Ok(Region { peer: finished.peer, name: RegionName(name), length: finished.length })
-            }
-            None => Err(finished.error(Cause::BadAnswer)),
-        }
+        let region = finished.reply.region(finished.peer, finished.length);
+        region.ok_or_else(|| finished.error(Cause::BadAnswer))
     }
 
     /// The reference that the operation made.
@@ -136,8 +123,7 @@ impl<'n> Finished<'n> {
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
     pub fn reference(self) -> Result<Ref, OperationError> {
         let finished = self.checked()?;
-        let reference = finished.reply.refs().last();
-        reference.ok_or_else(|| finished.error(Cause::BadAnswer))
+        finished.reply.last_ref().ok_or_else(|| finished.error(Cause::BadAnswer))
     }
 
     /// Whether all the bytes asked for have been read.
@@ -158,5 +144,39 @@ impl<'n> Finished<'n> {
             return Err(finished.error(Cause::BadAnswer));
         }
         Ok(finished.buffer)
+    }
+}
+
+impl Reply {
+    /// Why the memory node refused `operation`.
+    #[cold]
+    pub(super) fn refusal(&self, operation: Operation) -> Cause {
+        let details = parse_failure(&self.parameters).map_or([0; 2], |(_, details)| details);
+        match self.status {
+            // Steps of this library are well-formed, so it is the reference that is not: no memory
+            // node makes one like that.
+            Status::MALFORMED if operation.is_memory() => Cause::Memory(MemoryError::Forged),
+            status => {
+                MemoryError::from_wire(status, details).map_or(Cause::Status(status), Cause::Memory)
+            }
+        }
+    }
+
+    /// The region of `length` bytes that was made in the session `peer`.
+    #[inline]
+    pub(super) fn region(&self, peer: Peer, length: u64) -> Option<Region> {
+        let mut names =
+            self.parameters.as_chunks::<8>().0.iter().map(|name| u64::from_le_bytes(*name));
+        let name = names.find(|name| *name != 0)?;
+        Some(Region { peer, name: RegionName(name), length })
+    }
+
+    /// The reference that was made last.
+    #[inline]
+    pub(super) fn last_ref(&self) -> Option<Ref> {
+        self.results().iter().rev().find_map(|result| match result {
+            ArgEntry::Ref(reference) => Some(*reference),
+            ArgEntry::Inline { .. } => None,
+        })
     }
 }

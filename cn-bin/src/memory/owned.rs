@@ -32,7 +32,7 @@ use dmrpc_core::device::Device;
 use dmrpc_core::time::Duration;
 use dmrpc_core::wire::reference::Ref;
 
-use super::request::{Request, StepBytes};
+use super::request::Request;
 use super::{AsyncMemory, Memory, Region};
 use crate::call::{CallOptions, Finished};
 use crate::error::Error;
@@ -206,14 +206,12 @@ impl<D: Device> Node<D> {
     }
 
     fn begin_giving_back(&self, unwanted: Unwanted) -> Result<(), Error> {
-        let (request, mut steps) = match unwanted {
-            Unwanted::Region(region) => (Request::free(region), StepBytes::default()),
-            Unwanted::Ref(peer, reference) => {
-                (Request::drop_ref(peer, &reference), StepBytes::default())
-            }
+        let request = match unwanted {
+            Unwanted::Region(region) => Request::free(region),
+            Unwanted::Ref(peer, reference) => Request::drop_ref(peer, &reference),
         };
         let options = CallOptions { deadline: Some(PATIENCE), ..CallOptions::default() };
-        let spec = request.spec(options, &mut steps);
+        let spec = request.spec(options);
         self.start(&spec, &[], None, Interest::Abandoned).map(drop)
     }
 }

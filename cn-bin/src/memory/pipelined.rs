@@ -3,7 +3,7 @@
 use dmrpc_core::device::Device;
 use dmrpc_core::wire::reference::{Ref, Rights};
 
-use super::request::{Request, StepBytes};
+use super::request::Request;
 use super::{Memory, OperationError, Region};
 use crate::args::Arg;
 use crate::buffers::Buffer;
@@ -29,8 +29,7 @@ impl<'n, D: Device> Pipeline<'n, D> {
         body: &[u8],
         reply: Option<Buffer<'_>>,
     ) -> Result<Ticket, OperationError> {
-        let mut steps = StepBytes::default();
-        let spec = request.spec(self.memory.options, &mut steps);
+        let spec = request.spec(self.memory.options);
         let parts = [Arg::Inline(body)];
         let ticket = self.memory.node.start(&spec, &parts, reply, Interest::Listed);
         ticket.map_err(|error| request.failed(error))
@@ -116,8 +115,7 @@ impl<'n, D: Device> Pipeline<'n, D> {
         request: &Request,
         buffer: Buffer<'_>,
     ) -> Result<Ticket, OperationError> {
-        let mut steps = StepBytes::default();
-        let spec = request.spec(self.memory.options, &mut steps);
+        let spec = request.spec(self.memory.options);
         let node = self.memory.node;
         let ticket = node.start_with(&spec, &[], Some(buffer), None, Interest::Listed);
         ticket.map_err(|error| request.failed(error))

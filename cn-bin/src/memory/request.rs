@@ -4,7 +4,6 @@ use dmrpc_core::pen::{PLACES_MAX, QUESTION_BYTES, Question};
 use dmrpc_core::store::PAGE_BYTES;
 use dmrpc_core::wire::memory_op::{
     self, MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, STEPS_MAX, Step,
-    emit_steps,
 };
 use dmrpc_core::wire::message::{ArgEntry, Method};
 use dmrpc_core::wire::reference::{Ref, Rights};
@@ -22,15 +21,6 @@ const MAKING_BYTES_MAX: usize = QUESTION_BYTES + 3 * STEP_BYTES;
 /// The first argument, which is the reference that a request is about.
 const ARGUMENT: RefOperand = RefOperand::Argument(0);
 
-/// Room for a request's steps on the wire.
-pub(crate) struct StepBytes([u8; STEPS_MAX * STEP_BYTES]);
-
-impl Default for StepBytes {
-    fn default() -> Self {
-        Self([0; STEPS_MAX * STEP_BYTES])
-    }
-}
-
 /// A request to a memory node, without the bytes to be written.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -41,21 +31,26 @@ pub(crate) struct Request {
     offset: u64,
     pub(crate) length: u64,
     reference: Option<ArgEntry>,
-    steps: heapless::Vec<Step, STEPS_MAX>,
+    /// As they travel.
+    steps: heapless::Vec<[u8; STEP_BYTES], STEPS_MAX>,
 }
 
+// All of it is part of its callers: most of a request is constant there.
 impl Request {
+    #[inline(always)]
     fn new(peer: Peer, operation: Operation, range: (u64, u64), steps: &[Step]) -> Self {
         let (offset, length) = range;
-        let steps = steps.iter().copied().collect();
+        let steps = steps.iter().map(Step::to_bytes).collect();
         Self { peer, operation, region: None, offset, length, reference: None, steps }
     }
 
+    #[inline(always)]
     fn on_region(operation: Operation, region: Region, range: (u64, u64), step: Step) -> Self {
         let request = Self::new(region.peer, operation, range, &[step]);
         Self { region: Some(region.name), ..request }
     }
 
+    #[inline(always)]
     fn on_ref(
         peer: Peer,
         operation: Operation,
@@ -67,32 +62,38 @@ impl Request {
         Self { reference: Some(ArgEntry::Ref(*reference)), ..request }
     }
 
+    #[inline(always)]
     pub(crate) fn alloc(peer: Peer, length: u64) -> Self {
         Self::new(peer, Operation::Alloc, (0, length), &[Step::Alloc { length }])
     }
 
+    #[inline(always)]
     pub(crate) fn free(region: Region) -> Self {
         let step = Step::Free { region: RegionOperand::Named(region.name) };
         Self::on_region(Operation::Free, region, (0, region.length), step)
     }
 
+    #[inline(always)]
     pub(crate) fn read(region: Region, offset: u64, bytes: usize) -> Self {
         let length = bytes as u64;
         let step = Step::Read { region: RegionOperand::Named(region.name), offset, length };
         Self::on_region(Operation::Read, region, (offset, length), step)
     }
 
+    #[inline(always)]
     pub(crate) fn write(region: Region, offset: u64, bytes: usize) -> Self {
         let step = Step::Write { region: RegionOperand::Named(region.name), offset };
         Self::on_region(Operation::Write, region, (offset, bytes as u64), step)
     }
 
+    #[inline(always)]
     pub(crate) fn create_ref(region: Region, offset: u64, length: u64, rights: Rights) -> Self {
         let operand = RegionOperand::Named(region.name);
         let step = Step::CreateRef { region: operand, offset, length, rights };
         Self::on_region(Operation::CreateRef, region, (offset, length), step)
     }
 
+    #[inline(always)]
     pub(crate) fn map_ref(peer: Peer, reference: &Ref) -> Self {
         let step = Step::MapRef { reference: ARGUMENT };
         Self::on_ref(peer, Operation::MapRef, reference, (0, reference.length), &[step])
@@ -108,6 +109,7 @@ impl Request {
         Self::on_ref(peer, Operation::Detach, reference, (0, reference.length), &[step])
     }
 
+    #[inline(always)]
     pub(crate) fn drop_ref(peer: Peer, reference: &Ref) -> Self {
         let step = Step::DropRef { reference: ARGUMENT };
         Self::on_ref(peer, Operation::DropRef, reference, (0, reference.length), &[step])
@@ -124,6 +126,7 @@ impl Request {
         Self::on_ref(peer, Operation::Narrow, reference, (offset, length), &[step])
     }
 
+    #[inline(always)]
     pub(crate) fn read_ref(peer: Peer, reference: &Ref, offset: u64, bytes: usize) -> Self {
         let length = bytes as u64;
         let step = Step::ReadRef { reference: ARGUMENT, offset, length };
@@ -168,7 +171,7 @@ impl Request {
     pub(crate) fn end_mapped(reference: &Ref, mapped: Region) -> Self {
         let mut request = Self::end(mapped.peer, reference);
         let free = Step::Free { region: RegionOperand::Named(mapped.name) };
-        request.steps.extend([free]);
+        request.steps.extend([free.to_bytes()]);
         Self { region: Some(mapped.name), ..request }
     }
 
@@ -182,8 +185,9 @@ impl Request {
         Self { region: Some(region.name), ..request }
     }
 
-    /// The call; its steps are written to `bytes`.
-    pub(crate) fn spec<'a>(&'a self, options: CallOptions, bytes: &'a mut StepBytes) -> Spec<'a> {
+    /// The call.
+    #[inline(always)]
+    pub(crate) fn spec(&self, options: CallOptions) -> Spec<'_> {
         Spec {
             peer: self.peer,
             method: Method::MEMORY,
@@ -192,7 +196,7 @@ impl Request {
             offset: self.offset,
             length: self.length,
             arguments: self.reference.as_slice(),
-            parameters: emit_steps(&self.steps, &mut bytes.0),
+            parameters: self.steps.as_flattened(),
             options,
         }
     }
@@ -206,7 +210,8 @@ impl Request {
         self.error(Cause::Call(error))
     }
 
-    fn error(&self, cause: Cause) -> OperationError {
+    #[cold]
+    pub(crate) fn error(&self, cause: Cause) -> OperationError {
         let Self { operation, offset, length, .. } = *self;
         OperationError { operation, offset, length, cause }
     }

@@ -10,10 +10,11 @@ use core::net::SocketAddrV4;
 use crate::memory::Loan;
 use crate::time::Instant;
 use crate::wire::bytes::copy_short;
-use crate::wire::message::{ArgEntry, arguments_bytes, emit_arguments};
+use crate::wire::message::{ARG_BYTES, ArgEntry, arguments_bytes, emit_arguments, emit_ref_entry};
 use crate::wire::message::{
     Arguments, HEAD_BYTES_MAX, Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status, TraceId,
 };
+use crate::wire::reference::{REF_BYTES, Ref};
 
 /// The host's name for bytes that an outgoing message is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -367,6 +368,20 @@ impl<'a> Reply<'a> {
         }
         self.buffer[at..at + parameters.len()].copy_from_slice(parameters);
         self.head = (at + parameters.len()) as u16;
+        self.inline = self.head;
+        self.source = None;
+    }
+
+    /// The same of [`Status::OK`], with one reference as its only result.
+    #[inline(always)]
+    pub fn one_ref(&mut self, reference: &Ref, parameters: &[u8; 8]) {
+        const HEAD: usize = RESPONSE_HEADER_BYTES + ARG_BYTES + REF_BYTES + 8;
+        ResponseHeader { status: Status::OK, args: 1 }.emit(self.buffer);
+        let (table, rest) = self.buffer[RESPONSE_HEADER_BYTES..HEAD].split_at_mut(ARG_BYTES);
+        emit_ref_entry(table);
+        reference.emit(rest);
+        rest[REF_BYTES..].copy_from_slice(parameters);
+        self.head = HEAD as u16;
         self.inline = self.head;
         self.source = None;
     }

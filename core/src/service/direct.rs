@@ -33,7 +33,7 @@ impl<M: Memory> MemoryNode<'_, M> {
             let incarnation = reference.incarnation;
             return Err(MemoryError::StaleIncarnation { incarnation });
         }
-        if !reference.is_genuine(&identity.key) {
+        if reference.tag != self.sealer.tag(reference) {
             return Err(MemoryError::Forged);
         }
         let missing = rights - reference.rights;

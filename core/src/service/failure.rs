@@ -1,5 +1,6 @@
 //! How the page store's errors travel.
 
+use super::memory_node::Ended;
 use crate::memory::Memory;
 use crate::store::{Error, HolderId, Object, RegionId, Resource as Pool, Store};
 use crate::wire::memory_op::{MemoryError, Resource};
@@ -41,6 +42,12 @@ impl Failure {
 
     pub(super) fn status(&self) -> (Status, [u64; 2]) {
         self.error.unwrap_or(MemoryError::Malformed).to_wire()
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        if failure.is_pending() { Self::NotNow } else { Self::Failed(failure) }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::wire::memory_op::{
     MemoryError, RegionName, RegionOperand, Resource, Step, Steps, failure_parameters,
 };
 use crate::wire::message::{ArgEntry, Method, Status};
-use crate::wire::reference::RefKey;
+use crate::wire::reference::{RefKey, Sealer};
 
 /// Who a memory node is.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +99,8 @@ pub struct Operation {
 pub struct MemoryNode<'m, M> {
     pub(super) store: Store<M>,
     pub(super) identity: Identity,
+    /// The identity, as references are sealed with it.
+    pub(super) sealer: Sealer,
     limits: Limits,
     /// Pages of writes in progress that one session may have.
     staged_pages_max: u64,
@@ -141,6 +143,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         Self {
             store,
             identity,
+            sealer: Sealer::new(&identity.key, identity.memory_node, identity.incarnation),
             limits,
             staged_pages_max: u64::MAX,
             transfers_max: usize::MAX,
@@ -312,15 +315,20 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     }
 
     /// Runs the steps of a whole request and fills in the reply.
-    fn steps(&mut self, head: &RequestHead<'_>, body: Body<'_>, reply: &mut Reply<'_>) -> Ended {
+    #[inline(never)]
+    pub(super) fn steps(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Ended {
         let transfer = match body {
             Body::Whole(_) => None,
             Body::Absorbed { sink, .. } => Some(sink.0 as usize),
         };
         let staged = transfer.map(|index| self.transfers[index]);
         let ended = match (self.holder_of(head.call.session), staged) {
-            (Err(failure), _) if failure.is_pending() => Ended::NotNow,
-            (Err(failure), _) => Ended::Failed(failure),
+            (Err(failure), _) => failure.into(),
             (Ok(holder), staged) => {
                 let staged = staged.and_then(|transfer| Some((transfer.staged?.1, transfer.made)));
                 self.run(holder, head, body, staged, reply)
@@ -367,7 +375,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             Err(failure) => {
                 run.undo();
                 debug_assert!(!failure.is_pending() || !run.changed(), "done twice");
-                if failure.is_pending() { Ended::NotNow } else { Ended::Failed(failure) }
+                failure.into()
             }
         }
     }
@@ -410,7 +418,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
         reply: &mut Reply<'_>,
     ) -> Outcome {
         match head.method {
-            Method::MEMORY => match self.steps(head, body, reply) {
+            Method::MEMORY => match self.serve_steps(head, body, reply) {
                 Ended::Done => Outcome::Replied,
                 Ended::NotNow => Outcome::Busy,
                 Ended::Failed(failure) => {

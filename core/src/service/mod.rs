@@ -13,6 +13,9 @@ mod direct;
 mod failure;
 mod kept;
 mod memory_node;
+mod one_step;
+#[cfg(test)]
+mod one_step_tests;
 mod places;
 mod statistics;
 mod steps;

@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, translate, with_size};
 use super::memory_node::{MemoryNode, Results};
+use super::one_step::readable;
 use crate::endpoint::host::{Reply, Source};
 use crate::memory::Memory;
 use crate::store::{EntryId, Error, HolderId, PinId, RegionId, StageId, Store};
@@ -233,21 +234,6 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         Ok(reference)
     }
 
-    fn seal(&self, entry: EntryId, offset: u64, length: u64, rights: Rights) -> Ref {
-        let identity = &self.node.identity;
-        let reference = Ref {
-            memory_node: identity.memory_node,
-            incarnation: identity.incarnation,
-            index: entry.index,
-            generation: entry.generation,
-            offset,
-            length,
-            rights,
-            tag: 0,
-        };
-        reference.sealed(&identity.key)
-    }
-
     fn alloc(&mut self, length: u64) -> StepResult {
         let region = self.node.store.alloc(self.holder, length).map_err(translate)?;
         Ok((Made::Region(region), length))
@@ -260,7 +246,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     }
 
     fn read(&mut self, operand: RegionOperand, offset: u64, length: u64) -> StepResult {
-        let bytes = self.readable(length)?;
+        let bytes = readable(self.body_bytes_max, length)?;
         let region = self.region(operand).ok_or(MemoryError::Malformed)?;
         let pin = self.node.store.pin(self.holder, region, offset, length).map_err(translate)?;
         self.snapshot = Some((pin, bytes));
@@ -268,17 +254,12 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     }
 
     fn read_ref(&mut self, operand: RefOperand, offset: u64, length: u64) -> StepResult {
-        let bytes = self.readable(length)?;
+        let bytes = readable(self.body_bytes_max, length)?;
         let reference = self.reference(operand, Rights::MAP)?;
         let start = within(&reference, offset, length)?;
         let pin = self.node.store.pin_ref(entry(&reference), start, length).map_err(translate)?;
         self.snapshot = Some((pin, bytes));
         Ok((Made::Nothing, length))
-    }
-
-    fn readable(&self, length: u64) -> Result<u32, MemoryError> {
-        let max = u64::from(self.body_bytes_max);
-        if length <= max { Ok(length as u32) } else { Err(MemoryError::TooLong { length, max }) }
     }
 
     fn write(
@@ -307,7 +288,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         let region = self.region(operand).ok_or(MemoryError::Malformed)?;
         let store = &mut self.node.store;
         let entry = store.create_ref(self.holder, region, offset, length).map_err(translate)?;
-        Ok((Made::Ref(self.seal(entry, 0, length, rights)), length))
+        Ok((Made::Ref(self.node.sealed(entry, (0, length), rights)), length))
     }
 
     fn map_ref(&mut self, operand: RefOperand) -> StepResult {
@@ -326,7 +307,8 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         let claimed =
             self.node.store.claim_ref(self.holder, entry(&reference)).map_err(translate)?;
         self.node.detachments.remove(entry(&reference));
-        let claimed = self.seal(claimed, reference.offset, reference.length, reference.rights);
+        let claimed =
+            self.node.sealed(claimed, (reference.offset, reference.length), reference.rights);
         // The claimed one is this request's now: if the request fails later, it goes, because
         // nobody will ever have its name.
         for made in &mut self.made {
@@ -372,7 +354,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         let start = within(&reference, offset, length)?;
         // Whatever is behind it must still be there.
         self.node.store.ref_len(entry(&reference)).map_err(translate)?;
-        Ok((Made::Alias(self.seal(entry(&reference), start, length, rights)), length))
+        Ok((Made::Alias(self.node.sealed(entry(&reference), (start, length), rights)), length))
     }
 
     /// Gives back what the steps so far have made.
@@ -443,7 +425,7 @@ pub(super) fn entry(reference: &Ref) -> EntryId {
 }
 
 /// The start, in the entry's range, of a range given relative to a reference.
-fn within(reference: &Ref, offset: u64, length: u64) -> Result<u64, MemoryError> {
+pub(super) fn within(reference: &Ref, offset: u64, length: u64) -> Result<u64, MemoryError> {
     if length == 0 {
         return Err(MemoryError::ZeroLength);
     }

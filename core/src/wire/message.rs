@@ -344,13 +344,22 @@ pub fn emit_arguments(args: &[ArgEntry], out: &mut [u8]) -> usize {
                 put(entry, 4, bytes.to_le_bytes());
             }
             ArgEntry::Ref(reference) => {
-                entry[0] = KIND_REF;
+                emit_ref_entry(entry);
                 reference.emit(&mut rest[refs_bytes..]);
                 refs_bytes += REF_BYTES;
             }
         }
     }
     table.len() + refs_bytes
+}
+
+/// Writes the table's entry of a reference.
+///
+/// # Panics
+/// If `entry` is shorter than [`ARG_BYTES`].
+#[inline(always)]
+pub fn emit_ref_entry(entry: &mut [u8]) {
+    put(entry, 0, u64::from(KIND_REF).to_le_bytes());
 }
 
 #[cfg(test)]

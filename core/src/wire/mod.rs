@@ -25,6 +25,7 @@ pub mod memory_op;
 pub mod message;
 pub mod packet;
 pub mod reference;
+mod sip;
 pub mod template;
 
 /// Why bytes are not what they claim to be. Each is counted; none is answered.

@@ -8,7 +8,10 @@
 //! 32 length u64 (bytes)
 //! 40 rights u8   41 reserved, zero
 //! 48 reserved, zero
-//! 56 tag u64: SipHash-2-4 of everything before it under the memory node's key
+//! 56 tag u64: SipHash-2-4 of everything before it but the reserved bytes, under the memory
+//!    node's key, in the order incarnation, memory node (as a u64), offset, length, generation,
+//!    index, rights: what is the same for all references of a memory node comes first, and is
+//!    summed up once
 //! ```
 //!
 //! The bytes may be copied freely: they are a claim, not a count. What they claim is checked at
@@ -17,15 +20,16 @@
 //! and 64 bytes have no room for it; it costs the memory node one hash and no state.
 
 use bitflags::bitflags;
-use core::hash::Hasher;
-use siphasher::sip::SipHasher24;
 
 use super::WireError;
 use super::bytes::{put, u32_at, u64_at};
+use super::sip::Sip;
 
 /// Length of a reference, in bytes.
 pub const REF_BYTES: usize = 64;
 const TAG_AT: usize = 56;
+/// Bytes that the tag is made of.
+const TAGGED_BYTES: u8 = 45;
 
 bitflags! {
     /// What the holder of a reference's bytes may ask for.
@@ -68,6 +72,7 @@ impl Ref {
     ///
     /// # Errors
     /// Unknown rights, an empty or overflowing range, or a reserved byte that is not zero.
+    #[inline]
     pub fn parse(bytes: &[u8; REF_BYTES]) -> Result<Self, WireError> {
         let (offset, length) = (u64_at(bytes, 24), u64_at(bytes, 32));
         if length == 0 || offset.checked_add(length).is_none() {
@@ -75,7 +80,7 @@ impl Ref {
         }
         let rights = Rights::from_bits(bytes[40])
             .ok_or(WireError::Value { field: "reference rights", value: bytes[40].into() })?;
-        if bytes[41..TAG_AT].iter().any(|&byte| byte != 0) {
+        if u64_at(bytes, 40) >> 8 | u64_at(bytes, 48) != 0 {
             return Err(WireError::Value { field: "reference reserved bytes", value: 1 });
         }
         Ok(Self {
@@ -94,12 +99,14 @@ impl Ref {
     ///
     /// # Panics
     /// If `out` is shorter than [`REF_BYTES`].
+    #[inline(always)]
     pub fn emit(&self, out: &mut [u8]) {
         let bytes = out.first_chunk_mut::<REF_BYTES>().expect("room for a reference");
         *bytes = self.to_bytes();
     }
 
     /// The reference as bytes.
+    #[inline(always)]
     pub fn to_bytes(&self) -> [u8; REF_BYTES] {
         let mut bytes = [0; REF_BYTES];
         put(&mut bytes, 0, self.memory_node.to_le_bytes());
@@ -115,14 +122,22 @@ impl Ref {
 
     /// The same reference with the tag that belongs to its other fields under `key`.
     #[must_use]
-    pub fn sealed(mut self, key: &RefKey) -> Self {
-        self.tag = key.tag(&self);
-        self
+    pub fn sealed(self, key: &RefKey) -> Self {
+        self.sealed_by(&Sealer::new(key, self.memory_node, self.incarnation))
     }
 
     /// Whether the tag is the one that belongs to the other fields under `key`.
     pub fn is_genuine(&self, key: &RefKey) -> bool {
-        self.tag == key.tag(self)
+        self.tag == self.sealed(key).tag
+    }
+
+    /// The same reference with the tag that belongs to its other fields, as one of the memory node
+    /// that `sealer` is for.
+    #[inline(always)]
+    #[must_use]
+    pub fn sealed_by(mut self, sealer: &Sealer) -> Self {
+        self.tag = sealer.tag(&self);
+        self
     }
 }
 
@@ -130,11 +145,29 @@ impl Ref {
 #[derive(Clone, Copy)]
 pub struct RefKey(pub [u8; 16]);
 
-impl RefKey {
-    fn tag(&self, reference: &Ref) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write(&reference.to_bytes()[..TAG_AT]);
-        hasher.finish()
+/// What one memory node seals its references with: its key, and what they have in common.
+#[derive(Clone, Copy)]
+pub struct Sealer(Sip);
+
+impl Sealer {
+    /// For the references of a memory node in one life of it.
+    pub fn new(key: &RefKey, memory_node: u32, incarnation: u64) -> Self {
+        Self(Sip::new(&key.0).word(incarnation).word(memory_node.into()))
+    }
+
+    /// The tag of a reference of this memory node: its node and incarnation are not looked at.
+    #[inline(always)]
+    pub fn tag(&self, reference: &Ref) -> u64 {
+        // What is known before an entry is taken comes before what is not.
+        let sip = self.0.word(reference.offset).word(reference.length).word(reference.generation);
+        let rights = u64::from(reference.rights.bits());
+        sip.finish(TAGGED_BYTES, u64::from(reference.index) | rights << 32)
+    }
+}
+
+impl core::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Sealer(secret)")
     }
 }
 
@@ -165,7 +198,10 @@ pub(crate) fn any_ref() -> impl proptest::strategy::Strategy<Value = Ref> {
 
 #[cfg(test)]
 mod tests {
+    use core::hash::Hasher;
+
     use proptest::prelude::*;
+    use siphasher::sip::SipHasher24;
 
     use super::*;
 
@@ -184,6 +220,19 @@ mod tests {
             prop_assert!(Ref::parse(&bytes).unwrap().is_genuine(&key));
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(!Ref::parse(&bytes).is_ok_and(|forged| forged.is_genuine(&key)));
+        }
+
+        #[test]
+        fn the_tag_is_what_the_first_lines_say(reference in any_ref(), key in any::<[u8; 16]>()) {
+            let mut hasher = SipHasher24::new_with_key(&key);
+            hasher.write(&reference.incarnation.to_le_bytes());
+            hasher.write(&u64::from(reference.memory_node).to_le_bytes());
+            hasher.write(&reference.offset.to_le_bytes());
+            hasher.write(&reference.length.to_le_bytes());
+            hasher.write(&reference.generation.to_le_bytes());
+            hasher.write(&reference.index.to_le_bytes());
+            hasher.write(&[reference.rights.bits()]);
+            prop_assert_eq!(reference.sealed(&RefKey(key)).tag, hasher.finish());
         }
 
         #[test]

@@ -144,6 +144,7 @@ impl Step {
     ///
     /// # Errors
     /// An unknown operation, right or operand.
+    #[inline(always)]
     pub fn parse(bytes: &[u8; STEP_BYTES], number: u8) -> Result<Self, WireError> {
         let region = || match bytes[3] {
             NAMED => Ok(RegionOperand::Named(RegionName(u64_at(bytes, 8)))),
@@ -177,6 +178,7 @@ impl Step {
     }
 
     /// The step as bytes.
+    #[inline(always)]
     pub fn to_bytes(&self) -> [u8; STEP_BYTES] {
         let mut wire = StepFields::default();
         match *self {
@@ -234,6 +236,7 @@ struct StepFields {
 }
 
 impl StepFields {
+    #[inline(always)]
     fn to_bytes(&self) -> [u8; STEP_BYTES] {
         let mut bytes = [0; STEP_BYTES];
         bytes[0] = self.operation;

@@ -1,0 +1,248 @@
+//! A step alone has the answer that it has as a vector of one.
+
+use super::{Identity, MemoryNode, SessionHolder, Transfer};
+use crate::endpoint::here::{Asked, Heads, ask};
+use crate::endpoint::host::{
+    Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
+    SessionId, Side, Sink, Source,
+};
+use crate::memory::Plain;
+use crate::service::memory_node::Ended;
+use crate::store::{Config, Limits, Store};
+use crate::time::Instant;
+use crate::wire::memory_op::{
+    MemoryError, RefOperand, RegionName, RegionOperand, Step, failure_parameters,
+};
+use crate::wire::message::{ArgEntry, Method, Status};
+use crate::wire::reference::{Ref, RefKey, Rights};
+
+const POOL_BYTES: usize = 1 << 20;
+const SESSIONS: u32 = 2;
+/// What an answer's body has room for.
+const ROOM: usize = 16 << 10;
+const STEPS: u32 = 20_000;
+
+/// A memory node that takes every request for a vector of steps.
+struct General<'m>(MemoryNode<'m, Plain<'m>>);
+
+impl Host for General<'_> {
+    fn admit(&mut self, head: &RequestHead<'_>, body_bytes: u32) -> Admission {
+        self.0.admit(head, body_bytes)
+    }
+    fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
+        self.0.absorb(sink, offset, bytes);
+    }
+    fn request(
+        &mut self,
+        _: Instant,
+        head: &RequestHead<'_>,
+        body: Body<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        match self.0.steps(head, body, reply) {
+            Ended::Done => Outcome::Replied,
+            Ended::NotNow => Outcome::Busy,
+            Ended::Failed(failure) => {
+                let (status, details) = failure.status();
+                reply.head(status, &[], &failure_parameters(failure.step, details));
+                Outcome::Replied
+            }
+        }
+    }
+    fn cancelled(&mut self, call: PendingCall) {
+        self.0.cancelled(call);
+    }
+    fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
+        self.0.supply(source, offset, out);
+    }
+    fn release(&mut self, source: Source) {
+        self.0.release(source);
+    }
+    fn completed(&mut self, now: Instant, completion: Completion<'_>) {
+        self.0.completed(now, completion);
+    }
+}
+
+fn session(index: u32) -> SessionId {
+    SessionId { index, generation: 1 }
+}
+
+fn node<'m>(
+    words: &'m mut [u64],
+    holders: &'m mut [SessionHolder],
+    transfers: &'m mut [Transfer],
+) -> MemoryNode<'m, Plain<'m>> {
+    let config = Config::for_pool_bytes(POOL_BYTES as u64);
+    let store = Store::format(Plain::new(words), &config).unwrap();
+    let identity = Identity { memory_node: 7, incarnation: 9, key: RefKey([3; 16]) };
+    // Some requests are refused for their quota.
+    let limits = Limits { pages: 48, regions: 6, entries: 6 };
+    let mut node = MemoryNode::new(store, identity, limits, holders, transfers);
+    for index in 0..SESSIONS {
+        let event = SessionEvent::Accepted { incarnation: 1, peer: "10.0.0.1:9".parse().unwrap() };
+        node.session(Instant::ZERO, Side::Server, session(index), event);
+    }
+    node
+}
+
+/// What the requests so far have made, dead things among them.
+#[derive(Default)]
+struct Known {
+    regions: std::vec::Vec<RegionName>,
+    references: std::vec::Vec<Ref>,
+    seed: u64,
+}
+
+impl Known {
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed % below
+    }
+
+    fn region(&mut self) -> RegionOperand {
+        let among = self.regions.len().min(8) as u64 + 1;
+        let back = self.random(among) as usize;
+        let name = self.regions.iter().rev().nth(back).copied();
+        RegionOperand::Named(name.unwrap_or(RegionName(1 << 40 | 3)))
+    }
+
+    fn reference(&mut self) -> Ref {
+        let among = self.references.len().min(8) as u64;
+        let back = self.random(among + 1) as usize;
+        let known = self.references.iter().rev().nth(back).copied();
+        let forged = Ref {
+            memory_node: 7,
+            incarnation: 9,
+            index: 1,
+            generation: 1,
+            offset: 0,
+            length: 9,
+            rights: Rights::all(),
+            tag: 5,
+        };
+        let mut reference = known.unwrap_or(forged);
+        match self.random(40) {
+            0 => reference.memory_node = 8,
+            1 => reference.incarnation = 8,
+            2 => reference.tag ^= 1,
+            _ => {}
+        }
+        reference
+    }
+
+    fn step(&mut self) -> Step {
+        let reference = RefOperand::Argument(u8::from(self.random(50) == 0));
+        let offset = [0, 5, 4000, 9000, u64::MAX - 3][self.random(5) as usize];
+        let length = [1, 64, 700, 5000, 0, 1 << 20, u64::MAX][self.random(7) as usize];
+        let rights = [Rights::all(), Rights::MAP, Rights::DROP][self.random(3) as usize];
+        match self.random(11) {
+            0 => Step::Alloc { length: length.min(1 << 16) },
+            1 => Step::Free { region: self.region() },
+            2 => Step::Read { region: self.region(), offset, length },
+            3 => Step::Write { region: self.region(), offset },
+            4 => Step::CreateRef { region: self.region(), offset, length, rights },
+            5 => Step::MapRef { reference },
+            6 => Step::ClaimRef { reference },
+            7 => Step::Detach { reference },
+            8 => Step::DropRef { reference },
+            9 => Step::Narrow { reference, offset, length, rights },
+            _ => Step::ReadRef { reference, offset, length },
+        }
+    }
+}
+
+/// What was answered.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    status: Status,
+    results: std::vec::Vec<ArgEntry>,
+    parameters: std::vec::Vec<u8>,
+    body: std::vec::Vec<u8>,
+}
+
+fn answer(host: &mut impl Host, asked: &Asked<'_>) -> Option<Answer> {
+    let (mut heads, mut room) = (Heads::default(), [0xA5; ROOM]);
+    let answered = ask(host, Instant::ZERO, asked, &mut room, &mut heads)?.unwrap();
+    Some(Answer {
+        status: answered.status,
+        results: answered.arguments.iter().collect(),
+        parameters: answered.arguments.parameters().into(),
+        body: room[..answered.body_bytes].into(),
+    })
+}
+
+#[test]
+fn a_step_alone_answers_as_a_vector_of_one() {
+    let mut pools = [(); 2].map(|()| std::vec![0; POOL_BYTES / 8]);
+    let mut holders = [[SessionHolder::EMPTY; SESSIONS as usize]; 2];
+    let mut transfers = [[Transfer::EMPTY; 2]; 2];
+    let [first, second] = &mut pools;
+    let ([a, b], [c, d]) = (&mut holders, &mut transfers);
+    let (mut alone, mut general) = (node(first, a, c), General(node(second, b, d)));
+    let mut known = Known { seed: 1, ..Known::default() };
+    let mut seen = std::collections::BTreeMap::new();
+    let body: std::vec::Vec<u8> = (0..700).map(|byte| byte as u8).collect();
+    for number in 0..STEPS {
+        let (step, reference) = (known.step(), known.reference());
+        let mut parameters = step.to_bytes();
+        if known.random(50) == 0 {
+            parameters[known.random(4) as usize] ^= 0x55;
+        }
+        let session = session(known.random(SESSIONS.into()) as u32);
+        let bytes = [1, 64, 600][known.random(3) as usize];
+        let arguments = [ArgEntry::Ref(reference)];
+        let asked = Asked {
+            method: Method::MEMORY,
+            arguments: &arguments,
+            parameters: &parameters,
+            body: &body[..bytes],
+            session,
+        };
+        let answers = (answer(&mut alone, &asked), answer(&mut general, &asked));
+        assert_eq!(answers.0, answers.1, "step {number}: {step:?} of {reference:?}");
+        assert_eq!(alone.operations(), general.0.operations(), "step {number}: {step:?}");
+        alone.reclaim(Instant::ZERO, 64);
+        general.0.reclaim(Instant::ZERO, 64);
+        let Some(answer) = answers.0 else { continue };
+        *seen.entry(answer.status.0).or_insert(0) += 1;
+        if answer.status != Status::OK {
+            continue;
+        }
+        let names =
+            answer.parameters.as_chunks::<8>().0.iter().map(|name| u64::from_le_bytes(*name));
+        known.regions.extend(names.filter(|name| *name != 0).map(RegionName));
+        known.references.extend(answer.results.iter().filter_map(|result| match result {
+            ArgEntry::Ref(reference) => Some(*reference),
+            ArgEntry::Inline { .. } => None,
+        }));
+    }
+    let (alone, general) = (alone.store().stats(), general.0.store().stats());
+    assert_eq!(alone.regions.in_use, general.regions.in_use);
+    assert_eq!(alone.entries.in_use, general.entries.in_use);
+    assert_eq!((alone.pins.in_use, general.pins.in_use), (0, 0));
+    // Neither all works nor all fails: quotas, ranges, rights, forgeries and what is over.
+    assert!(seen[&Status::OK.0] > STEPS / 40, "{seen:?}");
+    for error in [
+        MemoryError::OutOfRange { end: 0, size: 0 },
+        MemoryError::Quota {
+            resource: crate::wire::memory_op::Resource::Regions,
+            limit: 0,
+            wanted: 0,
+        },
+        MemoryError::MissingRights { rights: Rights::MAP },
+        MemoryError::Forged,
+        MemoryError::WrongNode { memory_node: 0 },
+        MemoryError::NotYours,
+        MemoryError::NotOwner,
+        MemoryError::Dropped,
+        MemoryError::UnknownRegion,
+        MemoryError::ZeroLength,
+        MemoryError::TooLong { length: 0, max: 0 },
+        MemoryError::Malformed,
+    ] {
+        let status = error.to_wire().0.0;
+        assert!(seen.contains_key(&status), "never {error:?}: {seen:?}");
+    }
+}
