@@ -9,8 +9,10 @@ use super::congestion::{Arriving, Control};
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::straight::{straight, template};
 use super::table::{ServerSession, ServerSlot};
+use super::tag::Usual;
 use super::transmit::Io;
 use super::window::Reordering;
+use crate::aes128::Pad;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{
@@ -159,10 +161,10 @@ impl Endpoint<'_> {
         let template = template(Kind::Response, remote, features);
         let straight = straight(Kind::Request, server, features, peer);
         let place = self.client_sessions.len() + index;
-        let begin = (straight.first_part(), template.first_part());
+        let usual = Usual { requests: straight.first_part(), answers: template.first_part() };
         let keyed = self.keys.as_mut().map(|keys| {
             let secret = keys.secret(&parties);
-            (keys.guard(secret, Side::Server, place, begin), secret)
+            (keys.guard(secret, Side::Server, place, usual), secret)
         });
         self.server_sessions[index] = ServerSession {
             open: true,
@@ -180,6 +182,7 @@ impl Endpoint<'_> {
             straight,
             // What is left in it of the last session finds nothing to send.
             queue: self.server_sessions[index].queue,
+            pad: keyed.map_or(Pad::NONE, |(guard, _)| guard.pad()),
             guard: keyed.map(|(guard, _)| guard),
             secret: keyed.map_or([0; 16], |(_, secret)| secret),
             control: Control::new(self.config.congestion),

@@ -108,7 +108,7 @@ const _: () = {
     // With places for four slots.
     let short_queue = offset_of!(ClientSession, queue) + 7 + 4;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
-    assert!(offset_of!(ServerSession, guard) <= SERVER_SESSION_LINES * LINE_BYTES);
+    assert!(offset_of!(ServerSession, pad) <= SERVER_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);
     let short_answer = offset_of!(ServerSlot, outgoing.inline) + RESPONSE_HEADER_BYTES + 32;
     assert!(short_answer <= SERVER_SLOT_LINES * LINE_BYTES);

@@ -23,7 +23,8 @@ use siphasher::sip::SipHasher24;
 
 use super::cipher::CipherRoom;
 use super::host::{SessionId, Side};
-use super::tag::{Binding, TagKeys};
+use super::tag::{Binding, TagKeys, Usual, UsualKey};
+use crate::aes128::Pad;
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
 use crate::wire::packet::{Flags, Packet};
@@ -112,6 +113,15 @@ impl Parties {
     }
 }
 
+/// The key of usual packets' tags, which an endpoint has beside the others; zeros without a key.
+pub(super) fn usual_key_of(key: Option<&Key>) -> UsualKey {
+    UsualKey::new(&key.map_or([0; 16], usual_key))
+}
+
+fn usual_key(key: &Key) -> [u8; 16] {
+    cmac(&key.0, &[b"dmrpc usual packets"])
+}
+
 /// What shows whose a session's packets are.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Guard {
@@ -119,6 +129,16 @@ pub(super) enum Guard {
     Tags(Binding),
     /// The cipher at this place, which hides them too.
     Cipher(u32),
+}
+
+impl Guard {
+    /// What the tags of usual packets depend on, if there are tags.
+    pub(super) fn pad(&self) -> Pad {
+        match self {
+            Self::Tags(binding) => binding.pad(),
+            Self::Cipher(_) => Pad::NONE,
+        }
+    }
 }
 
 /// The keys of an endpoint that has one.
@@ -134,10 +154,7 @@ pub(super) struct Keys<'m> {
 impl<'m> Keys<'m> {
     pub(super) fn new(key: &Key, ciphers: Option<CipherRoom<'m>>) -> Self {
         let handshake = cmac(&key.0, &[b"dmrpc handshakes"]);
-        let tags = TagKeys::new(
-            &cmac(&key.0, &[b"dmrpc packets"]),
-            &cmac(&key.0, &[b"dmrpc whole messages"]),
-        );
+        let tags = TagKeys::new(&cmac(&key.0, &[b"dmrpc packets"]), &usual_key(key));
         let outside = tags.bind([0; 16]);
         Self { ciphers, handshake, tags, outside }
     }
@@ -153,21 +170,19 @@ impl<'m> Keys<'m> {
     }
 
     /// What guards a session with these secret bytes, of which this end is `side`: the cipher at
-    /// `place` where the endpoint encrypts, else tags; the usual packets begin in these ways.
+    /// `place` where the endpoint encrypts, else tags; its usual packets begin so.
     pub(super) fn guard(
         &mut self,
         secret: [u8; 16],
         side: Side,
         place: usize,
-        (incoming, outgoing): (u128, u128),
+        usual: Usual,
     ) -> Guard {
         if let Some(ciphers) = &mut self.ciphers {
             ciphers.sessions.begin(place, secret, side);
             return Guard::Cipher(place as u32);
         }
-        let mut binding = self.tags.bind(secret);
-        self.tags.expect(&mut binding, incoming, outgoing);
-        Guard::Tags(binding)
+        Guard::Tags(self.tags.bind_usual(secret, usual))
     }
 
     /// What a hello shows.

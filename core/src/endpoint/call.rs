@@ -11,6 +11,7 @@ use super::straight::address_of;
 use super::table::{
     CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS, may_be_long,
 };
+use super::tag::UsualKey;
 use super::transmit::{Line, Whole, send_whole};
 use super::wheel::Wheel;
 use crate::crc32c::Crc32c;
@@ -242,7 +243,7 @@ impl Endpoint<'_> {
             let alone = self.ready.is_empty() && outgoing.short == Short::Unsent;
             alone
                 && !outgoing.queued
-                && leave(tx, &self.crc, &self.keys, session, slot, slot_number)
+                && leave(tx, &self.crc, (&self.keys, &self.usual_key), session, slot, slot_number)
         });
         let now = clock();
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
@@ -333,7 +334,7 @@ fn note_untimed(
 fn leave<T: Tx>(
     tx: &mut T,
     crc: &Crc32c,
-    keys: &Option<Keys<'_>>,
+    (keys, usual_key): (&Option<Keys<'_>>, &UsualKey),
     session: &ClientSession,
     slot: &mut ClientSlot,
     number: u16,
@@ -341,8 +342,9 @@ fn leave<T: Tx>(
     let outgoing = &mut slot.outgoing;
     let whole = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
     let peer = address_of(session.straight.peer);
-    let line = Line { crc, keys, guard: &session.guard, peer, template: &session.template };
-    if !send_whole(tx, &line, (slot.request, number.into()), whole, outgoing) {
+    let by = (usual_key, &session.pad, &session.guard);
+    let line = Line { crc, keys, by, peer, template: &session.template, mask: None };
+    if !send_whole::<false, T>(tx, &line, (slot.request, number.into()), whole, outgoing) {
         return false;
     }
     tx.flush();

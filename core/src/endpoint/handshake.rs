@@ -11,6 +11,7 @@ use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::rtt::Rtt;
 use super::straight::{straight, template};
 use super::table::{ClientSession, ClientState};
+use super::tag::Usual;
 use super::transmit::{Io, Seal, send, session_flags};
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
@@ -245,8 +246,11 @@ impl Endpoint<'_> {
         session.template = template(Kind::Request, remote, features);
         session.straight = straight(Kind::Response, id, features, peer);
         if let (Some(keys), Some(secret)) = (&mut self.keys, secret) {
-            let begin = (session.straight.first_part(), session.template.first_part());
-            session.guard = Some(keys.guard(secret, Side::Client, index, begin));
+            let (requests, answers) =
+                (session.template.first_part(), session.straight.first_part());
+            let usual = Usual { requests, answers };
+            let guard = keys.guard(secret, Side::Client, index, usual);
+            (session.pad, session.guard) = (guard.pad(), Some(guard));
         }
         session.free = first_bits(ack.slots);
         session.free_count = ack.slots as u8;

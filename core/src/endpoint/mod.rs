@@ -91,7 +91,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::direct::{DIRECT, DIRECT_REQUEST, DIRECT_RESPONSE};
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
-use auth::{Keys, Secret, is_authentic};
+use auth::{Keys, Secret, is_authentic, usual_key_of};
 use book::Book;
 use cipher::CipherRoom;
 use congestion::Traffic;
@@ -101,6 +101,7 @@ use queue::Ready;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
 };
+use tag::UsualKey;
 use transmit::Io;
 use waits::Waits;
 use wheel::Wheel;
@@ -129,6 +130,8 @@ pub struct Endpoint<'m> {
     crc: Crc32c,
     /// If the configuration has a key.
     keys: Option<Keys<'m>>,
+    /// Of usual packets' tags, in sessions that have tags.
+    usual_key: UsualKey,
     secret: Secret,
     traffic: Traffic,
     /// Resets that may still be sent for the burst that is looked at.
@@ -209,6 +212,7 @@ impl<'m> Endpoint<'m> {
             config,
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
+            usual_key: usual_key_of(config.key.as_ref()),
             secret,
             traffic: Traffic::default(),
             resets_left: 0,

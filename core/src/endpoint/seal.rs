@@ -73,18 +73,6 @@ impl<'a> Seal<'a> {
             By::Cipher(ciphers, place) => ciphers.seal(place as usize, datagram),
         }
     }
-
-    /// The same for a message of one packet, whose header begins as its session's usual ones do.
-    #[inline(always)]
-    pub(super) fn finish_whole(self, datagram: &mut [u8]) {
-        match self.by {
-            By::Nothing => {}
-            By::Tag(keys, binding) => {
-                keys.put_usual(binding, datagram.first_chunk_mut().expect("room for a header"));
-            }
-            By::Cipher(ciphers, place) => ciphers.seal(place as usize, datagram),
-        }
-    }
 }
 
 /// Seals `header` over a payload of `bytes` bytes that `fill` writes, and queues the packet.

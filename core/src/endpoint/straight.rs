@@ -15,8 +15,9 @@ use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
-use super::tag;
+use super::tag::{self, UsualKey};
 use super::transmit::{Io, Line, Whole, send_whole, session_flags};
+use crate::aes128::Pad;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -104,31 +105,33 @@ pub(super) enum Fault {
     Tag,
 }
 
-/// Verifies checksum and tag of a packet that is a whole message in `slot`, as far as its fields
-/// for slot and lengths say. The usual packet, by its flags, has its payload under the checksum.
+/// What verifies a session's usual packets.
+type By<'a> = (&'a Crc32c, &'a UsualKey, &'a Pad);
+
+/// Verifies checksum and tag of a packet that begins as its session's usual ones do and is a whole
+/// message in `slot`, as far as its fields for slot and lengths say. Returns the mask of the tag of
+/// a request's answer, if that has one.
 // The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
-fn verify(
-    crc: &Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+fn verify<const ANSWER: bool>(
+    (crc, key, pad): By<'_>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
     slot: u64,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     if bytes[2] == CHECKED {
         // Nothing covers a tag in a session without: it must be zero.
         let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
-        return if sound { Ok(()) } else { Err(Fault::Checksum) };
+        return if sound { Ok(0) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked(*crc, keys, guard, bytes);
+        return verify_unchecked::<ANSWER>((crc, key, pad), bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
-    if has_tag(keys, guard, bytes, whole) { Ok(()) } else { Err(Fault::Tag) }
+    has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag)
 }
 
 /// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
@@ -168,48 +171,36 @@ pub(super) fn has_tag_of_part(
     u64_at(bytes, TAG_AT) == 0
 }
 
-/// Whether a whole message has its tag.
+/// Whether a usual packet has its tag: then, of a request, the mask of the answer's.
 #[inline(always)]
-fn has_tag(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+fn has_tag<const ANSWER: bool>(
+    key: &UsualKey,
+    pad: &Pad,
     bytes: &[u8; HEADER_BYTES],
     whole: tag::Whole,
-) -> bool {
-    match (guard, keys) {
-        (Some(Guard::Tags(binding)), Some(keys)) => {
-            keys.tags.is_tagged_whole(binding, bytes, whole)
-        }
-        _ => false,
+) -> Option<u64> {
+    if ANSWER {
+        key.is_tagged_answer(pad, bytes, whole).then_some(0)
+    } else {
+        key.is_tagged_request(pad, bytes, whole)
     }
 }
 
-/// The same, by the header's own fields, which fit what has come.
+/// [`verify`] where the checksum leaves the payload out: by the header's own fields, which fit what
+/// has come.
 #[inline(never)]
-fn has_tag_unchecked(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
+fn verify_unchecked<const ANSWER: bool>(
+    (crc, key, pad): By<'_>,
     bytes: &[u8; HEADER_BYTES],
-) -> bool {
-    let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
-    has_tag(keys, guard, bytes, whole)
-}
-
-/// [`verify`] where the checksum leaves the payload out.
-#[inline(never)]
-fn verify_unchecked(
-    crc: Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    bytes: &[u8; HEADER_BYTES],
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     if crc.header(bytes) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
-        return if has_tag_unchecked(keys, guard, bytes) { Ok(()) } else { Err(Fault::Tag) };
+        let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
+        return has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag);
     }
-    if u64_at(bytes, TAG_AT) == 0 { Ok(()) } else { Err(Fault::Checksum) }
+    if u64_at(bytes, TAG_AT) == 0 { Ok(0) } else { Err(Fault::Checksum) }
 }
 
 impl Endpoint<'_> {
@@ -250,12 +241,16 @@ impl Endpoint<'_> {
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
         let Some(header) = RequestHeader::parse_free(header) else { return false };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
-        if !OPENED
-            && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
-        {
-            self.faulty(fault);
-            return true;
+        let mut mask = 0;
+        if !OPENED {
+            let by = (&self.crc, &self.usual_key, &session.pad);
+            match verify::<false>(by, bytes, payload, number) {
+                Ok(of_answer) => mask = of_answer,
+                Err(fault) => {
+                    self.faulty(fault);
+                    return true;
+                }
+            }
         }
         session.last_heard = now;
         slot.request = request;
@@ -274,12 +269,13 @@ impl Endpoint<'_> {
                 let line = Line {
                     crc: &self.crc,
                     keys: &self.keys,
-                    guard: &session.guard,
+                    by: (&self.usual_key, &session.pad, &session.guard),
                     peer,
                     template: &session.template,
+                    mask: Some(mask),
                 };
                 let id = (request, number as usize);
-                if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+                if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
                     self.counters.packets_sent += 1;
                 } else {
                     self.enqueue_server(index);
@@ -314,8 +310,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let by = (&self.crc, &self.usual_key, &session.pad)
+            && let Err(fault) = verify::<false>(by, bytes, payload, number)
         {
             self.faulty(fault);
             return true;
@@ -329,14 +325,15 @@ impl Endpoint<'_> {
         let line = Line {
             crc: &self.crc,
             keys: &self.keys,
-            guard: &session.guard,
+            by: (&self.usual_key, &session.pad, &session.guard),
             peer,
             template: &session.template,
+            mask: None,
         };
         let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
         let id = (request, number as usize);
         // Without room in the device it is as if the repetition had been lost.
-        if send_whole(io.tx, &line, id, whole, &mut slot.outgoing) {
+        if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
             self.counters.packets_resent += 1;
             self.counters.packets_sent += 1;
         }
@@ -374,8 +371,8 @@ impl Endpoint<'_> {
             return false;
         }
         if !OPENED
-            && let Err(fault) =
-                verify(&self.crc, &self.keys, &session.guard, bytes, payload, number)
+            && let by = (&self.crc, &self.usual_key, &session.pad)
+            && let Err(fault) = verify::<true>(by, bytes, payload, number)
         {
             self.faulty(fault);
             return true;

@@ -13,6 +13,7 @@ use super::rtt::Rtt;
 use super::waits::WaitEntries;
 use super::wheel::TimerEntry;
 use super::window::Reordering;
+use crate::aes128::Pad;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
@@ -136,6 +137,8 @@ pub struct ClientSession {
     /// session's timer.
     pub(super) seen: u64,
     pub(super) peer: SocketAddrV4,
+    /// What its usual packets' tags depend on, if it has any.
+    pub(super) pad: Pad,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
     /// The server's index and generation of the session.
@@ -167,6 +170,8 @@ pub struct ClientSession {
     pub(super) server_clock: u32,
     pub(super) opened: Instant,
     pub(super) due: Instant,
+    /// See [`ServerSlot`].
+    pub(super) apart: [u64; 8],
 }
 
 impl ClientSession {
@@ -184,6 +189,7 @@ impl ClientSession {
         template: Template::EMPTY,
         straight: Straight::NEVER,
         queue: Queue::EMPTY,
+        pad: Pad::NONE,
         guard: None,
         cookie: 0,
         refused: false,
@@ -205,6 +211,7 @@ impl ClientSession {
         server_clock: 0,
         opened: Instant::ZERO,
         due: Instant::FAR_FUTURE,
+        apart: [0; 8],
     };
 }
 
@@ -346,6 +353,8 @@ pub struct ServerSession {
     pub(super) slots: u16,
     /// Packets that the client takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
+    /// What its usual packets' tags depend on, if it has any.
+    pub(super) pad: Pad,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
     pub(super) payload_bytes: u32,
@@ -393,6 +402,7 @@ impl ServerSession {
         template: Template::EMPTY,
         straight: Straight::NEVER,
         queue: Queue::EMPTY,
+        pad: Pad::NONE,
         guard: None,
         secret: [0; 16],
         control: Control::None,

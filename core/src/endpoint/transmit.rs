@@ -12,9 +12,10 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
-use super::tag;
+use super::tag::{self, UsualKey};
 use super::turn::{Turn, several};
 use super::unusual::send_whole_unusual;
+use crate::aes128::Pad;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -168,11 +169,13 @@ impl Endpoint<'_> {
                     let line = Line {
                         crc: &self.crc,
                         keys: &self.keys,
-                        guard: &session.guard,
+                        by: (&self.usual_key, &session.pad, &session.guard),
                         peer: address_of(session.straight.peer),
                         template: &session.template,
+                        mask: None,
                     };
-                    if !send_whole(io.tx, &line, (slot.request, number), what, outgoing) {
+                    if !send_whole::<false, T>(io.tx, &line, (slot.request, number), what, outgoing)
+                    {
                         return true;
                     }
                     slot.state = CallState::Sent;
@@ -254,12 +257,13 @@ impl Endpoint<'_> {
         let line = Line {
             crc: &self.crc,
             keys: &self.keys,
-            guard: &session.guard,
+            by: (&self.usual_key, &session.pad, &session.guard),
             peer: session.peer,
             template: &session.template,
+            mask: None,
         };
         let number = index & ((1 << self.slot_shift) - 1);
-        let sent = send_whole(io.tx, &line, (slot.request, number), what, outgoing);
+        let sent = send_whole::<true, T>(io.tx, &line, (slot.request, number), what, outgoing);
         Some(Turn { packets: sent.into(), full: !sent, more: !sent, again: 0 })
     }
 
@@ -296,6 +300,8 @@ fn long_request<T: Tx, H: Host>(
     let remote = session.remote;
     let mut header = Header::new(Kind::Request, remote.index, remote.generation);
     header.flags = session_flags(session.features);
+    // It may be sent again with other bytes, or was: its tag must not be a usual one.
+    header.flags.set(Flags::HOLDS, header.flags.contains(Flags::AUTHENTICATED));
     header.request = slot.request;
     header.slot = number as u16;
     header.grant = slot.unasked.into();
@@ -321,15 +327,18 @@ pub(super) struct Whole {
 pub(super) struct Line<'a> {
     pub(super) crc: &'a Crc32c,
     pub(super) keys: &'a Option<Keys<'a>>,
-    pub(super) guard: &'a Option<Guard>,
+    /// What its tags are made with, of usual packets and of others.
+    pub(super) by: (&'a UsualKey, &'a Pad, &'a Option<Guard>),
     pub(super) peer: SocketAddrV4,
     pub(super) template: &'a Template,
+    /// Of an answer's tag, if it is known already.
+    pub(super) mask: Option<u64>,
 }
 
-/// The straight line: the message `whole` of a slot's buffer. Returns false if the device has no
-/// room.
+/// The straight line: the message `whole` of a slot's buffer, a call's answer or its request, which
+/// is sent so no more than once. Returns false if the device has no room.
 #[inline(always)]
-pub(super) fn send_whole<T: Tx>(
+pub(super) fn send_whole<const ANSWER: bool, T: Tx>(
     tx: &mut T,
     line: &Line<'_>,
     (request, slot): (u64, usize),
@@ -341,7 +350,7 @@ pub(super) fn send_whole<T: Tx>(
             return send_direct(tx, line.template, line.peer, (request, slot), whole, outgoing);
         }
         // One by one, so that nothing is put together for it where it is not called.
-        let Line { crc, keys, guard, peer, template } = *line;
+        let Line { crc, keys, by: (.., guard), peer, template, .. } = *line;
         return send_whole_unusual(
             tx,
             *crc,
@@ -364,12 +373,15 @@ pub(super) fn send_whole<T: Tx>(
     line.template.put_whole(header, bytes, request, slot as u16, whole.head);
     let check = line.template.seal_whole(header, payload, line.crc);
     // The flags say it, so that nothing else is looked at: the guard may be far from any cache.
-    if header[2] != CHECKED
-        && let (Some(Guard::Tags(binding)), Some(keys)) = (line.guard, line.keys)
-    {
+    if header[2] != CHECKED {
         let sealed = u64::from(check) << 32 | u64::from(whole.head) << 16;
         let whole = tag::Whole { slot: slot as u64, bytes };
-        keys.tags.put_whole(binding, header, request, whole, sealed);
+        let (key, pad, _) = line.by;
+        if ANSWER {
+            key.put_answer(pad, header, request, whole, sealed, line.mask);
+        } else {
+            key.put_request(pad, header, request, whole, sealed);
+        }
     }
     outgoing.short = Short::Sent;
     true

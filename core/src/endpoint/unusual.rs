@@ -58,7 +58,7 @@ pub(super) fn send_whole_unusual<T: Tx>(
         // Only payloads that nobody checks come here.
         template.seal_whole(header, &[], &crc);
     }
-    seal.finish_whole(datagram);
+    seal.finish(datagram);
     outgoing.short = Short::Sent;
     true
 }

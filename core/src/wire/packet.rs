@@ -116,7 +116,8 @@ bitflags! {
         const PROBE = 1 << 2;
         /// On an acknowledgement: all has arrived and the service is at work.
         const WORKING = 1 << 3;
-        /// On a response: the server holds what it was made from until the client is done.
+        /// On a response: the server holds what it was made from until the client is done. On a
+        /// request, with a tag: other packets of the same number may have other bytes.
         const HOLDS = 1 << 4;
         /// On a response: the request was answered without being executed.
         const DECLINED = 1 << 5;

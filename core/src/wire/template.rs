@@ -97,9 +97,12 @@ impl Template {
         Direct { first, generation, slot, head, request, message: &[] }.header()
     }
 
-    /// All that its packets' headers have in front of the tag, as one block.
+    /// All that its packets' headers have in front of the tag, as one block: of the usual header,
+    /// where its packets have the short one.
     pub(crate) fn first_part(&self) -> u128 {
-        u128::from_ne_bytes(self.bytes)
+        let mut bytes = self.bytes;
+        bytes[1] &= !DIRECT;
+        u128::from_ne_bytes(bytes)
     }
 
     /// Writes the header of a message that is whole in one packet of `bytes` bytes, but for the

@@ -4,6 +4,7 @@ use dmrpc_host as _;
 
 mod common;
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use common::actor::Plan;
@@ -328,4 +329,53 @@ fn a_challenge_is_answered_once() {
     network.set_cut(address(1), address(0), false);
     run(&mut world, MS(100));
     assert!(connected(&mut world));
+}
+
+/// The tags of usual packets take request number and slot for a nonce: whatever is sent again for
+/// them, with losses, deadlines and cancellations, is the same bytes, or is not usual.
+#[test]
+fn usual_packets_of_one_number_are_the_same_bytes() {
+    let faults = Faults { loss: 100_000, duplicate: 50_000, ..Faults::NONE };
+    let mut world = World::with(11, faults, 2, |_, config| {
+        config.key = key(1);
+        Clock::TRUE
+    });
+    let network = world.cluster.network().clone();
+    network.record(true);
+    for i in 0..600u32 {
+        let (from, to) = ((i % 2) as usize, ((i + 1) % 2) as usize);
+        world.peer(from).plan(Plan {
+            to,
+            body_bytes: if i % 3 == 0 { 700 } else { i % 60 },
+            room: 2_000 * (i % 2),
+            at: network.now() + MS(u64::from(i) / 2),
+            deadline: Some(MS(200)),
+            cancel_after: (i % 7 == 0).then(|| MS(1)),
+            ..Plan::default()
+        });
+    }
+    world.finish(20);
+    let mut seen = HashMap::new();
+    let (mut again, mut otherwise) = (0, 0);
+    for (from, to, bytes) in network.recorded() {
+        let header = Header::parse(&bytes, Crc32c::detect()).expect("a packet");
+        let whole = header.message == u32::from(header.payload);
+        if !matches!(header.kind, Kind::Request | Kind::Response) || !whole {
+            continue;
+        }
+        let number = (header.kind, header.session, header.generation, header.request, header.slot);
+        let usual = header.flags == Flags::PAYLOAD_CHECK | Flags::AUTHENTICATED;
+        if !usual || header.grant != 0 {
+            let first = seen.get(&format!("{from} {to} {number:?}"));
+            otherwise += u32::from(first.is_some_and(|first| *first != bytes));
+            continue;
+        }
+        if let Some(first) = seen.insert(format!("{from} {to} {number:?}"), bytes.clone()) {
+            assert_eq!(first, bytes, "two packets of {number:?}");
+            again += 1;
+        }
+    }
+    assert!(again > 20, "only {again} were sent again as they were");
+    assert!(otherwise > 20, "only {otherwise} were sent again otherwise");
+    world.settle();
 }
