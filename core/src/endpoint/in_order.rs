@@ -145,8 +145,8 @@ impl Endpoint<'_> {
 }
 
 impl Endpoint<'_> {
-    /// Lets a grant leave before the rest of its burst is looked at, where that is cheap: the sender
-    /// may be waiting for it.
+    /// Lets a grant leave before the rest of its burst is looked at, where that is cheap: the
+    /// sender may be waiting for it.
     #[inline]
     fn hurry_grant<T: Tx, H>(&self, io: &mut Io<'_, T, H>) {
         if self.config.congestion == Congestion::None {
