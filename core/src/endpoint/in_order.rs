@@ -8,7 +8,7 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::auth::{Guard, Keys};
-use super::congestion::Controller;
+use super::congestion::{Congestion, Controller};
 use super::host::Host;
 use super::parts::{Next, arriving_window};
 use super::straight::{Came, Fault, HOLDS, has_tag_of_part, verify_part};
@@ -84,6 +84,7 @@ impl Endpoint<'_> {
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
                 self.acknowledge_response(now, io, index, Flags::empty());
+                self.hurry_grant(io);
             } else {
                 incoming.look_later(window);
             }
@@ -134,11 +135,23 @@ impl Endpoint<'_> {
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
                 self.acknowledge_request(now, io, index, Flags::empty());
+                self.hurry_grant(io);
             } else {
                 incoming.look_later(window);
             }
         }
         true
+    }
+}
+
+impl Endpoint<'_> {
+    /// Lets a grant leave before the rest of its burst is looked at, where that is cheap: the
+    /// sender may be waiting for it.
+    #[inline]
+    fn hurry_grant<T: Tx, H>(&self, io: &mut Io<'_, T, H>) {
+        if self.config.congestion == Congestion::None {
+            io.tx.flush();
+        }
     }
 }
 
