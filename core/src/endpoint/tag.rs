@@ -14,14 +14,18 @@
 //!   of a call's request and of its answer, and waits for no checksum.
 //! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
 //!   nonce: the session's secret bytes, the header's first part, what is the same for all packets
-//!   of a message, and what is not (Bellare, Kilian, Rogaway, "The security of the cipher block
-//!   chaining message authentication code", 2000). The state after the secret is kept.
+//!   of a message, and what is not, which is one block (Bellare, Kilian, Rogaway, "The security of
+//!   the cipher block chaining message authentication code", 2000). The states after the secret of
+//!   each session, and after what the packets of a message have in common of the messages last
+//!   seen, are kept.
 //!
 //! Masks and factor are such codes themselves, of four blocks: the session's secret bytes, how its
 //! usual requests begin, how its usual answers begin, and request number and slot; for the factor,
 //! a slot that does not exist. The state after the first three is kept.
 //!
 //! [`Flags::HOLDS`]: crate::wire::packet::Flags::HOLDS
+
+use core::cell::Cell;
 
 use crate::aes128::{Aes128, Pad, WORD_BITS};
 use crate::wire::bytes::{array_at, put, u16_at, u32_at, u64_at};
@@ -57,6 +61,28 @@ impl Usual {
 pub(super) struct TagKeys {
     usual: UsualKey,
     any: Aes128,
+    /// By slot and session, as far as they tell.
+    recent: [Cell<Recent>; RECENT],
+}
+
+/// Messages whose state is kept.
+const RECENT: usize = 16;
+
+/// A message of several packets that was seen lately.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Recent {
+    /// See [`Binding`]; beside it, how the message's packets begin, and [`of_message`].
+    any: u128,
+    first: u128,
+    message: u128,
+    /// The cipher's state after these.
+    state: u128,
+}
+
+impl Recent {
+    /// None: no request has this number.
+    const NONE: Self = Self { any: 0, first: 0, message: u128::MAX, state: 0 };
 }
 
 /// The key of the tags of usual packets, apart, so that every endpoint has one: then no packet asks
@@ -81,7 +107,8 @@ const _: () = assert!((SLOTS_MAX as u64) < NO_SLOT);
 
 impl TagKeys {
     pub(super) fn new(any: &[u8; 16], usual: &[u8; 16]) -> Self {
-        Self { usual: UsualKey::new(usual), any: Aes128::new(any) }
+        let recent = [const { Cell::new(Recent::NONE) }; RECENT];
+        Self { usual: UsualKey::new(usual), any: Aes128::new(any), recent }
     }
 
     /// What a session with these secret bytes has, of which no packet is usual.
@@ -114,9 +141,15 @@ impl TagKeys {
                 self.usual.0.code_second(&binding.pad, request, slot, word)
             };
         }
-        let state = self.any.encrypt(binding.any ^ first);
-        let state = self.any.encrypt(state ^ of_message(header));
-        self.any.encrypt(state ^ of_packet(header)) as u64
+        let (any, message) = (binding.any, of_message(header));
+        let place = &self.recent[usize::from(header[32] ^ header[4]) % RECENT];
+        let mut recent = place.get();
+        if recent.any != any || recent.first != first || recent.message != message {
+            let state = self.any.encrypt(self.any.encrypt(any ^ first) ^ message);
+            recent = Recent { any, first, message, state };
+            place.set(recent);
+        }
+        self.any.encrypt(recent.state ^ of_packet(header)) as u64
     }
 
     /// Whether a header has its tag.
@@ -346,6 +379,23 @@ mod tests {
             ];
             let tag = keys.tag(&binding, &header);
             prop_assert_eq!(&tag.to_le_bytes()[..], &chained(&[5; 16], &blocks)[..8]);
+        }
+
+        /// The same, whatever messages were seen before.
+        #[test]
+        fn states_that_are_kept_are_of_their_message(
+            bytes in proptest::collection::vec(any::<u8>(), 48),
+            changes in proptest::collection::vec((0usize..48, 0u8..3, 1u8..3), 1..40),
+        ) {
+            let mut header = header(&bytes, false);
+            let keys = keys(5);
+            for (at, byte, secret) in changes {
+                header[at] = byte;
+                let fresh = super::tests::keys(5);
+                let (binding, anew) = (keys.bind([secret; 16]), fresh.bind([secret; 16]));
+                prop_assert_eq!(keys.tag(&binding, &header), fresh.tag(&anew, &header));
+                prop_assert_eq!(keys.tag(&binding, &header), fresh.tag(&anew, &header));
+            }
         }
 
         /// Usual ones: a word times a factor under a mask, whichever way it comes to be.
