@@ -4,15 +4,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use dmrpc_host::table::zeros;
-
 use crate::config::{BUFFER_CLASSES, BufferClass};
 use crate::state::State;
+use crate::storage::Piece;
 
 /// Where a buffer is.
 enum Place {
     /// In the pool, or lent to a transfer.
-    Here(Box<[u8]>),
+    Here(Piece),
     /// With a guard.
     Out,
 }
@@ -32,7 +31,7 @@ impl Pool {
         let free = std::array::from_fn(|class| {
             let BufferClass { count, bytes } = classes[class];
             let first = places.len();
-            places.extend((0..count).map(|_| Place::Here(zeros(bytes))));
+            places.extend(Piece::several(count, bytes).map(Place::Here));
             class_of.resize(places.len(), class as u8);
             (first as u16..places.len() as u16).rev().collect()
         });
@@ -91,7 +90,7 @@ impl Pool {
     }
 
     #[inline]
-    pub(crate) fn take(&mut self, index: u16) -> Option<Box<[u8]>> {
+    pub(crate) fn take(&mut self, index: u16) -> Option<Piece> {
         let place = self.places.get_mut(usize::from(index))?;
         match std::mem::replace(place, Place::Out) {
             Place::Here(bytes) => Some(bytes),
@@ -100,7 +99,7 @@ impl Pool {
     }
 
     #[inline]
-    pub(crate) fn put(&mut self, index: u16, bytes: Box<[u8]>) {
+    pub(crate) fn put(&mut self, index: u16, bytes: Piece) {
         self.places[usize::from(index)] = Place::Here(bytes);
     }
 }
@@ -111,7 +110,7 @@ impl Pool {
 pub struct Buffer<'n> {
     state: &'n RefCell<State>,
     index: u16,
-    bytes: Box<[u8]>,
+    bytes: Piece,
     length: usize,
 }
 

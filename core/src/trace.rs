@@ -228,6 +228,11 @@ impl<H: Host> Host for Traced<'_, H> {
         self.host.place(sink, offset, bytes)
     }
 
+    #[inline(always)]
+    fn placed(&mut self, sink: Sink, bytes: u32) {
+        self.host.placed(sink, bytes);
+    }
+
     #[inline]
     fn look(&self, source: Source, offset: u32, bytes: u32) -> Option<&[u8]> {
         self.host.look(source, offset, bytes)

@@ -201,17 +201,29 @@ impl Endpoint<'_> {
         let window = arriving_window(&self.config, self.traffic, &session.control, of);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
-            self.traffic.ends(&mut session.arriving, of.1);
-            let next = session.arriving.next(self.traffic.share(self.config.arriving_packets));
-            slot.state = ServeState::Waiting;
-            self.execute_absorbed(now, io, index);
-            if let Some(next) = next {
-                // It has its turn now.
-                let first = index - of.1 as usize;
-                self.acknowledge_request(now, io, first + next as usize, Flags::empty());
-            }
+            self.all_of_request(now, io, index);
         } else if gap || wants_grant {
             self.acknowledge_request(now, io, index, Flags::empty());
+        }
+    }
+
+    /// All packets of a request are here.
+    pub(super) fn all_of_request<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+    ) {
+        let number = self.slot_number(index);
+        let session = &mut self.server_sessions[index >> self.slot_shift];
+        self.traffic.ends(&mut session.arriving, number);
+        let next = session.arriving.next(self.traffic.share(self.config.arriving_packets));
+        self.server_slots[index].state = ServeState::Waiting;
+        self.execute_absorbed(now, io, index);
+        if let Some(next) = next {
+            // It has its turn now.
+            let first = index - number as usize;
+            self.acknowledge_request(now, io, first + next as usize, Flags::empty());
         }
     }
 

@@ -269,6 +269,12 @@ pub trait Host {
         None
     }
 
+    /// The `bytes` bytes that were last asked a place for are there, and right.
+    #[inline(always)]
+    fn placed(&mut self, sink: Sink, bytes: u32) {
+        let _ = (sink, bytes);
+    }
+
     /// The rest of an incoming request will not come: forget it. The sink of a call is not
     /// abandoned: the call's completion ends it.
     fn abandon(&mut self, sink: Sink) {

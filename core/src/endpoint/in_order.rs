@@ -116,10 +116,7 @@ impl Endpoint<'_> {
         let Some(next) = incoming.next(number, session.payload_bytes, bytes, payload) else {
             return false;
         };
-        if next.last {
-            // It may have to wait for others, and is executed.
-            return false;
-        }
+        let last = next.last;
         let by = (self.crc, &self.keys, &session.guard);
         if let Err(fault) = take_in(by, bytes, payload, io.host, next) {
             self.faulty(fault);
@@ -129,7 +126,10 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.take_next(now) {
             session.control.on_delay(now, delay);
         }
-        if incoming.is_time_to_grant() {
+        if last {
+            // Nothing waits in this session, so nobody is to be told of its end.
+            self.all_of_request(now, io, index);
+        } else if incoming.is_time_to_grant() {
             let of = (session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
@@ -158,13 +158,18 @@ fn take_in<H: Host>(
         && let Some(place) = host.place(sink, offset, payload.len() as u32)
     {
         let right = crc.packet_copying(bytes, payload, place) == u32_at(bytes, CHECK_AT);
-        return if right { Ok(()) } else { Err(Fault::Checksum) };
+        if !right {
+            return Err(Fault::Checksum);
+        }
+        host.placed(sink, payload.len() as u32);
+        return Ok(());
     }
     verify_part(crc, keys, guard, bytes, payload)?;
     if crc.folds()
         && let Some(place) = host.place(sink, offset, payload.len() as u32)
     {
         crc.copy(payload, place);
+        host.placed(sink, payload.len() as u32);
     } else {
         host.absorb(sink, offset, payload);
     }

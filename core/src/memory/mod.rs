@@ -138,6 +138,14 @@ pub trait Memory {
         None
     }
 
+    /// `len` bytes to be written by whoever has the memory alone; none where others may look or
+    /// write too. What lies there is not to be lent: a device would see it change.
+    #[inline(always)]
+    fn alone(&mut self, offset: u64, len: u64) -> Option<&mut [u8]> {
+        let _ = (offset, len);
+        None
+    }
+
     /// As [`Memory::flush`], with the reason: tests leave one out to see that it is missed.
     #[inline(always)]
     fn flush_for(&self, reason: Handover, offset: u64, len: u64) {

@@ -1,12 +1,13 @@
 //! The two back ends over real memory: besides `transfer`, the only file here with `unsafe`.
 //!
 //! Soundness rests on three facts: the constructors prove or demand that `base..base + len` is
-//! valid for reads and writes for `'m`; every access is checked against `len` here; and no
-//! reference into the memory is ever handed out.
+//! valid for reads and writes for `'m`; every access is checked against `len` here; and references
+//! into the memory are only handed out by its single owner, who is borrowed as long as they live.
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use super::{LINE_BYTES, Loan, Memory, orders, transfer};
@@ -153,6 +154,15 @@ impl Memory for Plain<'_> {
     #[inline]
     fn loan(&self, offset: u64, len: u32) -> Option<Loan> {
         self.window.loan(offset, len)
+    }
+
+    #[inline]
+    fn alone(&mut self, offset: u64, len: u64) -> Option<&mut [u8]> {
+        let at = self.window.at(offset, len);
+        // SAFETY: in range by `at`, and bytes at any address are valid. It is the single owner and
+        // borrowed mutably, so nobody else has a reference to these bytes meanwhile: loans are
+        // looked at by devices, and by `Loan::look`, which does not call out.
+        Some(unsafe { slice::from_raw_parts_mut(at, len as usize) })
     }
 
     #[inline(always)]

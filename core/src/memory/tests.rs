@@ -40,6 +40,19 @@ fn every_back_end_behaves_as_memory() {
 }
 
 #[test]
+fn who_is_alone_writes_in_place() {
+    let (mut words, mut others) = (vec![0; 8], vec![0; 8]);
+    let mut memory = Plain::new(&mut words);
+    memory.alone(3, 5).expect("nobody else is there").copy_from_slice(b"bytes");
+    let mut found = [0; 6];
+    memory.read(2, &mut found);
+    assert_eq!(&found, b"\0bytes");
+    assert!(memory.alone(60, 4).is_some_and(|rest| rest == [0; 4]));
+    assert!(catch_unwind(AssertUnwindSafe(|| memory.alone(60, 5).is_some())).is_err());
+    assert!(Atomic::new(&mut others).alone(0, 8).is_none(), "others may look");
+}
+
+#[test]
 fn the_words_of_a_line_are_those_of_the_memory() {
     fn behaves(memory: &impl Memory) {
         memory.fill_zero(0, 256);

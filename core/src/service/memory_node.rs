@@ -5,17 +5,16 @@ use core::net::SocketAddrV4;
 use super::detached::Detachments;
 use super::failure::Failure;
 use super::steps::Run;
+use super::transfers::{Transfer, Transfers};
 use crate::endpoint::Counters;
 use crate::endpoint::host::{
     Admission, Body, Completion, Host, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
 use crate::memory::{Loan, Memory};
-use crate::store::{HolderId, Limits, PAGE_BYTES, PinId, RegionId, StageId, Store};
+use crate::store::{HolderId, Limits, PinId, RegionId, StageId, Store};
 use crate::time::Instant;
-use crate::wire::memory_op::{
-    MemoryError, RegionName, RegionOperand, Resource, Step, Steps, failure_parameters,
-};
+use crate::wire::memory_op::{Steps, failure_parameters};
 use crate::wire::message::{ArgEntry, Method, Status};
 use crate::wire::reference::{RefKey, Sealer};
 
@@ -41,28 +40,23 @@ pub struct SessionHolder {
     pub(super) holder: Option<HolderId>,
     /// Its answers that are pins.
     pub(super) pins: u32,
+    /// Its writes of several packets that are coming in.
+    pub(super) transfers: u32,
+    /// Pages that those touch at most.
+    pub(super) staged_pages: u64,
 }
 
 impl SessionHolder {
     /// No session.
-    pub const EMPTY: Self =
-        Self { generation: 0, incarnation: 0, peer: None, holder: None, pins: 0 };
-}
-
-/// A write of several packets on its way in.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Transfer {
-    /// The staged bytes; `None` while the slot is free.
-    staged: Option<(HolderId, StageId)>,
-    /// The region that step 0 made when the write was admitted.
-    made: Option<RegionId>,
-    /// Pages that the staged bytes touch at most.
-    pages: u64,
-}
-
-impl Transfer {
-    /// A free slot.
-    pub const EMPTY: Self = Self { staged: None, made: None, pages: 0 };
+    pub const EMPTY: Self = Self {
+        generation: 0,
+        incarnation: 0,
+        peer: None,
+        holder: None,
+        pins: 0,
+        transfers: 0,
+        staged_pages: 0,
+    };
 }
 
 /// What a poll loop counts for statistics.
@@ -103,12 +97,12 @@ pub struct MemoryNode<'m, M> {
     pub(super) sealer: Sealer,
     limits: Limits,
     /// Pages of writes in progress that one session may have.
-    staged_pages_max: u64,
+    pub(super) staged_pages_max: u64,
     /// Writes in progress that one session may have.
-    transfers_max: usize,
+    pub(super) transfers_max: usize,
     pub(super) detachments: Detachments<'m>,
     pub(super) sessions: &'m mut [SessionHolder],
-    transfers: &'m mut [Transfer],
+    pub(super) transfers: Transfers<'m>,
     /// Whether participants are told where pages are.
     pub(super) hands_out: bool,
     pub(super) operations: [Operation; OPERATIONS.len()],
@@ -139,7 +133,6 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         transfers: &'m mut [Transfer],
     ) -> Self {
         sessions.fill(SessionHolder::default());
-        transfers.fill(Transfer::default());
         Self {
             store,
             identity,
@@ -149,7 +142,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             transfers_max: usize::MAX,
             detachments: Detachments::unbounded(),
             sessions,
-            transfers,
+            transfers: Transfers::new(transfers),
             hands_out: false,
             operations: [Operation::default(); OPERATIONS.len()],
             refused_holders: 0,
@@ -174,23 +167,6 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
     /// refused.
     pub fn bound_detached(&mut self, detachments: Detachments<'m>) {
         self.detachments = detachments;
-    }
-
-    /// Whether a session may stage so many pages now; an error if it never may.
-    fn may_stage(&self, step: u8, holder: HolderId, pages: u64) -> Result<bool, Failure> {
-        let limit = self.staged_pages_max;
-        if pages > limit {
-            let resource = Resource::StagedPages;
-            let error = MemoryError::Quota { resource, limit, wanted: pages };
-            return Err(Failure::refused(step, error));
-        }
-        let own = |transfer: &&Transfer| transfer.staged.is_some_and(|(of, _)| of == holder);
-        let (mut transfers, mut staged) = (0, 0);
-        for transfer in self.transfers.iter().filter(own) {
-            transfers += 1;
-            staged += transfer.pages;
-        }
-        Ok(pages <= limit - staged && transfers < self.transfers_max)
     }
 
     /// The page store.
@@ -248,72 +224,6 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         Ok(holder)
     }
 
-    /// Prepares for the body of a write of several packets: makes what step 0 makes, if the write
-    /// goes there, and stages the bytes.
-    fn admit_write(
-        &mut self,
-        head: &RequestHead<'_>,
-        body_bytes: u32,
-    ) -> Result<Option<usize>, Failure> {
-        let steps = Steps::parse(head.arguments.parameters()).map_err(|_| Failure::MALFORMED)?;
-        let write = steps.iter().enumerate().find_map(|(number, step)| match step {
-            Step::Write { region, offset } => Some((number as u8, region, offset)),
-            _ => None,
-        });
-        let (number, region, offset) = write.ok_or(Failure::MALFORMED)?;
-        let Some(free) = self.transfers.iter().position(|transfer| transfer.staged.is_none())
-        else {
-            return Ok(None);
-        };
-        let holder = self.holder_of(head.call.session)?;
-        // One more than the bytes fill, for a range that begins within a page.
-        let pages = u64::from(body_bytes).div_ceil(PAGE_BYTES) + 1;
-        let bounded = self.staged_pages_max < u64::MAX || self.transfers_max < usize::MAX;
-        if bounded && !self.may_stage(number, holder, pages)? {
-            return Ok(None);
-        }
-        let mut run = Run::new(self, holder, head.arguments, 0);
-        let (region, made) = match region {
-            RegionOperand::Named(RegionName(name)) => (RegionId::from_raw(name), None),
-            RegionOperand::MadeBy(0) => {
-                let first = steps.iter().next().ok_or(Failure::MALFORMED)?;
-                if !matches!(first, Step::Alloc { .. } | Step::MapRef { .. }) {
-                    return Err(Failure::MALFORMED);
-                }
-                run.make_first(&first)?;
-                let made = run.region(RegionOperand::MadeBy(0)).ok_or(Failure::MALFORMED)?;
-                (made, Some(made))
-            }
-            // Only what step 0 makes exists before the body is here.
-            RegionOperand::MadeBy(_) => return Err(Failure::MALFORMED),
-        };
-        match self.store.stage_begin(holder, region, offset, body_bytes.into()) {
-            Ok(stage) => {
-                self.transfers[free] = Transfer { staged: Some((holder, stage)), made, pages };
-                Ok(Some(free))
-            }
-            Err(error) => {
-                let failure = Failure::of_region(number, error, &self.store, holder, region);
-                if let Some(made) = made {
-                    // It was made a moment ago by the same holder.
-                    let _ = self.store.free(holder, made);
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    /// Forgets a transfer and what was made for it.
-    fn drop_transfer(&mut self, index: usize) {
-        let transfer = core::mem::take(&mut self.transfers[index]);
-        let Some((holder, stage)) = transfer.staged else { return };
-        // A holder that has left took both with it.
-        let _ = self.store.stage_abort(holder, stage);
-        if let Some(made) = transfer.made {
-            let _ = self.store.free(holder, made);
-        }
-    }
-
     /// Runs the steps of a whole request and fills in the reply.
     #[inline(never)]
     pub(super) fn steps(
@@ -326,7 +236,10 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             Body::Whole(_) => None,
             Body::Absorbed { sink, .. } => Some(sink.0 as usize),
         };
-        let staged = transfer.map(|index| self.transfers[index]);
+        let staged = transfer.map(|index| *self.transfers.get(index));
+        if let Some(transfer) = &staged {
+            self.count_placed(transfer);
+        }
         let ended = match (self.holder_of(head.call.session), staged) {
             (Err(failure), _) => failure.into(),
             (Ok(holder), staged) => {
@@ -336,7 +249,9 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         };
         match (transfer, &ended) {
             // Committed: only the slot remains to be freed.
-            (Some(index), Ended::Done) => self.transfers[index] = Transfer::default(),
+            (Some(index), Ended::Done) => {
+                self.end_transfer(index);
+            }
             (Some(index), _) => self.drop_transfer(index),
             (None, _) => {}
         }
@@ -398,11 +313,17 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
     }
 
     fn absorb(&mut self, sink: Sink, offset: u32, bytes: &[u8]) {
-        let Some((holder, stage)) = self.transfers[sink.0 as usize].staged else { return };
-        if !bytes.is_empty() {
-            // A holder that has left took the stage with it; the commit will say so.
-            let _ = self.store.stage_write(holder, stage, offset.into(), bytes);
-        }
+        self.absorb_in_transfer(sink.0 as usize, offset.into(), bytes);
+    }
+
+    #[inline]
+    fn place(&mut self, sink: Sink, offset: u32, bytes: u32) -> Option<&mut [u8]> {
+        self.place_in_transfer(sink.0 as usize, offset.into(), bytes.into())
+    }
+
+    #[inline]
+    fn placed(&mut self, sink: Sink, bytes: u32) {
+        self.transfers.get_mut(sink.0 as usize).placed += u64::from(bytes);
     }
 
     fn abandon(&mut self, sink: Sink) {
@@ -476,10 +397,12 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
                 self.refused_holders += u64::from(holder.is_none());
                 let generation = session.generation;
                 let peer = Some(peer);
-                *entry = SessionHolder { generation, incarnation, peer, holder, pins: 0 };
+                let empty = SessionHolder::EMPTY;
+                *entry = SessionHolder { generation, incarnation, peer, holder, ..empty };
             }
             SessionEvent::Closed(_) => {
                 if let Some(holder) = core::mem::take(entry).holder {
+                    self.transfers.forget_places(holder);
                     let left = self.store.holder_leave(holder, now);
                     debug_assert!(left.is_ok(), "a session's holder leaves once");
                 }

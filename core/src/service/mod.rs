@@ -19,8 +19,8 @@ mod one_step_tests;
 mod places;
 mod statistics;
 mod steps;
+mod transfers;
 
 pub use detached::{DetachedAccount, Detachment, Detachments};
-pub use memory_node::{
-    CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder, Transfer,
-};
+pub use memory_node::{CORE_COUNTS, Identity, MemoryNode, OPERATIONS, Operation, SessionHolder};
+pub use transfers::Transfer;

@@ -64,6 +64,7 @@ mod redo;
 mod region;
 mod runs;
 mod stage;
+mod stage_run;
 mod stats;
 mod sweep;
 mod tree;
@@ -79,6 +80,7 @@ pub use layout::{Config, Layout, PAGE_BYTES, REGION_BYTES_MAX};
 pub use own::PagePlace;
 pub use reclaim::{RECLAIM_UNITS_A_POLL, STEP_UNITS_MAX};
 pub use stage::STAGE_BYTES_MAX;
+pub use stage_run::StagedRun;
 pub use stats::{HolderUsage, Stats, Usage};
 
 use crate::memory::{Memory, Record};

@@ -108,7 +108,7 @@ impl<M: Memory> Store<M> {
     }
 
     /// Where the record of a holder's staged write is.
-    fn stage_at(&self, holder: HolderId, stage: StageId) -> Result<u64> {
+    pub(super) fn stage_at(&self, holder: HolderId, stage: StageId) -> Result<u64> {
         self.holder_at(holder)?;
         let (index, generation) = (stage.index(), stage.generation());
         let at = self.record(self.lay.stages, index, generation, Object::Stage)?;
@@ -158,7 +158,7 @@ impl<M: Memory> Store<M> {
     ///
     /// # Errors
     /// [`Error::Pending`] while the last free ones are on their way between two participants.
-    fn staged_frame(&mut self, at: u64, page: u64) -> Result<u32> {
+    pub(super) fn staged_frame(&mut self, at: u64, page: u64) -> Result<u32> {
         if let Some(frame) = self.find_staged(at, page) {
             return Ok(frame);
         }
@@ -273,14 +273,19 @@ impl<M: Memory> Store<M> {
     fn swap_all(&mut self, at: u64, region_at: u64, version: u32, len: u64) -> Result<u64> {
         let start = self.mem.load_u64(at + field::BASE);
         let borrowed = u64::from(self.mem.load_u32(at + field::BORROWED));
-        let (mut byte, mut absent) = (start, 0);
-        let end = start + len;
-        while byte < end {
+        let (first, last) = pages_of(start, len);
+        let (end, mut absent) = (start + len, 0);
+        // From the last to the first: free frames are a stack, which then hands out in order what
+        // this supersedes.
+        for number in (first..=last).rev() {
+            let byte = start.max(number << PAGE_SHIFT);
             let piece = Piece::first(byte, end - byte);
-            let page = piece.page - (start >> PAGE_SHIFT);
+            let page = number - first;
             let frame = self.find_staged(at, page).ok_or(Error::Corrupt)?;
-            let old = self.locate(version, piece.page);
-            self.fill_round(self.frame_at(frame), piece, old);
+            if piece.len < PAGE_BYTES {
+                let old = self.locate(version, number);
+                self.fill_round(self.frame_at(frame), piece, old);
+            }
             self.forget_staged(at, page);
             match self.swap_in(region_at, version, piece.page, frame) {
                 Was::Own => {}
@@ -293,7 +298,6 @@ impl<M: Memory> Store<M> {
                 }
             }
             self.close();
-            byte += piece.len;
         }
         Ok(absent)
     }
