@@ -6,6 +6,7 @@
 mod bytes;
 pub mod client;
 mod device;
+pub mod pool;
 pub mod port;
 pub mod server;
 pub mod store;

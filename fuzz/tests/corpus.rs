@@ -50,3 +50,8 @@ fn store() {
 fn port() {
     replay("port", dmrpc_fuzz::port::run);
 }
+
+#[test]
+fn pool() {
+    replay("pool", dmrpc_fuzz::pool::run);
+}

@@ -1,5 +1,6 @@
 //! `dmrpc-mn --pool`: pools made, found again, refused, and looked after.
 
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -285,6 +286,37 @@ fn what_sessions_of_an_earlier_life_held_is_free_again() {
         assert!(Instant::now() < end, "{:?}", store.stats());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The kernel says by SIGBUS that memory is gone, as it does of memory that is damaged: a load has
+/// no error to return.
+#[test]
+fn a_pool_that_is_cut_short_under_a_memory_node_is_told_of_in_one_line() {
+    let path = Path::new("cut");
+    let mut command = command(&path, &[]);
+    let mut node = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("built");
+    let mut ready = String::new();
+    let mut out = BufReader::new(node.stdout.take().expect("piped"));
+    out.read_line(&mut ready).expect("it says that it is ready");
+    assert!(ready.starts_with("ready "), "{ready}");
+    let file = std::fs::OpenOptions::new().write(true).open(&path.0).expect("it is there");
+    file.set_len(0).expect("tmpfs");
+    let end = Instant::now() + Duration::from_secs(20);
+    while node.try_wait().expect("a child").is_none() {
+        if Instant::now() > end {
+            node.kill().expect("a child");
+            panic!("it goes on without its pool");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = node.wait_with_output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{:?}: {text}", output.status);
+    // The others are its log's.
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains(" info ")).collect();
+    let [text] = lines[..] else { panic!("{text}") };
+    let wanted = format!("dmrpc: pool {}: its memory at byte ", path.text());
+    assert!(text.starts_with(&wanted) && text.contains("cut short"), "{text}");
 }
 
 /// The memory node of a pool in flush mode told its participants where pages are: another one may

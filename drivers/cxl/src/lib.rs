@@ -29,6 +29,8 @@ pub mod latency;
 pub mod mapping;
 pub mod participants;
 pub mod pingpong;
+#[allow(unsafe_code)]
+mod poison;
 pub mod pool;
 mod pool_device;
 pub mod process;

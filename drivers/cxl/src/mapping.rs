@@ -144,11 +144,12 @@ impl Mapping {
         aligned(path, kind, bytes)?;
         let map_error = |source| MapError::Map { path: path.into(), bytes, source };
         let length = usize::try_from(bytes).map_err(|error| map_error(io::Error::other(error)))?;
-        let region = sys::Region::map(&file, length).map_err(map_error)?;
+        let region = sys::Region::map(&file, length).map_err(map_error)?.of_pool(path);
         if kind == Kind::Pages {
             region.prefer_huge_pages();
         }
         let read_only = sys::Region::map_read_only(&file, length).map_err(map_error)?;
+        let read_only = read_only.of_pool(path);
         if kind == Kind::Pages {
             read_only.prefer_huge_pages();
         }

@@ -5,10 +5,13 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use dmrpc_core::memory::Atomic;
 use volatile::VolatilePtr;
+
+use crate::poison::Told;
 
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -19,6 +22,8 @@ fn check(result: c_int) -> io::Result<()> {
 pub(crate) struct Region {
     base: NonNull<u8>,
     bytes: usize,
+    /// What is said if its memory turns out to be unusable.
+    told: Option<Told>,
 }
 
 // SAFETY: it is an address and a length; what is behind it is reached through `Atomic` only.
@@ -46,7 +51,13 @@ impl Region {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
-        Ok(Self { base, bytes })
+        Ok(Self { base, bytes, told: None })
+    }
+
+    /// Says of which pool it is, should its memory turn out to be unusable.
+    pub(crate) fn of_pool(mut self, path: &Path) -> Self {
+        self.told = Told::new(self.base.addr().get(), self.bytes, path);
+        self
     }
 
     /// Where it is mapped.
@@ -138,6 +149,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        // Before others may be mapped there.
+        self.told = None;
         // SAFETY: nothing borrows the mapping any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
