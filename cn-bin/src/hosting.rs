@@ -75,13 +75,16 @@ impl PollHost<'_, '_> {
         let (ticket, entry) = pending.by_token(completion.token)?;
         let count = &mut operations[entry.operation as usize];
         entry.phase = Phase::Done;
-        let result = completion.result.and_then(|response| match response.body {
-            Body::Absorbed { bytes, .. } => Ok((response, bytes as usize)),
-            Body::Whole(body) => {
-                keep_body((ticket, &mut *entry), body, pool, &mut self.user)?;
-                Ok((response, body.len()))
-            }
-        });
+        let result = match &completion.result {
+            Ok(response) => match response.body {
+                Body::Absorbed { bytes, .. } => Ok((response, bytes as usize)),
+                Body::Whole(body) => {
+                    let kept = keep_body((ticket, &mut *entry), body, pool, &mut self.user);
+                    kept.map(|()| (response, body.len()))
+                }
+            },
+            Err(error) => Err(*error),
+        };
         match result {
             Ok((response, bytes)) => {
                 let mut reply = replies.take();

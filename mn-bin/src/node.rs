@@ -128,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         dmrpc_host::cli::announce(format_args!("ready {address}"));
         Ok(())
     };
-    let format = |source| Error::PoolFormat { bytes, source };
+    let format = |source| Error::PoolFormat { bytes: options.pool_size.0, source };
     if loops == 1 {
         let store = Store::format(Plain::lasting(words), &config).map_err(format)?;
         let core = place.cores.first().copied();
@@ -337,6 +337,8 @@ fn serve<M: Memory>(
     let interval = common.options.report.map(|span| span.0);
     let mut next_report = interval.map_or(Instant::FAR_FUTURE, |span| clock.now() + span);
     let mut polls = 0u32;
+    // Something has happened since the last look at what is not packets.
+    let mut news = true;
     let mut dumps = 0;
     if common.shared.is_some() {
         node.host.host.end_earlier_sessions(clock.now());
@@ -354,7 +356,11 @@ fn serve<M: Memory>(
         let worked = !polled.is_idle() || reclaimed != 0;
         meter.count(now, polled, worked);
         polls = polls.wrapping_add(1);
-        if polls.is_multiple_of(POLLS_A_LOOK) || !worked {
+        // A loop that never pauses has its next packet sooner if it does not look at all that each
+        // time in between.
+        news |= worked;
+        if polls.is_multiple_of(POLLS_A_LOOK) || !worked && (news || !idle.is_busy()) {
+            news = false;
             if common.signals.stop_requested() || common.stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -380,7 +386,9 @@ fn serve<M: Memory>(
                 });
             }
         }
-        let deadline = if worked { now } else { endpoint.poll_at(now).min(next_report) };
+        // Only who is about to pause asks for how long.
+        let rests = !worked && !idle.is_busy();
+        let deadline = if rests { endpoint.poll_at(now).min(next_report) } else { now };
         idle.after_poll(worked, now, deadline, device);
     }
 }

@@ -13,6 +13,7 @@ use super::table::{
 };
 use super::tag::UsualKey;
 use super::transmit::{Line, Whole, send_whole};
+use super::waits::Waits;
 use super::wheel::Wheel;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
@@ -247,18 +248,14 @@ impl Endpoint<'_> {
         });
         let now = clock();
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
-        // Where nothing is lost, only what is long has timers.
-        if session.template.is_direct()
-            && call.source.is_none()
-            && !may_be_long(call.sink, session.payload_bytes)
-        {
-            note_untimed(&mut self.wheel, session, slot, slot_number, index);
+        if self.odd_timers {
+            let is_short = call.source.is_none() && !may_be_long(call.sink, session.payload_bytes);
+            let timers = Timers { wheel: &mut self.wheel, waits: &mut self.waits, now };
+            note_oddly(timers, self.ahead, is_short, session, slot, (slot_number, index));
         } else {
             slot.due = (now + session.rtt.timeout()).min(slot.deadline);
             session.rtt.begin(slot_number, slot.request >> ATTEMPT_BITS, now);
-            if !self.ahead || !self.waits.join(index, now, slot.due) {
-                self.wheel.arm(index as u32, slot.due);
-            }
+            self.wheel.arm(index as u32, slot.due);
         }
         let request = slot.request;
         if leaves {
@@ -315,18 +312,35 @@ impl Endpoint<'_> {
     }
 }
 
-/// Arms only the deadline of slot `number`'s call, if it has one.
+/// What notes when a call is due.
+struct Timers<'a, 'm> {
+    wheel: &'a mut Wheel<'m>,
+    waits: &'a mut Waits<'m>,
+    now: Instant,
+}
+
+/// Notes when the call in slot `number` is due, where that may not be by the wheel: with tables
+/// that are far from any cache, or where nothing is lost.
 #[inline(never)]
-fn note_untimed(
-    wheel: &mut Wheel<'_>,
+fn note_oddly(
+    Timers { wheel, waits, now }: Timers<'_, '_>,
+    ahead: bool,
+    is_short: bool,
     session: &mut ClientSession,
     slot: &mut ClientSlot,
-    number: u16,
-    index: usize,
+    (number, index): (u16, usize),
 ) {
-    slot.due = slot.deadline;
-    session.seen &= !(1 << number);
-    wheel.arm(index as u32, slot.due);
+    // Where nothing is lost, only what is long has timers.
+    if session.template.is_direct() && is_short {
+        slot.due = slot.deadline;
+        session.seen &= !(1 << number);
+        return wheel.arm(index as u32, slot.due);
+    }
+    slot.due = (now + session.rtt.timeout()).min(slot.deadline);
+    session.rtt.begin(number, slot.request >> ATTEMPT_BITS, now);
+    if !ahead || !waits.join(index, now, slot.due) {
+        wheel.arm(index as u32, slot.due);
+    }
 }
 
 /// Sends a request that is one packet. Returns false if the device has no room.

@@ -144,6 +144,8 @@ pub struct Endpoint<'m> {
     slot_shift: u32,
     /// The tables are too large for the processor's caches: fetch ahead.
     ahead: bool,
+    /// Calls may be due otherwise than by the wheel: tables are large, or nothing is lost.
+    odd_timers: bool,
     counters: Counters,
     loans: Loans,
     wheel: Wheel<'m>,
@@ -208,7 +210,9 @@ impl<'m> Endpoint<'m> {
         server_slots.fill(ServerSlot::EMPTY);
         let secret = Secret(config.secret);
         let book = Book::new(server_sessions, secret.order());
+        let ahead = ahead::is_worth_while(&got);
         Ok(Self {
+            odd_timers: ahead || config.features.contains(Features::DIRECT),
             config,
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
@@ -219,7 +223,7 @@ impl<'m> Endpoint<'m> {
             reset_heeded_at: Instant::ZERO,
             hello_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
-            ahead: ahead::is_worth_while(&got),
+            ahead,
             counters: Counters::default(),
             loans: Loans::NONE,
             wheel: Wheel::new(timers, now),

@@ -20,6 +20,7 @@ impl<M: Memory> MemoryNode<'_, M> {
     /// # Errors
     /// [`MemoryError::WrongNode`], [`MemoryError::StaleIncarnation`], [`MemoryError::Forged`],
     /// [`MemoryError::MissingRights`].
+    #[inline(always)]
     pub(super) fn genuine(
         &self,
         reference: &Ref,

@@ -12,7 +12,7 @@ use crate::store::{EntryId, HolderId, RegionId};
 use crate::wire::memory_op::{
     MemoryError, RefOperand, RegionName, RegionOperand, STEP_BYTES, Step,
 };
-use crate::wire::message::{Arguments, Status};
+use crate::wire::message::Status;
 use crate::wire::reference::{Ref, Rights};
 
 /// The parameters of an answer that names no region.
@@ -119,7 +119,6 @@ impl<M: Memory> MemoryNode<'_, M> {
         body: &[u8],
         reply: &mut Reply<'_>,
     ) -> Moved {
-        let arguments = &head.arguments;
         match *step {
             Step::CreateRef { region, offset, length, rights } => {
                 let region = named(region)?;
@@ -127,21 +126,6 @@ impl<M: Memory> MemoryNode<'_, M> {
                     self.store.create_ref(holder, region, offset, length).map_err(translate)?;
                 let reference = self.sealed(entry, (0, length), rights);
                 reply.one_ref(&reference, &NO_REGION);
-                Ok(length)
-            }
-            Step::DropRef { reference } => {
-                let reference = self.argument(arguments, reference, Rights::DROP)?;
-                self.store.drop_ref(holder, entry(&reference)).map_err(translate)?;
-                reply.head(Status::OK, &[], &NO_REGION);
-                Ok(0)
-            }
-            Step::MapRef { reference } => {
-                let reference = self.argument(arguments, reference, Rights::MAP)?;
-                let Ref { offset, length, .. } = reference;
-                let (store, entry) = (&mut self.store, entry(&reference));
-                let region =
-                    store.map_ref(holder, entry, offset, length, true).map_err(translate)?;
-                reply.head(Status::OK, &[], &name_of(region));
                 Ok(length)
             }
             Step::Free { region } => {
@@ -162,11 +146,55 @@ impl<M: Memory> MemoryNode<'_, M> {
             Step::Read { region, offset, length } => {
                 self.read_alone(holder, head, (named(region)?, offset, length), reply)
             }
-            Step::ReadRef { reference, offset, length } => {
-                self.read_ref_alone(head, (reference, offset, length), reply)
+            Step::MapRef { reference }
+            | Step::DropRef { reference }
+            | Step::ReadRef { reference, .. } => {
+                self.on_ref_alone(holder, head, (step, reference), reply)
             }
             Step::ClaimRef { .. } | Step::Detach { .. } | Step::Narrow { .. } => {
                 Err(Some(MemoryError::Malformed))
+            }
+        }
+    }
+
+    /// A step on a reference: one place where it is proven genuine.
+    #[inline(always)]
+    fn on_ref_alone(
+        &mut self,
+        holder: HolderId,
+        head: &RequestHead<'_>,
+        (step, operand): (&Step, RefOperand),
+        reply: &mut Reply<'_>,
+    ) -> Moved {
+        let right = match step {
+            Step::DropRef { .. } => Rights::DROP,
+            &Step::ReadRef { length, .. } => {
+                readable(reply.body_bytes_max(), length)?;
+                Rights::MAP
+            }
+            _ => Rights::MAP,
+        };
+        let RefOperand::Argument(number) = operand else {
+            return Err(Some(MemoryError::Malformed));
+        };
+        let reference = head.arguments.reference(number.into()).ok_or(MemoryError::Malformed)?;
+        self.genuine(&reference, right)?;
+        let entry = entry(&reference);
+        match *step {
+            Step::DropRef { .. } => {
+                self.store.drop_ref(holder, entry).map_err(translate)?;
+                reply.head(Status::OK, &[], &NO_REGION);
+                Ok(0)
+            }
+            Step::ReadRef { offset, length, .. } => {
+                let start = within(&reference, offset, length)?;
+                self.read_entry_alone(head, (entry, start, length), reply)
+            }
+            _ => {
+                let Ref { offset, length, .. } = reference;
+                let region = self.store.map_ref(holder, entry, offset, length, true);
+                reply.head(Status::OK, &[], &name_of(region.map_err(translate)?));
+                Ok(length)
             }
         }
     }
@@ -196,17 +224,15 @@ impl<M: Memory> MemoryNode<'_, M> {
     }
 
     #[inline(always)]
-    fn read_ref_alone(
+    fn read_entry_alone(
         &mut self,
         head: &RequestHead<'_>,
-        (operand, offset, length): (RefOperand, u64, u64),
+        (entry, start, length): (EntryId, u64, u64),
         reply: &mut Reply<'_>,
     ) -> Moved {
         let bytes = readable(reply.body_bytes_max(), length)?;
-        let reference = self.argument(&head.arguments, operand, Rights::MAP)?;
-        let start = within(&reference, offset, length)?;
         reply.head(Status::OK, &[], &NO_REGION);
-        let (store, entry) = (&mut self.store, entry(&reference));
+        let store = &mut self.store;
         if bytes as usize <= reply.inline_room() {
             let read = reply.body_with(bytes as usize, |out| store.read_ref(entry, start, out));
             read.map_err(translate)?;
@@ -216,20 +242,6 @@ impl<M: Memory> MemoryNode<'_, M> {
         reply.body_from(Source(pin.raw()), bytes);
         self.keep(head.call.session, pin);
         Ok(length)
-    }
-
-    /// The reference that a step of its own names, proven genuine, with at least `rights`.
-    #[inline(always)]
-    fn argument(
-        &self,
-        arguments: &Arguments<'_>,
-        operand: RefOperand,
-        rights: Rights,
-    ) -> Result<Ref, MemoryError> {
-        let RefOperand::Argument(number) = operand else { return Err(MemoryError::Malformed) };
-        let reference = arguments.refs().nth(number.into()).ok_or(MemoryError::Malformed)?;
-        self.genuine(&reference, rights)?;
-        Ok(reference)
     }
 
     #[cold]

@@ -216,7 +216,7 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
     fn reference(&self, operand: RefOperand, rights: Rights) -> Result<Ref, MemoryError> {
         let reference = match operand {
             RefOperand::Argument(number) => {
-                self.arguments.refs().nth(number.into()).ok_or(MemoryError::Malformed)?
+                self.arguments.reference(number.into()).ok_or(MemoryError::Malformed)?
             }
             RefOperand::MadeBy(step) => match self.made[usize::from(step)] {
                 Made::Ref(reference) | Made::Alias(reference) => {

@@ -313,6 +313,12 @@ impl<'a> Arguments<'a> {
         })
     }
 
+    /// The reference of this number among the references, in order.
+    #[inline(always)]
+    pub fn reference(&self, number: usize) -> Option<Ref> {
+        Ref::parse(self.refs.as_chunks::<REF_BYTES>().0.get(number)?).ok()
+    }
+
     /// The references among the arguments, in order.
     pub fn refs(&self) -> impl Iterator<Item = Ref> + use<'a> {
         self.refs.as_chunks::<REF_BYTES>().0.iter().filter_map(|bytes| Ref::parse(bytes).ok())
@@ -417,6 +423,10 @@ mod tests {
                 Arguments::parse(args.len() as u8, &bytes[..used + parameters.len()]).unwrap();
             prop_assert_eq!(parsed.iter().collect::<std::vec::Vec<_>>(), args);
             prop_assert_eq!(parsed.parameters(), &parameters[..]);
+            for (number, reference) in parsed.refs().enumerate() {
+                prop_assert_eq!(parsed.reference(number), Some(reference));
+            }
+            prop_assert_eq!(parsed.reference(parsed.refs().count()), None);
         }
 
         #[test]
