@@ -128,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         dmrpc_host::cli::announce(format_args!("ready {address}"));
         Ok(())
     };
-    let format = |source| Error::PoolFormat { bytes, source };
+    let format = |source| Error::PoolFormat { bytes: options.pool_size.0, source };
     if loops == 1 {
         let store = Store::format(Plain::lasting(words), &config).map_err(format)?;
         let core = place.cores.first().copied();

@@ -112,6 +112,8 @@ fn a_pool_that_does_not_fit_is_refused() {
 fn a_pool_too_small_for_its_tables_is_refused() {
     let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "4KiB"];
     refused(&arguments, 2, &["--pool-size 4KiB", "needed"]);
+    let arguments = ["--bind", "127.0.0.1:0", "--pool-size", "10"];
+    refused(&arguments, 2, &["--pool-size 10B", "needed"]);
     for none in ["0", "7B"] {
         refused(&["--bind", "127.0.0.1:0", "--pool-size", none], 2, &["--pool-size", "needed"]);
     }

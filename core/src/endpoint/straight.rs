@@ -125,7 +125,7 @@ fn verify<const ANSWER: bool>(
         return if sound { Ok(0) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
-        return verify_unchecked::<ANSWER>((crc, key, pad), bytes);
+        return verify_unchecked::<ANSWER>(crc, key, pad, bytes);
     }
     if crc.packet(bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
@@ -186,19 +186,30 @@ fn has_tag<const ANSWER: bool>(
     }
 }
 
-/// [`verify`] where the checksum leaves the payload out: by the header's own fields, which fit what
-/// has come.
+/// The same by the header's own fields, which fit what has come.
+#[inline(never)]
+fn has_tag_unchecked<const ANSWER: bool>(
+    key: &UsualKey,
+    pad: &Pad,
+    bytes: &[u8; HEADER_BYTES],
+) -> Option<u64> {
+    let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
+    has_tag::<ANSWER>(key, pad, bytes, whole)
+}
+
+/// [`verify`] where the checksum leaves the payload out.
 #[inline(never)]
 fn verify_unchecked<const ANSWER: bool>(
-    (crc, key, pad): By<'_>,
+    crc: &Crc32c,
+    key: &UsualKey,
+    pad: &Pad,
     bytes: &[u8; HEADER_BYTES],
 ) -> Result<u64, Fault> {
     if crc.header(bytes) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     if u64_at(bytes, 0) & TAGGED != 0 {
-        let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
-        return has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag);
+        return has_tag_unchecked::<ANSWER>(key, pad, bytes).ok_or(Fault::Tag);
     }
     if u64_at(bytes, TAG_AT) == 0 { Ok(0) } else { Err(Fault::Checksum) }
 }

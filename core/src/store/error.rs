@@ -32,6 +32,24 @@ pub enum Resource {
     Participants,
 }
 
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frames => "frames",
+            Self::Nodes => "nodes of page tables",
+            Self::Versions => "versions",
+            Self::Regions => "regions",
+            Self::Entries => "references",
+            Self::Holders => "holders",
+            Self::Pins => "pins",
+            Self::Stages => "staged writes",
+            Self::Detached => "detached references",
+            Self::Holds => "holds on one version",
+            Self::Participants => "participants",
+        })
+    }
+}
+
 /// A kind of thing that an identifier names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Object {
@@ -132,10 +150,10 @@ impl fmt::Display for Error {
         match *self {
             Self::Pending => f.write_str("memory is still being reclaimed: try again"),
             Self::OutOf { what, limit, in_use } => {
-                write!(f, "no {what:?} left: {in_use} of {limit} are taken; free some or give more")
+                write!(f, "no {what} left: {in_use} of {limit} are taken; free some or give more")
             }
             Self::Quota { what, limit, wanted } => {
-                write!(f, "quota of {limit} {what:?} exceeded: this would make {wanted}")
+                write!(f, "quota of {limit} {what} exceeded: this would make {wanted}")
             }
             Self::Stale { what, index, generation } => {
                 write!(f, "{what:?} {index} of generation {generation} does not exist (any more)")
@@ -213,7 +231,7 @@ impl fmt::Display for FormatError {
                 write!(f, "a pool of {bytes} bytes is too small: at least {needed} are needed")
             }
             Self::Limit { what, wanted, max } => {
-                write!(f, "{wanted} {what:?} can't be had: 1 to {max} can")
+                write!(f, "{wanted} {what} can't be had: 1 to {max} can")
             }
             Self::Foreign { found, expected } => {
                 write!(f, "no store of this format: {found:#x} where {expected:#x} should be")

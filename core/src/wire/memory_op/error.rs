@@ -54,6 +54,24 @@ impl Resource {
     }
 }
 
+impl core::fmt::Display for Resource {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Frames => "frames",
+            Self::Nodes => "nodes of page tables",
+            Self::Versions => "versions",
+            Self::Regions => "regions",
+            Self::References => "references",
+            Self::Holders => "sessions that hold memory",
+            Self::Pins => "pins",
+            Self::Stages => "writes in progress",
+            Self::Detached => "detached references",
+            Self::VersionHolders => "holds on one version",
+            Self::StagedPages => "pages of writes in progress",
+        })
+    }
+}
+
 /// The largest count that a quota's error tells.
 const WANTED_MAX: u64 = u64::MAX >> 8;
 
@@ -213,10 +231,10 @@ impl core::fmt::Display for MemoryError {
                 write!(f, "the reference does not give the rights {rights:?}")
             }
             Self::Exhausted { resource, limit } => {
-                write!(f, "out of {resource:?}: of {limit} in all, fewer are free than it takes")
+                write!(f, "out of {resource}: of {limit} in all, fewer are free than it takes")
             }
             Self::Quota { resource, limit, wanted } => {
-                write!(f, "quota of {limit} {resource:?} exceeded: the session would have {wanted}")
+                write!(f, "quota of {limit} {resource} exceeded: the session would have {wanted}")
             }
             Self::Malformed => f.write_str("the request's steps make no sense"),
             Self::TooLong { length, max } => {
@@ -248,6 +266,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn bounds_are_named_in_words() {
+        let out = MemoryError::Exhausted { resource: Resource::Frames, limit: 64 };
+        assert_eq!(out.to_string(), "out of frames: of 64 in all, fewer are free than it takes");
+        let resource = Resource::StagedPages;
+        let quota = MemoryError::Quota { resource, limit: 8, wanted: 9 };
+        let text = "quota of 8 pages of writes in progress exceeded: the session would have 9";
+        assert_eq!(quota.to_string(), text);
+    }
 
     proptest! {
         #[test]
