@@ -6,20 +6,12 @@ use std::ops::{Deref, DerefMut};
 
 use crate::config::{BUFFER_CLASSES, BufferClass};
 use crate::state::State;
-use crate::storage::Piece;
-
-/// Where a buffer is.
-enum Place {
-    /// In the pool, or lent to a transfer.
-    Here(Piece),
-    /// With a guard.
-    Out,
-}
+use crate::storage::{Piece, Places};
 
 /// All buffers of a node.
 pub(crate) struct Pool {
     classes: [BufferClass; BUFFER_CLASSES],
-    places: Box<[Place]>,
+    places: Places,
     /// The class of each.
     class_of: Box<[u8]>,
     free: [Vec<u16>; BUFFER_CLASSES],
@@ -27,15 +19,14 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(classes: [BufferClass; BUFFER_CLASSES]) -> Self {
-        let (mut places, mut class_of) = (Vec::new(), Vec::new());
+        let places = Places::new(classes.iter().map(|class| (class.count, class.bytes)));
+        let mut class_of = Vec::new();
         let free = std::array::from_fn(|class| {
-            let BufferClass { count, bytes } = classes[class];
-            let first = places.len();
-            places.extend(Piece::several(count, bytes).map(Place::Here));
-            class_of.resize(places.len(), class as u8);
-            (first as u16..places.len() as u16).rev().collect()
+            let first = class_of.len();
+            class_of.resize(first + classes[class].count, class as u8);
+            (first as u16..class_of.len() as u16).rev().collect()
         });
-        Self { classes, places: places.into(), class_of: class_of.into(), free }
+        Self { classes, places, class_of: class_of.into(), free }
     }
 
     /// Takes a free buffer of at least `bytes` bytes, of the smallest class that has one.
@@ -74,33 +65,23 @@ impl Pool {
     /// The bytes of a reserved buffer that is not with a guard.
     #[inline]
     pub(crate) fn bytes(&mut self, index: u16) -> &mut [u8] {
-        match &mut self.places[usize::from(index)] {
-            Place::Here(bytes) => bytes,
-            Place::Out => &mut [],
-        }
+        self.places.bytes(index.into())
     }
 
     /// The same, to be read.
     #[inline]
     pub(crate) fn look(&self, index: u16) -> &[u8] {
-        match &self.places[usize::from(index)] {
-            Place::Here(bytes) => bytes,
-            Place::Out => &[],
-        }
+        self.places.look(index.into())
     }
 
     #[inline]
     pub(crate) fn take(&mut self, index: u16) -> Option<Piece> {
-        let place = self.places.get_mut(usize::from(index))?;
-        match std::mem::replace(place, Place::Out) {
-            Place::Here(bytes) => Some(bytes),
-            Place::Out => None,
-        }
+        self.places.take(index.into())
     }
 
     #[inline]
     pub(crate) fn put(&mut self, index: u16, bytes: Piece) {
-        self.places[usize::from(index)] = Place::Here(bytes);
+        self.places.put(index.into(), bytes);
     }
 }
 
