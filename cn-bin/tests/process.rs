@@ -213,7 +213,11 @@ fn errors_are_one_line_that_helps() {
     fails(program().args(["stat", "--memory-node", &address]), 1, "no statistics");
     let server = Server::memory_node();
     let address = server.address.to_string();
-    fails(program().args(["alloc", "--size", "1TiB", "--memory-node", &address]), 1, "out of frames");
+    fails(
+        program().args(["alloc", "--size", "1TiB", "--memory-node", &address]),
+        1,
+        "out of frames",
+    );
     let reference = said(&server, &["alloc", "--size", "10"]);
     let read = ["read", "--ref", &reference, "--offset", "8", "--length", "5"];
     fails(program().args(read).args(["--memory-node", &address]), 2, "--offset 8");
