@@ -30,14 +30,11 @@ impl Endpoint<'_> {
             Ok(named) => named,
             Err(error) => return self.counters.wire_error(error),
         };
-        let guard = self.guard_of(peer, &named);
-        let Some(Guard::Cipher(place)) = guard else {
-            match guard {
-                // The session has tags; or none is known.
-                Some(_) => self.counters.bad_tag += 1,
-                None => self.unknown_sealed(io, peer, &named),
-            }
-            return;
+        let place = match self.known_guard(peer, &named) {
+            Some(Some(Guard::Cipher(place))) => place,
+            // A session that does not encrypt: damaged, for all that is known of it, or forged.
+            Some(_) => return self.counters.bad_tag += 1,
+            None => return self.unknown_sealed(io, peer, &named),
         };
         let keys = self.keys.as_mut().expect("a session that encrypts has keys");
         let ciphers = keys.ciphers.as_mut().expect("a session that encrypts has a cipher");
@@ -58,12 +55,18 @@ impl Endpoint<'_> {
         }
     }
 
-    /// What guards the session that a packet names, if it is from that session's peer.
+    /// What guards the session that a packet names, if anything does and it is from that session's
+    /// peer.
     pub(super) fn guard_of(&self, peer: SocketAddrV4, header: &Header) -> Option<Guard> {
+        self.known_guard(peer, header).flatten()
+    }
+
+    /// The same; `None` if there is no such session with that peer.
+    fn known_guard(&self, peer: SocketAddrV4, header: &Header) -> Option<Option<Guard>> {
         match header.kind {
             Kind::Response | Kind::RequestAck | Kind::Busy | Kind::Pong => {
                 let index = self.client_session_of(peer, header);
-                index.and_then(|index| self.client_sessions[index].guard)
+                index.map(|index| self.client_sessions[index].guard)
             }
             Kind::Request
             | Kind::ResponseAck
@@ -72,7 +75,7 @@ impl Endpoint<'_> {
             | Kind::Ping
             | Kind::Bye => {
                 let index = self.server_session_of(peer, header);
-                index.and_then(|index| self.server_sessions[index].guard)
+                index.map(|index| self.server_sessions[index].guard)
             }
             _ => None,
         }

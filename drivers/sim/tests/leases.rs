@@ -35,8 +35,12 @@ fn closed(world: &mut World, node: usize, side: Side) -> Option<(Instant, Closed
 /// Two nodes; the second calls the first for a second, short calls and long ones, with pauses in
 /// which there is nothing but pings. Everything that is sent is kept.
 fn worked(key: Option<Key>) -> World {
+    worked_with(key, false)
+}
+
+fn worked_with(key: Option<Key>, encrypt: bool) -> World {
     let mut world = World::with(5, Faults::NONE, 2, |_, config| {
-        config.key = key;
+        (config.key, config.encrypt) = (key, encrypt);
         Clock::TRUE
     });
     world.cluster.network().record(true);
@@ -66,6 +70,33 @@ fn haunt(world: &mut World, from: usize) {
             network.inject(*sender, *receiver, bytes);
         }
         run(world, MS(100));
+    }
+}
+
+/// Whatever bit of a session's packets the network turns, its ends do not take it for the end. (The
+/// bit that says "encrypted" made a reset of a ping, which nobody had looked at the checksum of.)
+#[test]
+fn no_flipped_bit_ends_a_session() {
+    let key = Key::new(&[1; 32]).expect("long enough");
+    for (key, encrypt) in [(None, false), (Some(key), false), (Some(key), true)] {
+        let mut world = worked_with(key, encrypt);
+        run(&mut world, LEASE);
+        let network = world.cluster.network().clone();
+        let sent = network.recorded();
+        network.record(false);
+        for (from, to, bytes) in sent {
+            for bit in 0..8 * bytes.len().min(48) {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                network.inject(from, to, &damaged);
+            }
+            run(&mut world, MS(1));
+        }
+        run(&mut world, LEASE);
+        run(&mut world, LEASE);
+        for (node, side) in [(0, Side::Server), (1, Side::Client)] {
+            assert_eq!(closed(&mut world, node, side), None, "{side:?}, encrypted: {encrypt}");
+        }
     }
 }
 
