@@ -304,8 +304,9 @@ impl<M: Memory> Store<M> {
 
     fn mark_stages(&self, marks: &mut Marks<'_>) -> core::result::Result<(), Fault> {
         for index in self.live_records(self.lay.stages) {
-            let root = self.mem.load_u32(self.lay.stages.at(index) + stage::ROOT);
-            self.mark_tree(marks, root, 2, (0, stamp::STAGED))?;
+            let at = self.lay.stages.at(index);
+            let root = self.mem.load_u32(at + stage::ROOT);
+            self.mark_tree(marks, root, self.stage_depth(at), (0, stamp::STAGED))?;
         }
         Ok(())
     }

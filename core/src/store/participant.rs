@@ -9,7 +9,7 @@ use super::redo::{Progress, phase};
 use super::{Memory, Store};
 
 /// Says that a pool begins with a store of this format: "dmrpc" and the format's version.
-const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x03");
+const MAGIC: u64 = u64::from_be_bytes(*b"dmrpc\0\0\x04");
 
 /// The participant that reclaims, and recovers others.
 pub(super) const RECLAIMER: u32 = 0;

@@ -298,13 +298,14 @@ pub(super) mod stage {
     pub(crate) const BASE: u64 = 16;
     /// u64: bytes.
     pub(crate) const LEN: u64 = 24;
-    /// u32: link of the root of its own tree of two levels.
+    /// u32: link of the root of its own tree, which has as many levels as its pages need: the link
+    /// of its frame if it is one page.
     pub(crate) const ROOT: u64 = 32;
     /// u32: frames still promised to it.
     pub(crate) const FRAMES: u64 = 36;
     /// u32: nodes still promised to it.
     pub(crate) const NODES: u64 = 40;
-    /// u32: the entry of the root that freeing has got to.
+    /// u32: the entry of the root that freeing has got to, where the tree has two levels.
     pub(crate) const CURSOR: u64 = 44;
     /// u64: the region's identifier.
     pub(crate) const REGION: u64 = 56;

@@ -16,8 +16,21 @@ use super::{Memory, Store};
 /// Bytes of the largest staged write: 8 MiB.
 pub const STAGE_BYTES_MAX: u64 = 8 << 20;
 
-/// Levels of a staged write's own tree: 4,096 pages, of which the largest takes 2,049.
-const DEPTH: u32 = 2;
+/// Levels of a staged write's own tree at most: 4,096 pages, of which the largest takes 2,049.
+const DEPTH_MAX: u32 = 2;
+
+/// Levels of the tree of a staged write of `pages` pages. None where there is one page: its frame
+/// is the root, and takes no node.
+fn depth_for(pages: u64) -> u32 {
+    match pages {
+        0..=1 => 0,
+        2..=LEAF_PAGES => 1,
+        _ => DEPTH_MAX,
+    }
+}
+
+/// Pages below a leaf.
+const LEAF_PAGES: u64 = FAN_OUT as u64;
 
 /// Pages that a range of bytes touches.
 fn pages_of(start: u64, len: u64) -> (u64, u64) {
@@ -51,7 +64,11 @@ impl<M: Memory> Store<M> {
         let (frames, path) = Self::need_at_most(depth, first, last);
         // Its own tree, or the paths to its pages and the chunks for all that they supersede:
         // the one is gone before the other is needed, but both are set aside.
-        let own = 1 + frames.div_ceil(FAN_OUT.into());
+        let own = match depth_for(frames) {
+            0 => 0,
+            1 => 1,
+            _ => 1 + frames.div_ceil(LEAF_PAGES),
+        };
         let nodes = own + path + 1 + (frames + path) / 62;
         let borrowed = self.promised_there(region_at, held, (first, last));
         let holder_at = self.lay.holders.at(holder.index());
@@ -162,23 +179,48 @@ impl<M: Memory> Store<M> {
         if let Some(frame) = self.find_staged(at, page) {
             return Ok(frame);
         }
-        if !self.stock(self.lay.frames, 1) || !self.stock(self.lay.nodes, u64::from(DEPTH)) {
+        let depth = self.stage_depth(at);
+        if !self.stock(self.lay.frames, 1) || !self.stock(self.lay.nodes, depth.into()) {
             return Err(Error::Pending);
         }
-        let root = self.staged_node(at, at + field::ROOT);
-        let leaf = self.staged_node(at, self.slot(root, page, DEPTH));
+        let mut slot = at + field::ROOT;
+        for level in (1..=depth).rev() {
+            let node = self.staged_node(at, slot);
+            slot = self.slot(node, page, level);
+        }
         let frame = self.take_set_aside(at, self.lay.frames, field::FRAMES);
-        let slot = self.slot(leaf, page, 1);
         self.set_u32(slot, frame + 1);
         self.close();
         Ok(frame)
     }
 
+    /// Levels of the tree of the staged write at `at`.
+    pub(super) fn stage_depth(&self, at: u64) -> u32 {
+        depth_for(self.staged_pages(at))
+    }
+
+    /// Pages that the staged write at `at` touches.
+    fn staged_pages(&self, at: u64) -> u64 {
+        let (start, len) =
+            (self.mem.load_u64(at + field::BASE), self.mem.load_u64(at + field::LEN));
+        // Of a record that others wrote to, whatever it says: no more than the tree has room for.
+        let in_page = start & (PAGE_BYTES - 1);
+        in_page.saturating_add(len).div_ceil(PAGE_BYTES).min(STAGE_BYTES_MAX / PAGE_BYTES + 1)
+    }
+
     /// The staged frame of a page, if there is one.
     fn find_staged(&self, at: u64, page: u64) -> Option<u32> {
-        let root = self.mem.load_u32(at + field::ROOT).checked_sub(1)?;
-        let leaf = self.mem.load_u32(self.slot(root, page, DEPTH)).checked_sub(1)?;
-        self.mem.load_u32(self.slot(leaf, page, 1)).checked_sub(1)
+        self.mem.load_u32(self.staged_slot(at, page)?).checked_sub(1)
+    }
+
+    /// Where the link to the staged frame of a page is, if its leaf is there.
+    fn staged_slot(&self, at: u64, page: u64) -> Option<u64> {
+        let mut slot = at + field::ROOT;
+        for level in (1..=self.stage_depth(at)).rev() {
+            let node = self.mem.load_u32(slot).checked_sub(1)?;
+            slot = self.slot(node, page, level);
+        }
+        Some(slot)
     }
 
     /// Takes a frame or node that was set aside.
@@ -281,12 +323,13 @@ impl<M: Memory> Store<M> {
             let byte = start.max(number << PAGE_SHIFT);
             let piece = Piece::first(byte, end - byte);
             let page = number - first;
-            let frame = self.find_staged(at, page).ok_or(Error::Corrupt)?;
+            let slot = self.staged_slot(at, page).ok_or(Error::Corrupt)?;
+            let frame = self.mem.load_u32(slot).checked_sub(1).ok_or(Error::Corrupt)?;
             if piece.len < PAGE_BYTES {
                 let old = self.locate(version, number);
                 self.fill_round(self.frame_at(frame), piece, old);
             }
-            self.forget_staged(at, page);
+            self.set_u32(slot, 0);
             match self.swap_in(region_at, version, piece.page, frame) {
                 Was::Own => {}
                 Was::Shared => self.charge_page(region_at),
@@ -300,14 +343,6 @@ impl<M: Memory> Store<M> {
             self.close();
         }
         Ok(absent)
-    }
-
-    /// Takes a page's frame out of the staged write's own tree.
-    fn forget_staged(&mut self, at: u64, page: u64) {
-        let root = self.mem.load_u32(at + field::ROOT).wrapping_sub(1);
-        let leaf = self.mem.load_u32(self.slot(root, page, DEPTH)).wrapping_sub(1);
-        let slot = self.slot(leaf, page, 1);
-        self.set_u32(slot, 0);
     }
 
     /// Promises frames to a region again that a staged write borrowed and did not use.
@@ -369,10 +404,12 @@ impl<M: Memory> Store<M> {
     /// Gives back the nodes of a staged write whose frames have all been swapped in.
     fn put_staged_nodes(&mut self, at: u64) {
         let Some(root) = self.mem.load_u32(at + field::ROOT).checked_sub(1) else { return };
-        for position in 0..FAN_OUT {
-            let link = self.mem.load_u32(self.node_at(root) + 4 * u64::from(position));
-            if let Some(leaf) = link.checked_sub(1) {
-                self.put_stamped(self.lay.nodes, leaf);
+        if self.stage_depth(at) == DEPTH_MAX {
+            for position in 0..self.staged_pages(at).div_ceil(LEAF_PAGES) {
+                let link = self.mem.load_u32(self.node_at(root) + 4 * position);
+                if let Some(leaf) = link.checked_sub(1) {
+                    self.put_stamped(self.lay.nodes, leaf);
+                }
             }
         }
         self.put_stamped(self.lay.nodes, root);
@@ -384,29 +421,45 @@ impl<M: Memory> Store<M> {
         let Some(root) = self.mem.load_u32(at + field::ROOT).checked_sub(1) else {
             return true;
         };
+        match self.stage_depth(at) {
+            0 => self.put_stamped(self.lay.frames, root),
+            1 => self.put_staged_leaf(root),
+            _ if self.abort_leaf(at, root) => return false,
+            _ => self.put_stamped(self.lay.nodes, root),
+        }
+        self.set_u32(at + field::ROOT, 0);
+        self.close();
+        true
+    }
+
+    /// Frees the next leaf of an aborted staged write of two levels. False if there is none.
+    fn abort_leaf(&mut self, at: u64, root: u32) -> bool {
         let mut cursor = self.mem.load_u32(at + field::CURSOR);
         while cursor < FAN_OUT {
             let slot = self.node_at(root) + 4 * u64::from(cursor);
             cursor += 1;
             let Some(leaf) = self.mem.load_u32(slot).checked_sub(1) else { continue };
-            self.spend(FAN_OUT, cursor);
-            for position in 0..FAN_OUT {
-                let link = self.mem.load_u32(self.node_at(leaf) + 4 * u64::from(position));
-                if let Some(frame) = link.checked_sub(1) {
-                    self.put_stamped(self.lay.frames, frame);
-                }
-            }
+            self.spend(0, cursor);
+            self.put_staged_leaf(leaf);
             self.set_u32(slot, 0);
-            self.put_stamped(self.lay.nodes, leaf);
             self.set_u32(at + field::CURSOR, cursor);
             self.close();
-            return false;
+            return true;
         }
-        self.set_u32(at + field::ROOT, 0);
-        self.put_stamped(self.lay.nodes, root);
-        self.close();
         false
+    }
+
+    /// Gives back a leaf of an aborted staged write, and its frames.
+    fn put_staged_leaf(&mut self, leaf: u32) {
+        self.spend(FAN_OUT, 0);
+        for position in 0..FAN_OUT {
+            let link = self.mem.load_u32(self.node_at(leaf) + 4 * u64::from(position));
+            if let Some(frame) = link.checked_sub(1) {
+                self.put_stamped(self.lay.frames, frame);
+            }
+        }
+        self.put_stamped(self.lay.nodes, leaf);
     }
 }
 
-const _: () = assert!(STAGE_BYTES_MAX / PAGE_BYTES < (FAN_OUT as u64).pow(DEPTH));
+const _: () = assert!(STAGE_BYTES_MAX / PAGE_BYTES < LEAF_PAGES.pow(DEPTH_MAX));

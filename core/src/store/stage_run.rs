@@ -144,6 +144,47 @@ mod tests {
         }
     }
 
+    /// One page needs no node, 64 need one, more need one a leaf and the root; aborted or committed
+    /// at any point, all of them come back.
+    #[test]
+    fn a_staged_tree_is_as_deep_as_its_pages_need() {
+        let mut words = vec![0; (8 << 20) / 8];
+        let config = Config::for_pool_bytes(8 << 20);
+        let mut store = Store::format(Plain::new(&mut words), &config).expect("room");
+        let holder = store.holder_join(Limits::NONE).expect("room");
+        let region = store.alloc(holder, 200 * PAGE_BYTES).expect("room");
+        let full = vec![7; 200 * PAGE_BYTES as usize];
+        store.write(holder, region, 0, &full).expect("room");
+        let at_rest = store.stats();
+        for (pages, nodes) in [(1, 0), (2, 1), (64, 1), (65, 3), (128, 3), (129, 4)] {
+            // The last time not aligned, and so of as many pages with less than their bytes.
+            for (aborted, cut) in [(true, 0), (false, 0), (false, u64::from(pages > 1))] {
+                let bytes = pages * PAGE_BYTES - 2 * cut;
+                let stage =
+                    store.stage_begin(holder, region, PAGE_BYTES + cut, bytes).expect("room");
+                for offset in (0..bytes).step_by(PAGE_BYTES as usize) {
+                    let piece = PAGE_BYTES.min(bytes - offset) as usize;
+                    store.stage_write(holder, stage, offset, &full[..piece]).expect("set aside");
+                    if offset == 0 {
+                        store.check(&mut vec![0; store.check_scratch_bytes()]).expect("sound");
+                    }
+                }
+                let taken = store.stats().nodes.in_use - at_rest.nodes.in_use;
+                assert_eq!(taken, nodes, "{pages} pages");
+                if aborted {
+                    store.stage_abort(holder, stage).expect("there");
+                } else {
+                    store.stage_commit(holder, stage).expect("all is there");
+                }
+                let stats = store.stats();
+                assert_eq!(stats.nodes.in_use, at_rest.nodes.in_use, "{pages} pages");
+                assert_eq!(stats.nodes.reserved, at_rest.nodes.reserved, "{pages} pages");
+                assert_eq!(stats.frames.in_use, at_rest.frames.in_use, "{pages} pages");
+                store.check(&mut vec![0; store.check_scratch_bytes()]).expect("sound");
+            }
+        }
+    }
+
     #[test]
     fn a_run_is_of_a_stage_and_only_who_is_alone_writes_to_it() {
         let mut words = vec![0; (8 << 20) / 8];

@@ -277,21 +277,23 @@ impl<M: Memory> Store<M> {
         let threshold = self.mem.load_u64(at + field::THRESHOLD);
         let number = self.mem.load_u64(at + field::NUMBER);
         let spot = self.descend(at, threshold, page);
-        let own = self.own_frame(spot, threshold);
-        let path = self.grow(region, number, spot, page);
         let stamp_at = self.at(self.lay.frames, frame);
+        if let Some(own) = self.own_frame(spot, threshold) {
+            // No path grows, and nobody else sees what this supersedes.
+            self.set_u64(stamp_at, number);
+            self.set_u32(spot.slot, frame + 1);
+            self.put_stamped(self.lay.frames, own);
+            return Was::Own;
+        }
+        let path = self.grow(region, number, spot, page);
         self.set_u64(stamp_at, number);
         self.publish(at, spot, &path, frame);
-        match (own, path.old.checked_sub(1)) {
-            (Some(own), _) => {
-                self.put_stamped(self.lay.frames, own);
-                Was::Own
-            }
-            (None, Some(old)) => {
+        match path.old.checked_sub(1) {
+            Some(old) => {
                 self.push(at + field::DEAD, Item::Frame(old));
                 Was::Shared
             }
-            (None, None) => Was::Absent,
+            None => Was::Absent,
         }
     }
 
