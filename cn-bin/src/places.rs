@@ -16,15 +16,11 @@ use dmrpc_host::table::zeros;
 const PIECE_ALIGN: usize = 64;
 
 /// The bytes of a buffer, which nobody else has: a part of an allocation of [`Places`].
-pub(crate) struct Piece {
-    bytes: NonNull<[u8]>,
-    /// They are valid for ever.
-    lasting: bool,
-}
+pub(crate) struct Piece(NonNull<[u8]>);
 
 impl Default for Piece {
     fn default() -> Self {
-        Self { bytes: NonNull::from(&mut [] as &mut [u8]), lasting: false }
+        Self(NonNull::from(&mut [] as &mut [u8]))
     }
 }
 
@@ -35,7 +31,7 @@ impl Deref for Piece {
     fn deref(&self) -> &[u8] {
         // SAFETY: no bytes, or initialised ones that no other piece has, of an allocation that
         // stays as long as a piece of it is about.
-        unsafe { self.bytes.as_ref() }
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -43,29 +39,12 @@ impl DerefMut for Piece {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: the same, and this piece is borrowed mutably.
-        unsafe { self.bytes.as_mut() }
+        unsafe { self.0.as_mut() }
     }
 }
 
 // SAFETY: it has its bytes alone, as a box does.
 unsafe impl Send for Piece {}
-
-impl Piece {
-    /// Lends the bytes from `offset` on, `most` of them or as many as there are; `None` if that is
-    /// fewer than `least`, or their memory may go. Whoever asks leaves the piece alone until the
-    /// device has given the loan back.
-    #[inline]
-    fn loan(&self, offset: u32, least: u32, most: u32) -> Option<Loan> {
-        let left = self.bytes.len().checked_sub(offset as usize)?;
-        let bytes = left.min(most as usize) as u32;
-        if !self.lasting || bytes < least {
-            return None;
-        }
-        // SAFETY: within the piece, by what was just looked at, whose memory stays for ever. The
-        // endpoint does not release the buffer before all of it came back.
-        unsafe { Some(Loan::of_lasting(self.bytes.cast().add(offset as usize), bytes)) }
-    }
-}
 
 /// An allocation, which pieces are parts of.
 struct Whole(NonNull<[u8]>);
@@ -82,7 +61,7 @@ impl Whole {
     /// Whether `piece` is a part of it.
     fn has(&self, piece: &Piece) -> bool {
         let first = self.0.cast::<u8>().as_ptr().cast_const();
-        let at = piece.bytes.cast::<u8>().as_ptr().cast_const();
+        let at = piece.0.cast::<u8>().as_ptr().cast_const();
         (first..first.wrapping_add(self.0.len())).contains(&at)
     }
 
@@ -143,8 +122,7 @@ impl Places {
                 // SAFETY: `count` strides fit behind the first aligned byte, so this one's bytes
                 // are within the allocation.
                 let first = unsafe { first.as_ptr().add(aligned + number * stride) };
-                let bytes = NonNull::new(slice_from_raw_parts_mut(first, bytes))?;
-                Some(Piece { bytes, lasting: lasts })
+                NonNull::new(slice_from_raw_parts_mut(first, bytes)).map(Piece)
             }));
             wholes.push(whole);
         }
@@ -164,10 +142,24 @@ impl Places {
         self.places[index].as_deref_mut().unwrap_or_default()
     }
 
-    /// Lends bytes of one that is here: see [`Piece::loan`].
+    /// Lends the bytes of one from `offset` on, `most` of them or as many as there are; `None` if
+    /// that is fewer than `least`, it is not here, or its memory may go. Whoever asks leaves it
+    /// here until the device has given the loan back.
     #[inline]
     pub(crate) fn lend(&self, index: usize, offset: u32, least: u32, most: u32) -> Option<Loan> {
-        self.places.get(index)?.as_ref()?.loan(offset, least, most)
+        if !self.lasting {
+            return None;
+        }
+        let piece = self.places.get(index)?.as_ref()?;
+        let left = piece.len().checked_sub(offset as usize)?;
+        let bytes = left.min(most as usize) as u32;
+        // A buffer of another node's may be here, whose memory goes with that one.
+        if bytes < least || !self.wholes.iter().any(|whole| whole.has(piece)) {
+            return None;
+        }
+        // SAFETY: within the piece, which is a part of memory that stays for ever, as was just
+        // looked at. The endpoint does not release the buffer before all of it came back.
+        unsafe { Some(Loan::of_lasting(piece.0.cast().add(offset as usize), bytes)) }
     }
 
     /// Takes one out.
@@ -258,13 +250,12 @@ mod tests {
         for (offset, least) in [(4_000, 1_001), (5_001, 0), (u32::MAX, 1)] {
             assert_eq!(places.lend(0, offset, least, u32::MAX), None);
         }
-        let piece = places.take(0);
+        assert!(places.take(0).is_some());
         assert_eq!(places.lend(0, 0, 1, 1), None, "it is not here");
         assert_eq!(places.lend(7, 0, 1, 1), None, "there is none");
-        // A buffer of another node's keeps what it is.
         let mut others = Places::new([(1, 5_000)].into_iter(), false);
-        others.put(0, piece.expect("it was here"));
-        assert!(others.lend(0, 0, 1, 1).is_some());
+        places.put(0, others.take(0).expect("it is here"));
+        assert_eq!(places.lend(0, 0, 1, 1), None, "its memory goes with the other node");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use dmrpc_cn::{
     Buffer, BufferClass, CallOptions, Duration, Error, Method, Node, NodeConfig, Peer, Service,
     Status, Ticket,
 };
-use dmrpc_core::device::{Capabilities, Device, Tx};
+use dmrpc_core::device::{Capabilities, Device};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::idle::Wait;
 use dmrpc_sim::borrowing::{Borrowing, BorrowingTx, Keeping};
