@@ -9,10 +9,9 @@ use super::congestion::{Arriving, Control};
 use super::host::{Closed, Host, SessionEvent, SessionId, Side};
 use super::straight::{straight, template};
 use super::table::{ServerSession, ServerSlot};
-use super::tag::Usual;
+use super::tag::{Pad, Usual};
 use super::transmit::Io;
 use super::window::Reordering;
-use crate::aes128::Pad;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{

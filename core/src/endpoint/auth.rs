@@ -23,8 +23,7 @@ use siphasher::sip::SipHasher24;
 
 use super::cipher::CipherRoom;
 use super::host::{SessionId, Side};
-use super::tag::{Binding, TagKeys, Usual, UsualKey};
-use crate::aes128::Pad;
+use super::tag::{Binding, Pad, TagKeys, Usual, UsualKey};
 use crate::time::Instant;
 use crate::wire::control::{Hello, PROOF_BYTES};
 use crate::wire::packet::{Flags, Packet};

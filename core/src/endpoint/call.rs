@@ -12,7 +12,7 @@ use super::table::{
     CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS, may_be_long,
 };
 use super::tag::UsualKey;
-use super::transmit::{Line, Whole, send_whole};
+use super::transmit::{Line, Mask, Whole, send_whole};
 use super::waits::Waits;
 use super::wheel::Wheel;
 use crate::crc32c::Crc32c;
@@ -357,8 +357,9 @@ fn leave<T: Tx>(
     let whole = Whole { head: outgoing.head, bytes: outgoing.inline_bytes };
     let peer = address_of(session.straight.peer);
     let by = (usual_key, &session.pad, &session.guard);
-    let line = Line { crc, keys, by, peer, template: &session.template, mask: None };
-    if !send_whole::<false, T>(tx, &line, (slot.request, number.into()), whole, outgoing) {
+    let line = Line { crc, keys, by, peer, template: &session.template };
+    let (id, mask) = ((slot.request, number.into()), Mask::OfAnswer(&mut slot.mask));
+    if !send_whole(tx, &line, id, whole, outgoing, mask) {
         return false;
     }
     tx.flush();

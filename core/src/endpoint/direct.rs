@@ -93,7 +93,7 @@ impl Endpoint<'_> {
         let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
         let straight = &session.straight;
         let fits = direct.first == straight.first
-            && direct.generation == straight.second as u32
+            && direct.generation == straight.generation
             && word_of(peer) == straight.peer;
         if !fits || !session.template.is_direct() || session.waiting != 0 {
             return false;
@@ -156,7 +156,7 @@ impl Endpoint<'_> {
         let Some(session) = self.client_sessions.get_mut(session_index) else { return false };
         let straight = &session.straight;
         let fits = direct.first == straight.first
-            && direct.generation == straight.second as u32
+            && direct.generation == straight.generation
             && word_of(peer) == straight.peer;
         if !fits || !session.template.is_direct() || session.parked | session.behind != 0 {
             return false;

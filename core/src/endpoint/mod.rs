@@ -349,7 +349,16 @@ impl<'m> Endpoint<'m> {
         packet: Packet<'_>,
     ) {
         let (header, payload) = (&packet.header(), packet.payload());
-        if !self.is_from_peer(peer, header, packet) {
+        let guard = match self.known_guard(peer, header) {
+            Some(guard) => guard,
+            // A server's word on no call of ours: nobody is told.
+            None if matches!(header.kind, Kind::RequestAck | Kind::Busy | Kind::Pong) => {
+                return self.counters.unknown_session += 1;
+            }
+            // It is answered by a reset, or brings proofs of its own.
+            None => None,
+        };
+        if !is_authentic(&self.keys, guard, packet) {
             self.counters.bad_tag += 1;
             return;
         }
@@ -369,12 +378,6 @@ impl<'m> Endpoint<'m> {
             Kind::Reset => self.on_reset(now, io, peer, packet),
             Kind::Challenge => self.on_challenge(now, io, peer, header, payload),
         }
-    }
-
-    /// Whether a control packet of a session is from the session's peer, as far as the session can
-    /// tell. Packets outside of sessions bring proofs of their own.
-    fn is_from_peer(&self, peer: SocketAddrV4, header: &Header, packet: Packet<'_>) -> bool {
-        is_authentic(&self.keys, self.guard_of(peer, header), packet)
     }
 
     /// Serves timers that are due. Most polls come before the next tick.

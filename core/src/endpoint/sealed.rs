@@ -55,14 +55,9 @@ impl Endpoint<'_> {
         }
     }
 
-    /// What guards the session that a packet names, if anything does and it is from that session's
-    /// peer.
-    pub(super) fn guard_of(&self, peer: SocketAddrV4, header: &Header) -> Option<Guard> {
-        self.known_guard(peer, header).flatten()
-    }
-
-    /// The same; `None` if there is no such session with that peer.
-    fn known_guard(&self, peer: SocketAddrV4, header: &Header) -> Option<Option<Guard>> {
+    /// What guards the session that a packet names, if anything does. `None` if there is no such
+    /// session with that peer, or the packet is of none.
+    pub(super) fn known_guard(&self, peer: SocketAddrV4, header: &Header) -> Option<Option<Guard>> {
         match header.kind {
             Kind::Response | Kind::RequestAck | Kind::Busy | Kind::Pong => {
                 let index = self.client_session_of(peer, header);

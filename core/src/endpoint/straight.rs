@@ -15,10 +15,9 @@ use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::table::{CallState, ServeState, may_be_long};
-use super::tag::{self, UsualKey};
-use super::transmit::{Io, Line, Whole, send_whole, session_flags};
-use crate::aes128::Pad;
-use crate::crc32c::Crc32c;
+use super::tag::{self, Pad, UsualKey};
+use super::transmit::{Io, Line, Mask, Whole, send_whole, session_flags};
+use crate::crc32c::{Begun, Crc32c};
 use crate::device::Tx;
 use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
@@ -87,7 +86,7 @@ impl Came {
     #[inline(always)]
     pub(super) fn fits(&self, straight: &Straight) -> bool {
         self.first & !HOLDS == straight.first
-            && self.second as u32 == straight.second as u32
+            && self.second as u32 == straight.generation
             && self.peer == straight.peer
     }
 }
@@ -106,32 +105,45 @@ pub(super) enum Fault {
 }
 
 /// What verifies a session's usual packets.
-type By<'a> = (&'a Crc32c, &'a UsualKey, &'a Pad);
+// Ways and mask are borrowed: where they are not needed nobody looks at them.
+struct By<'a> {
+    crc: &'a Crc32c,
+    begun: Begun,
+    key: &'a UsualKey,
+    pad: &'a Pad,
+    /// Of an answer's tag, as it was found when the request was sent; of a request's nothing.
+    mask: &'a u64,
+}
 
 /// Verifies checksum and tag of a packet that begins as its session's usual ones do and is a whole
 /// message in `slot`, as far as its fields for slot and lengths say. Returns the mask of the tag of
 /// a request's answer, if that has one.
-// The checksum's ways are borrowed: for short packets nobody looks at them.
 #[inline(always)]
 fn verify<const ANSWER: bool>(
-    (crc, key, pad): By<'_>,
+    By { crc, begun, key, pad, mask }: By<'_>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
     slot: u64,
 ) -> Result<u64, Fault> {
     if bytes[2] == CHECKED {
+        let sound = crc.packet_begun(begun, bytes, payload) == u32_at(bytes, 44);
         // Nothing covers a tag in a session without: it must be zero.
-        let sound = crc.packet(bytes, payload) == u32_at(bytes, 44) && u64_at(bytes, TAG_AT) == 0;
+        let sound = sound && u64_at(bytes, TAG_AT) == 0;
         return if sound { Ok(0) } else { Err(Fault::Checksum) };
     }
     if bytes[2] & CHECKED == 0 {
         return verify_unchecked::<ANSWER>(crc, key, pad, bytes);
     }
-    if crc.packet(bytes, payload) != u32_at(bytes, 44) {
+    if crc.packet_begun(begun, bytes, payload) != u32_at(bytes, 44) {
         return Err(Fault::Checksum);
     }
     let whole = tag::Whole { slot, bytes: payload.len() };
-    has_tag::<ANSWER>(key, pad, bytes, whole).ok_or(Fault::Tag)
+    let tagged = if ANSWER {
+        UsualKey::is_tagged_under(pad, bytes, whole, *mask).then_some(0)
+    } else {
+        key.is_tagged_request(pad, bytes, whole)
+    };
+    tagged.ok_or(Fault::Tag)
 }
 
 /// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
@@ -171,22 +183,8 @@ pub(super) fn has_tag_of_part(
     u64_at(bytes, TAG_AT) == 0
 }
 
-/// Whether a usual packet has its tag: then, of a request, the mask of the answer's.
-#[inline(always)]
-fn has_tag<const ANSWER: bool>(
-    key: &UsualKey,
-    pad: &Pad,
-    bytes: &[u8; HEADER_BYTES],
-    whole: tag::Whole,
-) -> Option<u64> {
-    if ANSWER {
-        key.is_tagged_answer(pad, bytes, whole).then_some(0)
-    } else {
-        key.is_tagged_request(pad, bytes, whole)
-    }
-}
-
-/// The same by the header's own fields, which fit what has come.
+/// Whether a usual packet has its tag, by the header's own fields, which fit what has come: then,
+/// of a request, the mask of the answer's.
 #[inline(never)]
 fn has_tag_unchecked<const ANSWER: bool>(
     key: &UsualKey,
@@ -194,7 +192,11 @@ fn has_tag_unchecked<const ANSWER: bool>(
     bytes: &[u8; HEADER_BYTES],
 ) -> Option<u64> {
     let whole = tag::Whole { slot: u16_at(bytes, 32).into(), bytes: u16_at(bytes, 34).into() };
-    has_tag::<ANSWER>(key, pad, bytes, whole)
+    if ANSWER {
+        key.is_tagged_answer(pad, bytes, whole).then_some(0)
+    } else {
+        key.is_tagged_request(pad, bytes, whole)
+    }
 }
 
 /// [`verify`] where the checksum leaves the payload out.
@@ -229,8 +231,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.server_sessions.get_mut(session_index) else { return false };
-        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
-        if came != session.straight || session.waiting != 0 {
+        let second = u64_at(bytes, 8);
+        if !session.straight.fits(first, second, word_of(peer)) || session.waiting != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
@@ -254,7 +256,13 @@ impl Endpoint<'_> {
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         let mut mask = 0;
         if !OPENED {
-            let by = (&self.crc, &self.usual_key, &session.pad);
+            let by = By {
+                crc: &self.crc,
+                begun: session.straight.begun(),
+                key: &self.usual_key,
+                pad: &session.pad,
+                mask: &0,
+            };
             match verify::<false>(by, bytes, payload, number) {
                 Ok(of_answer) => mask = of_answer,
                 Err(fault) => {
@@ -266,7 +274,7 @@ impl Endpoint<'_> {
         session.last_heard = now;
         slot.request = request;
         slot.unasked = 0;
-        let id = SessionId { index: session_index as u32, generation: came.second as u32 };
+        let id = SessionId { index: session_index as u32, generation: second as u32 };
         let call = PendingCall { session: id, slot: number as u16, request };
         let head = head_of(now, call, &header, arguments);
         let served = serve(now, io.host, session, slot, &head, Body::Whole(body));
@@ -283,10 +291,9 @@ impl Endpoint<'_> {
                     by: (&self.usual_key, &session.pad, &session.guard),
                     peer,
                     template: &session.template,
-                    mask: Some(mask),
                 };
-                let id = (request, number as usize);
-                if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
+                let (id, mask) = ((request, number as usize), Mask::Known(mask));
+                if send_whole(io.tx, &line, id, whole, &mut slot.outgoing, mask) {
                     self.counters.packets_sent += 1;
                 } else {
                     self.enqueue_server(index);
@@ -320,12 +327,18 @@ impl Endpoint<'_> {
         if request > slot.request || request == slot.request && !kept {
             return false;
         }
-        if !OPENED
-            && let by = (&self.crc, &self.usual_key, &session.pad)
-            && let Err(fault) = verify::<false>(by, bytes, payload, number)
-        {
-            self.faulty(fault);
-            return true;
+        if !OPENED {
+            let by = By {
+                crc: &self.crc,
+                begun: session.straight.begun(),
+                key: &self.usual_key,
+                pad: &session.pad,
+                mask: &0,
+            };
+            if let Err(fault) = verify::<false>(by, bytes, payload, number) {
+                self.faulty(fault);
+                return true;
+            }
         }
         if request < slot.request {
             self.counters.stale += 1;
@@ -339,12 +352,11 @@ impl Endpoint<'_> {
             by: (&self.usual_key, &session.pad, &session.guard),
             peer,
             template: &session.template,
-            mask: None,
         };
         let whole = Whole { head: slot.outgoing.head, bytes: slot.outgoing.inline_bytes };
         let id = (request, number as usize);
         // Without room in the device it is as if the repetition had been lost.
-        if send_whole::<true, T>(io.tx, &line, id, whole, &mut slot.outgoing) {
+        if send_whole(io.tx, &line, id, whole, &mut slot.outgoing, Mask::Unknown) {
             self.counters.packets_resent += 1;
             self.counters.packets_sent += 1;
         }
@@ -365,8 +377,8 @@ impl Endpoint<'_> {
         let first = u64_at(bytes, 0);
         let session_index = (first >> 32) as usize;
         let Some(session) = self.client_sessions.get_mut(session_index) else { return false };
-        let came = Straight { first, second: u64_at(bytes, 8), peer: word_of(peer) };
-        if came != session.straight || session.parked | session.behind != 0 {
+        let fits = session.straight.fits(first, u64_at(bytes, 8), word_of(peer));
+        if !fits || session.parked | session.behind != 0 {
             return false;
         }
         let number = slot_of_whole(bytes, payload);
@@ -375,21 +387,29 @@ impl Endpoint<'_> {
         }
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
-        if slot.request != u64_at(bytes, 24)
+        let request = u64_at(bytes, 24);
+        // What was sent again, or has a source, has no mask of this number.
+        if slot.request != request
             || slot.state != CallState::Sent
-            || slot.outgoing.source().is_some()
+            || slot.outgoing.short != Short::Sent
         {
             return false;
         }
-        if !OPENED
-            && let by = (&self.crc, &self.usual_key, &session.pad)
-            && let Err(fault) = verify::<true>(by, bytes, payload, number)
-        {
-            self.faulty(fault);
-            return true;
+        if !OPENED {
+            let by = By {
+                crc: &self.crc,
+                begun: session.straight.begun(),
+                key: &self.usual_key,
+                pad: &session.pad,
+                mask: &slot.mask,
+            };
+            if let Err(fault) = verify::<true>(by, bytes, payload, number) {
+                self.faulty(fault);
+                return true;
+            }
         }
         session.last_heard = now;
-        let request = slot.request >> ATTEMPT_BITS;
+        let request = request >> ATTEMPT_BITS;
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
@@ -397,7 +417,6 @@ impl Endpoint<'_> {
             self.traffic.expected -= 1;
         }
         slot.settled = request as u32;
-        slot.outgoing.short = Short::Sent;
         session.free |= 1 << number;
         session.free_count += 1;
         if self.ahead {

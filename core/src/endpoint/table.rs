@@ -10,10 +10,10 @@ use super::outgoing::Outgoing;
 use super::parts::Incoming;
 use super::queue::Queue;
 use super::rtt::Rtt;
+use super::tag::Pad;
 use super::waits::WaitEntries;
 use super::wheel::TimerEntry;
 use super::window::Reordering;
-use crate::aes128::Pad;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
 use crate::wire::message::HEAD_BYTES_MAX;
@@ -218,9 +218,10 @@ impl ClientSession {
 /// Where a call is in its life, as its caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallState {
-    Free,
-    /// Not a packet sent yet, or told that there was no room: certainly not executed.
+    /// Not a packet sent yet, or told that there was no room: certainly not executed. Zero, as is
+    /// nearly all of a call that begins.
     Unsent,
+    Free,
     /// Sent, in part or whole; nothing of the answer here.
     Sent,
     /// Part of the answer is here.
@@ -269,8 +270,10 @@ pub struct ClientSlot {
     pub(super) due: Instant,
     pub(super) deadline: Instant,
     pub(super) token: u64,
+    /// Of the tag of the answer to this attempt, where packets have tags: of one that was sent as
+    /// usual requests are, and not again.
+    pub(super) mask: u64,
     /// Means something if `has_sink`.
-    sink: Sink,
     sink_room: u32,
     /// The low bits of a number: the server has executed the slot's calls up to this one, or never
     /// will.
@@ -290,6 +293,8 @@ pub struct ClientSlot {
     pub(super) unasked: u8,
     has_sink: bool,
     pub(super) outgoing: Outgoing,
+    /// Means something if `has_sink`. Only answers of several packets go there.
+    sink: Sink,
     pub(super) incoming: Incoming,
 }
 
@@ -306,6 +311,7 @@ impl ClientSlot {
         settled: 0,
         unasked: 0,
         token: 0,
+        mask: 0,
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
         sink: Sink(0),
@@ -332,9 +338,9 @@ impl ClientSlot {
     /// The room is not the slot's any more.
     #[inline(always)]
     pub(super) fn take_sink(&mut self) -> Option<(Sink, u32)> {
-        let sink = self.sink();
+        let sink = self.sink()?;
         self.has_sink = false;
-        sink
+        Some(sink)
     }
 }
 

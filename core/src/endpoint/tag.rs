@@ -9,9 +9,11 @@
 //!   once, and an answer without it is always the same bytes. So they are a nonce, and the tag is
 //!   that of Wegman and Carter ("New hash functions and their use in authentication and set
 //!   equality", 1981; the bounds are those of Bernstein, "Stronger security bounds for
-//!   Wegman-Carter-Shoup authenticators", 2005): the rest, as a word, times a secret factor of the
-//!   session in GF(2^64), under a mask that is used for nothing else. A block of AES has the masks
-//!   of a call's request and of its answer, and waits for no checksum.
+//!   Wegman-Carter-Shoup authenticators", 2005): a hash of the rest, as a word, plus a mask that is
+//!   used for nothing else. The hash is the upper half of the word times a secret factor of the
+//!   session, both as 128 bits (Dietzfelbinger, "Universal hashing and k-wise independent random
+//!   variables via integer arithmetic without primes", 1996; see [`hash`]). A block of AES has the
+//!   masks of a call's request and of its answer, and waits for no checksum.
 //! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
 //!   nonce: the session's secret bytes, the header's first part, what is the same for all packets
 //!   of a message, and what is not, which is one block (Bellare, Kilian, Rogaway, "The security of
@@ -27,11 +29,26 @@
 
 use core::cell::Cell;
 
-use crate::aes128::{Aes128, Pad, WORD_BITS};
+use crate::aes128::{Aes128, Begun};
 use crate::wire::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use crate::wire::control::SLOTS_MAX;
 use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::packet::{CHECK_AT, HEADER_BYTES, TAG_AT};
+
+/// What the tags of a session's usual packets depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Pad {
+    /// Of the masks.
+    begun: Begun,
+    /// Of the hashes.
+    factor: u128,
+}
+
+impl Pad {
+    /// Of no session.
+    pub(super) const NONE: Self = Self { begun: Begun::NONE, factor: 0 };
+}
 
 /// What the tags of a session's packets depend on beside the packets.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +118,8 @@ pub(super) struct Whole {
 
 /// In the place of a slot, where the factor comes from.
 const NO_SLOT: u64 = u64::MAX;
-// Heads, lengths and checksums fit the word that is multiplied.
-const _: () = assert!(HEAD_BYTES_MAX < 1 << 10 && 32 + 16 + 10 <= WORD_BITS);
+// Heads, lengths and checksums fit the word that is hashed.
+const _: () = assert!(HEAD_BYTES_MAX < 1 << 10 && 32 + 16 + 10 <= u64::BITS);
 const _: () = assert!((SLOTS_MAX as u64) < NO_SLOT);
 
 impl TagKeys {
@@ -123,8 +140,10 @@ impl TagKeys {
         let state = cipher.encrypt(u128::from_ne_bytes(secret));
         let state = cipher.encrypt(state ^ usual.requests);
         let state = cipher.encrypt(state ^ usual.answers);
-        let (factor, _) = cipher.code_first(&cipher.pad(state, 0), 0, NO_SLOT, 0);
-        Binding { pad: cipher.pad(state, factor), usual, ..self.bind(secret) }
+        let begun = cipher.begin(state);
+        let (low, high) = cipher.halves(&begun, 0, NO_SLOT);
+        let factor = u128::from(low) | u128::from(high) << 64;
+        Binding { pad: Pad { begun, factor }, usual, ..self.bind(secret) }
     }
 
     /// The tag of a packet with this header. What the header has as its tag does not matter.
@@ -135,11 +154,9 @@ impl TagKeys {
             && let Some(word) = whole_message(header)
         {
             let (request, slot) = (u64_at(header, 24), u16_at(header, 32).into());
-            return if first == binding.usual.requests {
-                self.usual.0.code_first(&binding.pad, request, slot, word).0
-            } else {
-                self.usual.0.code_second(&binding.pad, request, slot, word)
-            };
+            let Masks { of_request, of_answer } = self.usual.masks(&binding.pad, request, slot);
+            let asks = first == binding.usual.requests;
+            return code(&binding.pad, if asks { of_request } else { of_answer }, word);
         }
         let (any, message) = (binding.any, of_message(header));
         let place = &self.recent[usize::from(header[32] ^ header[4]) % RECENT];
@@ -171,9 +188,36 @@ impl Binding {
     }
 }
 
+/// What is added to the hashes of a call's two usual packets.
+struct Masks {
+    of_request: u64,
+    of_answer: u64,
+}
+
+/// The hash of `word`: for any two words, and any difference, one factor in 2^63 gives hashes with
+/// that difference. For the upper half of the factor times what the words differ by is any number
+/// as often as any other, and hashes differ by that or by one more.
+#[inline(always)]
+fn hash(factor: u128, word: u64) -> u64 {
+    (factor.wrapping_mul(word.into()) >> 64) as u64
+}
+
+/// The tag of a usual packet.
+#[inline(always)]
+fn code(pad: &Pad, mask: u64, word: u64) -> u64 {
+    mask.wrapping_add(hash(pad.factor, word))
+}
+
 impl UsualKey {
     pub(super) fn new(key: &[u8; 16]) -> Self {
         Self(Aes128::new(key))
+    }
+
+    /// The masks of a call.
+    #[inline(always)]
+    fn masks(&self, pad: &Pad, request: u64, slot: u64) -> Masks {
+        let (of_request, of_answer) = self.0.halves(&pad.begun, request, slot);
+        Masks { of_request, of_answer }
     }
 
     /// Whether a request that begins as the session's usual ones do has its tag: of a whole message
@@ -186,12 +230,26 @@ impl UsualKey {
         header: &[u8; HEADER_BYTES],
         whole: Whole,
     ) -> Option<u64> {
-        let (request, word, usual) = in_question(header, whole);
-        let (tag, of_answer) = self.0.code_first(pad, request, whole.slot, word);
-        (usual && tag == u64_at(header, TAG_AT)).then_some(of_answer)
+        let (word, usual) = in_question(header, whole);
+        let request = u64_at(header, 24);
+        let Masks { of_request, of_answer } = self.masks(pad, request, whole.slot);
+        let tagged = usual && code(pad, of_request, word) == u64_at(header, TAG_AT);
+        tagged.then_some(of_answer)
     }
 
-    /// The same for an answer.
+    /// The same for an answer, the mask of whose tag is known.
+    #[inline(always)]
+    pub(super) fn is_tagged_under(
+        pad: &Pad,
+        header: &[u8; HEADER_BYTES],
+        whole: Whole,
+        mask: u64,
+    ) -> bool {
+        let (word, usual) = in_question(header, whole);
+        usual && code(pad, mask, word) == u64_at(header, TAG_AT)
+    }
+
+    /// The same where it is not.
     #[inline(always)]
     pub(super) fn is_tagged_answer(
         &self,
@@ -199,12 +257,13 @@ impl UsualKey {
         header: &[u8; HEADER_BYTES],
         whole: Whole,
     ) -> bool {
-        let (request, word, usual) = in_question(header, whole);
-        usual && self.0.code_second(pad, request, whole.slot, word) == u64_at(header, TAG_AT)
+        let request = u64_at(header, 24);
+        let Masks { of_answer, .. } = self.masks(pad, request, whole.slot);
+        Self::is_tagged_under(pad, header, whole, of_answer)
     }
 
     /// Puts the tag into the header of a usual request. `sealed` is what its last word says: the
-    /// checksum, and the head's length.
+    /// checksum, and the head's length. Returns the mask of its answer's tag.
     #[inline(always)]
     pub(super) fn put_request(
         &self,
@@ -213,10 +272,11 @@ impl UsualKey {
         request: u64,
         whole: Whole,
         sealed: u64,
-    ) {
-        let word = word(sealed, whole.bytes);
-        let (tag, _) = self.0.code_first(pad, request, whole.slot, word);
+    ) -> u64 {
+        let Masks { of_request, of_answer } = self.masks(pad, request, whole.slot);
+        let tag = code(pad, of_request, word(sealed, whole.bytes));
         put(header, TAG_AT, tag.to_le_bytes());
+        of_answer
     }
 
     /// The same for an answer, the mask of whose tag may be known already.
@@ -230,22 +290,17 @@ impl UsualKey {
         sealed: u64,
         mask: Option<u64>,
     ) {
-        let word = word(sealed, whole.bytes);
-        let tag = match mask {
-            Some(mask) => self.0.code_under(pad, mask, word),
-            None => self.0.code_second(pad, request, whole.slot, word),
-        };
+        let mask = mask.unwrap_or_else(|| self.masks(pad, request, whole.slot).of_answer);
+        let tag = code(pad, mask, word(sealed, whole.bytes));
         put(header, TAG_AT, tag.to_le_bytes());
     }
 }
 
-/// The request number and the word of a header that may be usual, and whether it is: none with a
-/// packet number is.
+/// The word of a header that may be usual, and whether it is: none with a packet number is.
 #[inline(always)]
-fn in_question(header: &[u8; HEADER_BYTES], whole: Whole) -> (u64, u64, bool) {
+fn in_question(header: &[u8; HEADER_BYTES], whole: Whole) -> (u64, bool) {
     let last = u64_at(header, 40);
-    let usual = last & NOT_WHOLE == 0;
-    (u64_at(header, 24), word(last, whole.bytes), usual)
+    (word(last, whole.bytes), last & NOT_WHOLE == 0)
 }
 
 /// The first part of a header: all in front of the tag.

@@ -12,10 +12,9 @@ use super::queue::{NONE, Queue, SERVER};
 pub(super) use super::seal::{Seal, send, session_flags};
 use super::straight::address_of;
 use super::table::{CallState, ClientSession, ClientSlot};
-use super::tag::{self, UsualKey};
+use super::tag::{self, Pad, UsualKey};
 use super::turn::{Turn, several};
 use super::unusual::send_whole_unusual;
-use crate::aes128::Pad;
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -172,10 +171,10 @@ impl Endpoint<'_> {
                         by: (&self.usual_key, &session.pad, &session.guard),
                         peer: address_of(session.straight.peer),
                         template: &session.template,
-                        mask: None,
                     };
-                    if !send_whole::<false, T>(io.tx, &line, (slot.request, number), what, outgoing)
-                    {
+                    let id = (slot.request, number);
+                    let mask = Mask::OfAnswer(&mut slot.mask);
+                    if !send_whole(io.tx, &line, id, what, outgoing, mask) {
                         return true;
                     }
                     slot.state = CallState::Sent;
@@ -260,10 +259,10 @@ impl Endpoint<'_> {
             by: (&self.usual_key, &session.pad, &session.guard),
             peer: session.peer,
             template: &session.template,
-            mask: None,
         };
         let number = index & ((1 << self.slot_shift) - 1);
-        let sent = send_whole::<true, T>(io.tx, &line, (slot.request, number), what, outgoing);
+        let id = (slot.request, number);
+        let sent = send_whole(io.tx, &line, id, what, outgoing, Mask::Unknown);
         Some(Turn { packets: sent.into(), full: !sent, more: !sent, again: 0 })
     }
 
@@ -331,19 +330,28 @@ pub(super) struct Line<'a> {
     pub(super) by: (&'a UsualKey, &'a Pad, &'a Option<Guard>),
     pub(super) peer: SocketAddrV4,
     pub(super) template: &'a Template,
-    /// Of an answer's tag, if it is known already.
-    pub(super) mask: Option<u64>,
+}
+
+/// What is known of the mask of an answer's tag.
+pub(super) enum Mask<'a> {
+    /// This is the request, and the answer's is put there, if there are tags.
+    OfAnswer(&'a mut u64),
+    /// This is the answer.
+    Known(u64),
+    /// This is the answer, whose request has gone by.
+    Unknown,
 }
 
 /// The straight line: the message `whole` of a slot's buffer, a call's answer or its request, which
 /// is sent so no more than once. Returns false if the device has no room.
 #[inline(always)]
-pub(super) fn send_whole<const ANSWER: bool, T: Tx>(
+pub(super) fn send_whole<T: Tx>(
     tx: &mut T,
     line: &Line<'_>,
     (request, slot): (u64, usize),
     whole: Whole,
     outgoing: &mut Outgoing,
+    mask: Mask<'_>,
 ) -> bool {
     if line.template.flags() & CHECKED == 0 {
         if T::CAN_BE_LOSSLESS && line.template.is_direct() {
@@ -377,10 +385,10 @@ pub(super) fn send_whole<const ANSWER: bool, T: Tx>(
         let sealed = u64::from(check) << 32 | u64::from(whole.head) << 16;
         let whole = tag::Whole { slot: slot as u64, bytes };
         let (key, pad, _) = line.by;
-        if ANSWER {
-            key.put_answer(pad, header, request, whole, sealed, line.mask);
-        } else {
-            key.put_request(pad, header, request, whole, sealed);
+        match mask {
+            Mask::OfAnswer(mask) => *mask = key.put_request(pad, header, request, whole, sealed),
+            Mask::Known(mask) => key.put_answer(pad, header, request, whole, sealed, Some(mask)),
+            Mask::Unknown => key.put_answer(pad, header, request, whole, sealed, None),
         }
     }
     outgoing.short = Short::Sent;

@@ -1,9 +1,9 @@
 //! How the page store's errors travel.
 
-use super::memory_node::Ended;
+use crate::endpoint::host::{Outcome, Reply};
 use crate::memory::Memory;
 use crate::store::{Error, HolderId, Object, RegionId, Resource as Pool, Store};
-use crate::wire::memory_op::{MemoryError, Resource};
+use crate::wire::memory_op::{MemoryError, Resource, failure_parameters};
 use crate::wire::message::Status;
 
 /// Why a request failed, and at which step.
@@ -43,12 +43,21 @@ impl Failure {
     pub(super) fn status(&self) -> (Status, [u64; 2]) {
         self.error.unwrap_or(MemoryError::Malformed).to_wire()
     }
+
+    /// Answers a request that failed so, or has it come again.
+    pub(super) fn answer(&self, reply: &mut Reply<'_>) -> Outcome {
+        answer(self.step, &self.error, reply)
+    }
 }
 
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        if failure.is_pending() { Self::NotNow } else { Self::Failed(failure) }
-    }
+/// Answers a request that failed at that step. The error is borrowed, so that none is copied on its
+/// way: a bad request is to cost no more than a good one.
+#[cold]
+pub(super) fn answer(step: u8, error: &Option<MemoryError>, reply: &mut Reply<'_>) -> Outcome {
+    let Some(error) = error else { return Outcome::Busy };
+    let (status, details) = error.to_wire();
+    reply.head(status, &[], &failure_parameters(step, details));
+    Outcome::Replied
 }
 
 /// A store's error as it travels. `None` if the operation is to be tried again.

@@ -114,13 +114,6 @@ pub struct MemoryNode<'m, M> {
     pub(super) core: [(&'static str, u64); CORE_COUNTS],
 }
 
-/// How a vector of steps ended.
-pub(super) enum Ended {
-    Done,
-    NotNow,
-    Failed(Failure),
-}
-
 impl<'m, M: Memory> MemoryNode<'m, M> {
     /// A memory node over `store`. `sessions` has one entry for each server session of the
     /// endpoint; `transfers` bounds the writes of several packets that come in at a time. Each
@@ -231,7 +224,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         head: &RequestHead<'_>,
         body: Body<'_>,
         reply: &mut Reply<'_>,
-    ) -> Ended {
+    ) -> Outcome {
         let transfer = match body {
             Body::Whole(_) => None,
             Body::Absorbed { sink, .. } => Some(sink.0 as usize),
@@ -241,7 +234,7 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
             self.count_placed(transfer);
         }
         let ended = match (self.holder_of(head.call.session), staged) {
-            (Err(failure), _) => failure.into(),
+            (Err(failure), _) => Err(failure),
             (Ok(holder), staged) => {
                 let staged = staged.and_then(|transfer| Some((transfer.staged?.1, transfer.made)));
                 self.run(holder, head, body, staged, reply)
@@ -249,13 +242,16 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         };
         match (transfer, &ended) {
             // Committed: only the slot remains to be freed.
-            (Some(index), Ended::Done) => {
+            (Some(index), Ok(())) => {
                 self.end_transfer(index);
             }
-            (Some(index), _) => self.drop_transfer(index),
+            (Some(index), Err(_)) => self.drop_transfer(index),
             (None, _) => {}
         }
-        ended
+        match ended {
+            Ok(()) => Outcome::Replied,
+            Err(failure) => failure.answer(reply),
+        }
     }
 
     fn run(
@@ -265,10 +261,8 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
         body: Body<'_>,
         staged: Option<(StageId, Option<RegionId>)>,
         reply: &mut Reply<'_>,
-    ) -> Ended {
-        let Ok(steps) = Steps::parse(head.arguments.parameters()) else {
-            return Ended::Failed(Failure::MALFORMED);
-        };
+    ) -> Result<(), Failure> {
+        let steps = Steps::parse(head.arguments.parameters()).map_err(|_| Failure::MALFORMED)?;
         let mut run = Run::new(self, holder, head.arguments, reply.body_bytes_max());
         let (bytes, stage) = match (body, staged) {
             (Body::Whole(bytes), _) => (bytes, None),
@@ -278,19 +272,19 @@ impl<'m, M: Memory> MemoryNode<'m, M> {
                 }
                 (&[][..], Some((stage, bytes)))
             }
-            (Body::Absorbed { .. }, None) => return Ended::Failed(Failure::MALFORMED),
+            (Body::Absorbed { .. }, None) => return Err(Failure::MALFORMED),
         };
         match run.all(steps, bytes, stage) {
             Ok(()) => {
                 if let Some(pin) = run.answer(reply) {
                     self.keep(head.call.session, pin);
                 }
-                Ended::Done
+                Ok(())
             }
             Err(failure) => {
                 run.undo();
                 debug_assert!(!failure.is_pending() || !run.changed(), "done twice");
-                failure.into()
+                Err(failure)
             }
         }
     }
@@ -339,15 +333,7 @@ impl<M: Memory> Host for MemoryNode<'_, M> {
         reply: &mut Reply<'_>,
     ) -> Outcome {
         match head.method {
-            Method::MEMORY => match self.serve_steps(head, body, reply) {
-                Ended::Done => Outcome::Replied,
-                Ended::NotNow => Outcome::Busy,
-                Ended::Failed(failure) => {
-                    let (status, details) = failure.status();
-                    reply.head(status, &[], &failure_parameters(failure.step, details));
-                    Outcome::Replied
-                }
-            },
+            Method::MEMORY => self.serve_steps(head, body, reply),
             Method::PLACES => self.answer_places(head, reply),
             Method::STATISTICS => {
                 self.statistics_page(head.arguments.parameters(), reply);

@@ -3,10 +3,10 @@
 //! They need no book of what to give back, because a step that fails has made nothing; and what
 //! they answer goes straight into the answer's buffer.
 
-use super::failure::{Failure, translate, with_size};
-use super::memory_node::{Ended, Identity, MemoryNode};
+use super::failure::{Failure, answer, translate, with_size};
+use super::memory_node::{Identity, MemoryNode};
 use super::steps::{entry, within};
-use crate::endpoint::host::{Body, Reply, RequestHead, Source};
+use crate::endpoint::host::{Body, Outcome, Reply, RequestHead, Source};
 use crate::memory::Memory;
 use crate::store::{EntryId, HolderId, RegionId};
 use crate::wire::memory_op::{
@@ -44,12 +44,12 @@ impl<M: Memory> MemoryNode<'_, M> {
         head: &RequestHead<'_>,
         body: Body<'_>,
         reply: &mut Reply<'_>,
-    ) -> Ended {
+    ) -> Outcome {
         let parameters = head.arguments.parameters();
         if let (Body::Whole(bytes), Ok(step)) = (body, <&[u8; STEP_BYTES]>::try_from(parameters)) {
-            let Ok(step) = Step::parse(step, 0) else { return Ended::Failed(Failure::MALFORMED) };
-            if let Some(ended) = self.one_step(head, &step, bytes, reply) {
-                return ended;
+            let Ok(step) = Step::parse(step, 0) else { return Failure::MALFORMED.answer(reply) };
+            if let Some(outcome) = self.one_step(head, &step, bytes, reply) {
+                return outcome;
             }
         }
         self.steps(head, body, reply)
@@ -79,7 +79,7 @@ impl<M: Memory> MemoryNode<'_, M> {
         step: &Step,
         body: &[u8],
         reply: &mut Reply<'_>,
-    ) -> Option<Ended> {
+    ) -> Option<Outcome> {
         let number = match step {
             Step::Alloc { .. } => 0,
             Step::Free { .. } => 1,
@@ -93,7 +93,7 @@ impl<M: Memory> MemoryNode<'_, M> {
         };
         let holder = match self.holder_of(head.call.session) {
             Ok(holder) => holder,
-            Err(failure) => return Some(Ended::from(failure)),
+            Err(failure) => return Some(failure.answer(reply)),
         };
         let moved = self.step_alone(holder, head, step, body, reply);
         let counts = &mut self.operations[number];
@@ -101,11 +101,11 @@ impl<M: Memory> MemoryNode<'_, M> {
             Ok(bytes) => {
                 counts.done += 1;
                 counts.bytes += bytes;
-                Some(Ended::Done)
+                Some(Outcome::Replied)
             }
             Err(error) => {
                 counts.failed += u64::from(error.is_some());
-                Some(Ended::from(self.failure_alone(holder, step, error)))
+                Some(self.failed_alone(holder, step, &error, reply))
             }
         }
     }
@@ -244,18 +244,23 @@ impl<M: Memory> MemoryNode<'_, M> {
         Ok(length)
     }
 
+    /// Answers a step that failed: if a region was overrun, with the region's size.
     #[cold]
-    fn failure_alone(&self, holder: HolderId, step: &Step, error: Option<MemoryError>) -> Failure {
-        let error = match step {
-            Step::Read { region, .. }
-            | Step::Write { region, .. }
-            | Step::CreateRef { region, .. } => match named(*region) {
-                Ok(region) => with_size(&self.store, holder, region, error),
-                Err(_) => error,
-            },
-            _ => error,
-        };
-        Failure { step: 0, error }
+    fn failed_alone(
+        &self,
+        holder: HolderId,
+        step: &Step,
+        error: &Option<MemoryError>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        if let Step::Read { region, .. }
+        | Step::Write { region, .. }
+        | Step::CreateRef { region, .. } = step
+            && let Ok(region) = named(*region)
+        {
+            return answer(0, &with_size(&self.store, holder, region, *error), reply);
+        }
+        answer(0, error, reply)
     }
 }
 

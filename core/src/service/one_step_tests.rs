@@ -7,7 +7,6 @@ use crate::endpoint::host::{
     SessionId, Side, Sink, Source,
 };
 use crate::memory::Plain;
-use crate::service::memory_node::Ended;
 use crate::store::{Config, Limits, Store};
 use crate::time::Instant;
 use crate::wire::memory_op::{
@@ -39,15 +38,7 @@ impl Host for General<'_> {
         body: Body<'_>,
         reply: &mut Reply<'_>,
     ) -> Outcome {
-        match self.0.steps(head, body, reply) {
-            Ended::Done => Outcome::Replied,
-            Ended::NotNow => Outcome::Busy,
-            Ended::Failed(failure) => {
-                let (status, details) = failure.status();
-                reply.head(status, &[], &failure_parameters(failure.step, details));
-                Outcome::Replied
-            }
-        }
+        self.0.steps(head, body, reply)
     }
     fn cancelled(&mut self, call: PendingCall) {
         self.0.cancelled(call);
@@ -223,6 +214,44 @@ fn a_step_alone_answers_as_a_vector_of_one() {
     assert_eq!(alone.entries.in_use, general.entries.in_use);
     assert_eq!((alone.pins.in_use, general.pins.in_use), (0, 0));
     assert_all_kinds(&seen);
+}
+
+/// A later step that takes what is no region for one will never work, so its caller is told, and
+/// does not ask again and again.
+#[test]
+fn a_step_on_what_is_no_region_is_malformed() {
+    let mut pool = std::vec![0; POOL_BYTES / 8];
+    let mut holders = [SessionHolder::EMPTY; SESSIONS as usize];
+    let mut transfers = [Transfer::EMPTY; 2];
+    let mut node = node(&mut pool, &mut holders, &mut transfers);
+    let made = RegionOperand::MadeBy(1);
+    let (offset, length) = (0, 64);
+    for last in [
+        Step::Read { region: made, offset, length },
+        Step::Write { region: made, offset },
+        Step::CreateRef { region: made, offset, length, rights: Rights::MAP },
+    ] {
+        let reference = Step::CreateRef {
+            region: RegionOperand::MadeBy(0),
+            offset,
+            length,
+            rights: Rights::MAP,
+        };
+        let steps = [Step::Alloc { length }, reference, last];
+        let asked = Asked {
+            method: Method::MEMORY,
+            arguments: &[],
+            parameters: &steps.map(|step| step.to_bytes()).concat(),
+            body: &[7; 64],
+            session: session(0),
+        };
+        let answer = answer(&mut node, &asked).expect("an answer, not a wait");
+        let (status, details) = MemoryError::Malformed.to_wire();
+        assert_eq!(
+            (answer.status, answer.parameters),
+            (status, failure_parameters(2, details).into())
+        );
+    }
 }
 
 /// Neither all works nor all fails: quotas, ranges, rights, forgeries and what is over.

@@ -8,7 +8,7 @@ use crate::endpoint::host::{Outcome, Reply, RequestHead};
 use crate::memory::Memory;
 use crate::pen::{PLACES_MAX, Question};
 use crate::store::{HolderId, RegionId, Store};
-use crate::wire::memory_op::{RegionOperand, Step, Steps, failure_parameters};
+use crate::wire::memory_op::{RegionOperand, Step, Steps};
 use crate::wire::message::Status;
 
 impl<M: Memory> MemoryNode<'_, M> {
@@ -33,14 +33,12 @@ impl<M: Memory> MemoryNode<'_, M> {
             None => Err(Failure::MALFORMED),
         };
         match told {
-            Ok(told) => told.answer(reply),
-            Err(failure) if failure.is_pending() => return Outcome::Busy,
-            Err(failure) => {
-                let (status, details) = failure.status();
-                reply.head(status, &[], &failure_parameters(failure.step, details));
+            Ok(told) => {
+                told.answer(reply);
+                Outcome::Replied
             }
+            Err(failure) => failure.answer(reply),
         }
-        Outcome::Replied
     }
 
     fn places(&mut self, head: &RequestHead<'_>, question: &Question) -> Result<Told, Failure> {

@@ -197,7 +197,9 @@ impl<'r, 'm, 'a, M: Memory> Run<'r, 'm, 'a, M> {
         else {
             return error;
         };
-        with_size(&self.node.store, self.holder, self.region(*region)?, error)
+        // One that names no region has failed for that.
+        let Some(region) = self.region(*region) else { return error };
+        with_size(&self.node.store, self.holder, region, error)
     }
 
     /// The region that an operand names.

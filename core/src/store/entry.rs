@@ -462,6 +462,8 @@ impl<M: Memory> Store<M> {
     }
 }
 
+/// Why a reference that a record with this word was is none any more.
+#[cold]
 fn how_it_ended(word: Word, id: EntryId) -> Error {
     if word.generation() != id.generation.wrapping_add(1) {
         return match word.generation() == id.generation && word.state() == STATE_LEAVING {

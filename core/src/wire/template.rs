@@ -15,33 +15,48 @@ pub(crate) fn both_lengths(bytes: usize) -> u64 {
 /// What all usual packets of one kind in a session share: the first two words of their headers
 /// (version, kind, flags, session; generation, and no grant), and where they come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Straight {
     /// Bytes 0 to 8.
     pub first: u64,
-    /// Bytes 8 to 16.
-    pub second: u64,
+    /// Bytes 8 to 12; those from there to 16 are zero.
+    pub generation: u32,
+    /// The sum of all these.
+    begun: Begun,
     /// The sender's address as one word.
     pub peer: u64,
 }
 
 impl Straight {
     /// Those of no packet.
-    pub const NEVER: Self = Self { first: 0, second: 0, peer: 0 };
+    pub const NEVER: Self = Self { first: 0, generation: 0, begun: Begun::NOTHING, peer: 0 };
+
+    /// Whether a packet from `peer` whose header begins with these two words is one of them.
+    #[inline(always)]
+    pub(crate) fn fits(&self, first: u64, second: u64, peer: u64) -> bool {
+        first == self.first && second == u64::from(self.generation) && peer == self.peer
+    }
+
+    /// The running sum of how they begin.
+    #[inline(always)]
+    pub(crate) fn begun(&self) -> Begun {
+        self.begun
+    }
 
     /// All that these packets' headers have in front of the tag, as one block.
     pub(crate) fn first_part(&self) -> u128 {
-        (u128::from(self.first) | u128::from(self.second) << 64).to_le()
+        (u128::from(self.first) | u128::from(self.generation) << 64).to_le()
     }
 
-    /// The same of packets that come encrypted.
+    /// The same of packets that come encrypted, which have no checksum.
     pub(crate) fn sealed(self) -> Self {
         Self { first: self.first | u64::from(SEALED) << 8, ..self }
     }
 
     /// Those of packets from `peer` whose header begins as `header` does.
     pub fn new(header: &Header, peer: u64) -> Self {
-        let Template { bytes, .. } = Template::new(header);
-        Self { first: u64_at(&bytes, 0), second: u64_at(&bytes, 8), peer }
+        let Template { bytes, begun } = Template::new(header);
+        Self { first: u64_at(&bytes, 0), generation: u32_at(&bytes, 8), begun, peer }
     }
 }
 

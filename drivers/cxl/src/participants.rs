@@ -261,14 +261,17 @@ impl Watch {
         self.table.replace(index, word, Word { state: SlotState::Dead, ..word })
     }
 
-    /// Frees the slot of a participant that left or died, once what it held is back.
+    /// Frees the slot of a participant that left or died, once what it held is back. Other slots,
+    /// and what is none, stay as they are.
     pub fn release(&mut self, index: u32) {
-        if let Some(word) = self.table.word(index)
+        // What lies behind the table is no slot, whatever it looks like.
+        if let Some(known) = self.known.get_mut(index as usize)
+            && let Some(word) = self.table.word(index)
             && matches!(word.state, SlotState::Left | SlotState::Dead)
         {
             self.table.clear(index, word);
             let bits = Word { pid: 0, state: SlotState::Free, ..word }.bits();
-            self.known[index as usize] = Known { bits, ..Known::default() };
+            *known = Known { bits, ..Known::default() };
         }
     }
 }

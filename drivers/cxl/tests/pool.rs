@@ -8,9 +8,11 @@ use dmrpc_core::memory::Memory;
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_cxl::participants::Event;
 use dmrpc_cxl::pool::Overwrite;
-use dmrpc_cxl::{AttachError, MapError, Mapping, Mode, Pool, PoolConfig, PoolError};
+use dmrpc_cxl::{AttachError, Geometry, MapError, Mapping, Mode, Pool, PoolConfig, PoolError};
 
 const BYTES: u64 = 32 << 20;
+/// Of a participant's slot in the table.
+const SLOT_BYTES: u64 = 128;
 
 /// A path in tmpfs that is removed at the end.
 struct Path(PathBuf);
@@ -273,6 +275,24 @@ fn an_end_behind_the_memory_nodes_back_is_noticed() {
     watch.release(3);
     assert!(next.is_attached(), "its slot is not the earlier one's");
     assert_eq!(pool.attach(Some(3), 2).expect("free").life(), 2);
+}
+
+/// What lies behind the table of participants looks like a slot by chance: it is none.
+#[test]
+fn no_slot_behind_the_last_one_is_released() {
+    let path = Path::new("behind");
+    let pool = format(&path, Mode::Coherent, Overwrite::Unused).expect("room");
+    let node = pool.attach(Some(0), 1).expect("the memory node");
+    let mut watch = pool.watch(&node, Duration::from_secs(10));
+    drop(pool.attach(Some(1), 1).expect("free"));
+    let Geometry { participants, participants_offset, .. } = *pool.geometry();
+    let slot = |index: u64| participants_offset + index * SLOT_BYTES;
+    let left = pool.memory().load_u64(slot(1));
+    pool.memory().store_u64(slot(participants), left);
+    watch.release(participants as u32);
+    assert_eq!(pool.memory().load_u64(slot(participants)), left);
+    watch.release(1);
+    assert_ne!(pool.memory().load_u64(slot(1)), left);
 }
 
 /// Whom a memory node that died had declared dead is recovered by the next one.

@@ -340,6 +340,10 @@ fn usual_packets_of_one_number_are_the_same_bytes() {
         config.key = key(1);
         Clock::TRUE
     });
+    for node in 0..2 {
+        // Some are refused, and come again under the next number.
+        world.peer(node).busy = 50_000;
+    }
     let network = world.cluster.network().clone();
     network.record(true);
     for i in 0..600u32 {
@@ -355,6 +359,12 @@ fn usual_packets_of_one_number_are_the_same_bytes() {
         });
     }
     world.finish(20);
+    for node in 0..2 {
+        // The mask of an answer's tag is kept from the request, unless that was sent again.
+        let counters = world.cluster.node(node).endpoint.counters();
+        assert_eq!(counters.bad_tag, 0, "node {node}");
+        assert!(counters.packets_resent > 20, "node {node}");
+    }
     let mut seen = HashMap::new();
     let (mut again, mut otherwise) = (0, 0);
     for (from, to, bytes) in network.recorded() {

@@ -45,15 +45,10 @@ fn chained(key: &[u8; 16], blocks: &[[u8; 16]]) -> [u8; 16] {
     })
 }
 
-/// A product in GF(2^64) by long division.
-fn product(a: u64, b: u64) -> u64 {
-    let mut product = (0..64).filter(|i| b >> i & 1 != 0).fold(0, |p, i| p ^ u128::from(a) << i);
-    for bit in (64..128).rev() {
-        if product >> bit & 1 != 0 {
-            product ^= (1 << 64 | 0b11011) << (bit - 64);
-        }
-    }
-    product as u64
+/// The upper half of a product of 128 bits, bit by bit.
+fn upper_half(factor: u128, word: u64) -> u64 {
+    let terms = (0..64).filter(|bit| word >> bit & 1 != 0).map(|bit| factor << bit);
+    (terms.fold(0, u128::wrapping_add) >> 64) as u64
 }
 
 fn block(low: u64, high: u64) -> [u8; 16] {
@@ -105,9 +100,9 @@ proptest! {
         }
     }
 
-    /// Usual ones: a word times a factor under a mask, whichever way it comes to be.
+    /// Usual ones: a word's hash under a mask, whichever way it comes to be.
     #[test]
-    fn tags_of_usual_packets_are_products_under_masks(
+    fn tags_of_usual_packets_are_hashes_under_masks(
         bytes in proptest::collection::vec(any::<u8>(), 48), answer in any::<bool>(),
     ) {
         let mut header = header(&bytes, true);
@@ -125,7 +120,8 @@ proptest! {
         let word = u64::from(u32_at(&header, 44))
             | u64::from(u16_at(&header, 34)) << 32
             | u64::from(u16_at(&header, 42)) << 48;
-        let wanted = mask ^ product(u64_at(&of(0, u64::MAX), 0), word);
+        let factor = u128::from_le_bytes(of(0, u64::MAX));
+        let wanted = mask.wrapping_add(upper_half(factor, word));
         prop_assert_eq!(keys.tag(&binding, &header), wanted);
 
         let (whole, of_answer) = (whole_of(&header), u64_at(&masks, 8));
@@ -136,9 +132,12 @@ proptest! {
                 keys.usual.put_answer(pad, &mut header, request, whole, sealed, known);
                 prop_assert!(keys.usual.is_tagged_answer(pad, &header, whole));
             }
+            prop_assert!(UsualKey::is_tagged_under(pad, &header, whole, of_answer));
+            prop_assert!(!UsualKey::is_tagged_under(pad, &header, whole, of_answer ^ 1));
             prop_assert_eq!(keys.usual.is_tagged_request(pad, &header, whole), None);
         } else {
-            keys.usual.put_request(pad, &mut header, request, whole, sealed);
+            let known = keys.usual.put_request(pad, &mut header, request, whole, sealed);
+            prop_assert_eq!(known, of_answer);
             let found = keys.usual.is_tagged_request(pad, &header, whole);
             prop_assert_eq!(found, Some(of_answer));
             prop_assert!(!keys.usual.is_tagged_answer(pad, &header, whole));
@@ -218,5 +217,21 @@ proptest! {
             (u64_at(header, 24), u16_at(header, 32), whole_message(header))
         };
         prop_assert_eq!(words(&one) == words(&changed), same);
+    }
+}
+
+/// The bound that [`hash`] states, of the same hash with a sixteenth of the bits, where all factors
+/// can be tried: whatever two words are hashed, no difference comes of more than one factor in
+/// eight.
+#[test]
+fn the_difference_of_two_hashes_is_hard_to_guess() {
+    let hash = |factor: u8, word: u8| factor.wrapping_mul(word) >> 4;
+    for (a, b) in (0..16).flat_map(|a| (0..16).map(move |b| (a, b))) {
+        let mut factors = [0u32; 16];
+        for factor in 0..=u8::MAX {
+            factors[usize::from(hash(factor, a).wrapping_sub(hash(factor, b)) % 16)] += 1;
+        }
+        let most = if a == b { 256 } else { 2 * 256 / 16 };
+        assert!(factors.iter().all(|count| *count <= most), "{a} and {b}: {factors:?}");
     }
 }
