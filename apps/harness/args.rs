@@ -240,8 +240,9 @@ impl Args {
         matches!(self.driver_name(), "memif" | "cxl" | "cxl-flush")
     }
 
-    /// Whether the memory node sends long answers from its pool instead of a copy.
-    pub fn sends_from_pool(&self) -> bool {
+    /// Whether long messages are sent from where they lie instead of a copy: a memory node's
+    /// answers from its pool, requests and answers of compute nodes from their buffers.
+    pub fn sends_in_place(&self) -> bool {
         match self.driver.zero_copy_transmit {
             ZeroCopyTransmit::Auto => self.driver_name() == "memif",
             ZeroCopyTransmit::On => matches!(self.driver_name(), "memif" | "veth" | "dpdk"),

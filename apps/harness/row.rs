@@ -88,7 +88,7 @@ pub struct Switches {
     pub congestion: bool,
     /// Bytes looked at where they came in, instead of copied to a buffer.
     pub zero_copy: bool,
-    /// Long answers sent from the pool itself, where the driver can.
+    /// Long messages sent from where they lie, in a pool or a buffer, where the driver can.
     pub zero_copy_transmit: bool,
 }
 

@@ -233,7 +233,7 @@ impl Session<'_> {
         let controlled = self.args.congestion != Congestion::None;
         let congestion = !bare && controlled && !self.args.is_memory();
         let zero_copy = !bare && self.zero_copy;
-        let zero_copy_transmit = !bare && self.args.sends_from_pool();
+        let zero_copy_transmit = !bare && self.args.sends_in_place();
         let switches = Switches { integrity, auth, congestion, zero_copy, zero_copy_transmit };
         let about = (self.app, self.args.driver_name(), self.args.idle.to_string());
         let row = Row::new(about, subject, tally, switches, details);

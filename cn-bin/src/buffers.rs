@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use dmrpc_core::memory::Loan;
+
 use crate::config::{BUFFER_CLASSES, BufferClass};
+use crate::places::{Piece, Places};
 use crate::state::State;
-use crate::storage::{Piece, Places};
 
 /// All buffers of a node.
 pub(crate) struct Pool {
@@ -18,8 +20,10 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(classes: [BufferClass; BUFFER_CLASSES]) -> Self {
-        let places = Places::new(classes.iter().map(|class| (class.count, class.bytes)));
+    /// Buffers of these classes. With `lasts`, of memory that stays for ever: parts of it can be
+    /// lent to devices.
+    pub(crate) fn new(classes: [BufferClass; BUFFER_CLASSES], lasts: bool) -> Self {
+        let places = Places::new(classes.iter().map(|class| (class.count, class.bytes)), lasts);
         let mut class_of = Vec::new();
         let free = std::array::from_fn(|class| {
             let first = class_of.len();
@@ -74,6 +78,14 @@ impl Pool {
         self.places.look(index.into())
     }
 
+    /// Lends bytes of a reserved buffer that is not with a guard, from `offset` on: `most` of them
+    /// or as many as there are. `None` if that is fewer than `least`, or their memory may go. The
+    /// buffer is to be released when the device has given all of it back.
+    #[inline]
+    pub(crate) fn loan(&self, index: u16, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        self.places.lend(index.into(), offset, least, most)
+    }
+
     #[inline]
     pub(crate) fn take(&mut self, index: u16) -> Option<Piece> {
         self.places.take(index.into())
@@ -82,6 +94,15 @@ impl Pool {
     #[inline]
     pub(crate) fn put(&mut self, index: u16, bytes: Piece) {
         self.places.put(index.into(), bytes);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // What is not free may be what a device is still to send.
+        if self.free_count() == self.class_of.len() {
+            self.places.rest();
+        }
     }
 }
 

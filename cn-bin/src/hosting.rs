@@ -5,6 +5,7 @@ use dmrpc_core::endpoint::host::{
     Admission, Body, CallError, Completion, Outcome, PendingCall, Reply, RequestHead, SessionEvent,
     SessionId, Side, Sink, Source,
 };
+use dmrpc_core::memory::Loan;
 use dmrpc_core::time::Instant;
 use dmrpc_core::wire::bytes::copy_short;
 use dmrpc_core::wire::message::Status;
@@ -253,7 +254,7 @@ impl Host for PollHost<'_, '_> {
 
     fn supply(&mut self, source: Source, offset: u32, out: &mut [u8]) {
         if source.0 != USER {
-            let bytes = self.state.pool.bytes(source.0 as u16);
+            let bytes = self.state.pool.look(source.0 as u16);
             if let Some(bytes) = bytes.get(offset as usize..offset as usize + out.len()) {
                 out.copy_from_slice(bytes);
             }
@@ -270,6 +271,16 @@ impl Host for PollHost<'_, '_> {
         }
         let whole = self.state.pool.look(source.0 as u16);
         whole.get(offset as usize..)?.get(..bytes as usize)
+    }
+
+    /// The slices of a blocking call are their caller's again as soon as it is over, whatever a
+    /// device still has to send: only buffers are lent.
+    #[inline]
+    fn lend(&mut self, source: Source, offset: u32, least: u32, most: u32) -> Option<Loan> {
+        if source.0 == USER {
+            return None;
+        }
+        self.state.pool.loan(source.0 as u16, offset, least, most)
     }
 
     fn release(&mut self, source: Source) {

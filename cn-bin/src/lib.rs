@@ -112,6 +112,8 @@ pub mod pass;
 mod peers;
 mod pending;
 mod pens;
+#[allow(unsafe_code)]
+mod places;
 mod polling;
 mod reconnect;
 mod replies;

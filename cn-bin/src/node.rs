@@ -125,6 +125,8 @@ impl<D: Device> Node<D> {
     ) -> Result<Self, OpenError> {
         config.check()?;
         let datagram_bytes = device.capabilities().datagram_bytes_max;
+        // What is encrypted is not what lies in a buffer.
+        let lends = device.borrows() && !config.encrypt;
         let endpoint = OwnedEndpoint::new(
             config.endpoint(datagram_bytes, participant_at(local).is_some())?.for_device(&device),
             config.client_sessions,
@@ -140,7 +142,7 @@ impl<D: Device> Node<D> {
                 polls: PollMeter::default(),
                 looks: 0,
             }),
-            state: RefCell::new(State::new(config, datagram_bytes)),
+            state: RefCell::new(State::new(config, datagram_bytes, lends)),
             config: *config,
             wakers,
             current: Cell::new(config.tasks as u16),

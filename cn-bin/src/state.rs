@@ -85,9 +85,10 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(config: &NodeConfig, datagram_bytes: usize) -> Self {
+    /// For datagrams of so many bytes; with `lends`, buffers are lent to the device.
+    pub(crate) fn new(config: &NodeConfig, datagram_bytes: usize, lends: bool) -> Self {
         Self {
-            pool: Pool::new(config.buffers),
+            pool: Pool::new(config.buffers, lends),
             pending: PendingTable::new(config.calls),
             replies: Replies::new(config.calls),
             peers: Peers::new(config.client_sessions),

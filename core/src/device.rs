@@ -65,6 +65,13 @@ pub trait Device {
         false
     }
 
+    /// Whether datagrams may end with bytes that are sent from where they lie, to whom
+    /// [`Tx::borrows`] says. Such bytes are of memory that stays for ever: who would lend is to
+    /// know that before it takes its memory.
+    fn borrows(&self) -> bool {
+        false
+    }
+
     /// Both halves, borrowed side by side for one poll.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
 

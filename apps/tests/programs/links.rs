@@ -38,6 +38,20 @@ fn over_memif() {
     check(&rows, "memif", &["cow_write", "copy_write", "raw_rtt"]);
 }
 
+/// What is sent from the buffers of a compute node and from the pool of a memory node is verified
+/// while both are written again, and rows say whether it was.
+#[test]
+fn sent_from_where_it_lies_over_memif() {
+    for (when, sends) in [("auto", true), ("on", true), ("off", false)] {
+        let line = format!("--local memif {BRIEF} --sizes 256KiB --zero-copy-transmit {when}");
+        for (app, op) in [("rpc_test", "rpc"), ("bandwidth_write_test", "write")] {
+            let rows = rows(app, &format!("{line} --concurrency 4"));
+            check(&rows, "memif", &[op]);
+            assert_eq!(rows[0]["zero_copy_transmit"], sends, "{rows:?}");
+        }
+    }
+}
+
 #[test]
 fn encrypted_over_memif() {
     let key = KeyFile::new("memif");

@@ -1,9 +1,9 @@
 //! Bytes that a device sends from where they lie.
 //!
 //! This file has `unsafe` because devices take addresses, and get them here only. Soundness rests
-//! on two facts: loans are made of memory that stays for ever (`Plain::lasting`, `Atomic::lasting`)
-//! and was checked against its bounds; and who lends a range keeps its bytes as they are until the
-//! loan is given back, as the store does for what is pinned.
+//! on two facts: loans are made of memory that stays for ever (`Plain::lasting`, `Atomic::lasting`,
+//! `Loan::of_lasting`) and was checked against its bounds; and who lends a range keeps its bytes as
+//! they are until the loan is given back, as the store does for what is pinned.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
@@ -22,11 +22,13 @@ pub struct Loan {
 unsafe impl Send for Loan {}
 
 impl Loan {
-    /// A loan of `bytes` bytes at `at`.
+    /// A loan of `bytes` bytes at `at`, for memory that is no pool.
     ///
     /// # Safety
-    /// The range must be valid for reads for ever.
-    pub(super) unsafe fn new(at: NonNull<u8>, bytes: u32) -> Self {
+    /// The range must be valid for reads for ever. Until the loan has been given back nobody may
+    /// write there, nor have a `&mut` to any of it.
+    #[inline]
+    pub unsafe fn of_lasting(at: NonNull<u8>, bytes: u32) -> Self {
         Self { at, bytes }
     }
 

@@ -89,8 +89,9 @@ impl Window {
             return None;
         }
         let at = NonNull::new(self.at(offset, len.into()))?;
-        // SAFETY: in range by `at`, of a window that is valid for ever.
-        Some(unsafe { Loan::new(at, len) })
+        // SAFETY: in range by `at`, of a window that is valid for ever. Whoever asks keeps the
+        // bytes as they are, as `Memory::loan` demands.
+        Some(unsafe { Loan::of_lasting(at, len) })
     }
 
     fn ranges_disjoint(source: u64, target: u64, len: u64) -> bool {

@@ -58,6 +58,12 @@ pub trait FrameDevice {
     /// What this driver can do.
     fn capabilities(&self) -> FrameCapabilities;
 
+    /// Whether frames may end with bytes that are sent from where they lie; see
+    /// [`Device::borrows`].
+    fn borrows(&self) -> bool {
+        false
+    }
+
     /// Both halves, borrowed side by side.
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>);
 }
@@ -254,6 +260,10 @@ impl<D: FrameDevice> Device for EthernetPort<D> {
             datagram_bytes_max: (driver.frame_bytes_max - HEADERS_BYTES).min(DATAGRAM_BYTES_MAX),
             burst_max: driver.burst_max.min(FRAMES_A_BURST),
         }
+    }
+
+    fn borrows(&self) -> bool {
+        self.driver.borrows()
     }
 
     fn split(&mut self) -> (PortRx<'_, D>, PortTx<'_, D>) {

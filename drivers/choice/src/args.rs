@@ -84,8 +84,9 @@ pub struct DriverArgs {
     #[arg(long, global = true, value_name = "N", default_value_t = 1024)]
     pub dpdk_ring: u16,
 
-    /// Send long answers from the pool itself instead of a copy, where DPDK's port can: auto does
-    /// so where it was found to be faster.
+    /// Send long messages from where they lie (a memory node's answers from its pool, a compute
+    /// node's requests and answers from its buffers) instead of a copy, where DPDK's port can: auto
+    /// does so where it was found to be faster.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
     pub zero_copy_transmit: ZeroCopyTransmit,
 

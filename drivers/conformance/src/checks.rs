@@ -102,6 +102,7 @@ pub fn what_is_lent_arrives_and_comes_back<H: Harness>(harness: &mut H) {
     if !a.split().1.borrows(at_b) {
         return;
     }
+    assert!(a.borrows(), "who would lend is told so before");
     let bytes_max = a.capabilities().datagram_bytes_max;
     let words = Box::leak(vec![0; bytes_max.div_ceil(8) + 1].into_boxed_slice());
     let memory = Plain::lasting(words);

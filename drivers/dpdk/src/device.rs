@@ -186,6 +186,10 @@ impl Device for DpdkDevice {
         self.links().pairs().iter().all(|pair| pair.port().is_memif())
     }
 
+    fn borrows(&self) -> bool {
+        self.port.borrows()
+    }
+
     #[inline]
     fn split(&mut self) -> (PortRx<'_, Steered<Links>>, PortTx<'_, Steered<Links>>) {
         self.polls = self.polls.wrapping_add(1);

@@ -56,6 +56,12 @@ struct Send {
     early: usize,
 }
 
+impl Send {
+    fn borrows(&self) -> bool {
+        self.targets.iter().all(|target| target.port.borrows())
+    }
+}
+
 impl Links {
     /// One driver of `pairs`.
     ///
@@ -135,6 +141,10 @@ impl FrameDevice for Links {
         FrameCapabilities { frame_bytes_max: self.frame_bytes_max, burst_max: BURST_MAX }
     }
 
+    fn borrows(&self) -> bool {
+        self.send.borrows()
+    }
+
     #[inline]
     fn split(&mut self) -> (LinksRx<'_>, LinksTx<'_>) {
         let between = &self.between;
@@ -209,7 +219,7 @@ impl FrameTx for LinksTx<'_> {
 
     #[inline]
     fn borrows(&self) -> bool {
-        self.state.targets.iter().all(|target| target.port.borrows())
+        self.state.borrows()
     }
 
     #[inline]

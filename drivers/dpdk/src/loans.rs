@@ -129,6 +129,8 @@ impl Loans {
 
 impl Drop for Loans {
     fn drop(&mut self) {
+        // What came back since the last look is no reason.
+        while self.returned().is_some() {}
         // What comes back later would be counted for the next user of the queue.
         if self.out != 0 {
             self.port.stop_borrowing();

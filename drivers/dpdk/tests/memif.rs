@@ -67,6 +67,28 @@ fn there_is_nothing_but_memory_between_the_two_ends() {
     assert_eq!((config.congestion, config.window_packets), (Congestion::None, 256));
 }
 
+/// Whoever has a queue pair next may lend, too, unless something is still out.
+#[test]
+fn loans_that_came_back_unnoticed_stop_nobody() {
+    use dmrpc_core::device::{Device, Rx, Tx};
+    use dmrpc_core::memory::{Memory, Plain};
+
+    let (_socket, ports) = common::memif_pair("", PortConfig::default());
+    let mut devices = common::devices(&ports);
+    let memory = Plain::lasting(Box::leak(vec![7; 200].into_boxed_slice()));
+    let loan = memory.loan(0, 1_000).expect("it stays for ever");
+    let to = devices[1].1;
+    let (device, _) = &mut devices[0];
+    let (_, mut tx) = device.split();
+    tx.push_borrowed(to, 48, &loan, 3).expect("room").fill(1);
+    // The port copies it, and nobody asks what came back.
+    tx.flush();
+    assert_eq!(devices[1].0.split().0.receive(), 1, "it is there");
+    drop(devices);
+    let (device, _) = &common::devices(&ports)[0];
+    assert!(device.borrows());
+}
+
 mod ethernet_size {
     use super::*;
 

@@ -96,6 +96,10 @@ impl<D: Device> Device for Borrowing<D> {
         self.device.receive_queue()
     }
 
+    fn borrows(&self) -> bool {
+        true
+    }
+
     fn split(&mut self) -> (D::Rx<'_>, BorrowingTx<'_, D>) {
         let (rx, tx) = self.device.split();
         (rx, BorrowingTx { tx, kept: &mut self.kept })

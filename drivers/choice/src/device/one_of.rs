@@ -62,6 +62,12 @@ macro_rules! one_of {
                 }
             }
 
+            fn borrows(&self) -> bool {
+                match self {
+                    $($(#[cfg($when)])? Self::$name(device) => device.borrows(),)+
+                }
+            }
+
             #[inline]
             fn split(&mut self) -> ($rx<'_>, $tx<'_>) {
                 match self {

@@ -41,11 +41,7 @@ impl Ports {
             frame_bytes_max: datagram_bytes + HEADERS_BYTES,
             ring: args.dpdk_ring,
             checksum_offload: true,
-            zero_copy_transmit: match args.zero_copy_transmit {
-                ZeroCopyTransmit::Auto => dmrpc_dpdk::ZeroCopyTransmit::Auto,
-                ZeroCopyTransmit::On => dmrpc_dpdk::ZeroCopyTransmit::On,
-                ZeroCopyTransmit::Off => dmrpc_dpdk::ZeroCopyTransmit::Off,
-            },
+            zero_copy_transmit: zero_copy_transmit(args),
             link_timeout: Some(Duration::from_nanos(args.dpdk_link_wait.0.as_nanos())),
         };
         let mut ports = Vec::new();
@@ -145,6 +141,15 @@ fn open_in_lane(
     let seed = u64::from(std::process::id()) << 16 | u64::from(port);
     let address = SocketAddrV4::new(ip, port);
     Ok(DpdkDevice::open_in_lane(pairs, address, prefix_bits, gateway, seed, lane)?)
+}
+
+/// When ports send from where bytes lie, for these flags.
+pub(crate) fn zero_copy_transmit(args: &DriverArgs) -> dmrpc_dpdk::ZeroCopyTransmit {
+    match args.zero_copy_transmit {
+        ZeroCopyTransmit::Auto => dmrpc_dpdk::ZeroCopyTransmit::Auto,
+        ZeroCopyTransmit::On => dmrpc_dpdk::ZeroCopyTransmit::On,
+        ZeroCopyTransmit::Off => dmrpc_dpdk::ZeroCopyTransmit::Off,
+    }
 }
 
 /// How DPDK is started for these flags.

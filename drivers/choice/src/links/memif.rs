@@ -107,6 +107,7 @@ impl LocalLinks for MemifLinks {
         let config = PortConfig {
             frame_bytes_max: self.frame_bytes_max,
             link_timeout: Some(LINK_TIMEOUT),
+            zero_copy_transmit: dpdk::zero_copy_transmit(&self.args),
             ..PortConfig::default()
         };
         for endpoint in 0..endpoints {

@@ -110,8 +110,11 @@ impl LocalLinks for VethLinks {
                 let endpoint = ports.len();
                 let host = format!("own{endpoint}");
                 let network = add_host(&host, endpoint_address(endpoint))?;
-                let config =
-                    PortConfig { frame_bytes_max: self.frame_bytes_max, ..PortConfig::default() };
+                let config = PortConfig {
+                    frame_bytes_max: self.frame_bytes_max,
+                    zero_copy_transmit: dpdk::zero_copy_transmit(&self.args),
+                    ..PortConfig::default()
+                };
                 let open = || {
                     let name = self.eal.add_vdev(&vdev(endpoint, &host))?;
                     Port::open(&self.eal, &name, &config)

@@ -327,6 +327,10 @@ impl<D: FrameDevice> FrameDevice for Steered<D> {
     }
 
     #[inline]
+    fn borrows(&self) -> bool {
+        self.driver.borrows()
+    }
+
     fn split(&mut self) -> (SteeredRx<'_, D>, D::Tx<'_>) {
         let (rx, tx) = self.driver.split();
         (SteeredRx { rx, lane: self.lane.as_mut() }, tx)
