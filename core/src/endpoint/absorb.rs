@@ -189,7 +189,15 @@ impl Endpoint<'_> {
         let sink = incoming.sink.expect("a request that is being received has a sink");
         let head = u32::from(incoming.head);
         if number == 0 {
-            io.host.absorb(sink, 0, &payload[head as usize..]);
+            // Where a place is told, that of the next packets is looked up at the same time.
+            let body = &payload[head as usize..];
+            match io.host.place(sink, 0, body.len() as u32) {
+                Some(place) => {
+                    self.crc.copy(body, place);
+                    io.host.placed(sink, body.len() as u32);
+                }
+                None => io.host.absorb(sink, 0, body),
+            }
         } else {
             io.host.absorb(sink, number * payload_bytes - head, payload);
         }
