@@ -163,6 +163,30 @@ fn holders_without_references_have_no_grace() {
     });
 }
 
+/// However late the reclaimer hears of who left.
+#[test]
+fn graces_end_in_the_order_in_which_they_began() {
+    with_store(&SMALL, |store, _| {
+        let references: Vec<EntryId> = (0..3)
+            .map(|at| {
+                let guest = store.holder_join(Limits::NONE).unwrap();
+                let region = store.alloc(guest, 1).unwrap();
+                let reference = store.create_ref(guest, region, 0, 1).unwrap();
+                store.holder_leave(guest, Instant::from_nanos(at * 10)).unwrap();
+                reference
+            })
+            .collect();
+        for ended in 0..3 {
+            settle(store, Instant::from_nanos(SMALL.grace_ns + ended as u64 * 10));
+            for (number, reference) in references.iter().enumerate() {
+                let found = store.ref_len(*reference);
+                let expected = if number <= ended { Err(Error::Expired) } else { Ok(1) };
+                assert_eq!(found, expected, "{number} when {ended} ended");
+            }
+        }
+    });
+}
+
 #[test]
 fn what_waits_to_be_reclaimed_is_told() {
     with_store(&SMALL, |store, _| {

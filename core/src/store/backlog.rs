@@ -38,6 +38,7 @@ impl<M: Memory> Store<M> {
         let holders = [
             (self.mem.load_u64(superblock::LEFT) as u32, 0),
             (self.mem.load_u32(superblock::LEFT_DRAINED), 0),
+            (self.mem.load_u32(superblock::LEFT_TURNED), 0),
             (self.mem.load_u32(superblock::SWEEP_QUEUE), 0),
             (self.mem.load_u32(superblock::GRACE_QUEUE), 1),
             (self.mem.load_u32(superblock::EXPIRE_QUEUE), 2),

@@ -22,7 +22,11 @@ impl<M: Memory> Store<M> {
     /// Takes the first record, `index`, out of a queue.
     pub(super) fn dequeue(&mut self, table: Table, queue: u64, index: u32) {
         debug_assert_eq!(self.first(queue), Some(index));
-        let next = self.mem.load_u32(self.at(table, index) + LINK);
+        let link = self.at(table, index) + LINK;
+        let next = self.mem.load_u32(link);
+        // Whoever frees the record links it without a log: if that is undone, the rest of the
+        // queue would be lost.
+        self.set_u32(link, 0);
         self.set_u32(queue, next);
         if next == 0 {
             self.set_u32(queue + 4, 0);

@@ -44,6 +44,7 @@ impl<M: Memory> Store<M> {
             superblock::DRAINED,
             superblock::SWEEP,
             superblock::LEFT_DRAINED,
+            superblock::LEFT_TURNED,
             superblock::SWEEP_QUEUE,
             superblock::EXPIRE_QUEUE,
             superblock::ABORT_QUEUE,

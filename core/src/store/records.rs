@@ -113,6 +113,9 @@ pub(super) mod superblock {
     pub(crate) const EXPIRE_QUEUE: u64 = 1576;
     /// Two links: staged writes that were aborted.
     pub(crate) const ABORT_QUEUE: u64 = 1584;
+    /// u32: link of the first of the holders from [`LEFT_DRAINED`] that are in the order in which
+    /// they left.
+    pub(crate) const LEFT_TURNED: u64 = 1592;
 }
 
 /// What one participant writes, and recovery reads: its redo line, its caches, its counters.

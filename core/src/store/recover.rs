@@ -243,8 +243,9 @@ impl<M: Memory> Store<M> {
     /// Whether a holder that left is among those that wait.
     fn is_left(&self, holder: u32) -> bool {
         let stack = self.mem.load_u64(superblock::LEFT) as u32;
-        let drained = self.mem.load_u32(superblock::LEFT_DRAINED);
-        [stack, drained].into_iter().any(|first| {
+        let [drained, turned] =
+            [superblock::LEFT_DRAINED, superblock::LEFT_TURNED].map(|at| self.mem.load_u32(at));
+        [stack, drained, turned].into_iter().any(|first| {
             let mut link = first;
             for _ in 0..self.lay.holders.limit {
                 match link.checked_sub(1) {

@@ -68,17 +68,34 @@ impl<M: Memory> Store<M> {
         }
     }
 
-    /// Collects who waits, one holder a step, then begins; false if nobody does.
-    fn begin_sweep(&mut self) -> bool {
-        if self.mem.load_u32(superblock::LEFT_DRAINED) == 0 {
+    /// Takes a step for the holders that left since the last look; false if there are none. They
+    /// come from a stack, who left last first, and queue up in the order in which they left, which
+    /// is that of the ends of their graces.
+    fn collect_left(&mut self) -> bool {
+        let is_empty = |store: &Self, list: u64| store.mem.load_u32(list) == 0;
+        if is_empty(self, superblock::LEFT_DRAINED) && is_empty(self, superblock::LEFT_TURNED) {
             self.drain(superblock::LEFT, superblock::LEFT_DRAINED);
         }
-        if let Some(index) = self.mem.load_u32(superblock::LEFT_DRAINED).checked_sub(1) {
-            let next = self.mem.load_u32(self.at(self.lay.holders, index) + LINK);
-            self.set_u32(superblock::LEFT_DRAINED, next);
+        let is_turned = is_empty(self, superblock::LEFT_DRAINED);
+        let list = if is_turned { superblock::LEFT_TURNED } else { superblock::LEFT_DRAINED };
+        let Some(index) = self.mem.load_u32(list).checked_sub(1) else { return false };
+        let link = self.at(self.lay.holders, index) + LINK;
+        let next = self.mem.load_u32(link);
+        self.set_u32(list, next);
+        if is_turned || next == 0 {
             self.set_state(index, STATE_SWEEPING);
             self.enqueue(self.lay.holders, superblock::SWEEP_QUEUE, index);
-            self.close();
+        } else {
+            self.set_u32(link, self.mem.load_u32(superblock::LEFT_TURNED));
+            self.set_u32(superblock::LEFT_TURNED, index + 1);
+        }
+        self.close();
+        true
+    }
+
+    /// Collects who waits, one holder a step, then begins; false if nobody does.
+    fn begin_sweep(&mut self) -> bool {
+        if self.collect_left() {
             return true;
         }
         if let Some(first) = self.first(superblock::SWEEP_QUEUE) {

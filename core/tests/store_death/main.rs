@@ -203,7 +203,16 @@ fn make_work(s: &mut Scene<'_>) -> Result<(), Error> {
     s.user.write(leaving, region, 0, &[1; 100])?;
     s.user.create_ref(leaving, region, 0, 100)?;
     s.user.stage_begin(leaving, region, 5, 2 * PAGE_BYTES)?;
-    s.user.holder_leave(leaving, Instant::ZERO)
+    s.user.holder_leave(leaving, Instant::ZERO)?;
+    // Several that left meanwhile have an order, and staged writes to be aborted.
+    for _ in 0..2 {
+        let leaving = s.user.holder_join(dmrpc_core::store::Limits::NONE)?;
+        let region = s.user.alloc(leaving, 1)?;
+        s.user.create_ref(leaving, region, 0, 1)?;
+        s.user.stage_begin(leaving, region, 0, 1)?;
+        s.user.holder_leave(leaving, Instant::ZERO)?;
+    }
+    Ok(())
 }
 
 #[test]
