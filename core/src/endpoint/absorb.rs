@@ -16,6 +16,10 @@ use crate::wire::control::Beyond;
 use crate::wire::message::{Arguments, HEAD_BYTES_MAX, REQUEST_HEADER_BYTES, RequestHeader};
 use crate::wire::packet::{Flags, Header, Kind};
 
+/// Bytes of a kept request that are taken out of its slot without the rest of the buffer: the heads
+/// of most are no longer.
+const SHORT_BYTES: usize = 128;
+
 impl Endpoint<'_> {
     /// The first packet seen of a request of several.
     pub(super) fn first_packet<T: Tx, H: Host>(
@@ -189,7 +193,15 @@ impl Endpoint<'_> {
         let sink = incoming.sink.expect("a request that is being received has a sink");
         let head = u32::from(incoming.head);
         if number == 0 {
-            io.host.absorb(sink, 0, &payload[head as usize..]);
+            // Where a place is told, that of the next packets is looked up at the same time.
+            let body = &payload[head as usize..];
+            match io.host.place(sink, 0, body.len() as u32) {
+                Some(place) => {
+                    self.crc.copy(body, place);
+                    io.host.placed(sink, body.len() as u32);
+                }
+                None => io.host.absorb(sink, 0, body),
+            }
         } else {
             io.host.absorb(sink, number * payload_bytes - head, payload);
         }
@@ -235,12 +247,29 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         index: usize,
     ) -> bool {
-        let slot = &self.server_slots[index];
-        // The answer is built in the buffer that holds the head.
-        let buffer = slot.outgoing.inline;
-        let message = slot.incoming.message;
-        let (head, rest) = buffer.split_at(slot.incoming.head.into());
-        let bytes = message - head.len() as u32;
+        // What is in the slot's buffer is taken out: the answer is built there.
+        let outgoing = &self.server_slots[index].outgoing;
+        let incoming = &self.server_slots[index].incoming;
+        let head = incoming.head.into();
+        let here = if incoming.sink.is_some() { head } else { incoming.message as usize };
+        if here <= SHORT_BYTES {
+            let buffer: [u8; SHORT_BYTES] = *outgoing.inline.first_chunk().expect("it is longer");
+            self.execute_kept(now, io, index, buffer[..here].split_at(head))
+        } else {
+            let buffer = outgoing.inline;
+            self.execute_kept(now, io, index, buffer[..here].split_at(head))
+        }
+    }
+
+    /// The same with the request's head, and with its body unless the host has that.
+    fn execute_kept<T: Tx, H: Host>(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, T, H>,
+        index: usize,
+        (head, body): (&[u8], &[u8]),
+    ) -> bool {
+        let bytes = self.server_slots[index].incoming.message - head.len() as u32;
         let bit = 1 << (index & ((1 << self.slot_shift) - 1));
         let request = RequestHeader::parse(head).expect("checked at the first packet");
         let order = request.after.map_or(Order::Over, |after| self.order(index, after));
@@ -249,7 +278,7 @@ impl Endpoint<'_> {
                 self.server_sessions[index >> self.slot_shift].waiting &= !bit;
                 let body = match self.server_slots[index].incoming.sink.take() {
                     Some(sink) => Body::Absorbed { sink, bytes },
-                    None => Body::Whole(&rest[..bytes as usize]),
+                    None => Body::Whole(body),
                 };
                 self.execute(now, io, index, &request, &head[REQUEST_HEADER_BYTES..], body);
                 true

@@ -354,7 +354,7 @@ pub struct Reply<'a> {
 
 impl<'a> Reply<'a> {
     #[inline]
-    pub(super) fn new(buffer: &'a mut [u8; HEAD_BYTES_MAX], body_bytes_max: u32) -> Self {
+    pub(crate) fn new(buffer: &'a mut [u8; HEAD_BYTES_MAX], body_bytes_max: u32) -> Self {
         ResponseHeader { status: Status::OK, args: 0 }.emit(buffer);
         let head = RESPONSE_HEADER_BYTES as u16;
         Self { buffer, head, inline: head, source: None, body_bytes_max }

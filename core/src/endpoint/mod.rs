@@ -40,6 +40,7 @@ mod absorb;
 mod accept;
 mod ahead;
 mod alive;
+mod almost;
 pub mod auth;
 mod bits;
 mod book;

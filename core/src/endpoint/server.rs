@@ -9,6 +9,7 @@ use super::host::{Body, Finished, Host, Outcome, PendingCall, Reply, RequestHead
 use super::settle::Refusal;
 use super::table::{ServeState, ServerSession, ServerSlot, unasked};
 use super::transmit::{Io, Whole};
+use super::turn::Turn;
 use crate::device::Tx;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{
@@ -217,7 +218,8 @@ impl Endpoint<'_> {
         let session = &self.server_sessions[index >> self.slot_shift];
         let slot = &mut self.server_slots[index];
         match serve(now, io.host, session, slot, &head, body) {
-            Served::Whole(_) | Served::Long => self.transmit_reply(io, index),
+            Served::Whole(_) => self.transmit_short_reply(io, index),
+            Served::Long => self.transmit_reply(io, index),
             Served::Later => {}
             Served::Busy => return self.refuse(io, index, Refusal::NoRoom),
         }
@@ -239,6 +241,20 @@ impl Endpoint<'_> {
     /// Sends an answer's first packets at once, the rest through the ready queue.
     pub(super) fn transmit_reply<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
         let turn = self.transmit_server(io, index);
+        self.sent(index, turn);
+    }
+
+    /// The same for an answer that is one packet.
+    fn transmit_short_reply<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
+        match self.transmit_whole_reply(io, index) {
+            Some(turn) => self.sent(index, turn),
+            None => self.transmit_reply(io, index),
+        }
+    }
+
+    /// A slot's answer has had a turn outside of the queue.
+    #[inline]
+    fn sent(&mut self, index: usize, turn: Turn) {
         self.counters.packets_sent += u64::from(turn.packets);
         if turn.full || turn.more {
             self.enqueue_server(index);

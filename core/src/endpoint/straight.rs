@@ -146,7 +146,8 @@ fn verify<const ANSWER: bool>(
     tagged.ok_or(Fault::Tag)
 }
 
-/// Verifies checksum and tag of a packet of a longer message, whose flags are its session's.
+/// Verifies checksum and tag of a packet whose flags are its session's, as those of a longer
+/// message are looked at.
 #[inline(always)]
 pub(super) fn verify_part(
     crc: Crc32c,
@@ -245,14 +246,18 @@ impl Endpoint<'_> {
         if request <= slot.request {
             return self.repetition::<OPENED, T, H>(now, io, index, peer, (bytes, payload));
         }
-        let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
-        if !rests || slot.outgoing.source().is_some() {
+        if !matches!(slot.state, ServeState::Idle | ServeState::Answered) {
             return false;
+        }
+        if slot.outgoing.source().is_some() {
+            return self.almost_straight_request::<OPENED, T, H>(now, io, index, (bytes, payload));
         }
         let head_bytes = u16_at(bytes, 42).into();
         let Some((head, body)) = payload.split_at_checked(head_bytes) else { return false };
         let Some((header, parameters)) = head.split_first_chunk() else { return false };
-        let Some(header) = RequestHeader::parse_free(header) else { return false };
+        let Some(header) = RequestHeader::parse_free(header) else {
+            return self.almost_straight_request::<OPENED, T, H>(now, io, index, (bytes, payload));
+        };
         let Ok(arguments) = Arguments::parse(header.args, parameters) else { return false };
         let mut mask = 0;
         if !OPENED {
@@ -388,12 +393,13 @@ impl Endpoint<'_> {
         let index = (session_index << self.slot_shift) + number as usize;
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
-        // What was sent again, or has a source, has no mask of this number.
-        if slot.request != request
-            || slot.state != CallState::Sent
-            || slot.outgoing.short != Short::Sent
-        {
+        if slot.request != request || slot.state != CallState::Sent {
             return false;
+        }
+        // What was sent again, or has a source, has no mask of this number.
+        if slot.outgoing.short != Short::Sent {
+            return slot.outgoing.source().is_some()
+                && self.almost_straight_response::<OPENED, T, H>(now, io, index, (bytes, payload));
         }
         if !OPENED {
             let by = By {

@@ -240,7 +240,7 @@ impl Endpoint<'_> {
     /// Sends an answer that is one packet and has not been sent yet, with nothing special about it.
     /// Returns `None`, and has done nothing, if it is not that.
     #[inline(always)]
-    fn transmit_whole_reply<T: Tx, H: Host>(
+    pub(super) fn transmit_whole_reply<T: Tx, H: Host>(
         &mut self,
         io: &mut Io<'_, T, H>,
         index: usize,

@@ -1,4 +1,5 @@
-//! Requests of one step with no body, or one that came with it: all small operations are that.
+//! Requests of one step with no body, or one that came with it, or that is written where its step
+//! says: all small operations are that, and all plain reads and writes.
 //!
 //! They need no book of what to give back, because a step that fails has made nothing; and what
 //! they answer goes straight into the answer's buffer.
@@ -6,7 +7,7 @@
 use super::failure::{Failure, answer, translate, with_size};
 use super::memory_node::{Identity, MemoryNode};
 use super::steps::{entry, within};
-use crate::endpoint::host::{Body, Outcome, Reply, RequestHead, Source};
+use crate::endpoint::host::{Body, Outcome, Reply, RequestHead, Sink, Source};
 use crate::memory::Memory;
 use crate::store::{EntryId, HolderId, RegionId};
 use crate::wire::memory_op::{
@@ -17,6 +18,9 @@ use crate::wire::reference::{Ref, Rights};
 
 /// The parameters of an answer that names no region.
 const NO_REGION: [u8; 8] = [0; 8];
+
+/// Where writes are counted among [`OPERATIONS`](super::memory_node::OPERATIONS).
+const WRITE: usize = 3;
 
 /// A region as the parameters of an answer name it.
 #[inline(always)]
@@ -46,13 +50,57 @@ impl<M: Memory> MemoryNode<'_, M> {
         reply: &mut Reply<'_>,
     ) -> Outcome {
         let parameters = head.arguments.parameters();
-        if let (Body::Whole(bytes), Ok(step)) = (body, <&[u8; STEP_BYTES]>::try_from(parameters)) {
-            let Ok(step) = Step::parse(step, 0) else { return Failure::MALFORMED.answer(reply) };
-            if let Some(outcome) = self.one_step(head, &step, bytes, reply) {
-                return outcome;
+        match (body, <&[u8; STEP_BYTES]>::try_from(parameters)) {
+            (Body::Whole(bytes), Ok(step)) => {
+                let step = Step::parse(step, 0);
+                let Ok(step) = step else { return Failure::MALFORMED.answer(reply) };
+                if let Some(outcome) = self.one_step(head, &step, bytes, reply) {
+                    return outcome;
+                }
             }
+            (Body::Absorbed { sink, bytes }, Ok(step)) => {
+                if let Ok(step @ Step::Write { region: RegionOperand::Named(_), .. }) =
+                    Step::parse(step, 0)
+                {
+                    return self.write_staged(head, &step, (sink, bytes), reply);
+                }
+            }
+            _ => {}
         }
         self.steps(head, body, reply)
+    }
+
+    /// Runs the only step of a request, a write to a region that was there before, whose bytes were
+    /// staged as they came in.
+    fn write_staged(
+        &mut self,
+        head: &RequestHead<'_>,
+        step: &Step,
+        (sink, bytes): (Sink, u32),
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        let index = sink.0 as usize;
+        let holder = match self.holder_of(head.call.session) {
+            Ok(holder) => holder,
+            Err(failure) => {
+                self.drop_transfer(index);
+                return failure.answer(reply);
+            }
+        };
+        let committed = self.commit_transfer(holder, index);
+        let counts = &mut self.operations[WRITE];
+        match committed {
+            Ok(()) => {
+                counts.done += 1;
+                counts.bytes += u64::from(bytes);
+                reply.head(Status::OK, &[], &NO_REGION);
+                Outcome::Replied
+            }
+            Err(error) => {
+                counts.failed += u64::from(error.is_some());
+                self.failed_alone(holder, step, &error, reply)
+            }
+        }
     }
 
     /// A reference to a range of an entry.
@@ -84,7 +132,7 @@ impl<M: Memory> MemoryNode<'_, M> {
             Step::Alloc { .. } => 0,
             Step::Free { .. } => 1,
             Step::Read { .. } => 2,
-            Step::Write { .. } => 3,
+            Step::Write { .. } => WRITE,
             Step::CreateRef { .. } => 4,
             Step::MapRef { .. } => 5,
             Step::DropRef { .. } => 8,

@@ -1,5 +1,8 @@
 //! A step alone has the answer that it has as a vector of one.
 
+use std::vec;
+use std::vec::Vec;
+
 use super::{Identity, MemoryNode, SessionHolder, Transfer};
 use crate::endpoint::here::{Asked, Heads, ask};
 use crate::endpoint::host::{
@@ -12,7 +15,10 @@ use crate::time::Instant;
 use crate::wire::memory_op::{
     MemoryError, RefOperand, RegionName, RegionOperand, Step, failure_parameters,
 };
-use crate::wire::message::{ArgEntry, Method, Status};
+use crate::wire::message::{
+    ArgEntry, Arguments, HEAD_BYTES_MAX, Method, RESPONSE_HEADER_BYTES, ResponseHeader, Status,
+    TraceId,
+};
 use crate::wire::reference::{Ref, RefKey, Rights};
 
 const POOL_BYTES: usize = 1 << 20;
@@ -79,8 +85,8 @@ fn node<'m>(
 /// What the requests so far have made, dead things among them.
 #[derive(Default)]
 struct Known {
-    regions: std::vec::Vec<RegionName>,
-    references: std::vec::Vec<Ref>,
+    regions: Vec<RegionName>,
+    references: Vec<Ref>,
     seed: u64,
 }
 
@@ -123,6 +129,18 @@ impl Known {
         reference
     }
 
+    /// Takes in what a request has made.
+    fn learn(&mut self, answer: Option<&Answer>) {
+        let Some(answer) = answer.filter(|answer| answer.status == Status::OK) else { return };
+        let names =
+            answer.parameters.as_chunks::<8>().0.iter().map(|name| u64::from_le_bytes(*name));
+        self.regions.extend(names.filter(|name| *name != 0).map(RegionName));
+        self.references.extend(answer.results.iter().filter_map(|result| match result {
+            ArgEntry::Ref(reference) => Some(*reference),
+            ArgEntry::Inline { .. } => None,
+        }));
+    }
+
     fn step(&mut self) -> Step {
         let reference = RefOperand::Argument(u8::from(self.random(50) == 0));
         let offset = [0, 5, 4000, 9000, u64::MAX - 3][self.random(5) as usize];
@@ -148,9 +166,9 @@ impl Known {
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: Status,
-    results: std::vec::Vec<ArgEntry>,
-    parameters: std::vec::Vec<u8>,
-    body: std::vec::Vec<u8>,
+    results: Vec<ArgEntry>,
+    parameters: Vec<u8>,
+    body: Vec<u8>,
 }
 
 fn answer(host: &mut impl Host, asked: &Asked<'_>) -> Option<Answer> {
@@ -166,7 +184,7 @@ fn answer(host: &mut impl Host, asked: &Asked<'_>) -> Option<Answer> {
 
 #[test]
 fn a_step_alone_answers_as_a_vector_of_one() {
-    let mut pools = [(); 2].map(|()| std::vec![0; POOL_BYTES / 8]);
+    let mut pools = [(); 2].map(|()| vec![0; POOL_BYTES / 8]);
     let mut holders = [[SessionHolder::EMPTY; SESSIONS as usize]; 2];
     let mut transfers = [[Transfer::EMPTY; 2]; 2];
     let [first, second] = &mut pools;
@@ -174,7 +192,7 @@ fn a_step_alone_answers_as_a_vector_of_one() {
     let (mut alone, mut general) = (node(first, a, c), General(node(second, b, d)));
     let mut known = Known { seed: 1, ..Known::default() };
     let mut seen = std::collections::BTreeMap::new();
-    let body: std::vec::Vec<u8> = (0..700).map(|byte| byte as u8).collect();
+    let body: Vec<u8> = (0..700).map(|byte| byte as u8).collect();
     for number in 0..STEPS {
         let (step, reference) = (known.step(), known.reference());
         let mut parameters = step.to_bytes();
@@ -198,16 +216,7 @@ fn a_step_alone_answers_as_a_vector_of_one() {
         general.0.reclaim(Instant::ZERO, 64);
         let Some(answer) = answers.0 else { continue };
         *seen.entry(answer.status.0).or_insert(0) += 1;
-        if answer.status != Status::OK {
-            continue;
-        }
-        let names =
-            answer.parameters.as_chunks::<8>().0.iter().map(|name| u64::from_le_bytes(*name));
-        known.regions.extend(names.filter(|name| *name != 0).map(RegionName));
-        known.references.extend(answer.results.iter().filter_map(|result| match result {
-            ArgEntry::Ref(reference) => Some(*reference),
-            ArgEntry::Inline { .. } => None,
-        }));
+        known.learn(Some(&answer));
     }
     let (alone, general) = (alone.store().stats(), general.0.store().stats());
     assert_eq!(alone.regions.in_use, general.regions.in_use);
@@ -277,5 +286,109 @@ fn assert_all_kinds(seen: &std::collections::BTreeMap<u16, u32>) {
     ] {
         let status = error.to_wire().0.0;
         assert!(seen.contains_key(&status), "never {error:?}: {seen:?}");
+    }
+}
+
+/// How a request ended whose body of `bytes` bytes was admitted and taken in a piece at a time,
+/// as packets bring it; `None` if there was no room for it then.
+fn staged(host: &mut impl Host, session: SessionId, step: &Step, bytes: u32) -> Option<Answer> {
+    const PIECE: usize = 1_400;
+    let parameters = step.to_bytes();
+    let head = RequestHead {
+        call: PendingCall { session, slot: 0, request: 0 },
+        method: Method::MEMORY,
+        depth: 0,
+        deadline: None,
+        trace: TraceId::default(),
+        arguments: Arguments::none(&parameters),
+    };
+    let answered = |status, parameters: &[u8]| {
+        Some(Answer { status, results: vec![], parameters: parameters.into(), body: vec![] })
+    };
+    let sink = match host.admit(&head, bytes) {
+        Admission::Accept(sink) => sink,
+        Admission::Busy => return None,
+        Admission::Reject(status) => return answered(status, &[]),
+        Admission::RejectWith(status, parameters) => return answered(status, &parameters),
+    };
+    // Some come short, as none does that the endpoint hands over: those have to be refused.
+    let missing = usize::from(bytes.is_multiple_of(5));
+    let body: Vec<u8> = (0..bytes).map(|byte| byte as u8).collect();
+    for (number, piece) in body[missing..].chunks(PIECE).enumerate() {
+        let at = (missing + number * PIECE) as u32;
+        match host.place(sink, at, piece.len() as u32) {
+            Some(place) => {
+                place.copy_from_slice(piece);
+                host.placed(sink, piece.len() as u32);
+            }
+            None => host.absorb(sink, at, piece),
+        }
+    }
+    let mut buffer = [0; HEAD_BYTES_MAX];
+    let mut reply = Reply::new(&mut buffer, ROOM as u32);
+    let body = Body::Absorbed { sink, bytes };
+    if host.request(Instant::ZERO, &head, body, &mut reply) != Outcome::Replied {
+        return None;
+    }
+    let (header, parameters) = buffer.split_at(RESPONSE_HEADER_BYTES);
+    let header = ResponseHeader::parse(header).expect("an answer");
+    // What is not written is zero.
+    answered(header.status, &parameters[..64])
+}
+
+#[test]
+fn a_staged_write_alone_answers_as_a_vector_of_one() {
+    let mut pools = [(); 2].map(|()| vec![0; POOL_BYTES / 8]);
+    let mut holders = [[SessionHolder::EMPTY; SESSIONS as usize]; 2];
+    let mut transfers = [[Transfer::EMPTY; 2]; 2];
+    let [first, second] = &mut pools;
+    let ([a, b], [c, d]) = (&mut holders, &mut transfers);
+    let (mut alone, mut general) = (node(first, a, c), General(node(second, b, d)));
+    let mut known = Known { seed: 7, ..Known::default() };
+    let mut seen = std::collections::BTreeMap::new();
+    for number in 0..STEPS / 4 {
+        let session = session(known.random(SESSIONS.into()) as u32);
+        if known.random(3) == 0 {
+            let (step, reference) = (known.step(), known.reference());
+            let arguments = [ArgEntry::Ref(reference)];
+            let asked = Asked {
+                method: Method::MEMORY,
+                arguments: &arguments,
+                parameters: &step.to_bytes(),
+                body: &[7; 64],
+                session,
+            };
+            let answers = (answer(&mut alone, &asked), answer(&mut general, &asked));
+            assert_eq!(answers.0, answers.1, "step {number}: {step:?} of {reference:?}");
+            known.learn(answers.0.as_ref());
+            continue;
+        }
+        let region = known.region();
+        let offset = [0, 5, 4_096, 9_000, u64::MAX - 3][known.random(5) as usize];
+        let bytes = [4_096, 1_500, 8_192, 12_345, 70_000][known.random(5) as usize];
+        let step = Step::Write { region, offset };
+        let answers = (
+            staged(&mut alone, session, &step, bytes),
+            staged(&mut general, session, &step, bytes),
+        );
+        assert_eq!(answers.0, answers.1, "step {number}: {bytes} bytes by {step:?}");
+        assert_eq!(alone.operations(), general.0.operations(), "step {number}: {step:?}");
+        if let Some(answer) = answers.0 {
+            *seen.entry(answer.status.0).or_insert(0) += 1;
+        }
+        alone.reclaim(Instant::ZERO, 64);
+        general.0.reclaim(Instant::ZERO, 64);
+    }
+    let (alone, general) = (alone.store().stats(), general.0.store().stats());
+    assert_eq!((alone.stages.in_use, general.stages.in_use), (0, 0));
+    assert_eq!(alone.frames.in_use, general.frames.in_use);
+    assert!(seen[&Status::OK.0] > 30, "{seen:?}");
+    for error in [
+        MemoryError::OutOfRange { end: 0, size: 0 },
+        MemoryError::NotYours,
+        MemoryError::UnknownRegion,
+        MemoryError::Malformed,
+    ] {
+        assert!(seen.contains_key(&error.to_wire().0.0), "never {error:?}: {seen:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Writes of several packets on their way in.
 
-use super::failure::Failure;
+use super::failure::{Failure, translate};
 use super::memory_node::MemoryNode;
 use super::steps::Run;
 use crate::endpoint::host::RequestHead;
@@ -169,6 +169,28 @@ impl<M: Memory> MemoryNode<'_, M> {
         let _ = self.store.stage_placed(holder, stage, transfer.placed);
     }
 
+    /// Makes the bytes of a transfer appear, and ends it, whether they do or not.
+    ///
+    /// # Errors
+    /// Why they do not; `None` to try again later.
+    pub(super) fn commit_transfer(
+        &mut self,
+        holder: HolderId,
+        index: usize,
+    ) -> Result<(), Option<MemoryError>> {
+        let transfer = *self.transfers.get(index);
+        let (_, stage) = transfer.staged.ok_or(MemoryError::Malformed)?;
+        self.count_placed(&transfer);
+        let committed = self.store.stage_commit(holder, stage);
+        match committed {
+            Ok(()) => {
+                self.end_transfer(index);
+            }
+            Err(_) => self.drop_transfer(index),
+        }
+        committed.map_err(translate)
+    }
+
     /// Prepares for the body of a write of several packets: makes what step 0 makes, if the write
     /// goes there, and stages the bytes.
     pub(super) fn admit_write(
@@ -192,7 +214,6 @@ impl<M: Memory> MemoryNode<'_, M> {
         if !self.may_stage(number, session, pages)? {
             return Ok(None);
         }
-        let mut run = Run::new(self, holder, head.arguments, 0);
         let (region, made) = match region {
             RegionOperand::Named(RegionName(name)) => (RegionId::from_raw(name), None),
             RegionOperand::MadeBy(0) => {
@@ -200,6 +221,7 @@ impl<M: Memory> MemoryNode<'_, M> {
                 if !matches!(first, Step::Alloc { .. } | Step::MapRef { .. }) {
                     return Err(Failure::MALFORMED);
                 }
+                let mut run = Run::new(self, holder, head.arguments, 0);
                 run.make_first(&first)?;
                 let made = run.region(RegionOperand::MadeBy(0)).ok_or(Failure::MALFORMED)?;
                 (made, Some(made))

@@ -357,6 +357,37 @@ fn a_repeated_answer_does_not_leave_as_the_next() {
     }
 }
 
+/// Requests that must follow another that is over, or come to a slot whose last answer is held, and
+/// answers to long requests, are looked at as closely as others: what is corrupt of them is dropped
+/// and comes again, and what is not is executed once, in its order.
+#[test]
+fn calls_that_are_almost_usual_are_checked_as_others_are() {
+    for seed in 0..20 {
+        let mut world = World::with(seed, Faults::NONE, 2, |_, config| {
+            config.slots_per_session = 2;
+            Clock::TRUE
+        });
+        world.peer(0).wanted.insert(1);
+        run(&mut world, MS(5));
+        let delay_max = Duration::from_micros(20);
+        world.cluster.network().set_faults(Faults { corrupt: 100_000, delay_max, ..Faults::NONE });
+        let mut last = None;
+        for place in 1..80 {
+            let answer_bytes = if place % 2 == 0 { 4_096 } else { 0 };
+            let work = Work { chain: 1, place, answer_bytes, ..Work::default() };
+            let body_bytes = if place % 4 == 1 { 4_096 } else { 64 };
+            let plan = Plan { work, body_bytes, room: answer_bytes, after: last, ..to(1) };
+            last = Some(world.peer(0).plan(plan));
+        }
+        world.finish(30);
+        for node in 0..2 {
+            assert_ne!(world.cluster.node(node).endpoint.counters().bad_checksum, 0);
+        }
+        world.cluster.network().set_faults(Faults::NONE);
+        world.settle();
+    }
+}
+
 /// Calls in a row, most of them long, with as many under way as a session has slots, of which the
 /// service has places for only a few. Returns how long they took.
 fn row_of_calls(seed: u64, faults: &Faults, ordered: bool, places: usize) -> Duration {
