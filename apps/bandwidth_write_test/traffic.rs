@@ -115,7 +115,7 @@ impl Traffic for Write<'_> {
     ) -> Result<Ended, AppError> {
         match context {
             InFlight::Write { lane, place } => {
-                result?.checked()?;
+                result?.check()?;
                 if verify {
                     self.to_verify.push_back((lane, place));
                 }

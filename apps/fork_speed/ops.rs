@@ -294,7 +294,7 @@ impl Traffic for Drops<'_, '_> {
         result: Result<Finished<'_>, Error>,
         _: bool,
     ) -> Result<Ended, AppError> {
-        result?.checked()?;
+        result?.check()?;
         Ok(Ended::Counted { verified: false })
     }
 

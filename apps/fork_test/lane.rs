@@ -366,7 +366,7 @@ impl Lane {
                 self.copy = Some(finished.region()?);
             }
             Operation::TakeRegion => self.region = Some(finished.region()?),
-            _ => drop(finished.checked()?),
+            _ => finished.check()?,
         }
         Ok(())
     }

@@ -137,6 +137,7 @@ impl Traffic for Echo<'_> {
     /// What the request was stamped with.
     type Context = u64;
 
+    #[inline]
     fn begin(&mut self) -> Result<Begun<u64>, AppError> {
         let sequence = self.sequence + 1;
         if self.content.len() > IN_PLACE_BYTES {
@@ -164,6 +165,7 @@ impl Traffic for Echo<'_> {
         Ok(Begun::Full)
     }
 
+    #[inline]
     fn end(
         &mut self,
         sequence: u64,

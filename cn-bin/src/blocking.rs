@@ -56,7 +56,7 @@ impl<D: Device + Wait> Node<D> {
         options: CallOptions,
     ) -> Result<Reply, Error> {
         let mut list = ArgList::new();
-        let spec = call_spec(peer, method, table(args, &mut list)?, options);
+        let spec = call_spec(peer, method, table(args, &mut list)?, &options);
         self.block(&spec, args, reply).map(|finished| finished.reply.clone())
     }
 
@@ -67,7 +67,7 @@ impl<D: Device + Wait> Node<D> {
     /// As [`Node::call`].
     pub fn statistics_page(&self, peer: Peer, page: u16, out: &mut [u8]) -> Result<Reply, Error> {
         let parameters = page.to_le_bytes();
-        let call = call_spec(peer, Method::STATISTICS, &[], CallOptions::default());
+        let call = call_spec(peer, Method::STATISTICS, &[], CallOptions::NONE);
         let spec = Spec { parameters: &parameters, ..call };
         self.block(&spec, &[], out).map(|finished| finished.reply.clone())
     }
@@ -207,8 +207,8 @@ impl<D: Device + Wait> Node<D> {
         loop {
             self.step();
             let now = self.now();
-            let options = CallOptions { deadline: Some(end.since(now)), ..spec.options };
-            let spec = Spec { options, ..*spec };
+            let options = CallOptions { deadline: Some(end.since(now)), ..*spec.options };
+            let spec = Spec { options: &options, ..*spec };
             match self.begin(&spec, outgoing, sink, Interest::Asking) {
                 Err(error) if error.is_room() && now < end => {}
                 result => return result,

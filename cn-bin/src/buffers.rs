@@ -106,6 +106,13 @@ impl Drop for Pool {
     }
 }
 
+/// A buffer that is where transfers find it: its number, and how many of its bytes are meant.
+#[derive(Clone, Copy)]
+pub(crate) struct LentBuffer {
+    pub(crate) index: u16,
+    pub(crate) bytes: u32,
+}
+
 /// A buffer of a node's, for the body of a call that does not block. Goes back when dropped.
 ///
 /// Dereferences to its *contents*: the first [`Buffer::len`] bytes, all of it to begin with.
@@ -132,9 +139,9 @@ impl<'n> Buffer<'n> {
 
     /// Puts the bytes where transfers find them; they stay reserved.
     #[inline]
-    pub(crate) fn lend(mut self, pool: &mut Pool) -> (u16, usize) {
+    pub(crate) fn lend(mut self, pool: &mut Pool) -> LentBuffer {
         pool.put(self.index, std::mem::take(&mut self.bytes));
-        (self.index, self.length)
+        LentBuffer { index: self.index, bytes: self.length as u32 }
     }
 
     /// Length of the contents in bytes.

@@ -10,7 +10,7 @@ use dmrpc_core::wire::message::{
 };
 
 use crate::args::{Arg, parts_bytes, table};
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, LentBuffer};
 use crate::error::Error;
 use crate::hosting::{USER, copy_parts};
 use crate::memory::MESSAGE_BODY_BYTES_MAX;
@@ -36,6 +36,11 @@ pub struct CallOptions {
     pub depth: u8,
 }
 
+impl CallOptions {
+    /// Nothing is asked for.
+    pub(crate) const NONE: &Self = &Self { deadline: None, trace: TraceId(0), depth: 0 };
+}
+
 /// A call, without the bytes of its body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec<'a> {
@@ -48,7 +53,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) length: u64,
     pub(crate) arguments: &'a [ArgEntry],
     pub(crate) parameters: &'a [u8],
-    pub(crate) options: CallOptions,
+    pub(crate) options: &'a CallOptions,
 }
 
 impl Spec<'_> {
@@ -167,7 +172,7 @@ impl<D: Device> Node<D> {
             Place::Nowhere => None,
             Place::User => Some((Sink(USER), room)),
             Place::Buffer(index) => Some((Sink(index.into()), room)),
-            Place::Visitor => Some((sink_of(ticket.index), room)),
+            Place::Visitor => Some((sink_of(ticket.index()), room)),
         };
         let call = Call {
             method: spec.method,
@@ -237,6 +242,8 @@ impl<D: Device> Node<D> {
         reply: Option<Buffer<'_>>,
         interest: Interest,
     ) -> Result<Ticket, Error> {
+        // At once: what is moved about later is moved in pieces that are not as they were stored.
+        let reply = self.hand_over(reply);
         match parts {
             [Arg::Inline(bytes)] if spec.head_bytes() + bytes.len() <= HEAD_BYTES_MAX => {
                 self.start_with(spec, bytes, None, reply, interest)
@@ -251,7 +258,7 @@ impl<D: Device> Node<D> {
         &self,
         spec: &Spec<'_>,
         parts: &[Arg<'_>],
-        reply: Option<Buffer<'_>>,
+        reply: Option<LentBuffer>,
         interest: Interest,
     ) -> Result<Ticket, Error> {
         let total = parts_bytes(parts);
@@ -260,9 +267,17 @@ impl<D: Device> Node<D> {
             copy_parts(parts, 0, &mut head[..total]);
             (&head[..total], None)
         } else {
-            let mut source = self.buffer(total)?;
-            copy_parts(parts, 0, &mut source);
-            (&[][..], Some(source))
+            let source = self.buffer(total).map(|mut source| {
+                copy_parts(parts, 0, &mut source);
+                Some(source)
+            });
+            match source {
+                Ok(source) => (&[][..], self.hand_over(source)),
+                Err(error) => {
+                    self.release([reply, None]);
+                    return Err(error);
+                }
+            }
         };
         self.start_with(spec, inline, source, reply, interest)
     }
@@ -273,43 +288,46 @@ impl<D: Device> Node<D> {
         &self,
         spec: &Spec<'_>,
         inline: &[u8],
-        source: Option<Buffer<'_>>,
-        reply: Option<Buffer<'_>>,
+        source: Option<LentBuffer>,
+        reply: Option<LentBuffer>,
         interest: Interest,
     ) -> Result<Ticket, Error> {
-        let (place, room, source_index) = {
-            let pool = &mut self.state.borrow_mut().pool;
-            let source = source.map(|buffer| buffer.lend(pool));
-            let (place, room) = match reply.map(|buffer| buffer.lend(pool)) {
-                Some((index, length)) => (Place::Buffer(index), length as u32),
-                None => (Place::Nowhere, 0),
-            };
-            (place, room, source)
+        let (place, room) = match reply {
+            Some(LentBuffer { index, bytes }) => (Place::Buffer(index), bytes),
+            None => (Place::Nowhere, 0),
         };
-        let source = source_index.map(|(index, length)| (Source(index.into()), length as u32));
-        let outgoing = Outgoing { inline, source };
+        let from = source.map(|LentBuffer { index, bytes }| (Source(index.into()), bytes));
+        let outgoing = Outgoing { inline, source: from };
         if self.runs_here(spec) {
             return self.begin_here(spec, outgoing, (place, room), interest);
         }
         if spec.method == Method::MEMORY
+            && self.pens.borrow().is_some()
             && let Some(begun) = self.begin_by_pen(spec, outgoing, (place, room), interest)
         {
             return begun;
         }
         let result = self.begin(spec, outgoing, (place, room), interest);
         if result.is_err() {
-            let mut state = self.state.borrow_mut();
-            if let Some((index, _)) = source_index {
-                state.release_buffer(index);
-            }
-            if let Place::Buffer(index) = place {
-                state.release_buffer(index);
-            }
+            self.release([source, reply]);
         }
         result
     }
 
+    /// Puts a buffer where transfers find it.
+    #[inline(always)]
+    pub(crate) fn hand_over(&self, buffer: Option<Buffer<'_>>) -> Option<LentBuffer> {
+        Some(buffer?.lend(&mut self.state.borrow_mut().pool))
+    }
+
+    /// Buffers that were lent to a call that has not begun.
+    fn release(&self, buffers: [Option<LentBuffer>; 2]) {
+        let mut state = self.state.borrow_mut();
+        buffers.into_iter().flatten().for_each(|buffer| state.release_buffer(buffer.index));
+    }
+
     /// The end of a call; `None` before it.
+    #[inline(always)]
     pub(crate) fn finish(&self, ticket: Ticket) -> Option<Result<Finished<'_>, Error>> {
         let mut state = self.state.borrow_mut();
         let State { pending, pool, .. } = &mut *state;
@@ -349,6 +367,7 @@ impl<D: Device> Node<D> {
 
     /// The end of a call that was begun by one of the `start` methods; `None` before it. To be
     /// asked between polls. A ticket is finished once.
+    #[inline]
     pub fn try_finish(&self, ticket: Ticket) -> Option<Result<Finished<'_>, Error>> {
         self.finish(ticket)
     }
@@ -392,7 +411,7 @@ impl<D: Device> Node<D> {
         options: CallOptions,
     ) -> Result<Ticket, Error> {
         let mut list = ArgList::new();
-        let spec = call_spec(peer, method, table(args, &mut list)?, options);
+        let spec = call_spec(peer, method, table(args, &mut list)?, &options);
         self.start(&spec, args, reply, Interest::Listed)
     }
 
@@ -409,14 +428,15 @@ impl<D: Device> Node<D> {
         reply: Option<Buffer<'_>>,
         options: CallOptions,
     ) -> Result<Ticket, Error> {
-        let spec = call_spec(peer, method, &[], options);
+        let spec = call_spec(peer, method, &[], &options);
         if spec.head_bytes() + body.len() <= HEAD_BYTES_MAX {
             return self.start_call(peer, method, &[Arg::Inline(&body)], reply, options);
         }
         if body.len() > MESSAGE_BODY_BYTES_MAX {
             return Err(Error::MessageTooLarge { bytes: body.len() });
         }
-        self.start_with(&spec, &[], Some(body), reply, Interest::Listed)
+        let (body, reply) = (self.hand_over(Some(body)), self.hand_over(reply));
+        self.start_with(&spec, &[], body, reply, Interest::Listed)
     }
 }
 
@@ -433,12 +453,12 @@ fn begun(state: &mut State, ticket: Ticket, region: Option<RegionKey>, id: CallI
 
 /// A call of a service.
 #[inline(always)]
-pub(crate) fn call_spec(
+pub(crate) fn call_spec<'a>(
     peer: Peer,
     method: Method,
-    arguments: &[ArgEntry],
-    options: CallOptions,
-) -> Spec<'_> {
+    arguments: &'a [ArgEntry],
+    options: &'a CallOptions,
+) -> Spec<'a> {
     Spec {
         peer,
         method,

@@ -144,7 +144,7 @@ pub(crate) fn ended_here(
         }
     }
     match interest {
-        Interest::Listed => state.pending.list(ticket.index),
+        Interest::Listed => state.pending.list(ticket.index()),
         Interest::Task(task) => state.ready.set(task),
         Interest::Asking => {}
         Interest::Abandoned => state.abandon(ticket),

@@ -139,8 +139,9 @@ impl<D: Device> Node<D> {
         room: usize,
     ) -> Result<Finished<'_>, Error> {
         let end = self.now() + spec.options.deadline.unwrap_or(self.config.deadline);
-        let mut spec = *spec;
+        let mut options = *spec.options;
         loop {
+            let spec = Spec { options: &options, ..*spec };
             let reply = if room > 0 { self.buffer(room).map(Some) } else { Ok(None) };
             let task = Interest::Task(self.current.get());
             let started = reply.and_then(|reply| self.start(&spec, parts, reply, task));
@@ -150,7 +151,7 @@ impl<D: Device> Node<D> {
                 Err(error) if error.is_room() && now < end => self.changed().await,
                 Err(error) => return Err(error),
             }
-            spec.options.deadline = Some(end.since(self.now()));
+            options.deadline = Some(end.since(self.now()));
         }
     }
 
@@ -168,7 +169,7 @@ impl<D: Device> Node<D> {
         options: CallOptions,
     ) -> Result<Reply, Error> {
         let mut list = ArgList::new();
-        let spec = call_spec(peer, method, table(args, &mut list)?, options);
+        let spec = call_spec(peer, method, table(args, &mut list)?, &options);
         let finished = self.run(&spec, args, reply.len()).await?;
         if let Some(buffer) = &finished.buffer {
             reply[..buffer.len()].copy_from_slice(buffer);
@@ -190,7 +191,7 @@ impl<D: Device> Node<D> {
         options: CallOptions,
     ) -> Result<(Reply, Option<Buffer<'_>>), Error> {
         let mut list = ArgList::new();
-        let spec = call_spec(peer, method, table(args, &mut list)?, options);
+        let spec = call_spec(peer, method, table(args, &mut list)?, &options);
         let finished = self.run(&spec, args, room).await?;
         Ok((finished.reply.clone(), finished.buffer))
     }

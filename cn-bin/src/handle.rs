@@ -269,11 +269,11 @@ impl<D: Device> Node<D> {
         };
         match &job.ask {
             Ask::Call { peer, method, arguments, options } => {
-                let spec = call_spec(*peer, *method, shortest(arguments), *options);
+                let spec = call_spec(*peer, *method, shortest(arguments), options);
                 self.start(&spec, &parts, reply, Interest::Asking)
             }
             Ask::Memory(request) => {
-                let spec = request.spec(CallOptions::default());
+                let spec = request.spec(CallOptions::NONE);
                 self.start(&spec, &parts, reply, Interest::Asking)
             }
         }

@@ -294,7 +294,7 @@ impl Host for PollHost<'_, '_> {
         let Some((ticket, interest)) = self.finish(&completion) else { return };
         match interest {
             Interest::Asking => {}
-            Interest::Listed => self.state.pending.list(ticket.index),
+            Interest::Listed => self.state.pending.list(ticket.index()),
             Interest::Task(task) => self.state.wake(ticket, task),
             Interest::Abandoned => self.state.abandon(ticket),
         }

@@ -11,7 +11,7 @@ use dmrpc_core::wire::message::{
 use dmrpc_core::wire::reference::Ref;
 
 use crate::args::{Arg, listed, parts_bytes, shortest, table};
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, LentBuffer};
 use crate::error::Error;
 use crate::hosting::copy_parts;
 use crate::inbox::Request;
@@ -230,12 +230,12 @@ impl<'n, D: Device> IncomingCall<'n, D> {
         self.answered = true;
         let mut core = self.node.core.borrow_mut();
         let mut state = self.node.state.borrow_mut();
-        let (index, length) = buffer.lend(&mut state.pool);
+        let LentBuffer { index, bytes } = buffer.lend(&mut state.pool);
         let (call, source) = (self.call, Source(index.into()));
         let taken = core.endpoint.with(|endpoint| {
             endpoint.reply(call, |reply| {
                 reply.head(status, results, &[]);
-                reply.body_from(source, length as u32);
+                reply.body_from(source, bytes);
             })
         });
         if taken {

@@ -78,24 +78,42 @@ impl Reply {
 
 /// Names a call that has begun: an index and which use of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
+pub struct Ticket(
+    /// The generation's bits above those of the index: one word, so that a ticket that was stored a
+    /// moment ago is loaded at once.
+    u64,
+);
 
 impl Ticket {
+    #[inline]
+    fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
     /// A number that no other call has at the same time, below `NodeConfig::calls`.
     #[inline]
     pub fn place(self) -> usize {
-        self.index as usize
+        self.index() as usize
     }
 
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
     pub(crate) fn token(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
+        self.0
     }
 
+    #[inline]
     fn of_token(token: u64) -> Self {
-        Self { index: token as u32, generation: (token >> 32) as u32 }
+        Self(token)
     }
 }
 
@@ -229,7 +247,7 @@ impl PendingTable {
     #[inline]
     pub(crate) fn next_free(&self) -> Option<Ticket> {
         let entry = self.entries.get(self.free as usize)?;
-        Some(Ticket { index: self.free, generation: entry.generation })
+        Some(Ticket::new(self.free, entry.generation))
     }
 
     /// Takes an entry. `None` if all are in use.
@@ -249,20 +267,19 @@ impl PendingTable {
         (entry.call, entry.error, entry.address, entry.waker) = (None, None, None, None);
         entry.unvisited = false;
         self.outstanding += 1;
-        Some(Ticket { index, generation: entry.generation })
+        Some(Ticket::new(index, entry.generation))
     }
 
     #[inline]
     pub(crate) fn get(&mut self, ticket: Ticket) -> Option<&mut Pending> {
-        self.entries
-            .get_mut(ticket.index as usize)
-            .filter(|entry| entry.generation == ticket.generation && entry.phase != Phase::Free)
+        let entry = self.entries.get_mut(ticket.place())?;
+        (entry.generation == ticket.generation() && entry.phase != Phase::Free).then_some(entry)
     }
 
     /// The call in entry `index`, under way.
     pub(crate) fn under_way(&mut self, index: u32) -> Option<(Ticket, &mut Pending)> {
         let entry = self.entries.get_mut(index as usize)?;
-        let ticket = Ticket { index, generation: entry.generation };
+        let ticket = Ticket::new(index, entry.generation);
         (entry.phase == Phase::Waiting).then_some((ticket, entry))
     }
 
@@ -274,8 +291,8 @@ impl PendingTable {
 
     #[inline]
     pub(crate) fn is_done(&self, ticket: Ticket) -> bool {
-        let entry = &self.entries[ticket.index as usize];
-        entry.phase == Phase::Done || entry.generation != ticket.generation
+        let entry = &self.entries[ticket.place()];
+        entry.phase == Phase::Done || entry.generation != ticket.generation()
     }
 
     /// Gives an entry back.
@@ -284,13 +301,13 @@ impl PendingTable {
         if self.get(ticket).is_none() {
             return;
         }
-        self.unlist(ticket.index);
-        let entry = &mut self.entries[ticket.index as usize];
+        self.unlist(ticket.index());
+        let entry = &mut self.entries[ticket.place()];
         entry.phase = Phase::Free;
         entry.generation = entry.generation.wrapping_add(1);
         entry.waker = None;
         entry.next = self.free;
-        self.free = ticket.index;
+        self.free = ticket.index();
         self.outstanding -= 1;
     }
 
@@ -330,6 +347,6 @@ impl PendingTable {
         let index = self.first;
         let generation = self.entries.get(index as usize)?.generation;
         self.unlist(index);
-        Some(Ticket { index, generation })
+        Some(Ticket::new(index, generation))
     }
 }

@@ -227,7 +227,7 @@ fn question(
 }
 
 /// The call that asks it.
-fn asking<'s>(spec: &Spec<'_>, question: &'s [u8]) -> Spec<'s> {
+fn asking<'s>(spec: &Spec<'s>, question: &'s [u8]) -> Spec<'s> {
     Spec {
         peer: spec.peer,
         method: Method::PLACES,
@@ -247,7 +247,7 @@ impl<D: Device + Wait> Node<D> {
     pub(crate) fn make_placed(
         &self,
         making: &Making,
-        options: CallOptions,
+        options: &CallOptions,
     ) -> Result<Option<Region>, Error> {
         let mut body = [0; ANSWER_BYTES];
         let Finished { peer, reply, .. } = self.block(&making.spec(options), &[], &mut body)?;
@@ -298,7 +298,6 @@ impl<D: Device> Node<D> {
         (place, room): (Place, u32),
         interest: Interest,
     ) -> Option<Result<Ticket, Error>> {
-        self.pens.borrow().as_ref()?;
         let Some(region) = spec.region else {
             return self.begin_staged(spec, outgoing, (place, room), interest);
         };

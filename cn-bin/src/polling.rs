@@ -40,7 +40,7 @@ impl<D: Device> Node<D> {
             }
             Some(ring) => poll_traced(endpoint, now, device, Traced::new(host, ring)),
         };
-        self.after_poll(&mut core, &mut state, now, polled)
+        self.after_poll(&mut core, &mut state, now, &polled)
     }
 
     /// The same in a loop that never pauses: most polls there find nothing, and they are so short
@@ -67,7 +67,7 @@ impl<D: Device> Node<D> {
                 return false;
             };
             *looks = 0;
-            self.after_poll(&mut core, &mut state, now, polled)
+            self.after_poll(&mut core, &mut state, now, &polled)
         };
         found.0
     }
@@ -79,14 +79,14 @@ impl<D: Device> Node<D> {
         core: &mut Core<D>,
         state: &mut State,
         now: Instant,
-        polled: Polled,
+        polled: &Polled,
     ) -> (bool, Instant, Instant) {
         self.burst_at.set(None);
         if state.sync.has_run() {
             self.end_sync(state, now);
         }
         let worked = !polled.is_idle();
-        core.polls.count(now, polled, worked);
+        core.polls.count(now, *polled, worked);
         if state.peers.has_bereft {
             self.reopen_lost(core, state);
         }

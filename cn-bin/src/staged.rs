@@ -196,7 +196,7 @@ impl<D: Device> Node<D> {
             ticket,
             message: None,
             peer,
-            options,
+            options: *options,
             end,
             offset,
             length,
@@ -294,12 +294,12 @@ impl<D: Device> Node<D> {
         let begun = match (staged.stage, staged.region) {
             (Stage::Make, _) => {
                 let making = staged.making();
-                self.begin(&making.spec(options), nothing, answers(staged), Interest::Asking)
+                self.begin(&making.spec(&options), nothing, answers(staged), Interest::Asking)
             }
             (Stage::Ask(Unknown { offset, length }), Some(region)) => {
                 let with_pen = matches!(staged.what, What::Put);
                 let question = Question { region: region.name.0, offset, length, with_pen };
-                let call = call_spec(region.peer, Method::PLACES, &[], options);
+                let call = call_spec(region.peer, Method::PLACES, &[], &options);
                 let spec = Spec { parameters: &question.to_bytes(), ..call };
                 self.begin(&spec, nothing, answers(staged), Interest::Asking)
             }
@@ -308,12 +308,12 @@ impl<D: Device> Node<D> {
                     What::Take(reference) => Request::end_mapped(reference, region),
                     What::ReadRef(_) | What::Put => Request::refer_and_free(region),
                 };
-                let spec = request.spec(options);
+                let spec = request.spec(&options);
                 // It is counted as a whole.
                 let spec = Spec { operation: Operation::Call, ..spec };
                 self.begin(&spec, nothing, (Place::Nowhere, 0), Interest::Asking)
             }
-            _ => return self.begin_plain(staged, options),
+            _ => return self.begin_plain(staged, &options),
         };
         staged.message = Some(begun?);
         if !matches!(staged.stage, Stage::Last) {
@@ -324,7 +324,7 @@ impl<D: Device> Node<D> {
     }
 
     /// Begins the operation as one message.
-    fn begin_plain(&self, staged: &mut Staged, options: CallOptions) -> Result<(), Error> {
+    fn begin_plain(&self, staged: &mut Staged, options: &CallOptions) -> Result<(), Error> {
         let request = staged.plain();
         let spec = Spec { operation: Operation::Call, ..request.spec(options) };
         let nothing = Outgoing { inline: &[], source: None };
@@ -372,7 +372,7 @@ impl<D: Device> Node<D> {
             }
             Stage::Plain => {
                 if let Some(buffer) = buffer {
-                    let (index, _) = buffer.lend(&mut self.state.borrow_mut().pool);
+                    let index = buffer.lend(&mut self.state.borrow_mut().pool).index;
                     self.set_place(staged.ticket, Place::Buffer(index));
                 }
                 return Progress::Ended(Ok(reply.clone()));
@@ -393,7 +393,7 @@ impl<D: Device> Node<D> {
             }
         }
         if let Some(buffer) = buffer {
-            staged.answers = Some(buffer.lend(&mut self.state.borrow_mut().pool).0);
+            staged.answers = Some(buffer.lend(&mut self.state.borrow_mut().pool).index);
         }
         Progress::Further
     }

@@ -37,8 +37,8 @@ impl<D: Device> Node<D> {
     /// mapped by this process no packet comes: there it goes to a buffer.
     fn start_visit(&self, spec: &Spec<'_>, room: usize) -> Result<Ticket, Error> {
         if self.runs_here(spec) {
-            let buffer = self.buffer(room)?;
-            return self.start_with(spec, &[], None, Some(buffer), Interest::Listed);
+            let buffer = self.hand_over(Some(self.buffer(room)?));
+            return self.start_with(spec, &[], None, buffer, Interest::Listed);
         }
         self.check_unviewed(spec)?;
         let bytes = u32::try_from(room).map_err(|_| Error::MessageTooLarge { bytes: room })?;
@@ -96,7 +96,8 @@ impl<'n, D: Device> Pipeline<'n, D> {
 
     fn begin_visit(&self, request: &Request, bytes: usize) -> Result<Ticket, OperationError> {
         let memory = self.memory();
-        let spec = request.spec(memory.options());
+        let options = memory.options();
+        let spec = request.spec(&options);
         memory.node().start_visit(&spec, bytes).map_err(|error| request.failed(error))
     }
 }

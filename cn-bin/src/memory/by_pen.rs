@@ -32,7 +32,7 @@ impl<D: Device> Memory<'_, D> {
     /// Begins to free a region, whose end nobody waits for; false if there is no room.
     pub(crate) fn begin_free(&self, region: Region) -> bool {
         let request = Request::free(region);
-        let spec = request.spec(self.options);
+        let spec = request.spec(&self.options);
         match self.node.start(&spec, &[], None, Interest::Abandoned) {
             Ok(_) => true,
             // A session that is over took the region with it.
@@ -51,7 +51,7 @@ impl<D: Device + Wait> Memory<'_, D> {
 
     /// The region that `making` makes; the error is of `request`, which that is for.
     fn made(&self, making: &Making, request: &Request) -> Result<Option<Region>, OperationError> {
-        self.node.make_placed(making, self.options).map_err(|error| request.failed(error))
+        self.node.make_placed(making, &self.options).map_err(|error| request.failed(error))
     }
 
     /// As [`Memory::read_ref`]; `None` if that is to be done by a message.

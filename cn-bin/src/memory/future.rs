@@ -47,7 +47,8 @@ impl<'n, D: Device> AsyncMemory<'n, D> {
         body: &[u8],
         room: usize,
     ) -> Result<Finished<'n>, OperationError> {
-        let spec = request.spec(self.memory.options_of(request));
+        let options = self.memory.options_of(request);
+        let spec = request.spec(&options);
         let parts = [Arg::Inline(body)];
         let finished = self.memory.node.run(&spec, &parts, room).await;
         finished.map_err(|error| request.failed(error))?.checked()

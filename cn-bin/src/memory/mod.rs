@@ -140,7 +140,7 @@ impl<'n, D: Device + Wait> Memory<'n, D> {
         sink: &mut [u8],
         take: impl FnOnce(Peer, &Reply) -> Option<R>,
     ) -> Result<R, OperationError> {
-        let spec = request.spec(self.options);
+        let spec = request.spec(&self.options);
         let mut cause = Cause::BadAnswer;
         let taken = self.node.block_for(&spec, body, sink, |peer, reply| {
             if reply.status != Status::OK {

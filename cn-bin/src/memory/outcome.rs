@@ -101,10 +101,25 @@ impl<'n> Finished<'n> {
     /// What the memory node says against it.
     #[inline]
     pub fn checked(self) -> Result<Self, OperationError> {
+        self.check().map(|()| self)
+    }
+
+    /// Whether the memory operation succeeded. Cheaper than [`Finished::checked`] where most calls
+    /// are of one operation: nothing is moved.
+    ///
+    /// # Errors
+    /// What the memory node says against it.
+    #[inline]
+    pub fn check(&self) -> Result<(), OperationError> {
         if self.reply.status == Status::OK {
-            return Ok(self);
+            return Ok(());
         }
-        Err(self.error(self.reply.refusal(self.operation)))
+        Err(self.refused())
+    }
+
+    #[cold]
+    fn refused(&self) -> OperationError {
+        self.error(self.reply.refusal(self.operation))
     }
 
     /// The region that the operation made.
@@ -112,9 +127,9 @@ impl<'n> Finished<'n> {
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
     pub fn region(self) -> Result<Region, OperationError> {
-        let finished = self.checked()?;
-        let region = finished.reply.region(finished.peer, finished.length);
-        region.ok_or_else(|| finished.error(Cause::BadAnswer))
+        self.check()?;
+        let region = self.reply.region(self.peer, self.length);
+        region.ok_or_else(|| self.error(Cause::BadAnswer))
     }
 
     /// The reference that the operation made.
@@ -122,14 +137,15 @@ impl<'n> Finished<'n> {
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if it made none.
     pub fn reference(self) -> Result<Ref, OperationError> {
-        let finished = self.checked()?;
-        finished.reply.last_ref().ok_or_else(|| finished.error(Cause::BadAnswer))
+        self.check()?;
+        self.reply.last_ref().ok_or_else(|| self.error(Cause::BadAnswer))
     }
 
     /// Whether all the bytes asked for have been read.
     ///
     /// # Errors
     /// As [`Finished::checked`]; [`Cause::BadAnswer`] if there are fewer.
+    #[inline]
     pub fn whole_body(self) -> Result<(), OperationError> {
         self.bytes_read().map(drop)
     }
@@ -138,12 +154,13 @@ impl<'n> Finished<'n> {
     ///
     /// # Errors
     /// As [`Finished::whole_body`].
+    #[inline]
     pub fn bytes_read(self) -> Result<Option<crate::Buffer<'n>>, OperationError> {
-        let finished = self.checked()?;
-        if finished.reply.body_bytes as u64 != finished.length {
-            return Err(finished.error(Cause::BadAnswer));
+        self.check()?;
+        if self.reply.body_bytes as u64 != self.length {
+            return Err(self.error(Cause::BadAnswer));
         }
-        Ok(finished.buffer)
+        Ok(self.buffer)
     }
 }
 

@@ -211,7 +211,7 @@ impl<D: Device> Node<D> {
             Unwanted::Ref(peer, reference) => Request::drop_ref(peer, &reference),
         };
         let options = CallOptions { deadline: Some(PATIENCE), ..CallOptions::default() };
-        let spec = request.spec(options);
+        let spec = request.spec(&options);
         self.start(&spec, &[], None, Interest::Abandoned).map(drop)
     }
 }

@@ -29,7 +29,7 @@ impl<'n, D: Device> Pipeline<'n, D> {
         body: &[u8],
         reply: Option<Buffer<'_>>,
     ) -> Result<Ticket, OperationError> {
-        let spec = request.spec(self.memory.options);
+        let spec = request.spec(&self.memory.options);
         let parts = [Arg::Inline(body)];
         let ticket = self.memory.node.start(&spec, &parts, reply, Interest::Listed);
         ticket.map_err(|error| request.failed(error))
@@ -115,9 +115,10 @@ impl<'n, D: Device> Pipeline<'n, D> {
         request: &Request,
         buffer: Buffer<'_>,
     ) -> Result<Ticket, OperationError> {
-        let spec = request.spec(self.memory.options);
+        let spec = request.spec(&self.memory.options);
         let node = self.memory.node;
-        let ticket = node.start_with(&spec, &[], Some(buffer), None, Interest::Listed);
+        let ticket =
+            node.start_with(&spec, &[], node.hand_over(Some(buffer)), None, Interest::Listed);
         ticket.map_err(|error| request.failed(error))
     }
 

@@ -187,7 +187,7 @@ impl Request {
 
     /// The call.
     #[inline(always)]
-    pub(crate) fn spec(&self, options: CallOptions) -> Spec<'_> {
+    pub(crate) fn spec<'a>(&'a self, options: &'a CallOptions) -> Spec<'a> {
         Spec {
             peer: self.peer,
             method: Method::MEMORY,
@@ -293,7 +293,7 @@ impl Making {
     }
 
     /// The call.
-    pub(crate) fn spec(&self, options: CallOptions) -> Spec<'_> {
+    pub(crate) fn spec<'a>(&'a self, options: &'a CallOptions) -> Spec<'a> {
         Spec {
             peer: self.peer,
             method: Method::PLACES,

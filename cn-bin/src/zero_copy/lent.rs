@@ -106,7 +106,7 @@ impl<D: Device + Wait> Node<D> {
     }
 
     fn runs_of(&self, mapped: Region) -> Result<Vec<Run>, Cause> {
-        let spec = call_spec(mapped.peer, Method::PLACES, &[], CallOptions::default());
+        let spec = call_spec(mapped.peer, Method::PLACES, &[], CallOptions::NONE);
         let (mut runs, mut offset) = (Vec::<Run>::new(), 0);
         loop {
             let mut found = |place: Option<u64>, bytes| match runs.last_mut() {

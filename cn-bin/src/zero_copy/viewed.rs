@@ -147,7 +147,7 @@ impl<D: Device + Wait> Node<D> {
     ) -> Result<Option<(u64, u64)>, OperationError> {
         let error = |cause| super::failed(Operation::Write, (offset, 1), cause);
         let of = region_of(region.peer, region.name);
-        let spec = call_spec(region.peer, Method::PLACES, &[], CallOptions::default());
+        let spec = call_spec(region.peer, Method::PLACES, &[], CallOptions::NONE);
         for _ in 0..QUESTIONS_MAX {
             let told = match self.pens.borrow().as_ref() {
                 Some(pens) => pens.pens.own_place(of, offset),
