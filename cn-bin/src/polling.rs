@@ -59,15 +59,14 @@ impl<D: Device> Node<D> {
             let mut state = self.state.borrow_mut();
             let mut host = PollHost { state: &mut state, user };
             let clock = || self.clock.now();
-            let Some((now, polled)) =
-                endpoint.with(|endpoint| endpoint.look(clock, device, &mut host))
-            else {
+            let looked = endpoint.with(|endpoint| endpoint.look(clock, device, &mut host));
+            let Some((now, polled)) = &looked else {
                 *looks += 1;
                 polls.count_empty();
                 return false;
             };
             *looks = 0;
-            self.after_poll(&mut core, &mut state, now, &polled)
+            self.after_poll(&mut core, &mut state, *now, polled)
         };
         found.0
     }

@@ -140,7 +140,7 @@ impl Endpoint<'_> {
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let of = (session.arriving, header.slot.into());
+        let of = (&session.arriving, header.slot.into());
         let window = arriving_window(&self.config, self.traffic, &session.control, of);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
@@ -296,7 +296,7 @@ impl Endpoint<'_> {
         ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
-        let of = (session.arriving, ack.slot.into());
+        let of = (&session.arriving, ack.slot.into());
         let window = arriving_window(&self.config, self.traffic, &session.control, of);
         ack.grant = incoming.grant(now, window);
         let seal = Seal::new(self.crc, &self.keys, &session.guard);

@@ -80,7 +80,7 @@ impl Endpoint<'_> {
             let holds = u64_at(bytes, 0) & HOLDS != 0;
             self.end_of_response(now, io, index, holds);
         } else if incoming.is_time_to_grant() {
-            let of = (session.arriving, number.into());
+            let of = (&session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
                 self.acknowledge_response(now, io, index, Flags::empty());
@@ -131,7 +131,7 @@ impl Endpoint<'_> {
             // Nothing waits in this session, so nobody is to be told of its end.
             self.all_of_request(now, io, index);
         } else if incoming.is_time_to_grant() {
-            let of = (session.arriving, number.into());
+            let of = (&session.arriving, number.into());
             let window = arriving_window(&self.config, self.traffic, &session.control, of);
             if incoming.wants_grant(window) {
                 self.acknowledge_request(now, io, index, Flags::empty());

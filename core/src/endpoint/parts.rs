@@ -37,7 +37,7 @@ pub(super) fn arriving_window(
     config: &Config,
     traffic: Traffic,
     control: &Control,
-    (arriving, slot): (Arriving, u32),
+    (arriving, slot): (&Arriving, u32),
 ) -> Window {
     let share = arriving.share(slot, traffic.share(config.arriving_packets)).min(control.window());
     Window { packets: config.window_packets.into(), share }

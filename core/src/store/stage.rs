@@ -176,8 +176,16 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::Pending`] while the last free ones are on their way between two participants.
     pub(super) fn staged_frame(&mut self, at: u64, page: u64) -> Result<u32> {
-        if let Some(frame) = self.find_staged(at, page) {
-            return Ok(frame);
+        self.staged_link(at, page).map(|(_, frame)| frame)
+    }
+
+    /// As [`Store::staged_frame`], with the place of the link to it.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn staged_link(&mut self, at: u64, page: u64) -> Result<(u64, u32)> {
+        if let Some(slot) = self.staged_slot(at, page) {
+            return self.linked_frame(at, slot).map(|frame| (slot, frame));
         }
         let depth = self.stage_depth(at);
         if !self.stock(self.lay.frames, 1) || !self.stock(self.lay.nodes, depth.into()) {
@@ -187,6 +195,24 @@ impl<M: Memory> Store<M> {
         for level in (1..=depth).rev() {
             let node = self.staged_node(at, slot);
             slot = self.slot(node, page, level);
+        }
+        let frame = self.take_set_aside(at, self.lay.frames, field::FRAMES);
+        self.set_u32(slot, frame + 1);
+        self.close();
+        Ok((slot, frame))
+    }
+
+    /// The staged frame that the link in a slot of a leaf leads to; a new one if there is none yet,
+    /// as an operation of its own.
+    ///
+    /// # Errors
+    /// As [`Store::staged_frame`].
+    pub(super) fn linked_frame(&mut self, at: u64, slot: u64) -> Result<u32> {
+        if let Some(frame) = self.mem.load_u32(slot).checked_sub(1) {
+            return Ok(frame);
+        }
+        if !self.stock(self.lay.frames, 1) {
+            return Err(Error::Pending);
         }
         let frame = self.take_set_aside(at, self.lay.frames, field::FRAMES);
         self.set_u32(slot, frame + 1);
@@ -206,11 +232,6 @@ impl<M: Memory> Store<M> {
         // Of a record that others wrote to, whatever it says: no more than the tree has room for.
         let in_page = start & (PAGE_BYTES - 1);
         in_page.saturating_add(len).div_ceil(PAGE_BYTES).min(STAGE_BYTES_MAX / PAGE_BYTES + 1)
-    }
-
-    /// The staged frame of a page, if there is one.
-    fn find_staged(&self, at: u64, page: u64) -> Option<u32> {
-        self.mem.load_u32(self.staged_slot(at, page)?).checked_sub(1)
     }
 
     /// Where the link to the staged frame of a page is, if its leaf is there.

@@ -6,6 +6,7 @@ use super::ids::{HolderId, StageId};
 use super::layout::{PAGE_BYTES, PAGE_SHIFT};
 use super::records::stage as field;
 use super::region::check_range;
+use super::tree::position;
 use super::{Memory, Store};
 
 /// Pages that frames are taken for at a time: writes that come in side by side get frames that lie
@@ -60,11 +61,20 @@ impl<M: Memory> Store<M> {
         let start = base + offset;
         let first = (start >> PAGE_SHIFT) - (base >> PAGE_SHIFT);
         let pages = ((base + len - 1) >> PAGE_SHIFT) - (start >> PAGE_SHIFT) + 1;
-        let frame = self.staged_frame(at, first)?;
+        let (mut slot, frame) = self.staged_link(at, first)?;
         let mut count = 1;
-        while count < pages.min(RUN_PAGES)
-            && self.staged_frame(at, first + count).is_ok_and(|next| next == frame + count as u32)
-        {
+        while count < pages.min(RUN_PAGES) {
+            let page = first + count;
+            // Links of a leaf lie side by side.
+            let next = if position(page, 1) == 0 {
+                self.staged_link(at, page)
+            } else {
+                self.linked_frame(at, slot + 4).map(|next| (slot + 4, next))
+            };
+            match next {
+                Ok((there, next)) if next == frame + count as u32 => slot = there,
+                _ => break,
+            }
             count += 1;
         }
         let in_page = start & (PAGE_BYTES - 1);

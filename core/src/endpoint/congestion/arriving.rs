@@ -23,16 +23,16 @@ impl Arriving {
     pub(in crate::endpoint) const NONE: Self = Self { slots: 0, first: 0 };
 
     /// Slots in the order of their turns.
-    fn in_turn(self) -> u64 {
+    fn in_turn(&self) -> u64 {
         self.slots.rotate_right(self.first.into())
     }
 
-    fn count(self) -> u32 {
+    fn count(&self) -> u32 {
         self.slots.count_ones()
     }
 
     /// Messages that have their turn, where the session may have `packets` under way.
-    fn active(self, packets: u32) -> u32 {
+    fn active(&self, packets: u32) -> u32 {
         (packets / PACKETS_A_MESSAGE).clamp(1, self.count())
     }
 
@@ -58,7 +58,7 @@ impl Arriving {
     /// How many packets of the message of `slot` may be under way, where `packets` of the session
     /// may: none if it has to wait.
     #[inline]
-    pub(in crate::endpoint) fn share(self, slot: u32, packets: u32) -> u32 {
+    pub(in crate::endpoint) fn share(&self, slot: u32, packets: u32) -> u32 {
         if self.slots & (self.slots.wrapping_sub(1)) == 0 {
             return packets;
         }
@@ -69,7 +69,7 @@ impl Arriving {
     }
 
     /// The slot that has its turn since another's message is over, if there is one.
-    pub(in crate::endpoint) fn next(self, packets: u32) -> Option<u32> {
+    pub(in crate::endpoint) fn next(&self, packets: u32) -> Option<u32> {
         if self.slots == 0 {
             return None;
         }
