@@ -32,7 +32,7 @@ pub(super) fn is_part(header: &Header, payload: usize, payload_bytes: u32) -> bo
 
 /// How far the sender of the message of `slot` may go, to an endpoint that `traffic` comes to, of
 /// whose session `arriving` comes in.
-#[inline]
+#[inline(always)]
 pub(super) fn arriving_window(
     config: &Config,
     traffic: Traffic,

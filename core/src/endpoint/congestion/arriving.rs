@@ -16,7 +16,7 @@ pub(in crate::endpoint) struct Arriving {
     /// Bit `i`: that of slot `i`.
     slots: u64,
     /// The slot whose turn is the first.
-    first: u8,
+    first: u32,
 }
 
 impl Arriving {
@@ -24,7 +24,7 @@ impl Arriving {
 
     /// Slots in the order of their turns.
     fn in_turn(&self) -> u64 {
-        self.slots.rotate_right(self.first.into())
+        self.slots.rotate_right(self.first)
     }
 
     fn count(&self) -> u32 {
@@ -40,7 +40,7 @@ impl Arriving {
     pub(super) fn begin(&mut self, slot: u32) -> bool {
         let alone = self.slots == 0;
         if alone {
-            self.first = slot as u8;
+            self.first = slot;
         }
         self.slots |= 1 << slot;
         alone
@@ -51,7 +51,7 @@ impl Arriving {
         self.slots &= !(1 << slot);
         // Who comes again in the same slot is behind all that are waiting.
         let skipped = self.in_turn().trailing_zeros();
-        self.first = (u32::from(self.first) + skipped) as u8 % 64;
+        self.first = (self.first + skipped) % 64;
         self.slots == 0
     }
 
@@ -62,7 +62,7 @@ impl Arriving {
         if self.slots & (self.slots.wrapping_sub(1)) == 0 {
             return packets;
         }
-        let place = slot.wrapping_sub(self.first.into()) % 64;
+        let place = slot.wrapping_sub(self.first) % 64;
         let in_front = (self.in_turn() & ((1 << place) - 1)).count_ones();
         let active = self.active(packets);
         if in_front < active { share(packets, active) } else { 0 }
