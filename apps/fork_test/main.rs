@@ -1,6 +1,7 @@
 //! `fork_test`: what copy-on-write saves a service that writes to a part of its argument.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod lane;
 mod plan;
 
@@ -11,7 +12,7 @@ use dmrpc_apps::args::{Args, ArgsError};
 use dmrpc_apps::block::{Block, Budget, Tally};
 use dmrpc_apps::client;
 use dmrpc_apps::error::AppError;
-use dmrpc_apps::frames::{Exchange, Frames};
+use dmrpc_apps::frames::Exchange;
 use dmrpc_apps::interleave::{Compare, Turns};
 use dmrpc_apps::raw::{RAW_SERVERS, Raw, RawDevices};
 use dmrpc_apps::row::{Details, Subject};
@@ -20,6 +21,7 @@ use dmrpc_apps::session::{self, Companion, Session};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::size::ByteSize;
 
+use bare::Bare;
 use lane::{Ends, Job, Lanes, PAGES_MAX};
 use plan::{PAGE_BYTES, Way};
 
@@ -156,35 +158,26 @@ fn rows(
         |clock: &Clock, block: &mut Block| ours.measure(clock, block, false).map(|tally| [tally]);
     let mut copy = |clock: &Clock, block: &mut Block| theirs.measure(clock, block, false);
     // A pause of the machine spoils a mean, not a median.
-    let (compare, compare_raw) = match concurrency {
-        1 => (Compare::Speedup, Compare::Medians),
-        _ => (Compare::Rates(1, 1), Compare::Rates(1, 1)),
-    };
+    let compare = if concurrency == 1 { Compare::Speedup } else { Compare::Rates(1, 1) };
     let copy = Companion { server, block: &mut copy, compare };
-    let exchange = Exchange::memory(job.write_bytes, 0);
+    let beside = Bare::of(job.write_bytes, concurrency, session.args.datagram_bytes());
     let (turns, bare) = match raw {
         None => {
             let [turns] = session.in_turns_with(&what, (server, ours_block), &mut [copy])?;
             (turns, None)
         }
         Some(raw) => {
-            let server_of_raw = match concurrency {
-                1 => raw.rtt_server(exchange),
-                _ => Server::RawDevice,
-            };
-            let mut bare = |clock: &Clock, block: &mut Block| match concurrency {
-                1 => raw.rtt(clock, block, exchange),
-                _ => raw.echo(clock, block, exchange, concurrency),
-            };
-            let bare = Companion { server: server_of_raw, block: &mut bare, compare: compare_raw };
+            let server = beside.server(raw);
+            let mut block = |clock: &Clock, block: &mut Block| beside.measure(raw, clock, block);
+            let bare = Companion { server, block: &mut block, compare: beside.compare() };
             let mut others = [copy, bare];
             let [turns, bare] = session.in_turns_with(&what, (server, ours_block), &mut others)?;
-            (turns, Some(bare))
+            (turns, Some((beside, bare)))
         }
     };
     ours.end()?;
     theirs.end()?;
-    print(session, job, concurrency, (way, verified), &turns, bare.as_ref())
+    print(session, job, concurrency, (way, verified), &turns, bare)
 }
 
 /// The way of copying that is faster for this row.
@@ -218,19 +211,18 @@ fn print(
     concurrency: usize,
     (way, verified): (Way, [u64; 2]),
     turns: &Turns<1>,
-    bare: Option<&Turns<1>>,
+    bare: Option<(Bare, Turns<1>)>,
 ) -> Result<(), AppError> {
     // The messages of a write stand for all of an operation's, which differ with the way.
     let exchange = Exchange::memory(job.write_bytes, 0);
     let (request, answer) = exchange.frames(session.args.datagram_bytes());
-    let bytes = |frames: &Frames| frames.total_bytes();
     let subject = |op, beside| Subject {
         op,
         size_bytes: job.object_bytes,
         concurrency,
         beside,
         datagrams: request.count + answer.count,
-        datagram_bytes: bytes(&request) + bytes(&answer),
+        datagram_bytes: request.total_bytes() + answer.total_bytes(),
     };
     let details = |way: Option<Way>| Details {
         pages: Some(job.pages),
@@ -240,7 +232,7 @@ fn print(
     };
     let ratios = Details {
         ratio_to_copy: turns.ratio(0),
-        ratio_to_raw: bare.and_then(|bare| bare.ratio(0)),
+        ratio_to_raw: bare.as_ref().and_then(|(_, turns)| turns.ratio(0)),
         ..details(Some(Way::Reference))
     };
     let with = |tally: &Tally, verified: u64| {
@@ -252,9 +244,11 @@ fn print(
     session.row_with(subject("cow_write", None), &ours, ratios)?;
     let theirs = with(&turns.bare, verified[1]);
     session.row_with(subject("copy_write", Some("cow_write")), &theirs, details(Some(way)))?;
-    if let Some(bare) = bare {
-        let op = if concurrency == 1 { "raw_rtt" } else { "raw_echo" };
-        session.row_with(subject(op, Some("cow_write")), &bare.bare, details(None))?;
+    if let Some((bare, turns)) = bare {
+        let (datagrams, datagram_bytes) = bare.datagrams(session.args.datagram_bytes());
+        let subject =
+            Subject { datagrams, datagram_bytes, ..subject(bare.op(), Some("cow_write")) };
+        session.row_with(subject, &turns.bare, details(None))?;
     }
     Ok(())
 }

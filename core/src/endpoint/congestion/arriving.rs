@@ -77,7 +77,7 @@ impl Arriving {
         for _ in 1..self.active(packets) {
             in_turn &= in_turn - 1;
         }
-        Some((in_turn.trailing_zeros() + u32::from(self.first)) % 64)
+        Some((in_turn.trailing_zeros() + self.first) % 64)
     }
 }
 
