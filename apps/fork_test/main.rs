@@ -167,9 +167,10 @@ fn rows(
             (turns, None)
         }
         Some(raw) => {
-            let server = beside.server(raw);
+            let responder = beside.server(raw);
             let mut block = |clock: &Clock, block: &mut Block| beside.measure(raw, clock, block);
-            let bare = Companion { server, block: &mut block, compare: beside.compare() };
+            let bare =
+                Companion { server: responder, block: &mut block, compare: beside.compare() };
             let mut others = [copy, bare];
             let [turns, bare] = session.in_turns_with(&what, (server, ours_block), &mut others)?;
             (turns, Some((beside, bare)))
