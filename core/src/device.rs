@@ -65,6 +65,12 @@ pub trait Device {
         false
     }
 
+    /// Whether [`Tx::flush`] takes no system call, so that it need not be put off until there is
+    /// more to hand over.
+    fn flushes_cheaply(&self) -> bool {
+        false
+    }
+
     /// Whether datagrams may end with bytes that are sent from where they lie, to whom
     /// [`Tx::borrows`] says. Such bytes are of memory that stays for ever: who would lend is to
     /// know that before it takes its memory.

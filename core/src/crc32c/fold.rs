@@ -52,34 +52,46 @@ pub(super) fn update(sum: u32, bytes: &[u8]) -> (u32, &[u8]) {
     fold::<false>(sum, bytes, &mut [])
 }
 
-/// The same, of bytes that are copied to the front of `to` at once.
+/// The same, of bytes that are all copied to `to` at once.
 ///
 /// # Panics
-/// The same; if `to` is shorter.
+/// The same; if `to` is not as long.
 #[inline]
 #[target_feature(enable = "sse4.2,avx512f,vpclmulqdq")]
 pub(super) fn update_copying<'a>(sum: u32, bytes: &'a [u8], to: &mut [u8]) -> (u32, &'a [u8]) {
-    fold::<true>(sum, bytes, to)
+    let summed = fold::<true>(sum, bytes, to);
+    copy_last(bytes, to);
+    summed
 }
 
-/// Copies the longest part of `bytes` that is a multiple of 64 bytes to the front of `to`, and
-/// returns the rest of both.
+/// Copies `bytes` to `to`.
 ///
 /// # Panics
-/// If `to` is shorter than that.
+/// If there are fewer than [`LEAST_BYTES`]; if `to` is not as long.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn copy<'a, 't>(bytes: &'a [u8], mut to: &'t mut [u8]) -> (&'a [u8], &'t mut [u8]) {
-    let mut rest = bytes;
+pub(super) fn copy(bytes: &[u8], to: &mut [u8]) {
+    let (mut rest, mut room) = (bytes, &mut *to);
     while let Some((step, behind)) = rest.split_first_chunk::<STEP_BYTES>() {
-        to = store(to, &load(step));
+        room = store(room, &load(step));
         rest = behind;
     }
     while let Some((lane, behind)) = rest.split_first_chunk::<LANE_BYTES>() {
-        to = store(to, &[load_lane(lane)]);
+        room = store(room, &[load_lane(lane)]);
         rest = behind;
     }
-    (rest, to)
+    copy_last(bytes, to);
+}
+
+/// Copies the last 64 bytes, some of them once more: so all are whole registers. Not before the
+/// others, for what fetches bytes ahead of us takes their order from ours.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn copy_last(bytes: &[u8], to: &mut [u8]) {
+    assert_eq!(bytes.len(), to.len(), "as many bytes as there is room for");
+    let from = bytes.last_chunk().expect("enough bytes");
+    let (_, to) = to.split_last_chunk_mut::<LANE_BYTES>().expect("as many");
+    store(to, &[load_lane(from)]);
 }
 
 #[inline]

@@ -239,8 +239,6 @@ mod hardware {
         let sum = self::header(header) as u32;
         // SAFETY: the processor was asked.
         let (sum, rest) = unsafe { fold::update_copying(sum, from, to) };
-        let at = to.len() - rest.len();
-        to[at..].copy_from_slice(rest);
         // SAFETY: callers come here with a `Crc32c`, so the processor has SSE4.2.
         !unsafe { update(sum, rest, false) }
     }
@@ -249,8 +247,7 @@ mod hardware {
     #[inline]
     pub(super) fn copy(from: &[u8], to: &mut [u8]) {
         // SAFETY: the processor was asked.
-        let (rest, room) = unsafe { fold::copy(from, to) };
-        room.copy_from_slice(rest);
+        unsafe { fold::copy(from, to) };
     }
 
     /// The running sum of a header's covered bytes.

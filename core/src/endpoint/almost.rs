@@ -9,7 +9,7 @@ use super::Endpoint;
 use super::client::complete;
 use super::host::{Body, Host};
 use super::server::Order;
-use super::straight::verify_part;
+use super::straight::verify_untagged;
 use super::transmit::Io;
 use crate::device::Tx;
 use crate::time::Instant;
@@ -45,9 +45,7 @@ impl Endpoint<'_> {
             return false;
         }
         let session = &mut self.server_sessions[index >> self.slot_shift];
-        if !OPENED
-            && let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload)
-        {
+        if !OPENED && let Err(fault) = verify_untagged(self.crc, bytes, payload) {
             self.faulty(fault);
             return true;
         }
@@ -72,9 +70,7 @@ impl Endpoint<'_> {
             return false;
         }
         let session = &mut self.client_sessions[index >> self.slot_shift];
-        if !OPENED
-            && let Err(fault) = verify_part(self.crc, &self.keys, &session.guard, bytes, payload)
-        {
+        if !OPENED && let Err(fault) = verify_untagged(self.crc, bytes, payload) {
             self.faulty(fault);
             return true;
         }

@@ -31,6 +31,9 @@ pub struct Config {
     pub arriving_packets: u32,
     /// How sessions react to delay in the network.
     pub congestion: Congestion,
+    /// Whether a grant leaves before the rest of its burst is looked at: its sender may be waiting
+    /// for it.
+    pub hurries_grants: bool,
     /// What to ask for, and agree to.
     pub features: Features,
     /// With a key, sessions are opened only with endpoints that have the same one, and their
@@ -76,6 +79,7 @@ impl Config {
             window_packets: 32,
             arriving_packets: 128,
             congestion: Congestion::Swift,
+            hurries_grants: false,
             features: Features::PAYLOAD_CHECK,
             key: None,
             encrypt: false,
@@ -101,6 +105,7 @@ impl Config {
     pub fn through_memory(self, packets: u16) -> Self {
         Self {
             congestion: Congestion::None,
+            hurries_grants: true,
             window_packets: packets.min(WINDOW_PACKETS_MAX),
             retransmit_after: Duration::from_millis(20),
             retransmit_min: Duration::from_millis(5),
@@ -109,8 +114,9 @@ impl Config {
     }
 
     /// What suits a device: as much under way as its receive queue holds, no control by delay where
-    /// there is only memory between the two ends, no check of payloads where that keeps bytes, and
-    /// short headers, without timers of small calls, where it loses nothing.
+    /// there is only memory between the two ends, no check of payloads where that keeps bytes, short
+    /// headers, without timers of small calls, where it loses nothing, and grants that leave early
+    /// where that takes no system call.
     #[must_use]
     pub fn for_device<D: Device>(mut self, device: &D) -> Self {
         if device.is_memory() {
@@ -120,6 +126,7 @@ impl Config {
             self.features -= Features::PAYLOAD_CHECK;
         }
         self.features.set(Features::DIRECT, device.is_lossless());
+        self.hurries_grants = device.flushes_cheaply();
         self.for_queue(device.receive_queue())
     }
 

@@ -6,6 +6,7 @@ use super::config::Config;
 use super::congestion::{Arriving, Control, Controller, Traffic};
 use super::host::Sink;
 use super::table::{Window, packets};
+use super::tag::OfMessage;
 use super::transmit::{Seal, send};
 use super::window::{Receiving, Report};
 use crate::device::Tx;
@@ -96,6 +97,8 @@ pub(super) struct Incoming {
     /// in order.
     look_at: u32,
     pub(super) sink: Option<Sink>,
+    /// What the tags of its packets have in common, once one of them was next.
+    pub(super) tags: OfMessage,
 }
 
 impl Incoming {
@@ -109,6 +112,7 @@ impl Incoming {
         marked_at: Instant::ZERO,
         look_at: 0,
         sink: None,
+        tags: OfMessage::UNKNOWN,
     };
 
     /// A message of which nothing is here yet, and `granted` packets may be sent.

@@ -4,11 +4,12 @@ use core::net::SocketAddrV4;
 
 use super::auth::{Guard, Keys};
 use super::cipher::Ciphers;
-use super::tag::{Binding, TagKeys};
+use super::tag::{Binding, OfMessage, TagKeys};
 use crate::crc32c::Crc32c;
 use crate::device::Tx;
+use crate::wire::bytes::put;
 use crate::wire::control::Features;
-use crate::wire::packet::{Flags, HEADER_BYTES, Header, SEAL_BYTES};
+use crate::wire::packet::{Flags, HEADER_BYTES, Header, SEAL_BYTES, TAG_AT};
 
 /// What seals the packets of a session.
 #[derive(Clone, Copy)]
@@ -22,6 +23,8 @@ pub(super) struct Seal<'a> {
 enum By<'a> {
     Nothing,
     Tag(&'a TagKeys, &'a Binding),
+    /// The tags of one message's packets, of which there are several.
+    PartTag(&'a TagKeys, OfMessage),
     /// The one at this place.
     Cipher(&'a dyn Ciphers, u32),
 }
@@ -61,6 +64,18 @@ impl<'a> Seal<'a> {
         if self.encrypts() { SEAL_BYTES } else { 0 }
     }
 
+    /// The same for the packets of a message of several, one of which has this header.
+    #[inline]
+    pub(super) fn of_message(self, header: &[u8; HEADER_BYTES]) -> Self {
+        match self.by {
+            By::Tag(keys, binding) => {
+                let message = keys.of_message_seen(binding, header);
+                Self { by: By::PartTag(keys, message), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
     /// has that.
     #[inline(always)]
@@ -69,6 +84,11 @@ impl<'a> Seal<'a> {
             By::Nothing => {}
             By::Tag(keys, binding) => {
                 keys.put(binding, datagram.first_chunk_mut().expect("room for a header"));
+            }
+            By::PartTag(keys, message) => {
+                let header = datagram.first_chunk_mut().expect("room for a header");
+                let tag = keys.of_part(message, header);
+                put(header, TAG_AT, tag.to_le_bytes());
             }
             By::Cipher(ciphers, place) => ciphers.seal(place as usize, datagram),
         }

@@ -7,7 +7,6 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Endpoint;
-use super::auth::{Guard, Keys};
 use super::call::ATTEMPT_BITS;
 use super::client::complete;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
@@ -23,7 +22,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at, u64_at};
 use crate::wire::control::Features;
 use crate::wire::message::{Arguments, RequestHeader};
-use crate::wire::packet::{CHECKED, Flags, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
+use crate::wire::packet::{CHECK_AT, CHECKED, Flags, HEADER_BYTES, Header, Kind, TAG_AT, TAGGED};
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
@@ -146,42 +145,22 @@ fn verify<const ANSWER: bool>(
     tagged.ok_or(Fault::Tag)
 }
 
-/// Verifies checksum and tag of a packet whose flags are its session's, as those of a longer
-/// message are looked at.
+/// Verifies the checksum of a packet whose flags are its session's and which, as they say, has no
+/// tag: nothing covers one that nobody checks, so it must be zero.
 #[inline(always)]
-pub(super) fn verify_part(
+pub(super) fn verify_untagged(
     crc: Crc32c,
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
     bytes: &[u8; HEADER_BYTES],
     payload: &[u8],
 ) -> Result<(), Fault> {
-    let checked = bytes[2] & CHECKED != 0;
-    let check = if checked { crc.packet(bytes, payload) } else { crc.header(bytes) };
-    if check != u32_at(bytes, 44) {
-        return Err(Fault::Checksum);
-    }
-    if has_tag_of_part(keys, guard, bytes) {
-        return Ok(());
-    }
-    Err(if u64_at(bytes, 0) & TAGGED != 0 { Fault::Tag } else { Fault::Checksum })
+    let sound = sum(crc, bytes, payload) == u32_at(bytes, CHECK_AT) && u64_at(bytes, TAG_AT) == 0;
+    if sound { Ok(()) } else { Err(Fault::Checksum) }
 }
 
-/// Whether a packet of a longer message has its tag, or none if it should have none: nothing covers
-/// one that nobody checks.
+/// What a packet's checksum must be, by its flags.
 #[inline(always)]
-pub(super) fn has_tag_of_part(
-    keys: &Option<Keys<'_>>,
-    guard: &Option<Guard>,
-    bytes: &[u8; HEADER_BYTES],
-) -> bool {
-    if u64_at(bytes, 0) & TAGGED != 0 {
-        return match (guard, keys) {
-            (Some(Guard::Tags(binding)), Some(keys)) => keys.tags.is_tagged(binding, bytes),
-            _ => false,
-        };
-    }
-    u64_at(bytes, TAG_AT) == 0
+pub(super) fn sum(crc: Crc32c, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
+    if bytes[2] & CHECKED != 0 { crc.packet(bytes, payload) } else { crc.header(bytes) }
 }
 
 /// Whether a usual packet has its tag, by the header's own fields, which fit what has come: then,

@@ -459,7 +459,7 @@ pub struct ServerSlot {
     pub(super) incoming: Incoming,
     /// Makes it an odd number of cache lines: with a power of two, the fronts of all slots would
     /// share a few sets of each cache.
-    apart: [u64; 8],
+    apart: [u64; 6],
 }
 
 impl ServerSlot {
@@ -473,6 +473,6 @@ impl ServerSlot {
         request: 0,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,
-        apart: [0; 8],
+        apart: [0; 6],
     };
 }

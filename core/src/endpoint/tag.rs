@@ -15,11 +15,10 @@
 //!   variables via integer arithmetic without primes", 1996; see [`hash`]). A block of AES has the
 //!   masks of a call's request and of its answer, and waits for no checksum.
 //! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
-//!   nonce: the session's secret bytes, the header's first part, what is the same for all packets
-//!   of a message, and what is not, which is one block (Bellare, Kilian, Rogaway, "The security of
+//!   nonce: the session's secret bytes, how the header begins but for its grant, what else is the
+//!   same for all packets of a message, and what is not, which is one block (Bellare, Kilian, Rogaway, "The security of
 //!   the cipher block chaining message authentication code", 2000). The states after the secret of
-//!   each session, and after what the packets of a message have in common of the messages last
-//!   seen, are kept.
+//!   each session, and after what the packets of a message have in common, are kept.
 //!
 //! Masks and factor are such codes themselves, of four blocks: the session's secret bytes, how its
 //! usual requests begin, how its usual answers begin, and request number and slot; for the factor,
@@ -78,28 +77,33 @@ impl Usual {
 pub(super) struct TagKeys {
     usual: UsualKey,
     any: Aes128,
-    /// By slot and session, as far as they tell.
+    /// By kind of packet, slot and session, as far as they tell.
     recent: [Cell<Recent>; RECENT],
 }
 
-/// Messages whose state is kept.
-const RECENT: usize = 16;
+/// What the tags of the packets of a message of several have in common: the cipher's state before
+/// what they differ in, as words, which fit where sixteen bytes do not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OfMessage([u64; 2]);
 
-/// A message of several packets that was seen lately.
+/// Messages whose state is kept.
+const RECENT: usize = 32;
+
+/// A message of which packets of a kind were sent or came lately.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Recent {
-    /// See [`Binding`]; beside it, how the message's packets begin, and [`of_message`].
+    /// See [`Binding`]; beside it, [`beginning`] and [`of_message`].
     any: u128,
     first: u128,
     message: u128,
-    /// The cipher's state after these.
-    state: u128,
+    /// What comes of these.
+    state: OfMessage,
 }
 
 impl Recent {
     /// None: no request has this number.
-    const NONE: Self = Self { any: 0, first: 0, message: u128::MAX, state: 0 };
+    const NONE: Self = Self { any: 0, first: 0, message: u128::MAX, state: OfMessage::UNKNOWN };
 }
 
 /// The key of the tags of usual packets, apart, so that every endpoint has one: then no packet asks
@@ -158,15 +162,39 @@ impl TagKeys {
             let asks = first == binding.usual.requests;
             return code(&binding.pad, if asks { of_request } else { of_answer }, word);
         }
-        let (any, message) = (binding.any, of_message(header));
-        let place = &self.recent[usize::from(header[32] ^ header[4]) % RECENT];
-        let mut recent = place.get();
-        if recent.any != any || recent.first != first || recent.message != message {
-            let state = self.any.encrypt(self.any.encrypt(any ^ first) ^ message);
-            recent = Recent { any, first, message, state };
-            place.set(recent);
+        self.of_part(self.of_message_seen(binding, header), header)
+    }
+
+    /// What the tags of the packets of a message have in common, if one of them has this header.
+    pub(super) fn of_message(&self, binding: &Binding, header: &[u8; HEADER_BYTES]) -> OfMessage {
+        let state = self.any.encrypt(binding.any ^ beginning(header));
+        OfMessage::new(self.any.encrypt(state ^ of_message(header)))
+    }
+
+    /// What the tags of the packets of a message have in common, if one of them has this header, for
+    /// who needs it again and again and cannot keep it.
+    #[inline(never)]
+    pub(super) fn of_message_seen(
+        &self,
+        binding: &Binding,
+        header: &[u8; HEADER_BYTES],
+    ) -> OfMessage {
+        let (any, first, message) = (binding.any, beginning(header), of_message(header));
+        let place = header[4] ^ header[32] ^ header[1] << 3;
+        let place = &self.recent[usize::from(place) % RECENT];
+        let recent = place.get();
+        if recent.any == any && recent.first == first && recent.message == message {
+            return recent.state;
         }
-        self.any.encrypt(recent.state ^ of_packet(header)) as u64
+        let state = self.of_message(binding, header);
+        place.set(Recent { any, first, message, state });
+        state
+    }
+
+    /// The tag of a packet of that message that is not usual, which none of several is.
+    #[inline(always)]
+    pub(super) fn of_part(&self, message: OfMessage, header: &[u8; HEADER_BYTES]) -> u64 {
+        self.any.encrypt(message.state() ^ of_packet(header)) as u64
     }
 
     /// Whether a header has its tag.
@@ -178,6 +206,26 @@ impl TagKeys {
     pub(super) fn put(&self, binding: &Binding, header: &mut [u8; HEADER_BYTES]) {
         let tag = self.tag(binding, header);
         put(header, TAG_AT, tag.to_le_bytes());
+    }
+}
+
+impl OfMessage {
+    /// Not found out yet. What looks the same by chance is found out again each time.
+    pub(super) const UNKNOWN: Self = Self([0; 2]);
+
+    /// Whether it was found out.
+    #[inline(always)]
+    pub(super) fn is_known(self) -> bool {
+        self.0 != [0; 2]
+    }
+
+    fn new(state: u128) -> Self {
+        Self([state as u64, (state >> 64) as u64])
+    }
+
+    #[inline(always)]
+    fn state(self) -> u128 {
+        u128::from(self.0[0]) | u128::from(self.0[1]) << 64
     }
 }
 
@@ -309,6 +357,12 @@ fn first_part(header: &[u8; HEADER_BYTES]) -> u128 {
     u128::from_ne_bytes(array_at(header, 0))
 }
 
+/// The same without its grant: what a session's packets of one kind, and flags, have in common.
+#[inline(always)]
+fn beginning(header: &[u8; HEADER_BYTES]) -> u128 {
+    (u128::from(u64_at(header, 0)) | u128::from(u32_at(header, 8)) << 64).to_le()
+}
+
 /// Bits of a header's last word that no whole message has: packet number zero, and a head whose
 /// length needs ten bits.
 const NOT_WHOLE: u64 = 0xFC00_FFFF;
@@ -336,13 +390,14 @@ fn of_message(header: &[u8; HEADER_BYTES]) -> u128 {
     (u128::from(u64_at(header, 24)) | u128::from(lengths) << 64).to_le()
 }
 
-/// What they say of the packet: its length, its number and its checksum.
+/// What they say of the packet: its checksum, its number (and the head's length again, which lies
+/// beside it), its grant and its length. Loaded as it was stored: whoever loads two fields at once
+/// that were stored one by one waits for both.
 #[inline(always)]
 fn of_packet(header: &[u8; HEADER_BYTES]) -> u128 {
-    let (payload, number) = (u16_at(header, 34), u16_at(header, 40));
-    let word =
-        u64::from(payload) | u64::from(number) << 16 | u64::from(u32_at(header, CHECK_AT)) << 32;
-    u128::from(word).to_le()
+    let low = u64::from(u32_at(header, CHECK_AT)) | u64::from(u32_at(header, 40)) << 32;
+    let high = u64::from(u32_at(header, 12)) | u64::from(u16_at(header, 34)) << 32;
+    (u128::from(low) | u128::from(high) << 64).to_le()
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub(super) fn several<T: Tx, H: Host>(
 ) -> Turn {
     let message = outgoing.message();
     let part = Part::new(&Header { message, head: outgoing.head, ..header }, seal.crc);
+    let seal = if message > payload_bytes { seal.of_message(&part.header()) } else { seal };
     let common = Common { seal, peer, part };
     let inline = u32::from(outgoing.inline_bytes);
     // What is encrypted is not what lies there.

@@ -178,6 +178,13 @@ impl Part {
         }
     }
 
+    /// What they have in common, as a header without packet number and payload.
+    pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        self.put(&mut header, 0, 0);
+        header
+    }
+
     /// Writes the header of packet `number`, of `bytes` bytes, but for checksum and tag. Whole
     /// words are written, so that whoever sums them up need not wait.
     #[inline(always)]

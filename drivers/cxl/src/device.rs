@@ -186,6 +186,10 @@ impl<M: Memory> Device for RingDevice<M> {
         !self.rings.flush
     }
 
+    fn flushes_cheaply(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn split(&mut self) -> (RingRx<'_, M>, RingTx<'_, M>) {
         let Self { memory, rings, own, receive, send } = self;

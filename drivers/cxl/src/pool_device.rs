@@ -135,6 +135,10 @@ impl Device for PoolDevice {
         self.rings.is_lossless()
     }
 
+    fn flushes_cheaply(&self) -> bool {
+        self.rings.flushes_cheaply()
+    }
+
     #[inline]
     fn split(&mut self) -> (Self::Rx<'_>, Self::Tx<'_>) {
         self.rings.split()

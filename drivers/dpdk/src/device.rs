@@ -186,6 +186,10 @@ impl Device for DpdkDevice {
         self.links().pairs().iter().all(|pair| pair.port().is_memif())
     }
 
+    fn flushes_cheaply(&self) -> bool {
+        self.links().pairs().iter().all(|pair| !pair.port().asks_the_kernel())
+    }
+
     fn borrows(&self) -> bool {
         self.port.borrows()
     }

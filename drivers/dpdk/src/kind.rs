@@ -51,6 +51,11 @@ impl Kind {
         matches!(self.driver, Driver::Memif { .. })
     }
 
+    /// Whether frames leave by a system call.
+    pub(crate) fn asks_the_kernel(&self) -> bool {
+        matches!(self.driver, Driver::AfXdp | Driver::AfPacket | Driver::Tap)
+    }
+
     /// The end of a link that asks for it, and has to ask again when it is lost.
     pub(crate) fn connects(&self) -> bool {
         matches!(self.driver, Driver::Memif { listens: false, .. })

@@ -230,6 +230,11 @@ impl Port {
         self.kind.is_memif()
     }
 
+    /// Whether frames leave by a system call.
+    pub fn asks_the_kernel(&self) -> bool {
+        self.kind.asks_the_kernel()
+    }
+
     fn start(&self) -> io::Result<()> {
         self.start_locked(&mut self.started.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -116,6 +116,10 @@ impl<D: Device> Device for Metered<D> {
         self.device.is_memory()
     }
 
+    fn flushes_cheaply(&self) -> bool {
+        self.device.flushes_cheaply()
+    }
+
     fn is_lossless(&self) -> bool {
         self.device.is_lossless()
     }

@@ -260,7 +260,7 @@ fn main() {
     let parts = Parts::of_flags(flag);
     if flag("--parts") {
         let mut world = Some(World::new(1, parts));
-        return parts::compare("calls a second", TURNS, |_, parts| {
+        return parts::compare("calls a second", TURNS, |parts| {
             let mut again = world.take().expect("it is put back").again(parts);
             again.run(CALLS_A_TURN / 4, in_flight);
             let rate = CALLS_A_TURN as f64 / again.run(CALLS_A_TURN, in_flight);

@@ -182,6 +182,10 @@ impl Device for MemoryDevice {
         Capabilities { datagram_bytes_max: self.datagram_bytes_max, burst_max: BURST }
     }
 
+    fn flushes_cheaply(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn split(&mut self) -> (MemoryRx<'_>, MemoryTx<'_>) {
         let Self { peer, datagram_bytes_max, incoming, outgoing, receiving, filling } = self;

@@ -72,10 +72,12 @@ proptest! {
             binding = keys.bind_usual(secret, Usual { requests, answers });
         }
         let of_message = [&header[24..34], &header[42..44], &header[36..40]].concat();
-        let of_packet = [&header[34..36], &header[40..42], &header[44..48], &[0; 8]].concat();
+        let beginning = [&header[..12], &[0; 4]].concat();
+        let of_packet =
+            [&header[44..48], &header[40..44], &header[12..16], &header[34..36], &[0; 2]].concat();
         let blocks = [
             secret,
-            array_at(&header, 0),
+            beginning.try_into().unwrap(),
             of_message.try_into().unwrap(),
             of_packet.try_into().unwrap(),
         ];

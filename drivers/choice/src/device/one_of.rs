@@ -62,6 +62,12 @@ macro_rules! one_of {
                 }
             }
 
+            fn flushes_cheaply(&self) -> bool {
+                match self {
+                    $($(#[cfg($when)])? Self::$name(device) => device.flushes_cheaply(),)+
+                }
+            }
+
             fn borrows(&self) -> bool {
                 match self {
                     $($(#[cfg($when)])? Self::$name(device) => device.borrows(),)+
