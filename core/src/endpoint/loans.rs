@@ -132,7 +132,7 @@ impl Loans {
         };
         let header = datagram.first_chunk_mut().expect("room for a header");
         loan.look(|payload| packet.put(header, payload));
-        packet.seal.finish(header);
+        packet.finish(header);
         self.lent(ticket);
         true
     }

@@ -23,8 +23,6 @@ pub(super) struct Seal<'a> {
 enum By<'a> {
     Nothing,
     Tag(&'a TagKeys, &'a Binding),
-    /// The tags of one message's packets, of which there are several.
-    PartTag(&'a TagKeys, OfMessage),
     /// The one at this place.
     Cipher(&'a dyn Ciphers, u32),
 }
@@ -64,16 +62,15 @@ impl<'a> Seal<'a> {
         if self.encrypts() { SEAL_BYTES } else { 0 }
     }
 
-    /// The same for the packets of a message of several, one of which has this header.
-    #[inline]
-    pub(super) fn of_message(self, header: &[u8; HEADER_BYTES]) -> Self {
-        match self.by {
-            By::Tag(keys, binding) => {
-                let message = keys.of_message_seen(binding, header);
-                Self { by: By::PartTag(keys, message), ..self }
-            }
-            _ => self,
-        }
+    /// What tags the packets of a message of several, one of which has this header, if they get
+    /// tags.
+    #[inline(always)]
+    pub(super) fn part_tags(
+        self,
+        header: impl FnOnce() -> [u8; HEADER_BYTES],
+    ) -> Option<PartTags<'a>> {
+        let By::Tag(keys, binding) = self.by else { return None };
+        Some(PartTags { keys, message: keys.of_message_seen(binding, &header()) })
     }
 
     /// The last thing that happens to a packet: it gets its tag, or is encrypted, if its session
@@ -85,13 +82,23 @@ impl<'a> Seal<'a> {
             By::Tag(keys, binding) => {
                 keys.put(binding, datagram.first_chunk_mut().expect("room for a header"));
             }
-            By::PartTag(keys, message) => {
-                let header = datagram.first_chunk_mut().expect("room for a header");
-                let tag = keys.of_part(message, header);
-                put(header, TAG_AT, tag.to_le_bytes());
-            }
             By::Cipher(ciphers, place) => ciphers.seal(place as usize, datagram),
         }
+    }
+}
+
+/// What tags the packets of one message of several.
+pub(super) struct PartTags<'a> {
+    keys: &'a TagKeys,
+    message: OfMessage,
+}
+
+impl PartTags<'_> {
+    /// Puts the tag into a header that is finished otherwise.
+    #[inline(always)]
+    pub(super) fn put(&self, header: &mut [u8; HEADER_BYTES]) {
+        let tag = self.keys.of_part(self.message, header);
+        put(header, TAG_AT, tag.to_le_bytes());
     }
 }
 

@@ -5,7 +5,7 @@ use core::net::SocketAddrV4;
 use super::host::Host;
 use super::loans::{Loans, Stretch};
 use super::outgoing::Outgoing;
-use super::seal::Seal;
+use super::seal::{PartTags, Seal};
 use super::transmit::Io;
 use crate::device::Tx;
 use crate::memory::Loan;
@@ -29,6 +29,7 @@ pub(super) struct Turn {
 /// What the packets of a turn have in common.
 struct Common<'a> {
     seal: Seal<'a>,
+    tags: Option<PartTags<'a>>,
     peer: SocketAddrV4,
     part: Part,
 }
@@ -45,8 +46,10 @@ pub(super) fn several<T: Tx, H: Host>(
 ) -> Turn {
     let message = outgoing.message();
     let part = Part::new(&Header { message, head: outgoing.head, ..header }, seal.crc);
-    let seal = if message > payload_bytes { seal.of_message(&part.header()) } else { seal };
-    let common = Common { seal, peer, part };
+    let mut common = Common { seal, tags: None, peer, part };
+    if message > payload_bytes {
+        common.tags = seal.part_tags(|| common.part.header());
+    }
     let inline = u32::from(outgoing.inline_bytes);
     // What is encrypted is not what lies there.
     let lends = seal.trailer() == 0 && outgoing.source().is_some();
@@ -85,9 +88,8 @@ pub(super) fn several<T: Tx, H: Host>(
 
 /// A packet of a message, without its bytes.
 pub(super) struct PacketOf<'a> {
-    pub(super) seal: Seal<'a>,
     pub(super) peer: SocketAddrV4,
-    part: &'a Part,
+    common: &'a Common<'a>,
     number: u32,
 }
 
@@ -95,7 +97,7 @@ impl<'a> Common<'a> {
     /// Packet `number` of the message.
     #[inline(always)]
     fn of(&'a self, number: u32) -> PacketOf<'a> {
-        PacketOf { seal: self.seal, peer: self.peer, part: &self.part, number }
+        PacketOf { peer: self.peer, common: self, number }
     }
 }
 
@@ -103,8 +105,23 @@ impl PacketOf<'_> {
     /// Writes and seals the header in front of `payload`, all but what is put on a whole datagram.
     #[inline(always)]
     pub(super) fn put(&self, header: &mut [u8; HEADER_BYTES], payload: &[u8]) {
-        self.part.put(header, self.number as u16, payload.len() as u16);
-        seal_by_flags(header, payload, self.seal.crc);
+        self.begin(header, payload.len());
+        seal_by_flags(header, payload, self.common.seal.crc);
+    }
+
+    /// Writes the header in front of a payload of `bytes` bytes, without checksum.
+    #[inline(always)]
+    fn begin(&self, header: &mut [u8; HEADER_BYTES], bytes: usize) {
+        self.common.part.put(header, self.number as u16, bytes as u16);
+    }
+
+    /// The last thing that happens to the packet, as [`Seal::finish`].
+    #[inline(always)]
+    pub(super) fn finish(&self, datagram: &mut [u8]) {
+        match &self.common.tags {
+            Some(tags) => tags.put(datagram.first_chunk_mut().expect("room for a header")),
+            None => self.common.seal.finish(datagram),
+        }
     }
 }
 
@@ -115,9 +132,9 @@ fn copied_from<T: Tx>(tx: &mut T, packet: &PacketOf<'_>, loan: &Loan) -> bool {
         return false;
     };
     let (header, payload) = datagram.split_first_chunk_mut().expect("room for a header");
-    packet.part.put(header, packet.number as u16, payload.len() as u16);
-    loan.look(|bytes| seal_copying(header, bytes, payload, packet.seal.crc));
-    packet.seal.finish(datagram);
+    packet.begin(header, payload.len());
+    loan.look(|bytes| seal_copying(header, bytes, payload, packet.common.seal.crc));
+    packet.finish(datagram);
     true
 }
 
@@ -132,7 +149,7 @@ fn copied<T: Tx, H: Host>(
     bytes: u32,
 ) -> bool {
     let length = HEADER_BYTES + bytes as usize;
-    let Some(datagram) = io.tx.push(packet.peer, length + packet.seal.trailer()) else {
+    let Some(datagram) = io.tx.push(packet.peer, length + packet.common.seal.trailer()) else {
         return false;
     };
     let (header, payload) = datagram[..length].split_first_chunk_mut().expect("room for a header");
@@ -141,9 +158,9 @@ fn copied<T: Tx, H: Host>(
         && let Some(source) = outgoing.source()
         && let Some(from) = io.host.look(source, start - inline, bytes)
     {
-        packet.part.put(header, packet.number as u16, bytes as u16);
-        seal_copying(header, from, payload, packet.seal.crc);
-        packet.seal.finish(datagram);
+        packet.begin(header, bytes as usize);
+        seal_copying(header, from, payload, packet.common.seal.crc);
+        packet.finish(datagram);
         return true;
     }
     let here = inline.saturating_sub(start).min(bytes) as usize;
@@ -158,6 +175,6 @@ fn copied<T: Tx, H: Host>(
         io.host.supply(source, start + here as u32 - inline, rest);
     }
     packet.put(header, payload);
-    packet.seal.finish(datagram);
+    packet.finish(datagram);
     true
 }

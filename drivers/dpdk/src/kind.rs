@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn frames_leave_by_a_system_call_where_the_kernel_takes_them() {
+        for name in ["net_af_packet", "net_af_xdp", "net_tap"] {
+            assert!(Kind::new(name, "").asks_the_kernel(), "{name}");
+        }
+        for name in ["net_memif", "net_ice"] {
+            assert!(!Kind::new(name, "").asks_the_kernel(), "{name}");
+        }
+    }
+
+    #[test]
     fn only_a_server_waits() {
         assert!(listens("net_memif0,role=server,id=0") && listens("net_memif0,role=master"));
         assert!(!listens("net_memif0,id=0") && !listens("net_tap0,role=server"));

@@ -61,7 +61,7 @@ fn there_is_nothing_but_memory_between_the_two_ends() {
 
     let devices = Memif::new(1514, "").open(2);
     let (device, _) = &devices[0];
-    assert!(device.is_memory());
+    assert!(device.is_memory() && device.flushes_cheaply());
     assert!(device.links().pairs()[0].port().borrows(), "lending is faster there");
     let config = Config::new(1, 1400).for_device(device);
     assert_eq!((config.congestion, config.window_packets), (Congestion::None, 256));

@@ -39,7 +39,7 @@ use dmrpc_sim::storage;
 const DATAGRAM_BYTES: usize = 1458;
 const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 4000);
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 4000);
-const POOL_BYTES: u64 = 20 << 20;
+const POOL_BYTES: u64 = 32 << 20;
 const REGION_BYTES: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
 const SLOTS: u16 = 16;
