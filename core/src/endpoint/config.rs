@@ -114,9 +114,9 @@ impl Config {
     }
 
     /// What suits a device: as much under way as its receive queue holds, no control by delay where
-    /// there is only memory between the two ends, no check of payloads where that keeps bytes, short
-    /// headers, without timers of small calls, where it loses nothing, and grants that leave early
-    /// where that takes no system call.
+    /// there is only memory between the two ends, no check of payloads where that keeps bytes,
+    /// short headers, without timers of small calls, where it loses nothing, and grants that leave
+    /// early where that takes no system call.
     #[must_use]
     pub fn for_device<D: Device>(mut self, device: &D) -> Self {
         if device.is_memory() {

@@ -16,9 +16,10 @@
 //!   masks of a call's request and of its answer, and waits for no checksum.
 //! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
 //!   nonce: the session's secret bytes, how the header begins but for its grant, what else is the
-//!   same for all packets of a message, and what is not, which is one block (Bellare, Kilian, Rogaway, "The security of
-//!   the cipher block chaining message authentication code", 2000). The states after the secret of
-//!   each session, and after what the packets of a message have in common, are kept.
+//!   same for all packets of a message, and what is not, which is one block (Bellare, Kilian,
+//!   Rogaway, "The security of the cipher block chaining message authentication code", 2000). The
+//!   states after the secret of each session, and after what the packets of a message have in
+//!   common, are kept.
 //!
 //! Masks and factor are such codes themselves, of four blocks: the session's secret bytes, how its
 //! usual requests begin, how its usual answers begin, and request number and slot; for the factor,
@@ -171,8 +172,8 @@ impl TagKeys {
         OfMessage::new(self.any.encrypt(state ^ of_message(header)))
     }
 
-    /// What the tags of the packets of a message have in common, if one of them has this header, for
-    /// who needs it again and again and cannot keep it.
+    /// What the tags of the packets of a message have in common, if one of them has this header,
+    /// for who needs it again and again and cannot keep it.
     #[inline(never)]
     pub(super) fn of_message_seen(
         &self,
