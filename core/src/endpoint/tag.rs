@@ -15,8 +15,8 @@
 //!   variables via integer arithmetic without primes", 1996; see [`hash`]). A block of AES has the
 //!   masks of a call's request and of its answer, and waits for no checksum.
 //! - *Any other packet*: AES in cipher block chaining over always four blocks, which needs no
-//!   nonce: the session's secret bytes, how the header begins but for its grant, what else is the
-//!   same for all packets of a message, and what is not, which is one block (Bellare, Kilian,
+//!   nonce: the session's secret bytes, how the header begins but for flags and grant, what else is
+//!   the same for all packets of a message, and what is not, which is one block (Bellare, Kilian,
 //!   Rogaway, "The security of the cipher block chaining message authentication code", 2000). The
 //!   states after the secret of each session, and after what the packets of a message have in
 //!   common, are kept.
@@ -358,10 +358,11 @@ fn first_part(header: &[u8; HEADER_BYTES]) -> u128 {
     u128::from_ne_bytes(array_at(header, 0))
 }
 
-/// The same without its grant: what a session's packets of one kind, and flags, have in common.
+/// The same without flags and grant: what a session's packets of one kind have in common.
 #[inline(always)]
 fn beginning(header: &[u8; HEADER_BYTES]) -> u128 {
-    (u128::from(u64_at(header, 0)) | u128::from(u32_at(header, 8)) << 64).to_le()
+    let first = u64_at(header, 0) & !0xFFFF_0000;
+    (u128::from(first) | u128::from(u32_at(header, 8)) << 64).to_le()
 }
 
 /// Bits of a header's last word that no whole message has: packet number zero, and a head whose
@@ -392,12 +393,13 @@ fn of_message(header: &[u8; HEADER_BYTES]) -> u128 {
 }
 
 /// What they say of the packet: its checksum, its number (and the head's length again, which lies
-/// beside it), its grant and its length. Loaded as it was stored: whoever loads two fields at once
-/// that were stored one by one waits for both.
+/// beside it), its grant, its length and its flags. Loaded as it was stored: whoever loads two
+/// fields at once that were stored one by one waits for both.
 #[inline(always)]
 fn of_packet(header: &[u8; HEADER_BYTES]) -> u128 {
     let low = u64::from(u32_at(header, CHECK_AT)) | u64::from(u32_at(header, 40)) << 32;
-    let high = u64::from(u32_at(header, 12)) | u64::from(u16_at(header, 34)) << 32;
+    let (payload, flags) = (u16_at(header, 34), u16_at(header, 2));
+    let high = u64::from(u32_at(header, 12)) | u64::from(payload) << 32 | u64::from(flags) << 48;
     (u128::from(low) | u128::from(high) << 64).to_le()
 }
 
