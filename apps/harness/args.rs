@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmrpc_choice::{DriverArgs, DriverKind, ZeroCopyTransmit};
+use dmrpc_cn::SESSIONS_MAX;
 use dmrpc_core::endpoint::congestion::Congestion;
 use dmrpc_cxl::Mode;
 use dmrpc_host::affinity::CoreList;
@@ -131,6 +132,11 @@ pub struct Args {
     #[arg(long, default_value = "10s", value_name = "TIME")]
     pub deadline: TimeSpan,
 
+    /// Over how many sessions calls are spread, for programs that have a flag for it. Without it,
+    /// there are as many as the operations in flight need, each with many slots.
+    #[arg(skip)]
+    pub sessions: Option<usize>,
+
     /// What this process is, when a program starts itself as a child.
     #[arg(long, hide = true)]
     pub role: Option<Role>,
@@ -206,6 +212,9 @@ impl Args {
         }
         if !(1..=BLOCKS_MAX).contains(&self.blocks) {
             return range("--blocks", self.blocks.to_string(), "1 to 10000");
+        }
+        if let Some(sessions) = self.sessions.filter(|count| !(1..=SESSIONS_MAX).contains(count)) {
+            return range("--sessions", sessions.to_string(), "1 to 65536");
         }
         if let Some(size) = self.datagram_size.filter(|size| !(1200..=65_507).contains(&size.0)) {
             return range("--datagram-size", size.to_string(), "1200B to 65507B");

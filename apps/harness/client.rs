@@ -8,6 +8,7 @@ use dmrpc_cn::{BufferClass, Method, Node, NodeConfig, Peer};
 use dmrpc_core::time::Duration;
 use dmrpc_host::key;
 
+use crate::args::Args;
 use crate::error::AppError;
 use crate::servers::Server;
 use crate::session::Session;
@@ -20,6 +21,8 @@ pub const ECHO: Method = Method(1);
 
 /// Slots of a session.
 const SLOTS: u16 = 64;
+/// The same where calls are spread over many: the second is for calls within calls.
+const SLOTS_OF_MANY: u16 = 2;
 /// Sessions of a node: enough for any concurrency however few slots the other end gives.
 const SESSIONS: usize = 32;
 /// Calls at a time in a session with a server that was brought up here: it gives [`SLOTS`].
@@ -66,9 +69,9 @@ fn open_at(
     let args = session.args;
     let config = NodeConfig {
         datagram_bytes: args.datagram_bytes(),
-        client_sessions: SESSIONS,
+        client_sessions: args.sessions.unwrap_or(SESSIONS),
         server_sessions: 1,
-        slots: SLOTS,
+        slots: slots(args),
         calls: 512,
         tasks: 1,
         buffers: [none, small, BufferClass { count, bytes }],
@@ -99,6 +102,11 @@ fn open_at(
     Ok(node)
 }
 
+/// Slots of a session, at both ends.
+pub fn slots(args: &Args) -> u16 {
+    if args.sessions.is_some() { SLOTS_OF_MANY } else { SLOTS }
+}
+
 /// Connects to a server, which must be running.
 ///
 /// # Errors
@@ -112,7 +120,7 @@ pub fn connect(
     Ok(client.connect(session.servers.address(server)?)?)
 }
 
-/// Opens as many sessions with a server as `concurrency` calls need.
+/// Opens as many sessions with a server as `concurrency` calls need, or as the command line wants.
 ///
 /// # Errors
 /// As [`connect`].
@@ -123,7 +131,7 @@ pub fn connect_for(
     concurrency: usize,
 ) -> Result<Vec<Peer>, AppError> {
     let calls = if session.args.local.is_some() { CALLS_LOCAL } else { CALLS_CLUSTER };
-    let count = concurrency.div_ceil(calls);
+    let count = session.args.sessions.unwrap_or(concurrency.div_ceil(calls));
     (0..count).map(|_| connect(session, client, server)).collect()
 }
 

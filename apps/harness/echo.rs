@@ -8,7 +8,7 @@ use crate::bandwidth::TrafficOf;
 use crate::client::{Client, ECHO, wait_up};
 use crate::cycle::Cycle;
 use crate::error::AppError;
-use crate::pattern;
+use crate::pattern::{self, Random};
 use crate::window::{Begun, Ended, Traffic};
 
 /// `rpc`: a call of an echo with one inline argument.
@@ -58,7 +58,10 @@ impl Cycle<1> for Rpc<'_> {
 
 /// Calls of an echo, many at a time.
 #[derive(Debug)]
-pub struct Echoes;
+pub struct Echoes {
+    /// Whether their sessions are picked at random. If not, they take turns.
+    pub at_random: bool,
+}
 
 impl TrafficOf for Echoes {
     type Traffic<'c> = Echo<'c>;
@@ -70,7 +73,35 @@ impl TrafficOf for Echoes {
         seed: u64,
         bytes: usize,
     ) -> Result<Echo<'c>, AppError> {
-        Ok(Echo::new(client, peers, seed, bytes))
+        let coming = self.at_random.then(|| Coming::new(peers, seed));
+        Ok(Echo { coming, ..Echo::new(client, peers, seed, bytes) })
+    }
+}
+
+/// Calls that are known before they are made, where sessions are picked at random.
+const AHEAD: usize = 16;
+
+/// The sessions of the calls to come, picked at random.
+struct Coming {
+    random: Random,
+    peers: [Peer; AHEAD],
+    /// The place of the next.
+    next: usize,
+}
+
+impl Coming {
+    fn new(peers: &[Peer], seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let peers = std::array::from_fn(|_| peers[random.below(peers.len())]);
+        Self { random, peers, next: 0 }
+    }
+
+    /// The session of the next call. What the one picked in its place will need is fetched.
+    fn next(&mut self, client: &Client, peers: &[Peer]) -> Peer {
+        let later = peers[self.random.below(peers.len())];
+        client.expect_call(later);
+        self.next = (self.next + 1) % AHEAD;
+        std::mem::replace(&mut self.peers[self.next], later)
     }
 }
 
@@ -78,12 +109,14 @@ impl TrafficOf for Echoes {
 /// ones are copied there, which is how most callers have them.
 const IN_PLACE_BYTES: usize = 64 << 10;
 
-/// Calls of an echo, in several sessions in turns.
+/// Calls of an echo, in several sessions.
 pub struct Echo<'c> {
     client: &'c Client,
     peers: Vec<Peer>,
     /// The session whose turn it is.
     next: usize,
+    /// If they are picked at random.
+    coming: Option<Coming>,
     seed: u64,
     sequence: u64,
     content: Vec<u8>,
@@ -94,10 +127,13 @@ impl<'c> Echo<'c> {
     pub fn new(client: &'c Client, peers: &[Peer], seed: u64, bytes: usize) -> Self {
         let mut content = vec![0; bytes];
         pattern::fill(seed, &mut content);
-        Self { client, peers: peers.to_vec(), next: 0, seed, sequence: 0, content }
+        Self { client, peers: peers.to_vec(), next: 0, coming: None, seed, sequence: 0, content }
     }
 
     fn next_peer(&mut self) -> Peer {
+        if let Some(coming) = &mut self.coming {
+            return coming.next(self.client, &self.peers);
+        }
         let peer = self.peers[self.next];
         self.next = if self.next + 1 == self.peers.len() { 0 } else { self.next + 1 };
         peer

@@ -12,6 +12,7 @@ use dmrpc_host::raw::{self, socket::RawSocket};
 use dmrpc_host::signals::Signals;
 
 use crate::args::Args;
+use crate::client::slots;
 use crate::error::AppError;
 use crate::train;
 
@@ -81,9 +82,12 @@ const ECHO_BUFFERS: [BufferClass; 3] = [
 
 /// Serves as a compute node.
 fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
+    let usual = NodeConfig::at(args.bind);
     let config = NodeConfig {
         datagram_bytes: args.datagram_bytes(),
-        slots: 64,
+        server_sessions: args.sessions.unwrap_or(usual.server_sessions),
+        sessions_per_address: args.sessions,
+        slots: slots(args),
         tasks: 128,
         buffers: ECHO_BUFFERS,
         idle: args.idle,
@@ -91,7 +95,7 @@ fn echo(args: &Args, stop: impl FnMut() -> bool) -> Result<(), AppError> {
         key: key::load(args.key_file.as_deref())?,
         congestion: args.congestion,
         encrypt: args.encrypt,
-        ..NodeConfig::at(args.bind)
+        ..usual
     };
     let device = open_device(args)?;
     let local = device.local_addr();

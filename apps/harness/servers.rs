@@ -445,6 +445,11 @@ fn command(
     if args.encrypt {
         command.arg("--encrypt");
     }
+    if server == Server::Echo
+        && let Some(sessions) = args.sessions
+    {
+        command.args(["--sessions", &sessions.to_string()]);
+    }
     command.args(["--cores", &core, "--datagram-size", &datagram_size]);
     command.args(["--congestion", &args.congestion.to_string()]);
     if let Some(file) = &args.key_file {

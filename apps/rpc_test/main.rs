@@ -21,10 +21,17 @@ Examples:
       All sizes and numbers in flight on this machine, each beside the bare device.
   rpc_test --local udp --sizes 32B --concurrency 32 --seconds 5 --json
       One row, measured for 5 seconds, as JSON.
+  rpc_test --local udp --sizes 32B --concurrency 64 --sessions 20000
+      Calls in 20,000 sessions, picked at random.
   rpc_test --cluster cluster.toml --client-index 2 --server-index 1
       Against `dmrpc-cn serve` of a cluster file."
 )]
 struct Options {
+    /// Spread the calls over so many sessions with two slots each, picked at random. Without it
+    /// there are as many as the numbers in flight need, with 64 slots each, which take turns.
+    #[arg(long, value_name = "N")]
+    sessions: Option<usize>,
+
     #[command(flatten)]
     args: Args,
 }
@@ -44,5 +51,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    PROGRAM.main(&options.args, Echoes)
+    let Options { sessions, args } = options;
+    let traffic = Echoes { at_random: sessions.is_some() };
+    PROGRAM.main(&Args { sessions, ..args }, traffic)
 }

@@ -23,6 +23,9 @@ pub const CALLS_MAX: usize = 512;
 /// Most requests that a node may serve at a time.
 pub const TASKS_MAX: usize = 256;
 
+/// Most sessions of either kind that a node may have.
+pub const SESSIONS_MAX: usize = 1 << 16;
+
 /// Kinds of buffers that a node has, from small to large.
 pub const BUFFER_CLASSES: usize = 3;
 
@@ -151,8 +154,8 @@ impl NodeConfig {
         };
         within("calls", self.calls, CALLS_MAX)?;
         within("tasks", self.tasks, TASKS_MAX)?;
-        within("client sessions", self.client_sessions, 4096)?;
-        within("server sessions", self.server_sessions, 4096)?;
+        within("client sessions", self.client_sessions, SESSIONS_MAX)?;
+        within("server sessions", self.server_sessions, SESSIONS_MAX)?;
         if !self.buffers.is_sorted_by_key(|class| class.bytes) {
             return Err(OpenError::BufferOrder { given: self.buffers.map(|class| class.bytes) });
         }

@@ -133,7 +133,9 @@ pub mod zero_copy;
 pub use args::Arg;
 pub use buffers::Buffer;
 pub use call::{CallOptions, Finished};
-pub use config::{BUFFER_CLASSES, BufferClass, CALLS_MAX, NodeConfig, OpenError, TASKS_MAX};
+pub use config::{
+    BUFFER_CLASSES, BufferClass, CALLS_MAX, NodeConfig, OpenError, SESSIONS_MAX, TASKS_MAX,
+};
 pub use directory::{ClusterDirectory, Directory, ResolveError};
 pub use dmrpc_core::endpoint::auth::{Key, KeyError};
 pub use dmrpc_core::endpoint::congestion::Congestion;

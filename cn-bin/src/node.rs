@@ -210,6 +210,13 @@ impl<D: Device> Node<D> {
         self.state.borrow().peers.get(peer).is_some_and(|entry| entry.state == PeerState::Up)
     }
 
+    /// A call to the peer will be made soon, a dozen others first: with thousands of sessions, what
+    /// it needs is fetched into the processor's caches meanwhile. Only a hint.
+    #[inline]
+    pub fn expect_call(&self, peer: Peer) {
+        self.core.borrow().endpoint.get().expect_call(peer.session);
+    }
+
     /// Asks for a session.
     pub(crate) fn start_connect(&self, address: SocketAddrV4) -> Result<Peer, ConnectError> {
         let ip = address.ip();

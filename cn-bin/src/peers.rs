@@ -163,6 +163,8 @@ pub(crate) enum Next {
 /// All lines of a node: as many as it may have sessions.
 pub(crate) struct Peers {
     lines: Box<[Line]>,
+    /// Lines from this one on were never used.
+    used: usize,
     /// The line of each session, by the session's index.
     line_of: Box<[u32]>,
     losses: VecDeque<Loss>,
@@ -176,6 +178,7 @@ impl Peers {
     pub(crate) fn new(count: usize) -> Self {
         Self {
             lines: vec![Line::UNUSED; count].into_boxed_slice(),
+            used: 0,
             line_of: vec![0; count].into_boxed_slice(),
             losses: VecDeque::with_capacity(count),
             has_bereft: false,
@@ -200,9 +203,14 @@ impl Peers {
     /// A line for a session that was asked for. There are as many lines as sessions, so one is
     /// without a session: best one that nobody uses, else the one that was lost longest ago.
     pub(crate) fn open(&mut self, session: SessionId, address: SocketAddrV4) -> Peer {
-        let idle = self.lines.iter().enumerate().filter(|(_, line)| !line.is_open());
-        let index = idle.min_by_key(|(_, line)| (line.lasting, line.ended_at));
-        let index = index.map_or(session.index as usize, |(index, _)| index);
+        let index = if self.used < self.lines.len() {
+            self.used += 1;
+            self.used - 1
+        } else {
+            let idle = self.lines.iter().enumerate().filter(|(_, line)| !line.is_open());
+            let index = idle.min_by_key(|(_, line)| (line.lasting, line.ended_at));
+            index.map_or(session.index as usize, |(index, _)| index)
+        };
         let generation = self.lines[index].generation.wrapping_add(1);
         let state = PeerState::Connecting;
         self.lines[index] = Line { generation, session, address, state, ..Line::UNUSED };
@@ -300,10 +308,12 @@ impl Peers {
         (0..self.lines.len()).filter(is_it).map(|at| self.peer(at))
     }
 
-    /// A line that lost its session, in place of which none was asked for yet.
-    pub(crate) fn bereft(&self) -> Option<Peer> {
+    /// The first line from `first` on that lost its session, in place of which none was asked for
+    /// yet.
+    pub(crate) fn bereft(&self, first: usize) -> Option<Peer> {
         let bereft = |line: &Line| line.lasting && line.fresh && !line.is_open();
-        self.lines.iter().position(bereft).map(|index| self.peer(index))
+        let at = self.lines[first..self.used].iter().position(bereft)?;
+        Some(self.peer(first + at))
     }
 
     /// The next loss of which it is known what followed.
@@ -400,11 +410,11 @@ mod tests {
         let mut peers = Peers::new(2);
         let peer = lost(&mut peers);
         assert!(peers.has_bereft);
-        assert_eq!(peers.bereft(), Some(peer));
+        assert_eq!(peers.bereft(0), Some(peer));
         // The next session has the same index: the handle is not taken for it.
         let next = session(1, 9);
         peers.reopen(peer, Some(next));
-        assert_eq!(peers.bereft(), None);
+        assert_eq!(peers.bereft(0), None);
         assert_eq!(peers.next(peer, Instant::ZERO), Next::Opening(ADDRESS));
         assert_eq!(peers.next_loss(), None);
         peers.event(Instant::ZERO, next, SessionEvent::Connected { incarnation: 6 });
@@ -429,7 +439,7 @@ mod tests {
         assert_eq!((loss.why, loss.has_restarted()), (Closed::PeerRestarted, None));
         peers.end(peer);
         assert_eq!(peers.next(peer, later), Next::Nothing);
-        assert_eq!(peers.bereft(), None);
+        assert_eq!(peers.bereft(0), None);
     }
 
     #[test]

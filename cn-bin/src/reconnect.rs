@@ -27,7 +27,9 @@ impl<D: Device> Node<D> {
     pub(crate) fn reopen_lost(&self, core: &mut Core<D>, state: &mut State) {
         state.peers.has_bereft = false;
         // Each is asked for here once; after that, when it is needed.
-        while let Some(peer) = state.peers.bereft() {
+        let mut first = 0;
+        while let Some(peer) = state.peers.bereft(first) {
+            first = peer.line.0 as usize + 1;
             self.reopen(core, state, peer);
         }
     }

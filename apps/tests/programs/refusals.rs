@@ -35,6 +35,9 @@ fn wrong_flags() {
     refused("rpc_test", "--local udp --key-file /no/key", 2, &["/no/key"]);
     refused("rpc_test", "--local udp --sizes 9MiB", 2, &["--sizes 9MiB", "8MiB"]);
     refused("rpc_test", "--local udp --concurrency 0", 2, &["--concurrency 0", "1 to 128"]);
+    refused("rpc_test", "--local udp --sessions 0", 2, &["--sessions 0", "1 to 65536"]);
+    refused("rpc_test", "--local udp --sessions 65537", 2, &["--sessions 65537", "1 to 65536"]);
+    refused("latency_test", "--local udp --sessions 9", 2, &["--sessions"]);
     refused("fork_test", "--local udp --sizes 1KiB", 2, &["--sizes 1KiB", "4KiB to 8MiB"]);
     refused("fork_test", "--local udp --sizes 8KiB --pages 3", 2, &["--pages 3", "1 to 2"]);
     refused("fork_test", "--local udp --write-sizes 5KiB", 2, &["--write-sizes 5KiB", "4KiB"]);

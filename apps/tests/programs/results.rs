@@ -124,6 +124,17 @@ fn rpc_test_echoes() {
     );
 }
 
+/// More sessions than fit the tables of a processor's cache, at random, and more than there are.
+#[test]
+fn rpc_test_spreads_calls_over_sessions() {
+    for sessions in [1_500, 3] {
+        let line = format!("{BRIEF} --sizes 32B,16KiB --concurrency 40 --sessions {sessions}");
+        let rows = rows("rpc_test", &line);
+        check("rpc_test", &rows);
+        assert_eq!(ops(&rows), ["rpc", "rpc"]);
+    }
+}
+
 #[test]
 fn fork_speed_measures_references_beside_a_call() {
     let rows = rows("fork_speed", &format!("{BRIEF} --raw --sizes 4KiB,32MiB --concurrency 1,40"));

@@ -157,8 +157,8 @@ impl Endpoint<'_> {
             server,
             server_nonce: self.secret.server_nonce(server),
         };
-        let template = template(Kind::Response, remote, features);
-        let straight = straight(Kind::Request, server, features, peer);
+        let template = template(Kind::Response, remote, features, self.crc);
+        let straight = straight(Kind::Request, server, features, peer, self.crc);
         let place = self.client_sessions.len() + index;
         let usual = Usual { requests: straight.first_part(), answers: template.first_part() };
         let keyed = self.keys.as_mut().map(|keys| {

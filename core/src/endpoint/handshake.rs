@@ -39,12 +39,15 @@ impl Endpoint<'_> {
     pub fn connect(&mut self, now: Instant, peer: SocketAddrV4) -> Option<SessionId> {
         // A place whose generations are used up is not used again: names never mean two sessions.
         let is_usable = |session: &ClientSession| session.generation < u32::MAX;
-        let of = |state| {
-            let mut sessions = self.client_sessions.iter();
-            sessions.position(|session| session.state == state && is_usable(session))
+        let of = |state, from| {
+            let mut sessions = self.client_sessions[from..].iter();
+            let at = sessions.position(|session| session.state == state && is_usable(session));
+            at.map(|at| from + at)
         };
+        let free = of(ClientState::Free, self.none_free_below);
+        self.none_free_below = free.map_or(self.client_sessions.len(), |index| index + 1);
         // A goodbye is not worth more than a greeting.
-        let index = of(ClientState::Free).or_else(|| of(ClientState::Leaving))?;
+        let index = free.or_else(|| of(ClientState::Leaving, 0))?;
         let generation = self.client_sessions[index].generation + 1;
         self.client_sessions[index] = ClientSession {
             state: ClientState::Connecting,
@@ -60,6 +63,12 @@ impl Endpoint<'_> {
         };
         self.wheel.arm(self.client_session_timer_id(index), now);
         Some(SessionId { index: index as u32, generation })
+    }
+
+    /// The place of a client session may be used again.
+    pub(super) fn free_client_session(&mut self, index: usize) {
+        self.client_sessions[index].state = ClientState::Free;
+        self.none_free_below = self.none_free_below.min(index);
     }
 
     /// Ends a client session. Its outstanding calls end at once; the server frees what the session
@@ -243,8 +252,8 @@ impl Endpoint<'_> {
         let features = ack.features - (Features::DIRECT - self.config.features);
         session.features = features;
         let id = SessionId { index: index as u32, generation: session.generation };
-        session.template = template(Kind::Request, remote, features);
-        session.straight = straight(Kind::Response, id, features, peer);
+        session.template = template(Kind::Request, remote, features, self.crc);
+        session.straight = straight(Kind::Response, id, features, peer, self.crc);
         if let (Some(keys), Some(secret)) = (&mut self.keys, secret) {
             let (requests, answers) =
                 (session.template.first_part(), session.straight.first_part());

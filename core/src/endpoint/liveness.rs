@@ -52,8 +52,7 @@ impl Endpoint<'_> {
             now + HELLO_AGAIN_AFTER
         } else if session.state == ClientState::Leaving {
             if tried {
-                session.state = ClientState::Free;
-                return;
+                return self.free_client_session(index);
             }
             self.ask(now, io, index, Kind::Bye);
             now + HELLO_AGAIN_AFTER
@@ -197,7 +196,7 @@ impl Endpoint<'_> {
                     .ping_nonce(SessionId { index: named, generation: session.generation })
         {
             if session.state == ClientState::Leaving {
-                session.state = ClientState::Free;
+                self.free_client_session(named as usize);
             } else {
                 self.close_client(now, io, named as usize, Closed::PeerRestarted);
             }
@@ -263,7 +262,7 @@ impl Endpoint<'_> {
             };
             self.fail_call(now, io, slot, error);
         }
-        self.client_sessions[index].state = ClientState::Free;
+        self.free_client_session(index);
         self.client_sessions[index].straight = Straight::NEVER;
         io.tell(now, Side::Client, id, SessionEvent::Closed(why));
     }

@@ -154,6 +154,9 @@ pub struct Endpoint<'m> {
     waits: Waits<'m>,
     ready: Ready,
     client_sessions: &'m mut [ClientSession],
+    /// The client sessions before this one are in use, so that opening thousands does not look at
+    /// them all each time.
+    none_free_below: usize,
     client_slots: &'m mut [ClientSlot],
     server_sessions: &'m mut [ServerSession],
     server_slots: &'m mut [ServerSlot],
@@ -231,6 +234,7 @@ impl<'m> Endpoint<'m> {
             waits: Waits::new(waits, now),
             ready: Ready::EMPTY,
             client_sessions,
+            none_free_below: 0,
             client_slots,
             server_sessions,
             server_slots,

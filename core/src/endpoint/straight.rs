@@ -26,10 +26,10 @@ use crate::wire::packet::{CHECK_AT, CHECKED, Flags, HEADER_BYTES, Header, Kind, 
 use crate::wire::template::{Straight, Template, both_lengths};
 
 /// What all packets of `kind` in a session with `remote` have in common.
-pub(super) fn template(kind: Kind, remote: SessionId, features: Features) -> Template {
+pub(super) fn template(kind: Kind, remote: SessionId, features: Features, crc: Crc32c) -> Template {
     let header = Header::new(kind, remote.index, remote.generation);
-    let template = Template::new(&Header { flags: session_flags(features), ..header });
-    if features.contains(Features::DIRECT) { template.direct() } else { template }
+    let template = Template::new(&Header { flags: session_flags(features), ..header }, crc);
+    if features.contains(Features::DIRECT) { template.direct(crc) } else { template }
 }
 
 /// How the usual packets of `kind` begin that come in from `peer` for session `local`: where they
@@ -39,10 +39,11 @@ pub(super) fn straight(
     local: SessionId,
     features: Features,
     peer: SocketAddrV4,
+    crc: Crc32c,
 ) -> Straight {
     let header = Header::new(kind, local.index, local.generation);
     let straight =
-        Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer));
+        Straight::new(&Header { flags: session_flags(features), ..header }, word_of(peer), crc);
     if features.contains(Features::ENCRYPTED) { straight.sealed() } else { straight }
 }
 

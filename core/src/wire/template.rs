@@ -54,8 +54,8 @@ impl Straight {
     }
 
     /// Those of packets from `peer` whose header begins as `header` does.
-    pub fn new(header: &Header, peer: u64) -> Self {
-        let Template { bytes, begun } = Template::new(header);
+    pub fn new(header: &Header, peer: u64, crc: Crc32c) -> Self {
+        let Template { bytes, begun } = Template::new(header, crc);
         Self { first: u64_at(&bytes, 0), generation: u32_at(&bytes, 8), begun, peer }
     }
 }
@@ -72,11 +72,11 @@ impl Template {
     /// The template of no session.
     pub const EMPTY: Self = Self { bytes: [0; TAG_AT], begun: Begun::NOTHING };
 
-    /// A template of `header`.
-    pub fn new(header: &Header) -> Self {
+    /// A template of `header`. The processor is not asked again what it can: in a virtual machine
+    /// that takes tens of microseconds.
+    pub fn new(header: &Header, crc: Crc32c) -> Self {
         let mut bytes = [0; HEADER_BYTES];
         let header = Header { payload: 0, ..*header };
-        let crc = Crc32c::detect();
         header.emit(&mut bytes, crc);
         let bytes = array_at(&bytes, 0);
         Self { bytes, begun: crc.begin(&bytes) }
@@ -89,9 +89,9 @@ impl Template {
     }
 
     /// The same of packets with the short header.
-    pub(crate) fn direct(mut self) -> Self {
+    pub(crate) fn direct(mut self, crc: Crc32c) -> Self {
         self.bytes[1] |= DIRECT;
-        Self { begun: Crc32c::detect().begin(&self.bytes), ..self }
+        Self { begun: crc.begin(&self.bytes), ..self }
     }
 
     /// Whether its packets have the short header.
@@ -165,8 +165,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// What they have of `header`. The processor is not asked again what it can: in a virtual
-    /// machine that takes microseconds.
+    /// What they have of `header`.
     #[inline]
     pub(crate) fn new(header: &Header, crc: Crc32c) -> Self {
         let mut bytes = [0; HEADER_BYTES];
@@ -244,7 +243,7 @@ mod tests {
             let (header, payload) = bytes.split_first_chunk_mut::<HEADER_BYTES>().unwrap();
             let wanted = *header;
             let crc = Crc32c::detect();
-            let template = Template::new(&common);
+            let template = Template::new(&common, crc);
             template.put_whole(header, payload.len(), request, slot, head);
             seal_by_flags(header, payload, crc);
             prop_assert_eq!(*header, wanted);

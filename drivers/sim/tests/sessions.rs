@@ -142,6 +142,46 @@ fn bye_frees_the_session_at_once() {
     assert!(closed(&mut world, 0, Side::Server, Closed::Bye));
 }
 
+/// The places of a client's sessions are used from the first on, whatever was opened and ended
+/// before; when all are in use, that of one who is leaving is taken; and there is one as long as
+/// the endpoint's own account says so.
+#[test]
+fn places_are_used_from_the_first_on() {
+    let mut random = 5u64;
+    let mut below = move |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % limit
+    };
+    let mut world = connected(2);
+    world.peer(1).reconnect = false;
+    let mut open = vec![world.peer(1).sessions[&0]];
+    let (mut full, mut taken_over) = (0, 0);
+    for _ in 0..2_000 {
+        let now = world.cluster.now(1);
+        let node = world.cluster.node(1);
+        match below(5) {
+            0..3 => {
+                let used: Vec<_> =
+                    node.endpoint.client_sessions().map(|session| session.id.index).collect();
+                let free = (0..common::SESSIONS as u32).find(|index| !used.contains(index));
+                let new = node.endpoint.connect(now, address(0));
+                let live = |index| open.iter().any(|open| open.index == index);
+                let leaving = used.iter().copied().find(|index| !live(*index));
+                assert_eq!(new.map(|new| new.index), free.or(leaving), "of {used:?}");
+                full += usize::from(new.is_none());
+                taken_over += usize::from(free.is_none() && new.is_some());
+                open.extend(new);
+            }
+            3 if !open.is_empty() => {
+                let session = open.swap_remove(below(open.len()));
+                node.endpoint.disconnect(now, &mut node.device, &mut node.actor, session);
+            }
+            _ => run(&mut world, Duration::from_micros(below(50) as u64)),
+        }
+    }
+    assert!(full > 100 && taken_over > 100, "{full} and {taken_over} of 2,000");
+}
+
 #[test]
 fn a_full_server_says_so_and_takes_the_next_when_one_leaves() {
     let nodes = common::SESSIONS + 2;
