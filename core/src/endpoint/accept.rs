@@ -193,6 +193,7 @@ impl Endpoint<'_> {
             entry: Entry::NONE,
         };
         self.book.enter(self.server_sessions, index);
+        self.count_session(now, Side::Server, index);
         let first = index << self.slot_shift;
         for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
             let queued = slot.outgoing.queued;

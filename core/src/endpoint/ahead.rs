@@ -3,18 +3,17 @@
 //! An endpoint whose tables are larger than a processor's caches finds nearly nothing of a session
 //! in them when the session's next packet comes. One after the other these waits are longer than
 //! all the work, so they are made to overlap: before a burst is looked at, all that its packets'
-//! headers name is asked for. Endpoints with few sessions do none of it.
+//! headers name is asked for. Endpoints that never had many sessions at a time do none of it.
 
 use super::Endpoint;
-use super::host::SessionId;
-use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot, StorageSize};
+use super::host::{SessionId, Side};
+use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot};
 use crate::device::Rx;
 use crate::prefetch::{LINE_BYTES, fetch};
+use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at};
 use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
 
-/// Tables of more bytes than this are taken not to be in a core's own caches.
-const TABLE_BYTES_MIN: usize = 1 << 20;
 /// Lines of a client session that a usual call touches.
 const CLIENT_SESSION_LINES: usize = 2;
 /// Lines of a client slot that a short call touches.
@@ -24,12 +23,30 @@ const SERVER_SESSION_LINES: usize = 1;
 /// Lines of a server slot that a short answer touches.
 const SERVER_SLOT_LINES: usize = 1;
 
-/// Whether it is worth while to fetch ahead.
-pub(super) fn is_worth_while(size: &StorageSize) -> bool {
-    size.bytes() > TABLE_BYTES_MIN
+/// How many sessions an endpoint has had in use at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peak {
+    clients: u32,
+    servers: u32,
 }
 
 impl Endpoint<'_> {
+    /// The session at `index` of a table comes into use, of which those of lower indices are used
+    /// first. From the one on that makes it worth while, the endpoint fetches ahead. Calls under
+    /// way keep their timers, and those that begin later set their bits.
+    pub(super) fn count_session(&mut self, now: Instant, side: Side, index: usize) {
+        let count = match side {
+            Side::Client => &mut self.peak.clients,
+            Side::Server => &mut self.peak.servers,
+        };
+        *count = (*count).max(index as u32 + 1);
+        let many = self.peak.clients + self.peak.servers >= self.config.fetch_ahead_from;
+        if many && !self.ahead {
+            (self.ahead, self.odd_timers) = (true, true);
+            self.waits.start(now);
+        }
+    }
+
     /// A call will be made in this session soon, a dozen others first: what it needs is fetched
     /// meanwhile. Only a hint; of use with thousands of sessions.
     #[inline]

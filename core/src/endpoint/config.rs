@@ -34,6 +34,10 @@ pub struct Config {
     /// Whether a grant leaves before the rest of its burst is looked at: its sender may be waiting
     /// for it.
     pub hurries_grants: bool,
+    /// An endpoint that has had so many sessions in use at a time fetches ahead what the next
+    /// packets and calls will need: fewer are in a processor's own caches anyway. Found by trial,
+    /// see docs/costs.md.
+    pub fetch_ahead_from: u32,
     /// What to ask for, and agree to.
     pub features: Features,
     /// With a key, sessions are opened only with endpoints that have the same one, and their
@@ -80,6 +84,7 @@ impl Config {
             arriving_packets: 128,
             congestion: Congestion::Swift,
             hurries_grants: false,
+            fetch_ahead_from: 1_500,
             features: Features::PAYLOAD_CHECK,
             key: None,
             encrypt: false,

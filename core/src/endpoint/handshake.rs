@@ -62,6 +62,7 @@ impl Endpoint<'_> {
             ..ClientSession::EMPTY
         };
         self.wheel.arm(self.client_session_timer_id(index), now);
+        self.count_session(now, Side::Client, index);
         Some(SessionId { index: index as u32, generation })
     }
 

@@ -92,6 +92,7 @@ use crate::time::Instant;
 use crate::wire::control::Features;
 use crate::wire::direct::{DIRECT, DIRECT_REQUEST, DIRECT_RESPONSE};
 use crate::wire::packet::{HEADER_BYTES, Header, Kind, Packet, REQUEST, RESPONSE, SEALED};
+use ahead::Peak;
 use auth::{Keys, Secret, is_authentic, usual_key_of};
 use book::Book;
 use cipher::CipherRoom;
@@ -143,9 +144,10 @@ pub struct Endpoint<'m> {
     hello_heeded_at: Instant,
     /// Slots of a session, as a power of two.
     slot_shift: u32,
-    /// The tables are too large for the processor's caches: fetch ahead.
+    peak: Peak,
+    /// What is used of the tables is too large for the processor's caches: fetch ahead.
     ahead: bool,
-    /// Calls may be due otherwise than by the wheel: tables are large, or nothing is lost.
+    /// Calls may be due otherwise than by the wheel: sessions are many, or nothing is lost.
     odd_timers: bool,
     counters: Counters,
     loans: Loans,
@@ -214,9 +216,8 @@ impl<'m> Endpoint<'m> {
         server_slots.fill(ServerSlot::EMPTY);
         let secret = Secret(config.secret);
         let book = Book::new(server_sessions, secret.order());
-        let ahead = ahead::is_worth_while(&got);
         Ok(Self {
-            odd_timers: ahead || config.features.contains(Features::DIRECT),
+            odd_timers: config.features.contains(Features::DIRECT),
             config,
             crc: Crc32c::detect(),
             keys: config.key.as_ref().map(|key| Keys::new(key, room)),
@@ -227,7 +228,8 @@ impl<'m> Endpoint<'m> {
             reset_heeded_at: Instant::ZERO,
             hello_heeded_at: Instant::ZERO,
             slot_shift: slots.trailing_zeros(),
-            ahead,
+            peak: Peak::default(),
+            ahead: false,
             counters: Counters::default(),
             loans: Loans::NONE,
             wheel: Wheel::new(timers, now),

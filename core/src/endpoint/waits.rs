@@ -67,6 +67,11 @@ impl<'m> Waits<'m> {
         self.parts
     }
 
+    /// The bits are in use from `now` on: what came before is not to be caught up with.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.tick = now.as_nanos() >> FINE_SHIFT;
+    }
+
     /// The call of `slot` is under way: sees to it that it is looked at before `due`. Returns false
     /// if that is too soon for the hand.
     #[inline(always)]
