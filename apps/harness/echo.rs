@@ -80,11 +80,14 @@ impl TrafficOf for Echoes {
 
 /// Calls that are known before they are made, where sessions are picked at random.
 const AHEAD: usize = 16;
+/// How long before that their sessions are looked up: in the caller's own table, which is in no
+/// cache either.
+const LOOKED_UP: usize = 16;
 
 /// The sessions of the calls to come, picked at random.
 struct Coming {
     random: Random,
-    peers: [Peer; AHEAD],
+    peers: [Peer; AHEAD + LOOKED_UP],
     /// The place of the next.
     next: usize,
 }
@@ -96,11 +99,11 @@ impl Coming {
         Self { random, peers, next: 0 }
     }
 
-    /// The session of the next call. What the one picked in its place will need is fetched.
+    /// The session of the next call. What a later one will need is fetched.
     fn next(&mut self, client: &Client, peers: &[Peer]) -> Peer {
+        self.next = (self.next + 1) % self.peers.len();
+        client.expect_call(self.peers[(self.next + AHEAD) % self.peers.len()]);
         let later = peers[self.random.below(peers.len())];
-        client.expect_call(later);
-        self.next = (self.next + 1) % AHEAD;
         std::mem::replace(&mut self.peers[self.next], later)
     }
 }

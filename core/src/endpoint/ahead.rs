@@ -12,6 +12,8 @@ use crate::device::Rx;
 use crate::prefetch::{LINE_BYTES, fetch};
 use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at};
+use crate::wire::control::Features;
+use crate::wire::direct::{DIRECT, DIRECT_HEADER_BYTES, DIRECT_REQUEST, DIRECT_RESPONSE};
 use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
 
 /// Lines of a client session that a usual call touches.
@@ -59,7 +61,12 @@ impl Endpoint<'_> {
             fetch(session, CLIENT_SESSION_LINES);
         }
         // The slot of a session without other calls.
-        self.fetch_client_slot(index << self.slot_shift);
+        let slot = index << self.slot_shift;
+        self.fetch_client_slot(slot);
+        if self.config.features.contains(Features::DIRECT) {
+            // For the deadline, if there is one.
+            self.wheel.expect(slot as u32);
+        }
     }
 
     /// The packets of a burst will be looked at soon.
@@ -73,28 +80,30 @@ impl Endpoint<'_> {
 
     #[inline(always)]
     fn expect_packet(&self, datagram: &[u8]) {
-        let Some(header) = datagram.first_chunk::<HEADER_BYTES>() else { return };
+        let Some(header) = datagram.first_chunk::<DIRECT_HEADER_BYTES>() else { return };
         let session = u32_at(header, 4) as usize;
-        let number = usize::from(u16_at(header, 32)) & ((1 << self.slot_shift) - 1);
-        let slot = (session << self.slot_shift) + number;
-        match header[1] {
-            REQUEST => {
-                if let Some(session) = self.server_sessions.get(session) {
-                    fetch(session, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
-                }
-                if let Some(slot) = self.server_slots.get(slot) {
-                    fetch(slot, SERVER_SLOT_LINES);
-                }
-            }
-            RESPONSE => {
-                if let Some(session) = self.client_sessions.get(session) {
-                    fetch(session, CLIENT_SESSION_LINES);
-                }
-                self.fetch_client_slot(slot);
-            }
+        let kind = header[1];
+        let number = match (kind, datagram.first_chunk::<HEADER_BYTES>()) {
+            (DIRECT_REQUEST | DIRECT_RESPONSE, _) => u16_at(header, 12),
+            (REQUEST | RESPONSE, Some(header)) => u16_at(header, 32),
             // Only its session can be told before it is opened.
-            sealed if sealed & SEALED != 0 => self.expect_sealed(session),
-            _ => {}
+            (sealed, _) if sealed & SEALED != 0 => return self.expect_sealed(session),
+            _ => return,
+        };
+        let places = (1 << self.slot_shift) - 1;
+        let slot = (session << self.slot_shift) + (usize::from(number) & places);
+        if kind & !DIRECT == REQUEST {
+            if let Some(session) = self.server_sessions.get(session) {
+                fetch(session, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
+            }
+            if let Some(slot) = self.server_slots.get(slot) {
+                fetch(slot, SERVER_SLOT_LINES);
+            }
+        } else {
+            if let Some(session) = self.client_sessions.get(session) {
+                fetch(session, CLIENT_SESSION_LINES);
+            }
+            self.fetch_client_slot(slot);
         }
     }
 

@@ -7,10 +7,9 @@ use super::auth::Keys;
 use super::congestion::share;
 use super::host::{CallId, SessionId, Sink, Source};
 use super::outgoing::Short;
+use super::room::Room;
 use super::straight::address_of;
-use super::table::{
-    CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS, may_be_long,
-};
+use super::table::{CallState, ClientSession, ClientSlot, ClientState, UNASKED_PACKETS};
 use super::tag::UsualKey;
 use super::transmit::{Line, Mask, Whole, send_whole};
 use super::waits::Waits;
@@ -201,7 +200,8 @@ impl Endpoint<'_> {
         slot.early = false;
         slot.admitted = false;
         slot.unasked = 0;
-        slot.set_sink(call.sink);
+        let room = Room::of(call.sink, session);
+        slot.set_sink(call.sink, room);
         // The next call's first attempt.
         slot.request = (slot.request | (ATTEMPTS - 1)) + 1;
         slot.token = call.token;
@@ -223,14 +223,10 @@ impl Endpoint<'_> {
             copy_short(&mut buffer[at..head], call.parameters);
         }
         copy_short(&mut buffer[head..inline], call.body);
-        slot.outgoing.start(
-            head as u16,
-            inline as u16,
-            call.source,
-            session.payload_bytes,
-            session.remote_window,
-        );
-        if may_be_long(call.sink, session.payload_bytes) {
+        slot.outgoing.start(head as u16, inline as u16, call.source, || {
+            (session.payload_bytes, session.remote_window)
+        });
+        if room == Room::Packets {
             self.traffic.expected += 1;
             let share = share(self.config.arriving_packets, self.traffic.expected);
             slot.unasked = if share < UNASKED_PACKETS.into() { share as u8 } else { 0 };
@@ -249,7 +245,7 @@ impl Endpoint<'_> {
         let now = clock();
         slot.deadline = call.deadline.map_or(Instant::FAR_FUTURE, |span| now + span);
         if self.odd_timers {
-            let is_short = call.source.is_none() && !may_be_long(call.sink, session.payload_bytes);
+            let is_short = call.source.is_none() && room != Room::Packets;
             let timers = Timers { wheel: &mut self.wheel, waits: &mut self.waits, now };
             note_oddly(timers, self.ahead, is_short, session, slot, (slot_number, index));
         } else {
@@ -333,7 +329,6 @@ fn note_oddly(
     // Where nothing is lost, only what is long has timers.
     if session.template.is_direct() && is_short {
         slot.due = slot.deadline;
-        session.seen &= !(1 << number);
         return wheel.arm(index as u32, slot.due);
     }
     slot.due = (now + session.rtt.timeout()).min(slot.deadline);

@@ -8,7 +8,8 @@ use super::call::ATTEMPT_BITS;
 use super::congestion::Controller;
 use super::host::{Body, CallError, CallId, Completion, Host, Response, SessionId};
 use super::parts::{Incoming, arriving_window, is_part, report, send_ack};
-use super::table::{CallState, may_be_long, packets, unasked};
+use super::room::Room;
+use super::table::{CallState, packets, unasked};
 use super::transmit::{Io, Seal, send, session_flags};
 use super::window::Arrived;
 use crate::device::Tx;
@@ -88,11 +89,10 @@ impl Endpoint<'_> {
             return;
         }
         let slot = &mut self.client_slots[index];
-        let sink_room = slot.sink();
+        let (room, sink) = slot.sink();
         let incoming = &mut slot.incoming;
         if slot.state != CallState::Answering {
             let body = header.message - u32::from(header.head);
-            let (sink, room) = sink_room.map_or((None, 0), |(sink, room)| (Some(sink), room));
             if body > room {
                 let error = CallError::AnswerTooLarge { bytes: body, room };
                 return self.fail_call(now, io, index, error);
@@ -105,7 +105,7 @@ impl Endpoint<'_> {
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
             let arriving = &mut self.client_sessions[index >> self.slot_shift].arriving;
-            let expected = may_be_long(sink_room, payload_bytes);
+            let expected = slot.room == Room::Packets;
             self.traffic.begins(arriving, header.slot.into(), expected);
             self.note_admitted(now, index);
         } else if header.message != incoming.message || header.head != incoming.head {
@@ -192,8 +192,7 @@ impl Endpoint<'_> {
         let session_index = index >> self.slot_shift;
         let number = (index & ((1 << self.slot_shift) - 1)) as u16;
         let slot = &mut self.client_slots[index];
-        let payload_bytes = self.client_sessions[session_index].payload_bytes;
-        let awaited = may_be_long(slot.take_sink(), payload_bytes);
+        let awaited = slot.take_room();
         if slot.state == CallState::Answering {
             let arriving = &mut self.client_sessions[session_index].arriving;
             self.traffic.ends(arriving, number.into());

@@ -14,12 +14,13 @@ use core::net::SocketAddrV4;
 
 use super::Endpoint;
 use super::call::ATTEMPT_BITS;
+use super::handshake::first_bits;
 use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::outgoing::{Outgoing, Short};
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
 use super::straight::word_of;
-use super::table::{CallState, ClientSlot, ServeState, may_be_long};
+use super::table::{CallState, ClientSlot, ServeState};
 use super::transmit::{Io, Whole};
 use crate::device::Tx;
 use crate::time::Instant;
@@ -117,7 +118,7 @@ impl Endpoint<'_> {
         session.last_heard = now;
         slot.request = direct.request;
         slot.unasked = 0;
-        let id = SessionId { index: session_index as u32, generation: session.generation };
+        let id = SessionId { index: session_index as u32, generation: direct.generation };
         let call = PendingCall { session: id, slot: number, request: direct.request };
         let head = head_of(now, call, &header, arguments);
         let served = serve(now, io.host, session, slot, &head, Body::Whole(body));
@@ -178,7 +179,7 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number, now, min, max);
         slot.state = CallState::Free;
-        if may_be_long(slot.take_sink(), session.payload_bytes) {
+        if slot.take_room() {
             self.traffic.expected -= 1;
         }
         slot.settled = request as u32;
@@ -247,17 +248,21 @@ impl Endpoint<'_> {
             return;
         }
         let first = session_index << self.slot_shift;
-        let mut under_way = 0;
-        for number in 0..usize::from(session.slots) {
-            under_way |= u64::from(self.client_slots[first + number].is_untimed()) << number;
-        }
-        let mut late = under_way & session.seen;
-        self.client_sessions[session_index].seen = under_way & !late;
-        while late != 0 {
-            let index = first + late.trailing_zeros() as usize;
-            late &= late - 1;
-            self.client_slots[index].due = now;
-            self.wheel.arm(index as u32, now);
+        // With thousands of sessions, slots without a call are in no cache.
+        let mut busy = first_bits(session.slots) & !session.free;
+        while busy != 0 {
+            let index = first + busy.trailing_zeros() as usize;
+            busy &= busy - 1;
+            let slot = &mut self.client_slots[index];
+            if !slot.is_untimed() {
+                continue;
+            }
+            if slot.backoff == 0 {
+                slot.backoff = 1;
+            } else {
+                (slot.backoff, slot.due) = (0, now);
+                self.wheel.arm(index as u32, now);
+            }
         }
     }
 }

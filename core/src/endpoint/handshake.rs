@@ -25,7 +25,7 @@ use crate::wire::packet::{Flags, HEADER_BYTES, Header, Kind, SEAL_BYTES};
 pub(super) const HELLO_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// The first `count` bits.
-fn first_bits(count: u16) -> u64 {
+pub(super) fn first_bits(count: u16) -> u64 {
     if count >= SLOTS_MAX { u64::MAX } else { (1 << count) - 1 }
 }
 

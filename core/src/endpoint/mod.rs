@@ -18,7 +18,8 @@
 //! - `handshake`, `accept`, `liveness`: how sessions are opened, kept alive and ended;
 //! - `poll`: what a poll does, in which order; `transmit`: packets out; `turn`: several of a long
 //!   message; `seal`: what is put on each; `unusual`: such as few are; `outgoing`: a message on its
-//!   way; `queue`: whose turn it is; `book`: whose the server's sessions are;
+//!   way; `room`: for answers;
+//!   `queue`: whose turn it is; `book`: whose the server's sessions are;
 //! - [`view`]: who is connected, for accounts of an endpoint.
 //!
 //! **At most once.** A slot's request numbers only grow. The server executes a number once,
@@ -63,6 +64,7 @@ mod parts;
 mod poll;
 mod queue;
 mod retry;
+mod room;
 mod rtt;
 mod seal;
 mod sealed;

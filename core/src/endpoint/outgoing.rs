@@ -138,15 +138,16 @@ impl Outgoing {
         self.sending.resend_first(&mut self.repairs, limit);
     }
 
-    /// Makes it a message whose inline bytes are in place.
+    /// Makes it a message whose inline bytes are in place. Only a long one looks at the session's
+    /// `limits`, the payload of a packet and the packets of a window, which may be far from any
+    /// cache.
     #[inline(always)]
     pub(super) fn start(
         &mut self,
         head: u16,
         inline_bytes: u16,
         source: Option<(Source, u32)>,
-        payload_bytes: u32,
-        window: u16,
+        limits: impl FnOnce() -> (u32, u16),
     ) {
         self.head = head;
         self.inline_bytes = inline_bytes;
@@ -156,11 +157,11 @@ impl Outgoing {
             self.short = Short::Unsent;
             return;
         };
-        self.start_long(u32::from(inline_bytes) + more, source, payload_bytes, window);
+        self.start_long(u32::from(inline_bytes) + more, source, limits());
     }
 
     #[inline(never)]
-    fn start_long(&mut self, message: u32, source: Source, payload_bytes: u32, window: u16) {
+    fn start_long(&mut self, message: u32, source: Source, (payload_bytes, window): (u32, u16)) {
         self.message = message;
         self.has_source = true;
         self.source = source;
@@ -180,7 +181,7 @@ mod tests {
     fn a_short_message_is_due_once_and_again_when_it_was_lost() {
         let mut outgoing = Outgoing::EMPTY;
         assert_eq!((outgoing.due(), outgoing.source()), (None, None));
-        outgoing.start(32, 64, None, 1_400, 8);
+        outgoing.start(32, 64, None, || unreachable!("it is short"));
         assert_eq!((outgoing.due(), outgoing.message(), outgoing.packets()), (Some(0), 64, 1));
         assert!(!outgoing.sent(0));
         assert_eq!(outgoing.due(), None);
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn a_message_with_a_source_is_a_long_one() {
         let mut outgoing = Outgoing::EMPTY;
-        outgoing.start(8, 8, Some((Source(7), 3_000)), 1_400, 8);
+        outgoing.start(8, 8, Some((Source(7), 3_000)), || (1_400, 8));
         assert_eq!(
             (outgoing.source(), outgoing.message(), outgoing.packets()),
             (Some(Source(7)), 3_008, 3)

@@ -364,8 +364,10 @@ pub(super) fn serve<H: Host>(
 fn answered(session: &ServerSession, slot: &mut ServerSlot, finished: Finished) -> Served {
     let Finished { head, inline, source } = finished;
     slot.state = ServeState::Answered;
-    let window = unasked(session.remote_window, slot.unasked);
-    slot.outgoing.start(head, inline, source, session.payload_bytes, window);
+    let unasked_packets = slot.unasked;
+    slot.outgoing.start(head, inline, source, || {
+        (session.payload_bytes, unasked(session.remote_window, unasked_packets))
+    });
     match source {
         None => Served::Whole(Whole { head, bytes: inline }),
         Some(_) => Served::Long,

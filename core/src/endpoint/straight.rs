@@ -13,7 +13,7 @@ use super::host::{Body, CallId, Host, PendingCall, SessionId};
 use super::outgoing::Short;
 use super::server::{Served, head_of, serve};
 use super::settle::Refusal;
-use super::table::{CallState, ServeState, may_be_long};
+use super::table::{CallState, ServeState};
 use super::tag::{self, Pad, UsualKey};
 use super::transmit::{Io, Line, Mask, Whole, send_whole, session_flags};
 use crate::crc32c::{Begun, Crc32c};
@@ -399,7 +399,7 @@ impl Endpoint<'_> {
         let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
         session.rtt.answered(number as u16, now, min, max);
         slot.state = CallState::Free;
-        if may_be_long(slot.take_sink(), session.payload_bytes) {
+        if slot.take_room() {
             self.traffic.expected -= 1;
         }
         slot.settled = request as u32;

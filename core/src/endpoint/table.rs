@@ -9,6 +9,7 @@ use super::host::{SessionId, Sink};
 use super::outgoing::Outgoing;
 use super::parts::Incoming;
 use super::queue::Queue;
+use super::room::Room;
 use super::rtt::Rtt;
 use super::tag::Pad;
 use super::waits::WaitEntries;
@@ -16,7 +17,6 @@ use super::wheel::TimerEntry;
 use super::window::Reordering;
 use crate::time::{Duration, Instant};
 use crate::wire::control::Features;
-use crate::wire::message::HEAD_BYTES_MAX;
 use crate::wire::template::{Straight, Template};
 
 /// The memory of an endpoint. The numbers of sessions are the caller's choice; the other lengths
@@ -133,9 +133,6 @@ pub struct ClientSession {
     pub(super) state: ClientState,
     /// Slots with packets to send.
     pub(super) queue: Queue,
-    /// Bit `i`: the call of slot `i`, for which nothing is armed, was seen under way by the
-    /// session's timer.
-    pub(super) seen: u64,
     pub(super) peer: SocketAddrV4,
     /// What its usual packets' tags depend on, if it has any.
     pub(super) pad: Pad,
@@ -203,7 +200,6 @@ impl ClientSession {
         held: 0,
         parked: 0,
         behind: 0,
-        seen: 0,
         last_heard: Instant::ZERO,
         last_asked: Instant::ZERO,
         ponged: Instant::ZERO,
@@ -239,13 +235,6 @@ pub(super) fn unasked(window: u16, unasked: u8) -> u16 {
     if unasked == 0 { usual } else { usual.min(unasked.into()) }
 }
 
-/// Whether an answer with this sink may take more than one packet. One that is longer than its
-/// sink is never taken in, so room for a packet at most keeps none under way.
-#[inline(always)]
-pub(super) fn may_be_long(sink: Option<(Sink, u32)>, payload_bytes: u32) -> bool {
-    sink.is_some_and(|(_, room)| room.saturating_add(HEAD_BYTES_MAX as u32) > payload_bytes)
-}
-
 /// Packets of a message of `bytes` bytes. Divides only where there are several.
 #[inline]
 pub(super) fn packets(bytes: u32, payload_bytes: u32) -> u32 {
@@ -273,12 +262,14 @@ pub struct ClientSlot {
     /// Of the tag of the answer to this attempt, where packets have tags: of one that was sent as
     /// usual requests are, and not again.
     pub(super) mask: u64,
-    /// Means something if `has_sink`.
-    sink_room: u32,
+    /// In bytes, if there is room.
+    sink_bytes: u32,
     /// The low bits of a number: the server has executed the slot's calls up to this one, or never
     /// will.
     pub(super) settled: u32,
     pub(super) state: CallState,
+    /// Times that its wait ran out; of a call for which nothing is armed, whether the session's
+    /// timer has seen it under way.
     pub(super) backoff: u8,
     /// The caller has cancelled.
     pub(super) cancelled: bool,
@@ -291,9 +282,10 @@ pub struct ClientSlot {
     pub(super) admitted: bool,
     /// Packets of the answer that may be sent unasked; zero for the usual number.
     pub(super) unasked: u8,
-    has_sink: bool,
+    /// For the answer's body.
+    pub(super) room: Room,
     pub(super) outgoing: Outgoing,
-    /// Means something if `has_sink`. Only answers of several packets go there.
+    /// Where the room is, if it is for several packets.
     sink: Sink,
     pub(super) incoming: Incoming,
 }
@@ -315,32 +307,37 @@ impl ClientSlot {
         deadline: Instant::FAR_FUTURE,
         due: Instant::FAR_FUTURE,
         sink: Sink(0),
-        sink_room: 0,
-        has_sink: false,
+        sink_bytes: 0,
+        room: Room::Nothing,
         incoming: Incoming::EMPTY,
         outgoing: Outgoing::EMPTY,
     };
 
-    /// Room for the answer's body beyond one packet: where and how many bytes.
+    /// Room for the answer's body: how many bytes, and where, if it is for several packets.
     #[inline(always)]
-    pub(super) fn sink(&self) -> Option<(Sink, u32)> {
-        if self.has_sink { Some((self.sink, self.sink_room)) } else { None }
-    }
-
-    #[inline(always)]
-    pub(super) fn set_sink(&mut self, sink: Option<(Sink, u32)>) {
-        self.has_sink = sink.is_some();
-        if let Some(sink) = sink {
-            (self.sink, self.sink_room) = sink;
+    pub(super) fn sink(&self) -> (u32, Option<Sink>) {
+        match self.room {
+            Room::Nothing => (0, None),
+            Room::Packet => (self.sink_bytes, None),
+            Room::Packets => (self.sink_bytes, Some(self.sink)),
         }
     }
 
-    /// The room is not the slot's any more.
     #[inline(always)]
-    pub(super) fn take_sink(&mut self) -> Option<(Sink, u32)> {
-        let sink = self.sink()?;
-        self.has_sink = false;
-        Some(sink)
+    pub(super) fn set_sink(&mut self, sink: Option<(Sink, u32)>, room: Room) {
+        self.room = room;
+        if let Some((sink, bytes)) = sink {
+            self.sink_bytes = bytes;
+            if room == Room::Packets {
+                self.sink = sink;
+            }
+        }
+    }
+
+    /// The room is not the slot's any more. Returns whether it is for several packets.
+    #[inline(always)]
+    pub(super) fn take_room(&mut self) -> bool {
+        core::mem::replace(&mut self.room, Room::Nothing) == Room::Packets
     }
 }
 

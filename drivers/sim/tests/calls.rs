@@ -5,7 +5,7 @@ use dmrpc_host as _;
 mod common;
 
 use common::actor::Plan;
-use common::{End, STOPPED, Work, World, address};
+use common::{DATAGRAM_BYTES, End, STOPPED, Work, World, address};
 use dmrpc_core::endpoint::host::CallError;
 use dmrpc_core::time::{Duration, Instant};
 use dmrpc_core::wire::message::Status;
@@ -210,13 +210,24 @@ fn cancelled_while_the_answer_comes_in() {
 
 #[test]
 fn an_answer_too_large_is_refused_and_released() {
-    let mut world = connected(Faults::NONE, 2);
-    let work = Work { answer_bytes: 100_000, ..Work::default() };
-    let id = world.peer(0).plan(Plan { work, room: 50_000, ..to(1) });
-    world.finish(1);
-    let error = CallError::AnswerTooLarge { bytes: 100_000, room: 50_000 };
-    assert_eq!(end(&world, id), Some(End::Failed(error)));
-    world.settle();
+    // No room, for part of a packet in any session, in this one, for a packet, for several.
+    for room in [0, 1, 256, 257, 600, 700, DATAGRAM_BYTES as u32, 50_000] {
+        let mut world = connected(Faults::NONE, 2);
+        let work = Work { answer_bytes: 100_000, ..Work::default() };
+        let id = world.peer(0).plan(Plan { work, room, ..to(1) });
+        // In the same slot after one that has been told where its answer goes.
+        world.finish(1);
+        let after = Work { answer_bytes: 3_000, ..Work::default() };
+        let next = world.peer(0).plan(Plan { work: after, room: 3_000, ..to(1) });
+        world.finish(1);
+        let again = world.peer(0).plan(Plan { work, room, ..to(1) });
+        world.finish(1);
+        let error = CallError::AnswerTooLarge { bytes: 100_000, room };
+        assert_eq!(end(&world, id), Some(End::Failed(error)));
+        assert_eq!(end(&world, next), Some(OK));
+        assert_eq!(end(&world, again), Some(End::Failed(error)));
+        world.settle();
+    }
 }
 
 /// The server holds an answer that the slot's next call would release; that call never gets there.
