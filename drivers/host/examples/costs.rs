@@ -6,9 +6,12 @@ use std::thread;
 use dmrpc_host::affinity::{available_cores, pin_to_core};
 use dmrpc_host::clock::Clock;
 use dmrpc_host::spsc;
+use dmrpc_host::table::table;
 
 const ROUNDS: u64 = 2_000_000;
 const REPEATS: usize = 9;
+/// Loads of a repeat.
+const LOADS: u64 = 200_000;
 
 /// Prints the median over a few repeats of what one of `count` rounds costs.
 fn measure(name: &str, count: u64, mut run: impl FnMut()) {
@@ -21,7 +24,29 @@ fn measure(name: &str, count: u64, mut run: impl FnMut()) {
         })
         .collect();
     costs.sort_by(f64::total_cmp);
-    println!("{name:32} {:7.1} ns", costs[REPEATS / 2]);
+    println!("{name:46} {:7.1} ns", costs[REPEATS / 2]);
+}
+
+/// Measures loads that wait for each other, of `lines` lines in a random order, so many words apart
+/// in a table that asks for huge pages. Where it has them, and the processor can have a whole one
+/// of them as one entry of its translations, the distance makes little difference.
+fn measure_loads(name: &str, lines: usize, words_apart: usize) {
+    let mut order: Vec<usize> = (0..lines).collect();
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    for end in (1..lines).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        order.swap(end, (random % (end as u64 + 1)) as usize);
+    }
+    // Each holds the place of the next.
+    let mut words = table(0usize, lines * words_apart);
+    for (at, line) in order.iter().enumerate() {
+        words[line * words_apart] = order[(at + 1) % lines] * words_apart;
+    }
+    let mut at = 0;
+    measure(name, LOADS, || (0..LOADS).for_each(|_| at = words[at]));
+    black_box(at);
 }
 
 fn main() {
@@ -33,6 +58,11 @@ fn main() {
                 black_box(clock.now());
             }
         });
+    }
+    for lines in [2_000, 8_000] {
+        for (apart, words) in [("side by side", 8), ("a page and a line apart", 520)] {
+            measure_loads(&format!("load of {lines} lines {apart}"), lines, words);
+        }
     }
     let (mut producer, mut consumer) = spsc::ring::<u64>(1024);
     measure("ring, push and pop, one thread", ROUNDS, || {
