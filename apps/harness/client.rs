@@ -21,7 +21,7 @@ pub const ECHO: Method = Method(1);
 
 /// Slots of a session.
 const SLOTS: u16 = 64;
-/// The same where calls are spread over many: the second is for calls within calls.
+/// The same where calls are spread over many: nine for these, seven for calls within calls.
 const SLOTS_OF_MANY: u16 = 16;
 /// Sessions of a node: enough for any concurrency however few slots the other end gives.
 const SESSIONS: usize = 32;

@@ -55,6 +55,9 @@ pub struct Row {
 /// quarter slower; of rates, 1.25 is a quarter faster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Details {
+    /// Over how many sessions calls were spread, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<usize>,
     /// Pages that one operation writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<usize>,

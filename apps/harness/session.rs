@@ -213,7 +213,12 @@ impl Session<'_> {
         tally: &Tally,
         ratio: Option<Ratio>,
     ) -> Result<(), AppError> {
-        self.row_with(subject, tally, Details { ratio_to_raw: ratio, ..Details::default() })
+        let sessions = self.args.sessions.filter(|_| subject.beside.is_none());
+        self.row_with(
+            subject,
+            tally,
+            Details { sessions, ratio_to_raw: ratio, ..Details::default() },
+        )
     }
 
     /// As [`Session::row`], with ratios to more than the bare device.

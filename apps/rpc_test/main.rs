@@ -27,8 +27,10 @@ Examples:
       Against `dmrpc-cn serve` of a cluster file."
 )]
 struct Options {
-    /// Spread the calls over so many sessions with two slots each, picked at random. Without it
-    /// there are as many as the numbers in flight need, with 64 slots each, which take turns.
+    /// Spread the calls over so many sessions with 16 slots each, picked at random: up to nine at a
+    /// time in each, for seven slots are kept for calls within calls. Without it there are as many
+    /// sessions as the numbers in flight need, with 64 slots each, which take turns. With --cluster
+    /// the server must be let have them: `dmrpc-cn serve --sessions`, --sessions-per-address.
     #[arg(long, value_name = "N")]
     sessions: Option<usize>,
 

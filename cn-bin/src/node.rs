@@ -285,9 +285,11 @@ impl<D: Device> Node<D> {
     /// before a program ends, so that its memory comes back at once. A node that just goes silent
     /// keeps it until its lease is over. Goodbyes that nobody confirms are repeated for 50 ms.
     pub fn disconnect_all(&self) {
+        let mut first = 0;
         loop {
-            let peer = self.state.borrow().peers.open_ones().next();
+            let peer = self.state.borrow().peers.open_one(first);
             let Some(peer) = peer else { break };
+            first = peer.line.0 as usize + 1;
             self.disconnect(peer);
         }
         self.dismiss_lender();

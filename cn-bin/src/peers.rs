@@ -302,10 +302,10 @@ impl Peers {
         (0..self.lines.len()).find(is_it).map(|index| self.peer(index))
     }
 
-    /// All sessions that are open or being opened.
-    pub(crate) fn open_ones(&self) -> impl Iterator<Item = Peer> + '_ {
+    /// The first session, of the lines from `first` on, that is open or being opened.
+    pub(crate) fn open_one(&self, first: usize) -> Option<Peer> {
         let is_it = |&index: &usize| self.lines[index].is_open() && Some(index as u32) != self.kept;
-        (0..self.lines.len()).filter(is_it).map(|at| self.peer(at))
+        (first..self.used).find(is_it).map(|at| self.peer(at))
     }
 
     /// The first line from `first` on that lost its session, in place of which none was asked for
@@ -337,9 +337,10 @@ impl Peers {
                 line.state = PeerState::Up;
                 line.incarnation = incarnation;
                 line.lasting = true;
-                let line = (index, line.generation);
-                for loss in &mut self.losses {
-                    if loss.peer.line == line {
+                let (was_lost, line) = (line.lost.is_some(), (index, line.generation));
+                // Thousands of others may have been lost.
+                if was_lost {
+                    for loss in self.losses.iter_mut().filter(|loss| loss.peer.line == line) {
                         loss.incarnation_now.get_or_insert(incarnation);
                     }
                 }

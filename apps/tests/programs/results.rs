@@ -124,7 +124,7 @@ fn rpc_test_echoes() {
     );
 }
 
-/// More sessions than fit the tables of a processor's cache, at random, and more than there are.
+/// More sessions than it takes to fetch ahead, and fewer than calls.
 #[test]
 fn rpc_test_spreads_calls_over_sessions() {
     for sessions in [1_500, 3] {
@@ -132,6 +132,7 @@ fn rpc_test_spreads_calls_over_sessions() {
         let rows = rows("rpc_test", &line);
         check("rpc_test", &rows);
         assert_eq!(ops(&rows), ["rpc", "rpc"]);
+        assert!(rows.iter().all(|row| row["sessions"] == sessions), "{rows:?}");
     }
 }
 

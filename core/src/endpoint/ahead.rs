@@ -1,7 +1,7 @@
 //! What the packets, calls and timers to come will need, fetched ahead.
 //!
-//! An endpoint whose tables are larger than a processor's caches finds nearly nothing of a session
-//! in them when the session's next packet comes. One after the other these waits are longer than
+//! An endpoint with more sessions in use than a processor's caches hold finds nearly nothing of one
+//! there when the session's next packet comes. One after the other these waits are longer than
 //! all the work, so they are made to overlap: before a burst is looked at, all that its packets'
 //! headers name is asked for. Endpoints that never had many sessions at a time do none of it.
 

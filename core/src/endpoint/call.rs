@@ -315,8 +315,8 @@ struct Timers<'a, 'm> {
     now: Instant,
 }
 
-/// Notes when the call in slot `number` is due, where that may not be by the wheel: with tables
-/// that are far from any cache, or where nothing is lost.
+/// Notes when the call in slot `number` is due, where that may not be by the wheel: with many
+/// sessions, or where nothing is lost.
 #[inline(never)]
 fn note_oddly(
     Timers { wheel, waits, now }: Timers<'_, '_>,

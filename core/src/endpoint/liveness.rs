@@ -15,8 +15,11 @@ use crate::wire::template::Straight;
 
 /// An unanswered ping is repeated after the keep-alive interval divided by this.
 const PINGS_A_KEEP_ALIVE: u64 = 4;
-/// Resets that answer nothing we asked are looked into no more often than this.
+/// Resets that answer nothing we asked are looked into no more often than this for each
+/// [`SESSIONS_A_LOOK`] client sessions or part of them.
 const RESET_HEEDED_EVERY: Duration = Duration::from_micros(100);
+/// A look at so many takes some 25,000 instructions.
+const SESSIONS_A_LOOK: usize = 4096;
 
 impl Endpoint<'_> {
     pub(super) fn client_session_timer_id(&self, session: usize) -> u32 {
@@ -207,7 +210,9 @@ impl Endpoint<'_> {
             // Looking for the session takes time that a flood must not cost.
             return;
         }
-        self.reset_heeded_at = now + RESET_HEEDED_EVERY;
+        let looks = self.client_sessions.len().div_ceil(SESSIONS_A_LOOK) as u64;
+        let span = Duration::from_nanos(RESET_HEEDED_EVERY.as_nanos() * looks);
+        self.reset_heeded_at = now + span;
         if let Some(index) = self.client_sessions.iter().position(is_meant) {
             self.ask(now, io, index, Kind::Ping);
         }

@@ -99,8 +99,13 @@ struct Node {
 
 impl Node {
     fn new(incarnation: u64, device: MemoryDevice, sessions: usize, parts: Parts) -> Self {
-        // One of two slots is for calls within calls.
-        let slots_per_session = if sessions == 1 { 64 } else { 2 };
+        // Seven of 16 slots, or one of two, are for calls within calls: with few sessions there
+        // must be one for each call all the same.
+        let slots_per_session = match sessions {
+            1 => 64,
+            2..=FEW_SESSIONS => 16,
+            _ => 2,
+        };
         let mut config = Config { slots_per_session, ..Config::new(incarnation, DATAGRAM_BYTES) };
         parts.apply(&mut config);
         let size = StorageSize::new(sessions, sessions, config.slots_per_session.into());
