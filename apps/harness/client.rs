@@ -138,9 +138,16 @@ pub fn connect_for(
 /// Polls until a peer that was stopped for a while is heard of again; the next operation tells if
 /// it is not.
 pub fn wait_up(client: &Client, peer: Peer) {
+    wait_all_up(client, &[peer]);
+}
+
+/// The same of several, for no longer than of one: thousands may have been lost at once.
+pub fn wait_all_up(client: &Client, peers: &[Peer]) {
     let end = client.now() + RECOVERY;
-    while !client.is_up(peer) && client.now() < end {
-        client.step();
+    for peer in peers {
+        while !client.is_up(*peer) && client.now() < end {
+            client.step();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use dmrpc_core::time::Duration;
 use dmrpc_host::clock::Clock;
 
 use crate::bandwidth::TrafficOf;
-use crate::client::{Client, ECHO, wait_up};
+use crate::client::{Client, ECHO, wait_all_up, wait_up};
 use crate::cycle::Cycle;
 use crate::error::AppError;
 use crate::pattern::{self, Random};
@@ -80,31 +80,42 @@ impl TrafficOf for Echoes {
 
 /// Calls that are known before they are made, where sessions are picked at random.
 const AHEAD: usize = 16;
-/// How long before that their sessions are looked up: in the caller's own table, which is in no
-/// cache either.
-const LOOKED_UP: usize = 16;
+/// Sessions picked at a time. The caller's own table of them is in no cache either, and many are
+/// looked up in hardly more time than one.
+const PICKED: usize = 256;
 
 /// The sessions of the calls to come, picked at random.
 struct Coming {
     random: Random,
-    peers: [Peer; AHEAD + LOOKED_UP],
+    /// The next [`AHEAD`] calls', and behind them some that are picked already.
+    peers: Vec<Peer>,
     /// The place of the next.
     next: usize,
 }
 
 impl Coming {
     fn new(peers: &[Peer], seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let peers = std::array::from_fn(|_| peers[random.below(peers.len())]);
-        Self { random, peers, next: 0 }
+        let mut coming = Self { random: Random::new(seed), peers: Vec::new(), next: 0 };
+        coming.pick(peers);
+        coming
     }
 
     /// The session of the next call. What a later one will need is fetched.
     fn next(&mut self, client: &Client, peers: &[Peer]) -> Peer {
-        self.next = (self.next + 1) % self.peers.len();
-        client.expect_call(self.peers[(self.next + AHEAD) % self.peers.len()]);
-        let later = peers[self.random.below(peers.len())];
-        std::mem::replace(&mut self.peers[self.next], later)
+        if self.next + AHEAD == self.peers.len() {
+            self.pick(peers);
+        }
+        client.expect_call(self.peers[self.next + AHEAD]);
+        self.next += 1;
+        self.peers[self.next - 1]
+    }
+
+    #[inline(never)]
+    fn pick(&mut self, peers: &[Peer]) {
+        self.peers.drain(..self.next);
+        self.next = 0;
+        let Self { random, peers: picked, .. } = self;
+        picked.resize_with(AHEAD + PICKED, || peers[random.below(peers.len())]);
     }
 }
 
@@ -224,6 +235,6 @@ impl Traffic for Echo<'_> {
     }
 
     fn prepare(&mut self) {
-        self.peers.iter().for_each(|peer| wait_up(self.client, *peer));
+        wait_all_up(self.client, &self.peers);
     }
 }

@@ -30,7 +30,7 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let payload_bytes = self.server_sessions[index >> self.slot_shift].payload_bytes;
+        let payload_bytes = self.server_sessions[self.server_slots.session(index)].payload_bytes;
         if !is_part(header, payload.len(), payload_bytes) {
             self.counters.malformed += 1;
             return;
@@ -60,9 +60,9 @@ impl Endpoint<'_> {
         let granted = self.config.window_packets.min(UNASKED_PACKETS).into();
         let (message, head) = (header.message, header.head);
         slot.incoming = Incoming::new(message, head, payload_bytes, granted, Some(sink));
-        let number = self.slot_number(index);
-        let arriving = &mut self.server_sessions[index >> self.slot_shift].arriving;
-        self.traffic.begins(arriving, number, false);
+        let (session_index, number) = self.server_slots.place(index);
+        let arriving = &mut self.server_sessions[session_index].arriving;
+        self.traffic.begins(arriving, number as u32, false);
         self.part_of_request(now, io, index, header, payload);
     }
 
@@ -120,8 +120,8 @@ impl Endpoint<'_> {
         let message = (head.len() + body.len()) as u32;
         slot.incoming = Incoming::whole(message, head.len() as u16, sink);
         slot.state = ServeState::Waiting;
-        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
-        self.server_sessions[index >> self.slot_shift].waiting |= bit;
+        let (session_index, number) = self.server_slots.place(index);
+        self.server_sessions[session_index].waiting |= 1 << number;
     }
 
     /// A packet of a request that the slot already knows.
@@ -171,7 +171,8 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let payload_bytes = self.server_sessions[index >> self.slot_shift].payload_bytes;
+        let (session_index, place) = self.server_slots.place(index);
+        let payload_bytes = self.server_sessions[session_index].payload_bytes;
         let slot = &mut self.server_slots[index];
         let incoming = &mut slot.incoming;
         if !is_part(header, payload.len(), payload_bytes)
@@ -205,11 +206,11 @@ impl Endpoint<'_> {
         } else {
             io.host.absorb(sink, number * payload_bytes - head, payload);
         }
-        let session = &mut self.server_sessions[index >> self.slot_shift];
+        let session = &mut self.server_sessions[session_index];
         if let Some(delay) = incoming.grant_delay(number, now) {
             session.control.on_delay(now, delay);
         }
-        let of = (&session.arriving, (index & ((1 << self.slot_shift) - 1)) as u32);
+        let of = (&session.arriving, place as u32);
         let window = arriving_window(&self.config, self.traffic, &session.control, of);
         let wants_grant = incoming.wants_grant(window);
         if incoming.receiving.contiguous == incoming.packets {
@@ -226,16 +227,16 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         index: usize,
     ) {
-        let number = self.slot_number(index);
-        let session = &mut self.server_sessions[index >> self.slot_shift];
-        self.traffic.ends(&mut session.arriving, number);
+        let (session_index, number) = self.server_slots.place(index);
+        let session = &mut self.server_sessions[session_index];
+        self.traffic.ends(&mut session.arriving, number as u32);
         let next = session.arriving.next(self.traffic.share(self.config.arriving_packets));
         self.server_slots[index].state = ServeState::Waiting;
         self.execute_absorbed(now, io, index);
         if let Some(next) = next {
             // It has its turn now.
-            let first = index - number as usize;
-            self.acknowledge_request(now, io, first + next as usize, Flags::empty());
+            let next = self.server_slots.at(session_index, next as usize);
+            self.acknowledge_request(now, io, next, Flags::empty());
         }
     }
 
@@ -270,12 +271,12 @@ impl Endpoint<'_> {
         (head, body): (&[u8], &[u8]),
     ) -> bool {
         let bytes = self.server_slots[index].incoming.message - head.len() as u32;
-        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
+        let bit = 1 << self.server_slots.number(index);
         let request = RequestHeader::parse(head).expect("checked at the first packet");
         let order = request.after.map_or(Order::Over, |after| self.order(index, after));
         match order {
             Order::Over => {
-                self.server_sessions[index >> self.slot_shift].waiting &= !bit;
+                self.server_sessions[self.server_slots.session(index)].waiting &= !bit;
                 let body = match self.server_slots[index].incoming.sink.take() {
                     Some(sink) => Body::Absorbed { sink, bytes },
                     None => Body::Whole(body),
@@ -284,7 +285,7 @@ impl Endpoint<'_> {
                 true
             }
             Order::Admitted => {
-                self.server_sessions[index >> self.slot_shift].waiting |= bit;
+                self.server_sessions[self.server_slots.session(index)].waiting |= bit;
                 self.server_slots[index].state = ServeState::Waiting;
                 false
             }
@@ -304,13 +305,14 @@ impl Endpoint<'_> {
         index: usize,
         flags: Flags,
     ) {
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let (session_index, number) = self.server_slots.place(index);
+        let session = &self.server_sessions[session_index];
         let slot = &mut self.server_slots[index];
         let incoming = &mut slot.incoming;
         let mut ack =
             Header::new(Kind::RequestAck, session.remote.index, session.remote.generation);
         ack.flags = session_flags(session.features) | flags;
-        ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        ack.slot = number as u16;
         ack.request = slot.request;
         if slot.state == ServeState::Receiving {
             ack.packet = incoming.receiving.contiguous as u16;

@@ -194,8 +194,9 @@ impl Endpoint<'_> {
         };
         self.book.enter(self.server_sessions, index);
         self.count_session(now, Side::Server, index);
-        let first = index << self.slot_shift;
-        for slot in &mut self.server_slots[first..first + (1 << self.slot_shift)] {
+        for number in 0..usize::from(self.config.slots_per_session) {
+            let at = self.server_slots.at(index, number);
+            let slot = &mut self.server_slots[at];
             let queued = slot.outgoing.queued;
             *slot = ServerSlot::EMPTY;
             slot.outgoing.queued = queued;

@@ -42,7 +42,7 @@ impl Endpoint<'_> {
             Side::Server => &mut self.peak.servers,
         };
         *count = (*count).max(index as u32 + 1);
-        let many = self.peak.clients + self.peak.servers >= self.config.fetch_ahead_from;
+        let many = self.peak.clients + self.peak.servers >= self.config.many_sessions;
         if many && !self.ahead {
             (self.ahead, self.odd_timers) = (true, true);
             self.waits.start(now);
@@ -61,7 +61,7 @@ impl Endpoint<'_> {
             fetch(session, CLIENT_SESSION_LINES);
         }
         // The slot of a session without other calls.
-        let slot = index << self.slot_shift;
+        let slot = self.client_slots.at(index, 0);
         self.fetch_client_slot(slot);
         if self.config.features.contains(Features::DIRECT) {
             // For the deadline, if there is one.
@@ -90,20 +90,17 @@ impl Endpoint<'_> {
             (sealed, _) if sealed & SEALED != 0 => return self.expect_sealed(session),
             _ => return,
         };
-        let places = (1 << self.slot_shift) - 1;
-        let slot = (session << self.slot_shift) + (usize::from(number) & places);
+        let number = usize::from(number) & self.places;
         if kind & !DIRECT == REQUEST {
-            if let Some(session) = self.server_sessions.get(session) {
-                fetch(session, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
-            }
-            if let Some(slot) = self.server_slots.get(slot) {
+            let Some(place) = self.server_sessions.get(session) else { return };
+            fetch(place, SERVER_SESSION_LINES + usize::from(self.keys.is_some()));
+            if let Some(slot) = self.server_slots.get(self.server_slots.at(session, number)) {
                 fetch(slot, SERVER_SLOT_LINES);
             }
         } else {
-            if let Some(session) = self.client_sessions.get(session) {
-                fetch(session, CLIENT_SESSION_LINES);
-            }
-            self.fetch_client_slot(slot);
+            let Some(place) = self.client_sessions.get(session) else { return };
+            fetch(place, CLIENT_SESSION_LINES);
+            self.fetch_client_slot(self.client_slots.at(session, number));
         }
     }
 
@@ -131,7 +128,7 @@ impl Endpoint<'_> {
 const _: () = {
     use crate::wire::message::RESPONSE_HEADER_BYTES;
     use core::mem::offset_of;
-    // With places for four slots.
+    // With the front places of the queue.
     let short_queue = offset_of!(ClientSession, queue) + 7 + 4;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ServerSession, pad) <= SERVER_SESSION_LINES * LINE_BYTES);

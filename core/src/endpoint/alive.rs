@@ -121,7 +121,7 @@ impl Endpoint<'_> {
         let slots = self.client_sessions[index].slots;
         // A pong that names a request confirms that the request's answer was released.
         if header.request != 0
-            && let Some(slot) = self.slot_index(index, header.slot, slots)
+            && let Some(slot) = self.client_slots.find(index, header.slot, slots)
             && self.client_slots[slot].request == header.request
             && self.client_slots[slot].state == CallState::Free
         {

@@ -44,7 +44,7 @@ impl Endpoint<'_> {
         if header.after.is_some_and(|after| self.order(index, after) != Order::Over) {
             return false;
         }
-        let session = &mut self.server_sessions[index >> self.slot_shift];
+        let session = &mut self.server_sessions[self.server_slots.session(index)];
         if !OPENED && let Err(fault) = verify_untagged(self.crc, bytes, payload) {
             self.faulty(fault);
             return true;
@@ -69,7 +69,7 @@ impl Endpoint<'_> {
         if has_tag::<OPENED>(bytes) {
             return false;
         }
-        let session = &mut self.client_sessions[index >> self.slot_shift];
+        let session = &mut self.client_sessions[self.client_slots.session(index)];
         if !OPENED && let Err(fault) = verify_untagged(self.crc, bytes, payload) {
             self.faulty(fault);
             return true;

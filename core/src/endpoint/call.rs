@@ -191,7 +191,7 @@ impl Endpoint<'_> {
         if session.unreleased != 0 {
             session.unreleased &= !(1 << slot_number);
         }
-        let index = (session_index << self.slot_shift) + usize::from(slot_number);
+        let index = self.client_slots.at(session_index, slot_number.into());
         let slot = &mut self.client_slots[index];
         slot.state = CallState::Unsent;
         slot.backoff = 0;
@@ -258,7 +258,7 @@ impl Endpoint<'_> {
             self.counters.packets_sent += 1;
         } else if !slot.outgoing.queued {
             slot.outgoing.queued = true;
-            session.queue.push(slot_number.into(), (1 << self.slot_shift) - 1);
+            session.queue.push(slot_number.into(), self.places);
             if !session.queue.linked {
                 self.link(session_id.index);
             }
@@ -283,7 +283,8 @@ impl Endpoint<'_> {
     /// The slot of a call that has not ended.
     fn live_call(&self, call: CallId) -> Option<usize> {
         let session = self.client_session(call.session)?;
-        let index = self.slot_index(call.session.index as usize, call.slot, session.slots)?;
+        let index =
+            self.client_slots.find(call.session.index as usize, call.slot, session.slots)?;
         let slot = &self.client_slots[index];
         let live = slot.state != CallState::Free && slot.request >> ATTEMPT_BITS == call.request;
         live.then_some(index)
@@ -294,15 +295,14 @@ impl Endpoint<'_> {
     fn after(&self, session: SessionId, call: Option<CallId>) -> Option<After> {
         let call = call.filter(|call| call.session == session)?;
         let after = After { slot: call.slot, call: call.request as u32 };
-        let first = (session.index as usize) << self.slot_shift;
-        (!self.is_settled(first, after)).then_some(after)
+        (!self.is_settled(session.index as usize, after)).then_some(after)
     }
 
-    /// Whether the server has executed a call of the session whose slots begin at `first`, or
-    /// never will.
+    /// Whether the server has executed a call of the session at `session_index`, or never will.
     #[inline]
-    pub(super) fn is_settled(&self, first: usize, call: After) -> bool {
-        let settled = self.client_slots[first + usize::from(call.slot)].settled;
+    pub(super) fn is_settled(&self, session_index: usize, call: After) -> bool {
+        let index = self.client_slots.at(session_index, call.slot.into());
+        let settled = self.client_slots[index].settled;
         // Numbers of one slot that are not settled are close together.
         settled.wrapping_sub(call.call) as i32 >= 0
     }

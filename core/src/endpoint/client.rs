@@ -39,7 +39,7 @@ impl Endpoint<'_> {
             return;
         }
         let slots = session.slots;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
+        let Some(index) = self.client_slots.find(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
             return;
         };
@@ -56,11 +56,11 @@ impl Endpoint<'_> {
     ) {
         let slot = &self.client_slots[index];
         if slot.request != header.request || slot.state == CallState::Free {
-            self.stale_response(io, index >> self.slot_shift, header);
+            self.stale_response(io, self.client_slots.session(index), header);
         } else if header.message as usize != payload.len() {
             self.part_of_response(now, io, index, header, payload);
         } else if slot.state == CallState::Sent {
-            self.client_sessions[index >> self.slot_shift].last_heard = now;
+            self.client_sessions[self.client_slots.session(index)].last_heard = now;
             let call = self.end_call(io, index);
             if header.flags.contains(Flags::DECLINED) {
                 self.give_up(now, index, false);
@@ -83,7 +83,8 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let payload_bytes = self.client_sessions[index >> self.slot_shift].payload_bytes;
+        let session_index = self.client_slots.session(index);
+        let payload_bytes = self.client_sessions[session_index].payload_bytes;
         if !is_part(header, payload.len(), payload_bytes) {
             self.counters.malformed += 1;
             return;
@@ -100,11 +101,11 @@ impl Endpoint<'_> {
             // The request has done its work; its buffer becomes that of the answer's head.
             slot.state = CallState::Answering;
             let (min, max) = (self.config.retransmit_min, self.config.retransmit_after);
-            self.client_sessions[index >> self.slot_shift].rtt.answered(header.slot, now, min, max);
+            self.client_sessions[session_index].rtt.answered(header.slot, now, min, max);
             slot.outgoing.stop();
             let granted = unasked(self.config.window_packets, slot.unasked).into();
             *incoming = Incoming::new(header.message, header.head, payload_bytes, granted, sink);
-            let arriving = &mut self.client_sessions[index >> self.slot_shift].arriving;
+            let arriving = &mut self.client_sessions[session_index].arriving;
             let expected = slot.room == Room::Packets;
             self.traffic.begins(arriving, header.slot.into(), expected);
             self.note_admitted(now, index);
@@ -134,7 +135,7 @@ impl Endpoint<'_> {
             io.host.absorb(sink, number * payload_bytes - u32::from(header.head), payload);
         }
         slot.backoff = 0;
-        let session = &mut self.client_sessions[index >> self.slot_shift];
+        let session = &mut self.client_sessions[session_index];
         session.last_heard = now;
         slot.due = (now + session.rtt.timeout()).min(slot.deadline);
         if let Some(delay) = incoming.grant_delay(number, now) {
@@ -160,12 +161,12 @@ impl Endpoint<'_> {
     ) {
         let call = self.end_call(io, index);
         self.settle_call(now, index, holds);
-        let arriving = self.client_sessions[index >> self.slot_shift].arriving;
+        let arriving = self.client_sessions[self.client_slots.session(index)].arriving;
         let next = arriving.next(self.traffic.share(self.config.arriving_packets));
         if let Some(next) = next {
             // It has its turn now.
-            let first = index - usize::from(call.slot);
-            self.acknowledge_response(now, io, first + next as usize, Flags::empty());
+            let next = self.client_slots.at(call.session.index as usize, next as usize);
+            self.acknowledge_response(now, io, next, Flags::empty());
         }
         let slot = &self.client_slots[index];
         let Incoming { head, message, sink, .. } = slot.incoming;
@@ -189,8 +190,8 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         index: usize,
     ) -> CallId {
-        let session_index = index >> self.slot_shift;
-        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
+        let session_index = self.client_slots.session(index);
+        let number = self.client_slots.number(index) as u16;
         let slot = &mut self.client_slots[index];
         let awaited = slot.take_room();
         if slot.state == CallState::Answering {
@@ -226,9 +227,9 @@ impl Endpoint<'_> {
     pub(super) fn settle_call(&mut self, now: Instant, index: usize, holds: bool) {
         let slot = &mut self.client_slots[index];
         slot.settled = (slot.request >> ATTEMPT_BITS) as u32;
-        let session_index = index >> self.slot_shift;
+        let session_index = self.client_slots.session(index);
         if holds {
-            self.owe_release(now, session_index, 1 << (index & ((1 << self.slot_shift) - 1)));
+            self.owe_release(now, session_index, 1 << self.client_slots.number(index));
         }
         let session = &self.client_sessions[session_index];
         let (parked, behind) = (session.parked, session.behind);
@@ -286,13 +287,14 @@ impl Endpoint<'_> {
         index: usize,
         flags: Flags,
     ) {
-        let session = &self.client_sessions[index >> self.slot_shift];
+        let (session_index, number) = self.client_slots.place(index);
+        let session = &self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
         let incoming = &mut slot.incoming;
         let mut ack =
             Header::new(Kind::ResponseAck, session.remote.index, session.remote.generation);
         ack.flags = session_flags(session.features) | flags;
-        ack.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        ack.slot = number as u16;
         ack.request = slot.request;
         ack.packet = incoming.receiving.contiguous as u16;
         let of = (&session.arriving, ack.slot.into());
@@ -315,11 +317,11 @@ impl Endpoint<'_> {
             self.counters.malformed += 1;
             return;
         };
+        let session = &mut self.client_sessions[self.client_slots.session(index)];
         let slot = &mut self.client_slots[index];
         if slot.state != CallState::Sent || slot.cancelled {
             return;
         }
-        let session = &mut self.client_sessions[index >> self.slot_shift];
         let report = report(header, beyond);
         if slot.outgoing.acknowledge(&report, &mut session.reordering) {
             slot.backoff = 0;
@@ -338,11 +340,10 @@ impl Endpoint<'_> {
 
     /// The server has a call that others may have to follow.
     fn note_admitted(&mut self, now: Instant, index: usize) {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.client_slots.session(index);
         self.client_slots[index].admitted = true;
         if self.client_sessions[session_index].behind != 0 {
-            let bit = 1 << (index - (session_index << self.slot_shift));
-            self.send_behind(now, session_index, bit);
+            self.send_behind(now, session_index, 1 << self.client_slots.number(index));
         }
     }
 
@@ -355,7 +356,7 @@ impl Endpoint<'_> {
         header: &Header,
     ) {
         let Some(index) = self.current_call(peer, header) else { return };
-        let session_index = index >> self.slot_shift;
+        let session_index = self.client_slots.session(index);
         let session = &self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
         if slot.state != CallState::Sent {
@@ -383,9 +384,8 @@ impl Endpoint<'_> {
         let early = slot.early;
         let due = if slot.cancelled { now } else { slot.due };
         self.wheel.arm(index as u32, due);
-        let first = session_index << self.slot_shift;
-        if self.must_wait(first, index) {
-            self.client_sessions[session_index].behind |= 1 << (index - first);
+        if self.must_wait(session_index, index) {
+            self.client_sessions[session_index].behind |= 1 << header.slot;
         } else if early {
             self.send_again_now(now, index);
         }
@@ -399,7 +399,7 @@ impl Endpoint<'_> {
             return None;
         };
         let slots = self.client_sessions[session_index].slots;
-        let index = self.slot_index(session_index, header.slot, slots)?;
+        let index = self.client_slots.find(session_index, header.slot, slots)?;
         let slot = &self.client_slots[index];
         if slot.request != header.request || slot.state == CallState::Free {
             self.counters.stale += 1;

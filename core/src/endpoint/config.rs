@@ -34,10 +34,11 @@ pub struct Config {
     /// Whether a grant leaves before the rest of its burst is looked at: its sender may be waiting
     /// for it.
     pub hurries_grants: bool,
-    /// An endpoint that has had so many sessions in use at a time fetches ahead what the next
-    /// packets and calls will need: fewer are in a processor's own caches anyway. Found by trial,
-    /// see docs/costs.md.
-    pub fetch_ahead_from: u32,
+    /// From how many on sessions are many: too many for a processor's own caches. An endpoint that
+    /// has had so many in use at a time fetches ahead what the next packets and calls will need,
+    /// and a table for so many has all sessions' first slots side by side, then all second ones.
+    /// Found by trial, see docs/costs.md.
+    pub many_sessions: u32,
     /// What to ask for, and agree to.
     pub features: Features,
     /// With a key, sessions are opened only with endpoints that have the same one, and their
@@ -84,7 +85,7 @@ impl Config {
             arriving_packets: 128,
             congestion: Congestion::Swift,
             hurries_grants: false,
-            fetch_ahead_from: 1_500,
+            many_sessions: 1_500,
             features: Features::PAYLOAD_CHECK,
             key: None,
             encrypt: false,

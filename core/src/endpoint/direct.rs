@@ -103,7 +103,7 @@ impl Endpoint<'_> {
         if number >= session.slots {
             return false;
         }
-        let index = (session_index << self.slot_shift) + usize::from(number);
+        let index = self.server_slots.at(session_index, number.into());
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         let rests = matches!(slot.state, ServeState::Idle | ServeState::Answered);
         if direct.request <= slot.request || !rests || slot.outgoing.source().is_some() {
@@ -166,7 +166,7 @@ impl Endpoint<'_> {
         if number >= session.slots {
             return false;
         }
-        let index = (session_index << self.slot_shift) + usize::from(number);
+        let index = self.client_slots.at(session_index, number.into());
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
         if slot.request != direct.request
             || slot.state != CallState::Sent
@@ -217,7 +217,7 @@ impl Endpoint<'_> {
             let session = &mut self.server_sessions[session_index];
             let slots = session.slots;
             if session.features.contains(Features::DIRECT)
-                && let Some(index) = self.slot_index(session_index, header.slot, slots)
+                && let Some(index) = self.server_slots.find(session_index, header.slot, slots)
             {
                 self.server_sessions[session_index].last_heard = now;
                 return self.odd_request(now, io, index, &header, direct.message);
@@ -230,7 +230,7 @@ impl Endpoint<'_> {
             let session = &mut self.client_sessions[session_index];
             let slots = session.slots;
             if session.features.contains(Features::DIRECT)
-                && let Some(index) = self.slot_index(session_index, header.slot, slots)
+                && let Some(index) = self.client_slots.find(session_index, header.slot, slots)
             {
                 self.client_sessions[session_index].last_heard = now;
                 return self.odd_response(now, io, index, &header, direct.message);
@@ -247,11 +247,10 @@ impl Endpoint<'_> {
         if !session.template.is_direct() {
             return;
         }
-        let first = session_index << self.slot_shift;
         // With thousands of sessions, slots without a call are in no cache.
         let mut busy = first_bits(session.slots) & !session.free;
         while busy != 0 {
-            let index = first + busy.trailing_zeros() as usize;
+            let index = self.client_slots.at(session_index, busy.trailing_zeros() as usize);
             busy &= busy - 1;
             let slot = &mut self.client_slots[index];
             if !slot.is_untimed() {

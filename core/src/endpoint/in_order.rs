@@ -58,7 +58,7 @@ impl Endpoint<'_> {
         if !came.fits(&session.straight) || number >= session.slots {
             return false;
         }
-        let index = (came.session() << self.slot_shift) + usize::from(number);
+        let index = self.client_slots.at(came.session(), number.into());
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
         if slot.state != CallState::Answering || slot.request != u64_at(bytes, 24) {
             return false;
@@ -111,7 +111,7 @@ impl Endpoint<'_> {
         if !came.fits(&session.straight) || number >= session.slots || session.waiting != 0 {
             return false;
         }
-        let index = (came.session() << self.slot_shift) + usize::from(number);
+        let index = self.server_slots.at(came.session(), number.into());
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         if slot.state != ServeState::Receiving || slot.request != u64_at(bytes, 24) {
             return false;

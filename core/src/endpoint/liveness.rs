@@ -150,7 +150,7 @@ impl Endpoint<'_> {
         let mut done = Header::new(Kind::Done, session.remote.index, session.remote.generation);
         done.flags = session_flags(session.features);
         done.slot = slot;
-        done.request = self.client_slots[(index << self.slot_shift) + usize::from(slot)].request;
+        done.request = self.client_slots[self.client_slots.at(index, slot.into())].request;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, done, 0, |_| {});
     }
@@ -258,8 +258,8 @@ impl Endpoint<'_> {
     ) {
         let session = &self.client_sessions[index];
         let id = SessionId { index: index as u32, generation: session.generation };
-        let first = index << self.slot_shift;
-        for slot in first..first + usize::from(session.slots) {
+        for number in 0..session.slots.into() {
+            let slot = self.client_slots.at(index, number);
             let error = match self.client_slots[slot].state {
                 CallState::Free => continue,
                 CallState::Unsent => CallError::SessionLost,
@@ -279,8 +279,8 @@ impl Endpoint<'_> {
         index: usize,
         why: Closed,
     ) {
-        let first = index << self.slot_shift;
-        for slot in first..first + usize::from(self.server_sessions[index].slots) {
+        for number in 0..self.server_sessions[index].slots.into() {
+            let slot = self.server_slots.at(index, number);
             self.let_go(io, slot);
             self.server_slots[slot].state = ServeState::Idle;
         }

@@ -70,6 +70,7 @@ mod seal;
 mod sealed;
 mod server;
 mod settle;
+mod slots;
 mod straight;
 pub mod table;
 mod tag;
@@ -102,6 +103,7 @@ use congestion::Traffic;
 use core::net::SocketAddrV4;
 use loans::Loans;
 use queue::Ready;
+use slots::Slots;
 use table::{
     ClientSession, ClientSlot, ClientState, ServerSession, ServerSlot, Storage, StorageSize,
 };
@@ -144,8 +146,8 @@ pub struct Endpoint<'m> {
     reset_heeded_at: Instant,
     /// When a hello is heeded next, at a steady rate.
     hello_heeded_at: Instant,
-    /// Slots of a session, as a power of two.
-    slot_shift: u32,
+    /// Places of a session's queue, less one: as many as it has slots.
+    places: usize,
     peak: Peak,
     /// What is used of the tables is too large for the processor's caches: fetch ahead.
     ahead: bool,
@@ -161,9 +163,9 @@ pub struct Endpoint<'m> {
     /// The client sessions before this one are in use, so that opening thousands does not look at
     /// them all each time.
     none_free_below: usize,
-    client_slots: &'m mut [ClientSlot],
+    client_slots: Slots<'m, ClientSlot>,
     server_sessions: &'m mut [ServerSession],
-    server_slots: &'m mut [ServerSlot],
+    server_slots: Slots<'m, ServerSlot>,
     /// Whose the server sessions are.
     book: Book,
 }
@@ -218,6 +220,7 @@ impl<'m> Endpoint<'m> {
         server_slots.fill(ServerSlot::EMPTY);
         let secret = Secret(config.secret);
         let book = Book::new(server_sessions, secret.order());
+        let many = |sessions| sessions >= config.many_sessions as usize;
         Ok(Self {
             odd_timers: config.features.contains(Features::DIRECT),
             config,
@@ -229,7 +232,7 @@ impl<'m> Endpoint<'m> {
             resets_left: 0,
             reset_heeded_at: Instant::ZERO,
             hello_heeded_at: Instant::ZERO,
-            slot_shift: slots.trailing_zeros(),
+            places: slots - 1,
             peak: Peak::default(),
             ahead: false,
             counters: Counters::default(),
@@ -239,9 +242,9 @@ impl<'m> Endpoint<'m> {
             ready: Ready::EMPTY,
             client_sessions,
             none_free_below: 0,
-            client_slots,
+            client_slots: Slots::new(client_slots, got.client_sessions, many(got.client_sessions)),
             server_sessions,
-            server_slots,
+            server_slots: Slots::new(server_slots, got.server_sessions, many(got.server_sessions)),
             book,
         })
     }
@@ -255,9 +258,9 @@ impl<'m> Endpoint<'m> {
     pub fn into_parts(self) -> (Storage<'m>, Option<CipherRoom<'m>>) {
         let storage = Storage {
             client_sessions: self.client_sessions,
-            client_slots: self.client_slots,
+            client_slots: self.client_slots.into_inner(),
             server_sessions: self.server_sessions,
-            server_slots: self.server_slots,
+            server_slots: self.server_slots.into_inner(),
             timers: self.wheel.into_entries(),
             waits: self.waits.into_entries(),
         };
@@ -433,11 +436,6 @@ impl<'m> Endpoint<'m> {
         }
     }
 
-    /// Number of a slot in its session.
-    fn slot_number(&self, index: usize) -> u32 {
-        (index & ((1 << self.slot_shift) - 1)) as u32
-    }
-
     /// The client session that a packet names, if it is from that session's peer.
     #[inline]
     fn client_session_of(&self, peer: SocketAddrV4, header: &Header) -> Option<usize> {
@@ -456,11 +454,5 @@ impl<'m> Endpoint<'m> {
         let session = self.server_sessions.get(index)?;
         let known = session.open && session.generation == header.generation && session.peer == peer;
         known.then_some(index)
-    }
-
-    /// Index of a slot in its table; `None` if the session has no such slot.
-    #[inline]
-    fn slot_index(&self, session: usize, slot: u16, slots: u16) -> Option<usize> {
-        (slot < slots).then(|| (session << self.slot_shift) + usize::from(slot))
     }
 }

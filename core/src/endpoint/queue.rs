@@ -19,8 +19,8 @@ pub(super) struct Queue {
     pub(super) next: u32,
     /// The session is in the endpoint's queue.
     pub(super) linked: bool,
-    /// Where the first is. This and the end only grow; their low bits are places: as many as the
-    /// session has slots, so that those of a few lie at the front.
+    /// Where the first is. This and the end grow until the queue is rewound; their low bits are
+    /// places, as many as the session has slots.
     first: u8,
     end: u8,
     slots: [u8; SLOTS],
@@ -51,6 +51,13 @@ impl Queue {
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.first == self.end
+    }
+
+    /// Of an empty one: the next to come have the places at the front, which lie where a usual
+    /// call's other bytes do.
+    #[inline(always)]
+    pub(super) fn rewind(&mut self) {
+        (self.first, self.end) = (0, 0);
     }
 }
 
@@ -89,7 +96,24 @@ mod tests {
                     queue.pop();
                 }
                 assert_eq!(queue.front(places), None);
+                if round % 3 == 0 {
+                    queue.rewind();
+                }
             }
+        }
+    }
+
+    #[test]
+    fn one_that_is_rewound_whenever_it_is_empty_stays_at_the_front() {
+        let mut queue = Queue::EMPTY;
+        for slot in 0..SLOTS {
+            queue.push(slot, SLOTS - 1);
+            assert_eq!(
+                (queue.front(SLOTS - 1), queue.slots[1..].iter().max()),
+                (Some(slot), Some(&0))
+            );
+            queue.pop();
+            queue.rewind();
         }
     }
 }

@@ -47,11 +47,11 @@ impl Endpoint<'_> {
         } else {
             self.repeat(now, io, index);
         }
-        let session = &mut self.client_sessions[index >> self.slot_shift];
+        let (session_index, number) = self.client_slots.place(index);
+        let session = &mut self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
         let wait = session.rtt.timeout().as_nanos() << slot.backoff.min(16);
-        let number = (index & ((1 << self.slot_shift) - 1)) as u16;
-        session.rtt.ran_out(number, self.config.retransmit_after);
+        session.rtt.ran_out(number as u16, self.config.retransmit_after);
         slot.backoff = slot.backoff.saturating_add(1);
         let wait = Duration::from_nanos(wait).min(self.config.retransmit_max);
         slot.due = (now + wait).min(slot.deadline);
@@ -73,13 +73,14 @@ impl Endpoint<'_> {
     }
 
     fn send_cancel<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        let session = &self.client_sessions[index >> self.slot_shift];
+        let (session_index, number) = self.client_slots.place(index);
+        let session = &self.client_sessions[session_index];
         let slot = &mut self.client_slots[index];
         // The rest of the request is not wanted any more either.
         slot.outgoing.stop();
         let mut cancel = Header::new(Kind::Cancel, session.remote.index, session.remote.generation);
         cancel.flags = session_flags(session.features);
-        cancel.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        cancel.slot = number as u16;
         cancel.request = slot.request;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, cancel, 0, |_| {});
@@ -102,9 +103,9 @@ impl Endpoint<'_> {
 
     /// Sends a request from its first packet on.
     fn send_anew(&mut self, index: usize) {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.client_slots.session(index);
         let session = &mut self.client_sessions[session_index];
-        session.behind &= !(1 << (index & ((1 << self.slot_shift) - 1)));
+        session.behind &= !(1 << self.client_slots.number(index));
         let unasked = session.remote_window.min(UNASKED_PACKETS);
         let sending = self.client_slots[index].outgoing.sending();
         sending.start(sending.packets, unasked.into());
@@ -119,12 +120,12 @@ impl Endpoint<'_> {
     /// Whether a call was refused for order's sake and what it must follow is not there yet, as
     /// far as is known here: then it is not time that it waits for.
     fn is_too_early(&self, index: usize) -> bool {
-        let session_index = index >> self.slot_shift;
-        let first = session_index << self.slot_shift;
-        let behind = self.client_sessions[session_index].behind & (1 << (index - first)) != 0;
+        let session_index = self.client_slots.session(index);
+        let bit = 1 << self.client_slots.number(index);
+        let behind = self.client_sessions[session_index].behind & bit != 0;
         let missing = |after: After| {
-            let other = &self.client_slots[first + usize::from(after.slot)];
-            !other.admitted && !self.is_settled(first, after)
+            let other = self.client_slots.at(session_index, after.slot.into());
+            !self.client_slots[other].admitted && !self.is_settled(session_index, after)
         };
         behind && self.client_slots[index].early && self.after_of(index).is_some_and(missing)
     }
@@ -134,19 +135,19 @@ impl Endpoint<'_> {
     /// those that must follow them.
     #[cold]
     pub(super) fn send_behind(&mut self, now: Instant, session_index: usize, mut there: u64) {
-        let first = session_index << self.slot_shift;
         loop {
             let behind = self.client_sessions[session_index].behind;
             let mut left = behind;
             while left != 0 {
                 let number = left.trailing_zeros() as usize;
                 left &= left - 1;
-                let early = self.client_slots[first + number].early;
-                if self.after_of(first + number).is_none_or(|after| {
-                    early && there & (1 << after.slot) != 0 || self.is_settled(first, after)
+                let index = self.client_slots.at(session_index, number);
+                let early = self.client_slots[index].early;
+                if self.after_of(index).is_none_or(|after| {
+                    early && there & (1 << after.slot) != 0 || self.is_settled(session_index, after)
                 }) {
                     there |= 1 << number;
-                    self.send_again_now(now, first + number);
+                    self.send_again_now(now, index);
                 }
             }
             if self.client_sessions[session_index].behind == behind {
@@ -182,10 +183,9 @@ impl Endpoint<'_> {
     /// parked. If part of an answer is here, `answering`, that call was executed long ago.
     #[cold]
     pub(super) fn give_up(&mut self, now: Instant, index: usize, answering: bool) {
-        let session_index = index >> self.slot_shift;
-        let first = session_index << self.slot_shift;
-        let bit = 1 << (index - first);
-        let park = !answering && self.must_wait(first, index);
+        let session_index = self.client_slots.session(index);
+        let bit = 1 << self.client_slots.number(index);
+        let park = !answering && self.must_wait(session_index, index);
         let session = &mut self.client_sessions[session_index];
         session.free &= !bit;
         session.free_count -= 1;
@@ -199,8 +199,8 @@ impl Endpoint<'_> {
 
     /// The server has confirmed that the last call of a slot is over.
     pub(super) fn end_doubt(&mut self, now: Instant, index: usize) {
-        let session_index = index >> self.slot_shift;
-        let bit = 1 << (index & ((1 << self.slot_shift) - 1));
+        let session_index = self.client_slots.session(index);
+        let bit = 1 << self.client_slots.number(index);
         let session = &mut self.client_sessions[session_index];
         session.unreleased &= !bit;
         if session.held & !session.parked & bit != 0 {
@@ -212,19 +212,18 @@ impl Endpoint<'_> {
     }
 
     /// Whether the call that a slot's call must follow is not settled.
-    pub(super) fn must_wait(&self, first: usize, index: usize) -> bool {
-        self.after_of(index).is_some_and(|after| !self.is_settled(first, after))
+    pub(super) fn must_wait(&self, session_index: usize, index: usize) -> bool {
+        self.after_of(index).is_some_and(|after| !self.is_settled(session_index, after))
     }
 
     /// Asks the server about the parked slots whose wait is over.
     #[cold]
     pub(super) fn unpark(&mut self, now: Instant, session_index: usize) {
-        let first = session_index << self.slot_shift;
         let mut parked = self.client_sessions[session_index].parked;
         while parked != 0 {
             let number = parked.trailing_zeros() as usize;
             parked &= parked - 1;
-            if self.must_wait(first, first + number) {
+            if self.must_wait(session_index, self.client_slots.at(session_index, number)) {
                 continue;
             }
             let session = &mut self.client_sessions[session_index];
@@ -245,11 +244,11 @@ impl Endpoint<'_> {
 
     /// Asks how much of a long request has arrived: a packet of it without payload.
     fn send_probe<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        let session = &self.client_sessions[index >> self.slot_shift];
+        let session = &self.client_sessions[self.client_slots.session(index)];
         let slot = &self.client_slots[index];
         let mut probe = Header::new(Kind::Request, session.remote.index, session.remote.generation);
         probe.flags = session_flags(session.features) | Flags::PROBE;
-        probe.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        probe.slot = self.client_slots.number(index) as u16;
         probe.request = slot.request;
         probe.message = slot.outgoing.message();
         probe.head = slot.outgoing.head;

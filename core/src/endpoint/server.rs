@@ -41,7 +41,7 @@ impl Endpoint<'_> {
         if !session.open || session.generation != call.session.generation {
             return false;
         }
-        let Some(index) = self.slot_index(session_index, call.slot, session.slots) else {
+        let Some(index) = self.server_slots.find(session_index, call.slot, session.slots) else {
             return false;
         };
         let slot = &self.server_slots[index];
@@ -55,7 +55,7 @@ impl Endpoint<'_> {
 
     /// Makes what `build` builds in a slot's buffer the slot's answer.
     pub(super) fn build_reply(&mut self, index: usize, build: impl FnOnce(&mut Reply<'_>)) {
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let session = &self.server_sessions[self.server_slots.session(index)];
         let slot = &mut self.server_slots[index];
         let mut reply = Reply::new(&mut slot.outgoing.inline, BODY_BYTES_MAX);
         build(&mut reply);
@@ -81,7 +81,7 @@ impl Endpoint<'_> {
             return;
         }
         let slots = session.slots;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else {
+        let Some(index) = self.server_slots.find(session_index, header.slot, slots) else {
             self.counters.malformed += 1;
             return;
         };
@@ -99,7 +99,7 @@ impl Endpoint<'_> {
         header: &Header,
         payload: &[u8],
     ) {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.server_slots.session(index);
         let current = self.server_slots[index].request;
         if header.request < current {
             self.counters.stale += 1;
@@ -154,15 +154,15 @@ impl Endpoint<'_> {
             ServeState::Executing => self.tell_cancelled(io, index),
             state @ (ServeState::Receiving | ServeState::Waiting) => {
                 if state == ServeState::Receiving {
-                    let number = self.slot_number(index);
-                    let session = &mut self.server_sessions[index >> self.slot_shift];
+                    let number = self.server_slots.number(index) as u32;
+                    let session = &mut self.server_sessions[self.server_slots.session(index)];
                     self.traffic.ends(&mut session.arriving, number);
                 }
                 if let Some(sink) = self.server_slots[index].incoming.sink.take() {
                     io.host.abandon(sink);
                 }
-                let bit = 1 << (index & ((1 << self.slot_shift) - 1));
-                self.server_sessions[index >> self.slot_shift].waiting &= !bit;
+                let bit = 1 << self.server_slots.number(index);
+                self.server_sessions[self.server_slots.session(index)].waiting &= !bit;
             }
         }
     }
@@ -215,7 +215,7 @@ impl Endpoint<'_> {
             return self.refuse_malformed(io, index);
         };
         let head = head_of(now, self.pending_call(index), request, arguments);
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let session = &self.server_sessions[self.server_slots.session(index)];
         let slot = &mut self.server_slots[index];
         match serve(now, io.host, session, slot, &head, body) {
             Served::Whole(_) => self.transmit_short_reply(io, index),
@@ -227,13 +227,13 @@ impl Endpoint<'_> {
     }
 
     pub(super) fn pending_call(&self, index: usize) -> PendingCall {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.server_slots.session(index);
         PendingCall {
             session: SessionId {
                 index: session_index as u32,
                 generation: self.server_sessions[session_index].generation,
             },
-            slot: (index & ((1 << self.slot_shift) - 1)) as u16,
+            slot: self.server_slots.number(index) as u16,
             request: self.server_slots[index].request,
         }
     }
@@ -264,9 +264,9 @@ impl Endpoint<'_> {
     /// How far the call is that another must follow.
     #[cold]
     pub(super) fn order(&self, index: usize, after: After) -> Order {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.server_slots.session(index);
         let slots = self.server_sessions[session_index].slots;
-        let Some(other) = self.slot_index(session_index, after.slot, slots) else {
+        let Some(other) = self.server_slots.find(session_index, after.slot, slots) else {
             return Order::Over;
         };
         let slot = &self.server_slots[other];
@@ -295,7 +295,7 @@ impl Endpoint<'_> {
         while left != 0 {
             let number = left.trailing_zeros() as usize;
             left &= left - 1;
-            if self.execute_absorbed(now, io, (session_index << self.slot_shift) + number) {
+            if self.execute_absorbed(now, io, self.server_slots.at(session_index, number)) {
                 // Others may have waited for this one.
                 left = self.server_sessions[session_index].waiting;
             }

@@ -38,12 +38,12 @@ impl Endpoint<'_> {
             self.counters.malformed += 1;
             return;
         };
+        let session = &mut self.server_sessions[self.server_slots.session(index)];
         let slot = &mut self.server_slots[index];
         if slot.state != ServeState::Answered {
             return;
         }
         let report = report(header, beyond);
-        let session = &mut self.server_sessions[index >> self.slot_shift];
         slot.outgoing.acknowledge(&report, &mut session.reordering);
         if slot.outgoing.due().is_some() {
             self.enqueue_server(index);
@@ -63,7 +63,7 @@ impl Endpoint<'_> {
             return self.reset(io, peer, header);
         };
         let slots = self.server_sessions[session_index].slots;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else { return };
+        let Some(index) = self.server_slots.find(session_index, header.slot, slots) else { return };
         if header.request >= self.server_slots[index].request {
             self.server_sessions[session_index].last_heard = now;
             self.begin(io, index, header.request);
@@ -86,7 +86,7 @@ impl Endpoint<'_> {
             return self.reset(io, peer, header);
         };
         let slots = self.server_sessions[session_index].slots;
-        let Some(index) = self.slot_index(session_index, header.slot, slots) else { return };
+        let Some(index) = self.server_slots.find(session_index, header.slot, slots) else { return };
         let slot = &self.server_slots[index];
         if header.request < slot.request {
             self.counters.stale += 1;
@@ -144,7 +144,7 @@ impl Endpoint<'_> {
             return None;
         };
         let slots = self.server_sessions[session_index].slots;
-        let index = self.slot_index(session_index, header.slot, slots)?;
+        let index = self.server_slots.find(session_index, header.slot, slots)?;
         if self.server_slots[index].request != header.request {
             self.counters.stale += 1;
             return None;
@@ -169,11 +169,11 @@ impl Endpoint<'_> {
     }
 
     pub(super) fn send_busy<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize) {
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let session = &self.server_sessions[self.server_slots.session(index)];
         let mut busy = Header::new(Kind::Busy, session.remote.index, session.remote.generation);
         busy.flags = session_flags(session.features);
         busy.flags.set(Flags::EARLY, self.server_slots[index].early);
-        busy.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        busy.slot = self.server_slots.number(index) as u16;
         busy.request = self.server_slots[index].request;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         send(io.tx, seal, session.peer, busy, 0, |_| {});

@@ -220,7 +220,7 @@ impl Endpoint<'_> {
         if number >= session.slots.into() {
             return false;
         }
-        let index = (session_index << self.slot_shift) + number as usize;
+        let index = self.server_slots.at(session_index, number as usize);
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
         if request <= slot.request {
@@ -301,9 +301,9 @@ impl Endpoint<'_> {
         peer: SocketAddrV4,
         (bytes, payload): (&[u8; HEADER_BYTES], &[u8]),
     ) -> bool {
-        let session = &mut self.server_sessions[index >> self.slot_shift];
+        let session = &mut self.server_sessions[self.server_slots.session(index)];
+        let number = self.server_slots.number(index) as u64;
         let slot = &mut self.server_slots[index];
-        let number = (index & ((1 << self.slot_shift) - 1)) as u64;
         let request = u64_at(bytes, 24);
         let kept = slot.state == ServeState::Answered
             && slot.outgoing.source().is_none()
@@ -370,7 +370,7 @@ impl Endpoint<'_> {
         if number >= session.slots.into() {
             return false;
         }
-        let index = (session_index << self.slot_shift) + number as usize;
+        let index = self.client_slots.at(session_index, number as usize);
         let Some(slot) = self.client_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
         if slot.request != request || slot.state != CallState::Sent {

@@ -54,14 +54,14 @@ const BYTES_A_WHOLE: i32 = 256;
 impl Endpoint<'_> {
     /// Puts a client slot into its session's queue.
     pub(super) fn enqueue_client(&mut self, index: usize) {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.client_slots.session(index);
+        let number = self.client_slots.number(index);
         let slot = &mut self.client_slots[index];
         if core::mem::replace(&mut slot.outgoing.queued, true) {
             return;
         }
         let queue = &mut self.client_sessions[session_index].queue;
-        let places = (1 << self.slot_shift) - 1;
-        queue.push(index & places, places);
+        queue.push(number, self.places);
         if !queue.linked {
             self.link(session_index as u32);
         }
@@ -70,14 +70,14 @@ impl Endpoint<'_> {
     /// Puts a server slot into its session's queue.
     #[inline(never)]
     pub(super) fn enqueue_server(&mut self, index: usize) {
-        let session_index = index >> self.slot_shift;
+        let session_index = self.server_slots.session(index);
+        let number = self.server_slots.number(index);
         let slot = &mut self.server_slots[index];
         if core::mem::replace(&mut slot.outgoing.queued, true) {
             return;
         }
         let queue = &mut self.server_sessions[session_index].queue;
-        let places = (1 << self.slot_shift) - 1;
-        queue.push(index & places, places);
+        queue.push(number, self.places);
         if !queue.linked {
             self.link(session_index as u32 | SERVER);
         }
@@ -112,6 +112,9 @@ impl Endpoint<'_> {
         let queue = self.queue(id);
         queue.linked = false;
         let (next, more) = (queue.next, !queue.is_empty());
+        if !more {
+            queue.rewind();
+        }
         self.ready.head = next;
         if next == NONE {
             self.ready.tail = NONE;
@@ -153,14 +156,13 @@ impl Endpoint<'_> {
         sent: &mut u32,
     ) -> bool {
         let session = &mut self.client_sessions[session_index];
-        let first = session_index << self.slot_shift;
-        let slots = &mut self.client_slots[first..first + (1 << self.slot_shift)];
-        let places = (1 << self.slot_shift) - 1;
+        let places = self.places;
         let mut bytes_left = BYTES_A_SESSION;
         while let Some(number) = session.queue.front(places)
             && bytes_left > 0
         {
-            let slot = &mut slots[number];
+            let index = self.client_slots.at(session_index, number);
+            let slot = &mut self.client_slots[index];
             let outgoing = &mut slot.outgoing;
             if outgoing.short != Short::No {
                 if outgoing.short == Short::Unsent {
@@ -210,15 +212,15 @@ impl Endpoint<'_> {
         session_index: usize,
         sent: &mut u32,
     ) -> bool {
-        let first = session_index << self.slot_shift;
-        let places = (1 << self.slot_shift) - 1;
+        let places = self.places;
         let mut bytes_left = BYTES_A_SESSION;
         while let Some(number) = self.server_sessions[session_index].queue.front(places)
             && bytes_left > 0
         {
-            let turn = match self.transmit_whole_reply(io, first + number) {
+            let index = self.server_slots.at(session_index, number);
+            let turn = match self.transmit_whole_reply(io, index) {
                 Some(turn) => turn,
-                None => self.transmit_server(io, first + number),
+                None => self.transmit_server(io, index),
             };
             *sent += turn.packets;
             let payload_bytes = self.server_sessions[session_index].payload_bytes;
@@ -232,7 +234,7 @@ impl Endpoint<'_> {
             if turn.more {
                 queue.push(number, places);
             }
-            self.server_slots[first + number].outgoing.queued = turn.more;
+            self.server_slots[index].outgoing.queued = turn.more;
         }
         false
     }
@@ -245,7 +247,8 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         index: usize,
     ) -> Option<Turn> {
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let session = &self.server_sessions[self.server_slots.session(index)];
+        let number = self.server_slots.number(index);
         let slot = &mut self.server_slots[index];
         let outgoing = &mut slot.outgoing;
         let usual = outgoing.short == Short::Unsent && !slot.declined;
@@ -260,7 +263,6 @@ impl Endpoint<'_> {
             peer: session.peer,
             template: &session.template,
         };
-        let number = index & ((1 << self.slot_shift) - 1);
         let id = (slot.request, number);
         let sent = send_whole(io.tx, &line, id, what, outgoing, Mask::Unknown);
         Some(Turn { packets: sent.into(), full: !sent, more: !sent, again: 0 })
@@ -272,7 +274,8 @@ impl Endpoint<'_> {
         io: &mut Io<'_, T, H>,
         index: usize,
     ) -> Turn {
-        let session = &self.server_sessions[index >> self.slot_shift];
+        let session = &self.server_sessions[self.server_slots.session(index)];
+        let number = self.server_slots.number(index);
         let slot = &mut self.server_slots[index];
         let remote = session.remote;
         let mut header = Header::new(Kind::Response, remote.index, remote.generation);
@@ -280,7 +283,7 @@ impl Endpoint<'_> {
         header.flags.set(Flags::HOLDS, slot.outgoing.source().is_some());
         header.flags.set(Flags::DECLINED, slot.declined);
         header.request = slot.request;
-        header.slot = (index & ((1 << self.slot_shift) - 1)) as u16;
+        header.slot = number as u16;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
         let io = (io, &mut self.loans);
         several(io, seal, session.peer, header, &mut slot.outgoing, session.payload_bytes)

@@ -79,8 +79,7 @@ impl Endpoint<'_> {
     pub fn server_sessions(&self) -> impl Iterator<Item = SessionView> {
         let open = self.server_sessions.iter().enumerate().filter(|(_, session)| session.open);
         open.map(|(index, session)| {
-            let first = index << self.slot_shift;
-            let slots = &self.server_slots[first..first + usize::from(session.slots)];
+            let slots = || self.server_slots.of(index, session.slots);
             let idle = |state| {
                 matches!(state, ServeState::Idle | ServeState::Answered | ServeState::Refused)
             };
@@ -93,8 +92,8 @@ impl Endpoint<'_> {
                 suspected: session.suspected,
                 last_heard: session.last_heard,
                 slots: session.slots,
-                busy: slots.iter().filter(|slot| !idle(slot.state)).count() as u16,
-                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
+                busy: slots().filter(|slot| !idle(slot.state)).count() as u16,
+                kept: slots().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }
@@ -104,8 +103,7 @@ impl Endpoint<'_> {
         let used = |state| state != ClientState::Free;
         let all = self.client_sessions.iter().enumerate();
         all.filter(move |(_, session)| used(session.state)).map(|(index, session)| {
-            let first = index << self.slot_shift;
-            let slots = &self.client_slots[first..first + usize::from(session.slots)];
+            let slots = || self.client_slots.of(index, session.slots);
             SessionView {
                 side: Side::Client,
                 id: SessionId { index: index as u32, generation: session.generation },
@@ -115,8 +113,8 @@ impl Endpoint<'_> {
                 suspected: session.state == ClientState::Suspected,
                 last_heard: session.last_heard,
                 slots: session.slots,
-                busy: slots.iter().filter(|slot| slot.state != CallState::Free).count() as u16,
-                kept: slots.iter().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
+                busy: slots().filter(|slot| slot.state != CallState::Free).count() as u16,
+                kept: slots().filter(|slot| slot.outgoing.source().is_some()).count() as u16,
             }
         })
     }

@@ -74,7 +74,7 @@ fn run(seed: u64) -> Trace {
         config.slots_per_session = slots;
         config.window_packets = window;
         // Fetching ahead, never, from the first session on, or in the midst of the run.
-        config.fetch_ahead_from = [1_500, 1, 3][seed as usize % 3];
+        config.many_sessions = [1_500, 1, 3][seed as usize % 3];
         clock(&mut clocks)
     });
     let span = [10_000_000, 300_000_000, 3_000_000_000][random.below(3) as usize];

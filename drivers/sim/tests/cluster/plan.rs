@@ -80,8 +80,9 @@ pub(crate) struct Tuning {
     retransmit_after: Duration,
     retransmit_max: Duration,
     busy_retry_after: Duration,
-    /// Sessions from which on endpoints fetch ahead, and have bits instead of timers.
-    fetch_ahead_from: u32,
+    /// Sessions from which on endpoints fetch ahead, have bits instead of timers, and have slots
+    /// lie otherwise.
+    many_sessions: u32,
 }
 
 impl Tuning {
@@ -94,7 +95,7 @@ impl Tuning {
         retransmit_after: Duration::from_millis(5),
         retransmit_max: Duration::from_millis(200),
         busy_retry_after: Duration::from_micros(200),
-        fetch_ahead_from: 1_500,
+        many_sessions: 1_500,
     };
 
     /// Every second one is as usual, and each part of most others.
@@ -207,7 +208,7 @@ impl Plan {
             self.temper.limited |= self.quotas.detached.is_some();
         }
         // From the first session on, or in the midst of the run.
-        self.tuning.fetch_ahead_from = [1_500, 1_500, 1, 3][random.below(4) as usize];
+        self.tuning.many_sessions = [1_500, 1_500, 1, 3][random.below(4) as usize];
         self.temper.long_bytes = 2 * self.tuning.datagram_bytes.into_iter().max().unwrap_or(0);
         self
     }
@@ -226,7 +227,7 @@ impl Plan {
         config.retransmit_after = tuning.retransmit_after;
         config.retransmit_max = tuning.retransmit_max;
         config.busy_retry_after = tuning.busy_retry_after;
-        config.fetch_ahead_from = tuning.fetch_ahead_from;
+        config.many_sessions = tuning.many_sessions;
         if !tuning.payload_check {
             config.features -= Features::PAYLOAD_CHECK;
         }
