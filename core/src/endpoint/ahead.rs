@@ -7,6 +7,7 @@
 
 use super::Endpoint;
 use super::host::{SessionId, Side};
+use super::liveness::Timer;
 use super::table::{ClientSession, ClientSlot, ServerSession, ServerSlot};
 use crate::device::Rx;
 use crate::prefetch::{LINE_BYTES, fetch};
@@ -14,7 +15,7 @@ use crate::time::Instant;
 use crate::wire::bytes::{u16_at, u32_at};
 use crate::wire::control::Features;
 use crate::wire::direct::{DIRECT, DIRECT_HEADER_BYTES, DIRECT_REQUEST, DIRECT_RESPONSE};
-use crate::wire::packet::{HEADER_BYTES, REQUEST, RESPONSE, SEALED};
+use crate::wire::packet::{HEADER_BYTES, PING, PONG, REQUEST, RESPONSE, SEALED};
 
 /// Lines of a client session that a usual call touches.
 const CLIENT_SESSION_LINES: usize = 2;
@@ -88,6 +89,8 @@ impl Endpoint<'_> {
             (REQUEST | RESPONSE, Some(header)) => u16_at(header, 32),
             // Only its session can be told before it is opened.
             (sealed, _) if sealed & SEALED != 0 => return self.expect_sealed(session),
+            (PING, _) => return self.fetch_server_signs(session),
+            (PONG, _) => return self.fetch_client_signs(session),
             _ => return,
         };
         let number = usize::from(number) & self.places;
@@ -115,11 +118,35 @@ impl Endpoint<'_> {
         }
     }
 
-    /// The slot's timer is the next to be served.
+    /// The timer will be the next to be served.
+    pub(super) fn expect_timer(&self, timer: Timer) {
+        match timer {
+            Timer::ClientSlot(index) => self.fetch_client_slot(index),
+            Timer::ClientSession(index) => self.fetch_client_signs(index),
+            Timer::ServerSession(index) => self.fetch_server_signs(index),
+        }
+    }
+
     #[inline]
-    pub(super) fn fetch_client_slot(&self, index: usize) {
+    fn fetch_client_slot(&self, index: usize) {
         if let Some(slot) = self.client_slots.get(index) {
             fetch(slot, CLIENT_SLOT_LINES);
+        }
+    }
+
+    /// What tells of a client session's signs of life.
+    fn fetch_client_signs(&self, index: usize) {
+        if let Some(session) = self.client_sessions.get(index) {
+            fetch(session, CLIENT_SESSION_LINES);
+            fetch(&session.last_asked, 1);
+        }
+    }
+
+    /// What tells of a server session's signs of life.
+    fn fetch_server_signs(&self, index: usize) {
+        if let Some(session) = self.server_sessions.get(index) {
+            fetch(session, SERVER_SESSION_LINES);
+            fetch(&session.generation, 1);
         }
     }
 }
@@ -132,6 +159,12 @@ const _: () = {
     let short_queue = offset_of!(ClientSession, queue) + 7 + 4;
     assert!(short_queue <= CLIENT_SESSION_LINES * LINE_BYTES);
     assert!(offset_of!(ServerSession, pad) <= SERVER_SESSION_LINES * LINE_BYTES);
+    // What tells of signs of life.
+    let client_signs = offset_of!(ClientSession, last_asked);
+    assert!(client_signs.is_multiple_of(LINE_BYTES));
+    assert!(offset_of!(ClientSession, pad) <= client_signs + LINE_BYTES);
+    let server_signs = offset_of!(ServerSession, generation) / LINE_BYTES * LINE_BYTES;
+    assert!(offset_of!(ServerSession, queue) <= server_signs + LINE_BYTES);
     assert!(offset_of!(ClientSlot, outgoing.inline) <= LINE_BYTES);
     let short_answer = offset_of!(ServerSlot, outgoing.inline) + RESPONSE_HEADER_BYTES + 32;
     assert!(short_answer <= SERVER_SLOT_LINES * LINE_BYTES);

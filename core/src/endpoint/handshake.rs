@@ -271,7 +271,7 @@ impl Endpoint<'_> {
         session.ponged = now;
         session.server_clock = 0;
         let lease = Duration::from_millis(ack.lease_ms.into()).min(self.config.lease);
-        session.prove_every = prove_every(lease);
+        session.prove_every = prove_every(lease, index);
         session.due = now + self.config.keep_alive.min(session.prove_every);
         let event = SessionEvent::Connected { incarnation: ack.incarnation };
         io.tell(now, Side::Client, id, event);

@@ -18,10 +18,39 @@ const PINGS_A_KEEP_ALIVE: u64 = 4;
 /// Resets that answer nothing we asked are looked into no more often than this for each
 /// [`SESSIONS_A_LOOK`] client sessions or part of them.
 const RESET_HEEDED_EVERY: Duration = Duration::from_micros(100);
+/// Pings of many sessions leave in bursts, so many nanoseconds apart as a power of two (524 us): a
+/// few at a time would break the bursts of other packets, each of which may be a system call.
+const TOGETHER_SHIFT: u32 = 19;
 /// A look at so many takes some 25,000 instructions.
 const SESSIONS_A_LOOK: usize = 4096;
 
+/// Whose timer an entry of the wheel is, with the index of that.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    ClientSlot(usize),
+    ClientSession(usize),
+    ServerSession(usize),
+}
+
+/// The next of the times at which the pings of many sessions leave, `due` or later.
+fn together(due: Instant) -> Instant {
+    Instant::from_nanos(due.as_nanos().next_multiple_of(1 << TOGETHER_SHIFT))
+}
+
 impl Endpoint<'_> {
+    #[inline]
+    pub(super) fn timer_of(&self, id: u32) -> Timer {
+        let id = id as usize;
+        let (slots, sessions) = (self.client_slots.len(), self.client_sessions.len());
+        if id < slots {
+            Timer::ClientSlot(id)
+        } else if id < slots + sessions {
+            Timer::ClientSession(id - slots)
+        } else {
+            Timer::ServerSession(id - slots - sessions)
+        }
+    }
+
     pub(super) fn client_session_timer_id(&self, session: usize) -> u32 {
         (self.client_slots.len() + session) as u32
     }
@@ -78,7 +107,8 @@ impl Endpoint<'_> {
             }
             self.watch_untimed(now, index);
             let over = self.client_sessions[index].last_heard + self.config.lease;
-            self.keep_alive(now, io, index).min(over)
+            let due = self.keep_alive(now, io, index).min(over);
+            if self.ahead { together(due) } else { due }
         };
         self.client_sessions[index].due = due;
         self.wheel.arm(self.client_session_timer_id(index), due);
@@ -142,7 +172,11 @@ impl Endpoint<'_> {
         header.request = self.secret.ping_nonce(id);
         header.message = server_clock;
         let seal = Seal::new(self.crc, &self.keys, &session.guard);
-        send(io.tx, seal, session.peer, header, 0, |_| {});
+        if !send(io.tx, seal, session.peer, header, 0, |_| {}) {
+            // With thousands of sessions there are more of these at a time than a device queues.
+            io.tx.flush();
+            send(io.tx, seal, session.peer, header, 0, |_| {});
+        }
     }
 
     fn send_done<T: Tx, H: Host>(&mut self, io: &mut Io<'_, T, H>, index: usize, slot: u16) {

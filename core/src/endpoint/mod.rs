@@ -101,6 +101,7 @@ use book::Book;
 use cipher::CipherRoom;
 use congestion::Traffic;
 use core::net::SocketAddrV4;
+use liveness::Timer;
 use loans::Loans;
 use queue::Ready;
 use slots::Slots;
@@ -111,6 +112,13 @@ use tag::UsualKey;
 use transmit::Io;
 use waits::Waits;
 use wheel::Wheel;
+
+/// Timers that one poll serves: with thousands of sessions, some thousand may be due at a time
+/// after a pause, and the pings that they send must not be more than devices take.
+const TIMERS_A_POLL: u32 = 32;
+/// Timers taken from the wheel before the first of them is served: what they need is fetched
+/// meanwhile. Each looks itself at whether its time has come.
+const TIMERS_AT_ONCE: usize = 8;
 
 /// What a poll did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -398,29 +406,36 @@ impl<'m> Endpoint<'m> {
         if self.wheel.is_served(now) { 0 } else { self.serve_tick(now, io) }
     }
 
-    /// Serves the timers of a tick. Ids are client slots, then client sessions, then server
-    /// sessions.
+    /// Serves the timers of a tick, or so many of them; the next poll goes on.
     #[inline(never)]
     fn serve_tick<T: Tx, H: Host>(&mut self, now: Instant, io: &mut Io<'_, T, H>) -> u32 {
         let mut fired = 0;
         if self.ahead {
             self.serve_waits(now);
         }
-        while let Some(id) = self.wheel.pop(now) {
-            fired += 1;
-            if self.ahead
-                && let Some(next) = self.wheel.next_up()
+        let mut ids = [0; TIMERS_AT_ONCE];
+        while fired < TIMERS_A_POLL {
+            let mut count = 0;
+            while count < TIMERS_AT_ONCE
+                && let Some(id) = self.wheel.pop(now)
             {
-                self.fetch_client_slot(next as usize);
+                if self.ahead {
+                    self.expect_timer(self.timer_of(id));
+                    self.wheel.expect_next();
+                }
+                ids[count] = id;
+                count += 1;
             }
-            let id = id as usize;
-            let (slots, sessions) = (self.client_slots.len(), self.client_sessions.len());
-            if id < slots {
-                self.client_slot_timer(now, io, id);
-            } else if id < slots + sessions {
-                self.client_session_timer(now, io, id - slots);
-            } else {
-                self.server_session_timer(now, io, id - slots - sessions);
+            if count == 0 {
+                break;
+            }
+            fired += count as u32;
+            for id in &ids[..count] {
+                match self.timer_of(*id) {
+                    Timer::ClientSlot(index) => self.client_slot_timer(now, io, index),
+                    Timer::ClientSession(index) => self.client_session_timer(now, io, index),
+                    Timer::ServerSession(index) => self.server_session_timer(now, io, index),
+                }
             }
         }
         fired

@@ -224,7 +224,8 @@ impl Endpoint<'_> {
         let Some(slot) = self.server_slots.get_mut(index) else { return false };
         let request = u64_at(bytes, 24);
         if request <= slot.request {
-            return self.repetition::<OPENED, T, H>(now, io, index, peer, (bytes, payload));
+            let at = (session_index, index);
+            return self.repetition::<OPENED, T, H>(now, io, at, peer, (bytes, payload));
         }
         if !matches!(slot.state, ServeState::Idle | ServeState::Answered) {
             return false;
@@ -297,13 +298,13 @@ impl Endpoint<'_> {
         &mut self,
         now: Instant,
         io: &mut Io<'_, T, H>,
-        index: usize,
+        (session_index, index): (usize, usize),
         peer: SocketAddrV4,
         (bytes, payload): (&[u8; HEADER_BYTES], &[u8]),
     ) -> bool {
-        let session = &mut self.server_sessions[self.server_slots.session(index)];
-        let number = self.server_slots.number(index) as u64;
+        let session = &mut self.server_sessions[session_index];
         let slot = &mut self.server_slots[index];
+        let number = slot_of_whole(bytes, payload);
         let request = u64_at(bytes, 24);
         let kept = slot.state == ServeState::Answered
             && slot.outgoing.source().is_none()

@@ -106,7 +106,7 @@ pub(super) enum ClientState {
 }
 
 /// A session in which this endpoint makes calls. The two lines at its front are all that a usual
-/// call touches.
+/// call touches, and the one from `last_asked` on is all that its timer needs beside them.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ClientSession {
@@ -133,20 +133,29 @@ pub struct ClientSession {
     pub(super) state: ClientState,
     /// Slots with packets to send.
     pub(super) queue: Queue,
+    pub(super) last_asked: Instant,
+    /// When a pong came last that is newer than all before.
+    pub(super) ponged: Instant,
+    /// The longest that it goes without a ping, however much else is heard.
+    pub(super) prove_every: Duration,
+    pub(super) opened: Instant,
+    pub(super) due: Instant,
+    /// The server's index and generation of the session.
+    pub(super) remote: SessionId,
+    /// The server's clock as the newest pong told it (`alive.rs`); zero before.
+    pub(super) server_clock: u32,
+    pub(super) features: Features,
     pub(super) peer: SocketAddrV4,
     /// What its usual packets' tags depend on, if it has any.
     pub(super) pad: Pad,
     /// What shows whose its packets are, with a key.
     pub(super) guard: Option<Guard>,
-    /// The server's index and generation of the session.
-    pub(super) remote: SessionId,
     pub(super) remote_incarnation: u64,
     pub(super) payload_bytes: u32,
     /// Packets that the server takes ahead of its acknowledgement.
     pub(super) remote_window: u16,
     /// Refused by somebody who has not shown that they have the key.
     pub(super) refused: bool,
-    pub(super) features: Features,
     /// From the server's challenge; zero before.
     pub(super) cookie: u64,
     /// How much of its answers may be under way.
@@ -158,15 +167,6 @@ pub struct ClientSession {
     /// Bit `i`: the last call of slot `i` has ended in doubt, and the slot is not free before the
     /// server has confirmed that it is over.
     pub(super) held: u64,
-    pub(super) last_asked: Instant,
-    /// When a pong came last that is newer than all before.
-    pub(super) ponged: Instant,
-    /// The longest that it goes without a ping, however much else is heard.
-    pub(super) prove_every: Duration,
-    /// The server's clock as the newest pong told it (`alive.rs`); zero before.
-    pub(super) server_clock: u32,
-    pub(super) opened: Instant,
-    pub(super) due: Instant,
     /// See [`ServerSlot`].
     pub(super) apart: [u64; 8],
 }
@@ -342,7 +342,7 @@ impl ClientSlot {
 }
 
 /// A session in which this endpoint answers calls. The line at its front is all that a usual call
-/// touches.
+/// touches, and the one with the generation is all that a ping needs beside it.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ServerSession {
@@ -367,12 +367,15 @@ pub struct ServerSession {
     pub(super) peer: SocketAddrV4,
     /// The client's index and generation of the session.
     pub(super) remote: SessionId,
-    pub(super) remote_incarnation: u64,
-    /// From its hello; half of it names the client's life.
-    pub(super) remote_nonce: u64,
+    /// When the client has shown that it was alive: what its lease counts from. Never later than
+    /// it was heard of.
+    pub(super) proved: Instant,
     pub(super) features: Features,
     /// Slots with packets to send.
     pub(super) queue: Queue,
+    pub(super) remote_incarnation: u64,
+    /// From its hello; half of it names the client's life.
+    pub(super) remote_nonce: u64,
     /// The session's secret bytes; zeros without a key.
     pub(super) secret: [u8; 16],
     /// How much of its requests may be under way.
@@ -381,9 +384,6 @@ pub struct ServerSession {
     pub(super) arriving: Arriving,
     /// How its answers' packets are reordered on their way.
     pub(super) reordering: Reordering,
-    /// When the client has shown that it was alive: what its lease counts from. Never later than
-    /// it was heard of.
-    pub(super) proved: Instant,
     /// Its place in the book of sessions.
     pub(super) entry: Entry,
 }

@@ -69,14 +69,14 @@ impl<'m> Wheel<'m> {
         }
     }
 
-    /// The timer that [`Wheel::pop`] will hand out next, if it is in the bucket being served. What
-    /// the one behind it needs is fetched.
+    /// The one behind the timer that [`Wheel::pop`] will hand out next, if that is in the bucket
+    /// being served, will be taken out soon.
     #[inline]
-    pub(super) fn next_up(&self) -> Option<u32> {
+    pub(super) fn expect_next(&self) {
         let id = self.heads[self.served as usize % BUCKETS];
-        let entry = self.entries.get(id as usize)?;
-        self.expect(entry.next);
-        Some(id)
+        if let Some(entry) = self.entries.get(id as usize) {
+            self.expect(entry.next);
+        }
     }
 
     /// Sees to it that timer `id` fires at `due` or up to a tick later, or earlier.

@@ -29,6 +29,10 @@ pub(crate) const CHECK_AT: usize = 44;
 pub const REQUEST: u8 = Kind::Request as u8;
 /// [`Kind::Response`] as it lies in the header's second byte.
 pub const RESPONSE: u8 = Kind::Response as u8;
+/// [`Kind::Ping`] as it lies in the header's second byte.
+pub(crate) const PING: u8 = Kind::Ping as u8;
+/// [`Kind::Pong`] as it lies in the header's second byte.
+pub(crate) const PONG: u8 = Kind::Pong as u8;
 /// [`Flags::AUTHENTICATED`] as it lies in the header's first word.
 pub const TAGGED: u64 = (Flags::AUTHENTICATED.bits() as u64) << 16;
 /// [`Flags::PAYLOAD_CHECK`] as it lies in the header's third byte.
