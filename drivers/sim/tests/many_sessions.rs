@@ -78,7 +78,8 @@ fn connected() -> ([End; 2], Instant) {
 }
 
 /// Nobody polls for a while, so all sessions' timers are due at once: no poll serves more than its
-/// share, every ping gets through a wire that would never hold them all, and no server is suspected.
+/// share, every ping gets through a wire that would never hold them all, and no server is
+/// suspected.
 #[test]
 fn after_a_pause_the_timers_of_thousands_are_served_a_few_at_a_time() {
     for pause in [200, 1_000, 8_000] {
